@@ -1,0 +1,83 @@
+"""Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rs_embed.embedder import get_embedding as get_embedding
+    from rs_embed.embedding import Embedding as Embedding
+    from rs_embed.errors import CheckpointError as CheckpointError
+    from rs_embed.errors import CoverageWarning as CoverageWarning
+    from rs_embed.errors import ExportError as ExportError
+    from rs_embed.errors import GridError as GridError
+    from rs_embed.errors import GsdWarning as GsdWarning
+    from rs_embed.errors import ImageryError as ImageryError
+    from rs_embed.errors import ImageryWarning as ImageryWarning
+    from rs_embed.errors import MissingDependencyError as MissingDependencyError
+    from rs_embed.errors import ModelError as ModelError
+    from rs_embed.errors import ProviderError as ProviderError
+    from rs_embed.errors import RsEmbedError as RsEmbedError
+    from rs_embed.errors import RsEmbedWarning as RsEmbedWarning
+    from rs_embed.errors import SettingsError as SettingsError
+    from rs_embed.errors import SpecError as SpecError
+    from rs_embed.errors import TemporalWarning as TemporalWarning
+    from rs_embed.errors import UnknownNameError as UnknownNameError
+    from rs_embed.grid import Grid as Grid
+    from rs_embed.raster import Raster as Raster
+    from rs_embed.registry import describe_model as describe_model
+    from rs_embed.registry import list_models as list_models
+    from rs_embed.specs import BBox as BBox
+    from rs_embed.specs import FetchSpec as FetchSpec
+    from rs_embed.specs import OutputSpec as OutputSpec
+    from rs_embed.specs import PointBuffer as PointBuffer
+    from rs_embed.specs import SensorSpec as SensorSpec
+    from rs_embed.specs import TemporalSpec as TemporalSpec
+
+# Public name -> module; loaded when first used, so that importing rs_embed costs nothing.
+_HOMES = {
+    "BBox": "specs",
+    "CheckpointError": "errors",
+    "CoverageWarning": "errors",
+    "Embedding": "embedding",
+    "ExportError": "errors",
+    "FetchSpec": "specs",
+    "Grid": "grid",
+    "GridError": "errors",
+    "GsdWarning": "errors",
+    "ImageryError": "errors",
+    "ImageryWarning": "errors",
+    "MissingDependencyError": "errors",
+    "ModelError": "errors",
+    "OutputSpec": "specs",
+    "PointBuffer": "specs",
+    "ProviderError": "errors",
+    "Raster": "raster",
+    "RsEmbedError": "errors",
+    "RsEmbedWarning": "errors",
+    "SensorSpec": "specs",
+    "SettingsError": "errors",
+    "SpecError": "errors",
+    "TemporalSpec": "specs",
+    "TemporalWarning": "errors",
+    "UnknownNameError": "errors",
+    "describe_model": "registry",
+    "get_embedding": "embedder",
+    "list_models": "registry",
+}
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""The command line: parse, call the public function, print. No logic of its own."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+import rs_embed
+from rs_embed.cli.demo import demo
+from rs_embed.cli.describe import describe
+from rs_embed.cli.doctor import doctor
+from rs_embed.cli.embed import embed
+from rs_embed.cli.models import models
+from rs_embed.errors import RsEmbedError
+
+app = typer.Typer(
+    name="rs-embed",
+    help="Any place, any time, any imagery: a ScaleMAE embedding that you can trust.",
+    epilog="Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+for command in (embed, models, describe, doctor, demo):
+    app.command()(command)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (before the command).")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
+    if version:
+        typer.echo(f"rs-embed {rs_embed.__version__}")
+        raise typer.Exit
+    if not debug:
+        sys.excepthook = _one_line
+
+
+def main() -> None:
+    """Run the command line."""
+    warnings.showwarning = _show_warning
+    app()
+
+
+def _one_line(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(exc, RsEmbedError):
+        typer.echo(f"error: {exc}", err=True)
+    else:
+        sys.__excepthook__(kind, exc, trace)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {message}", err=True)

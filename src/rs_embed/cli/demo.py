@@ -1,0 +1,103 @@
+"""``rs-embed demo``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rs_embed.cli.options import Device
+from rs_embed.errors import ExportError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_IMAGE_SIZE = 640
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")
+    ] = Path("demo-output"),
+    device: Device = "auto",
+) -> None:
+    """Embed the Sentinel-2 scene that ships with the package: a vector and a token grid.
+
+    Needs no network and no weights: the network is small and drawn from a fixed seed, so its
+    embedding is placed and reproducible but has no meaning.
+
+    [dim]rs-embed demo --out demo-output[/dim]
+    """
+    from rs_embed.embedder import get_embedding
+    from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, PROVENANCE
+    from rs_embed.specs import OutputSpec, PointBuffer
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ExportError(f"cannot make the folder {out}: {exc}; choose another") from exc
+    typer.echo(f"scene    {PROVENANCE['product']}")
+    typer.echo(f"         {PROVENANCE['scene']}, {PROVENANCE['licence']}")
+    typer.echo("weights  RANDOM (fixed seed): the numbers are reproducible, but mean nothing yet;")
+    typer.echo("         pass trained ones with weights= (see the README)")
+    results = {}
+    for output in (OutputSpec.pooled(), OutputSpec.grid()):
+        began = time.perf_counter()
+        results[output.mode] = get_embedding(
+            "scalemae",
+            spatial=PointBuffer(*CENTRE, HALF_SIDE_M),
+            output=output,
+            backend="sample",
+            device=device,  # type: ignore[arg-type]  # checked by the model
+            weights="random-init",
+            variant="tiny",
+            image_size=_IMAGE_SIZE,
+            display="visual",
+        )
+        took = time.perf_counter() - began
+        shape = " x ".join(map(str, results[output.mode].data.shape))
+        typer.echo(f"{output.mode:<8} {shape} float32 in {took:.2f} s")
+    meta = results["grid"].meta
+    typer.echo(
+        f"GSD      {meta['used_scale_m']:g} m read, {meta['input_res_m']:g} m told to the model; "
+        f"coverage {meta['coverage']:.0%}, valid {meta['valid_fraction']:.0%}"
+    )
+    picture = results["grid"].quicklook(out / "quicklook.png")
+    results["grid"].save(out / "tokens.tif")
+    results["pooled"].save(out / "vector.npz")
+    if sys.stdout.isatty():
+        _show(picture)
+    for name, what in (
+        ("quicklook.png", "the scene beside the grid's first three principal components"),
+        ("tokens.tif", f"the token grid as GeoTIFF, {meta['grid']['crs']}, one band a dimension"),
+        ("vector.npz", "the vector; read it with Embedding.load"),
+    ):
+        typer.echo(f"wrote    {out / name}: {what}")
+
+
+def _show(picture: Image) -> None:
+    """Print a picture in half blocks, two pixels a character."""
+    from rich.console import Console
+    from rich.style import Style
+    from rich.text import Text
+
+    console = Console()
+    width = min(console.width, 100)
+    height = max(picture.height * width // picture.width // 2 * 2, 2)
+    pixels = picture.resize((width, height)).load()
+    if pixels is None:
+        return
+    text = Text()
+    for row in range(0, height, 2):
+        for column in range(width):
+            upper, lower = (_hex(pixels[column, r]) for r in (row, row + 1))
+            text.append("▀", Style(color=upper, bgcolor=lower))
+        text.append("\n")
+    console.print(text, end="")
+
+
+def _hex(colour: Any) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -1,0 +1,71 @@
+"""``rs-embed describe``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rs_embed.cli.options import Json, ModelName, print_json
+
+
+def describe(model: ModelName = "scalemae", json: Json = False) -> None:
+    """Say what a model expects, gives and accepts, without loading it.
+
+    [dim]rs-embed describe scalemae --json[/dim]
+    """
+    from rs_embed.registry import describe_model
+
+    description = describe_model(model)
+    if json:
+        print_json(description)
+        return
+    console = Console(highlight=False)
+    console.print(f"[bold]{description['id']}[/bold]: {description['summary']}")
+    console.print(description["publication"])
+    _print_table(
+        console, "Input", ("", ""), [(k, _text(v)) for k, v in description["inputs"].items()]
+    )
+    _print_table(
+        console,
+        "Options of get_embedding and rs-embed embed",
+        ("option", "default", "choices", "effect"),
+        [
+            (o["name"], _text(o["default"]), _choices(o), o["effect"])
+            for o in description["options"]
+        ],
+    )
+    _print_table(
+        console,
+        "Environment variables",
+        ("variable", "default", "effect"),
+        [(v["name"], v["default"], v["effect"]) for v in description["environment"]],
+    )
+    _print_table(
+        console,
+        "Weights",
+        ("id", "licence", "what"),
+        [(w["id"], w["licence"], w["size"]) for w in description["weights"]],
+    )
+
+
+def _print_table(
+    console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]
+) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _choices(option: dict[str, Any]) -> str:
+    return ", ".join([*option["choices"], *([option["kind"]] if option["kind"] else [])])
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,113 @@
+"""``rs-embed doctor``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+
+import rs_embed
+from rs_embed.cli.options import Json, print_json
+from rs_embed.errors import RsEmbedError
+from rs_embed.settings import VARIABLES, Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; ``missing`` is fine where it is optional, ``broken`` never is."""
+
+    state: Literal["ok", "missing", "broken"]
+    what: str
+    found: str
+    mend: str = ""
+
+
+def doctor(json: Json = False) -> None:
+    """Say what is installed, which imagery and weights can be used, and how to mend the rest.
+
+    Touches no network. Exit code 1 if something is broken.
+
+    [dim]rs-embed doctor[/dim]
+    """
+    findings = [*_packages(), *_settings(), *_devices(), *_backends(), *_weights()]
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            mend = f"\n         -> {finding.mend}" if finding.mend else ""
+            typer.echo(f"{finding.state:<8} {finding.what}: {finding.found}{mend}")
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding("ok", "rs-embed", f"{rs_embed.__version__}, Python {platform.python_version()}")
+    for name in ("torch", "numpy", "pillow", "rasterio", "pyproj", "xarray", "huggingface-hub"):
+        yield Finding("ok", name, importlib.metadata.version(name))
+    for extra, module, purpose in (
+        ("netcdf", "h5py", "netCDF files"),
+        ("rshf", "rshf", "loader='rshf'"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            mend = f"pip install 'rs-embed[{extra}]'"
+            yield Finding("missing", f"extra {extra}", f"not installed ({purpose})", mend)
+        else:
+            yield Finding("ok", f"extra {extra}", purpose)
+
+
+def _settings() -> Iterator[Finding]:
+    for variable in VARIABLES:
+        if variable.name in os.environ:
+            yield Finding("ok", variable.name, f"{os.environ[variable.name]!r}")
+    try:
+        Settings.from_environ()
+    except RsEmbedError as exc:
+        yield Finding("broken", "environment", str(exc))
+
+
+def _devices() -> Iterator[Finding]:
+    from rs_embed.models.scalemae.encoder import resolve_device
+
+    yield Finding("ok", "device auto", f"runs on {resolve_device('auto').type}")
+    for name in ("cuda", "mps"):
+        try:
+            resolve_device(name)
+        except RsEmbedError as exc:
+            yield Finding("missing", f"device {name}", "not available", str(exc))
+        else:
+            yield Finding("ok", f"device {name}", "available")
+
+
+def _backends() -> Iterator[Finding]:
+    from rs_embed.registry import find_provider, provider_names
+
+    for name in provider_names():
+        try:
+            yield Finding("ok", f"backend {name}", find_provider(name).status())
+        except RsEmbedError as exc:
+            yield Finding("broken", f"backend {name}", str(exc))
+
+
+def _weights() -> Iterator[Finding]:
+    from rs_embed.models.weights import find_weights
+
+    try:
+        name = Settings.from_environ().scalemae_id
+        found = find_weights(name, download=False)
+    except RsEmbedError as exc:
+        yield Finding("broken", "weights", str(exc))
+        return
+    if found is None:
+        mend = (
+            "they are downloaded at the first use; without a network pass a folder or file as "
+            "weights=, or weights='random-init' to try the pipeline without meaning"
+        )
+        yield Finding("missing", f"weights {name}", "not on disk", mend)
+    else:
+        yield Finding("ok", f"weights {name}", str(found.path))

@@ -1,0 +1,23 @@
+"""``rs-embed models``."""
+
+from __future__ import annotations
+
+import typer
+
+from rs_embed.cli.options import Json, print_json
+
+
+def models(json: Json = False) -> None:
+    """List the models that are installed.
+
+    [dim]rs-embed models[/dim]
+    """
+    from rs_embed.registry import describe_model, list_models
+
+    described = [describe_model(name) for name in list_models()]
+    if json:
+        print_json([{key: d[key] for key in ("id", "aliases", "summary")} for d in described])
+        return
+    for description in described:
+        aliases = f" (also {', '.join(description['aliases'])})" if description["aliases"] else ""
+        typer.echo(f"{description['id']}{aliases}: {description['summary']}")

@@ -1,0 +1,151 @@
+"""The exceptions and warnings of rs_embed, all of them.
+
+::
+
+    RsEmbedError
+    ├── SpecError (ValueError)              what was asked cannot be meant
+    │   └── UnknownNameError (LookupError)  no model, backend or option of that name
+    ├── SettingsError (ValueError)          an environment variable holds nonsense
+    ├── GridError (ValueError)              a grid without usable metres or north
+    ├── ImageryError (ValueError)           pixels that must not reach the model
+    ├── ProviderError (RuntimeError)        a source gave no imagery (``.transient``)
+    ├── ModelError (RuntimeError)           the model cannot do what was asked
+    │   └── CheckpointError                 weights missing, foreign or broken
+    ├── ExportError (OSError)               a result could not be written or read
+    └── MissingDependencyError (ImportError)
+
+    RsEmbedWarning (UserWarning)
+    ├── GsdWarning         the GSD was assumed, or lies far from what was trained on
+    ├── CoverageWarning    part of the input is not seen by the model
+    ├── TemporalWarning    the period was assumed, or could not be applied
+    └── ImageryWarning     pixels were repaired or left out
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = [
+    "CheckpointError",
+    "CoverageWarning",
+    "ExportError",
+    "GridError",
+    "GsdWarning",
+    "ImageryError",
+    "ImageryWarning",
+    "MissingDependencyError",
+    "ModelError",
+    "ProviderError",
+    "RsEmbedError",
+    "RsEmbedWarning",
+    "SettingsError",
+    "SpecError",
+    "TemporalWarning",
+    "UnknownNameError",
+]
+
+
+class RsEmbedError(Exception):
+    """Root of every error that rs_embed raises on purpose."""
+
+
+class SpecError(RsEmbedError, ValueError):
+    """A place, period, sensor, output or option that cannot be meant."""
+
+
+class UnknownNameError(SpecError, LookupError):
+    """No model, backend, option or choice of that name; the near matches are named."""
+
+    @classmethod
+    def among(cls, kind: str, got: object, known: Iterable[str]) -> UnknownNameError:
+        """Return the error for ``got`` where one of ``known`` was expected.
+
+        Parameters
+        ----------
+        kind : str
+            What the name stands for, e.g. ``"model"``.
+        got : object
+            What was passed.
+        known : iterable of str
+            The names that exist.
+        """
+        names = sorted(known)
+        near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        return cls(f"unknown {kind} {got!r}, expected one of {', '.join(names) or '(none)'}{hint}")
+
+
+class SettingsError(RsEmbedError, ValueError):
+    """An ``RS_EMBED_*`` environment variable holds a value that cannot be used."""
+
+
+class GridError(RsEmbedError, ValueError):
+    """A grid whose metres or orientation are unusable, or a window outside it."""
+
+
+class ImageryError(RsEmbedError, ValueError):
+    """Pixels that must not reach the model: wrong bands, units, validity or place."""
+
+
+class ProviderError(RsEmbedError, RuntimeError):
+    """A source could not give the imagery.
+
+    Attributes
+    ----------
+    transient : bool
+        True where the same request may succeed later, so that retrying is sensible.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+
+
+class ModelError(RsEmbedError, RuntimeError):
+    """The model, its device or its output does not allow what was asked."""
+
+
+class CheckpointError(ModelError):
+    """Weights that are missing, foreign, truncated, or unsafe to open."""
+
+
+class ExportError(RsEmbedError, OSError):
+    """A result could not be written to, or read from, a file."""
+
+
+class MissingDependencyError(RsEmbedError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class RsEmbedWarning(UserWarning):
+    """Root of every warning of rs_embed; what it says is in ``Embedding.meta`` too."""
+
+
+class GsdWarning(RsEmbedWarning):
+    """The ground sample distance was assumed, or is far from what the weights were trained on."""
+
+
+class CoverageWarning(RsEmbedWarning):
+    """Part of the requested area is not seen by the model."""
+
+
+class TemporalWarning(RsEmbedWarning):
+    """The period was assumed, or could not be applied to undated imagery."""
+
+
+class ImageryWarning(RsEmbedWarning):
+    """Pixels were left out, or their meaning was assumed."""
+
+
+def warn(message: str, category: type[RsEmbedWarning]) -> None:
+    """Warn at the line of the caller's code that entered rs_embed, wherever we are inside it."""
+    here = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)

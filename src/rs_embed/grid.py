@@ -1,0 +1,328 @@
+"""Where pixels lie: a CRS, an affine transform and a shape, and the metres between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from rs_embed.errors import GridError
+from rs_embed.specs import BBox, PointBuffer, Spatial
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyproj import CRS
+
+# Within this relative distance the nominal pixel size counts as the ground size. The scale factor
+# of UTM runs from 0.9996 to 1.001 within a zone and to 1.0013 on Sentinel-2 tiles that overlap the
+# next one, so that a product sold as "10 m" is 10 m for the model wherever it lies.
+NOMINAL_TOLERANCE = 0.002
+# Edges that miss a lattice line by less than this fraction of a pixel lie on it (float noise).
+LATTICE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A raster's place: ``transform`` maps (column, row) to coordinates of ``crs``.
+
+    Parameters
+    ----------
+    crs : pyproj.CRS or None
+        None where the pixels have no place on Earth; coordinates are then pixels of the input.
+    transform : affine.Affine
+        Pixel to CRS, origin at the outer corner of the first pixel.
+    shape : tuple of int
+        Height and width, pixels.
+
+    Raises
+    ------
+    GridError
+        If a side is shorter than one pixel or the transform is degenerate.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1:
+            raise GridError(f"got a grid of shape {self.shape}, expected sides of at least 1 px")
+        if not math.isfinite(self.transform.determinant) or self.transform.determinant == 0:
+            raise GridError(f"got the degenerate transform {tuple(self.transform)[:6]}")
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in CRS units."""
+        height, width = self.shape
+        corners = [self.transform @ (c, r) for c in (0, width) for r in (0, height)]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    @property
+    def x(self) -> NDArray[np.float64]:
+        """Centre of each column, CRS units."""
+        columns = np.arange(self.shape[1], dtype=np.float64)
+        return self.transform.c + self.transform.a * (columns + 0.5)
+
+    @property
+    def y(self) -> NDArray[np.float64]:
+        """Centre of each row, CRS units."""
+        rows = np.arange(self.shape[0], dtype=np.float64)
+        return self.transform.f + self.transform.e * (rows + 0.5)
+
+    def window(self, row: int, column: int, height: int, width: int) -> Grid:
+        """Return the grid of a window; it may reach beyond this grid, on the same lattice."""
+        shift = Affine.translation(column, row)
+        return Grid(self.crs, self.transform @ shift, (height, width))
+
+    def resized(self, height: int, width: int) -> Grid:
+        """Return the grid with the same bounds and another shape."""
+        scale = Affine.scale(self.shape[1] / width, self.shape[0] / height)
+        return Grid(self.crs, self.transform @ scale, (height, width))
+
+    def patch_grid(self, patch_size: int) -> Grid:
+        """Return the grid whose cells are the patches of this one.
+
+        Raises
+        ------
+        GridError
+            If a side is not a multiple of ``patch_size``.
+        """
+        height, width = self.shape
+        if height % patch_size or width % patch_size:
+            raise GridError(
+                f"got a grid of {height} x {width} px, expected sides that are multiples of the "
+                f"patch size {patch_size}"
+            )
+        return self.resized(height // patch_size, width // patch_size)
+
+    def offset_in(self, lattice: Grid) -> tuple[int, int]:
+        """Return row and column of the first pixel on ``lattice``, to the nearest pixel."""
+        relative = ~lattice.transform @ self.transform
+        return round(relative.f), round(relative.c)
+
+    def lies_on(self, lattice: Grid) -> bool:
+        """Return whether every pixel coincides with one of ``lattice``, if that were endless."""
+        if lattice.crs != self.crs:
+            return False
+        relative = ~lattice.transform @ self.transform
+        stretch = max(abs(relative.a - 1), abs(relative.e - 1)) * max(self.shape)
+        shift = max(abs(at - round(at)) for at in (relative.c, relative.f))
+        return bool(max(stretch, shift, abs(relative.b), abs(relative.d)) <= LATTICE_TOLERANCE)
+
+    def geographic_bounds(self) -> tuple[float, float, float, float]:
+        """Return min lon, min lat, max lon, max lat in degrees (EPSG:4326).
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS.
+        """
+        from pyproj import Transformer
+
+        transformer = Transformer.from_crs(_placed(self), "EPSG:4326", always_xy=True)
+        west, south, east, north = transformer.transform_bounds(*self.bounds, densify_pts=21)
+        return west, south, east, north
+
+    def to_json(self) -> dict[str, Any]:
+        """Return CRS (authority code or WKT), transform (6 numbers, GDAL order a-f), shape."""
+        return {
+            "crs": None if self.crs is None else self.crs.to_string(),
+            "transform": [float(v) for v in tuple(self.transform)[:6]],
+            "shape": list(self.shape),
+        }
+
+
+def gsd_m(grid: Grid) -> float:
+    """Return the ground sample distance of ``grid``: metres on the ground per pixel.
+
+    The pixel at the grid's centre is measured on the WGS 84 ellipsoid. Where the nominal pixel
+    size in metres agrees within 0.2 %, as in every UTM product, the nominal size is returned.
+
+    Raises
+    ------
+    GridError
+        If the grid has no CRS, is in degrees, is rotated, or has pixels that are not square
+        on the ground within 1 %.
+    """
+    crs = _placed(grid)
+    transform = grid.transform
+    if transform.b or transform.d:
+        raise GridError(
+            f"got a rotated grid (transform {tuple(transform)[:6]}), expected rows along the x "
+            "axis; warp it first, e.g. gdalwarp -t_srs <CRS>"
+        )
+    if not crs.is_projected:
+        size = transform.a
+        raise GridError(
+            f"got imagery in degrees ({crs.to_string()}, {size:g} per pixel), expected a projected "
+            "CRS: a degree is not the same length east and north; reproject it, e.g. "
+            f"gdalwarp -t_srs {_metric_crs_name(grid)} -r bilinear in.tif out.tif"
+        )
+    across_x, across_y = _ground_pixel(grid, crs)
+    if not 0.99 <= across_x / across_y <= 1.01:
+        raise GridError(
+            f"got pixels of {across_x:.4g} m by {across_y:.4g} m on the ground, expected square "
+            "ones: the model takes one GSD for both axes; resample to square pixels first"
+        )
+    ground = math.sqrt(across_x * across_y)
+    nominal = math.sqrt(abs(transform.determinant))
+    in_metres = all(axis.unit_conversion_factor == 1 for axis in crs.axis_info)
+    if in_metres and abs(nominal / ground - 1) <= NOMINAL_TOLERANCE:
+        return nominal
+    return ground
+
+
+def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
+    """Return width and height of the central pixel on the ellipsoid, metres."""
+    from pyproj import Geod, Transformer
+
+    to_geographic = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    column, row = grid.shape[1] / 2, grid.shape[0] / 2
+    # Three pixels, not one: rounding in the inverse projection then stays far below 0.01 %.
+    ends = [(column - 1.5, row), (column + 1.5, row), (column, row - 1.5), (column, row + 1.5)]
+    xs, ys = zip(*(grid.transform @ end for end in ends), strict=True)
+    lon, lat = to_geographic.transform(xs, ys)
+    if not np.isfinite([*lon, *lat]).all():
+        raise GridError(f"the centre of {grid.bounds} lies outside the area of {crs.to_string()}")
+    _, _, lengths = Geod(ellps="WGS84").inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]],
+                                            [lat[1], lat[3]])  # fmt: skip
+    return lengths[0] / 3, lengths[1] / 3
+
+
+def metric_crs(lon: float, lat: float) -> CRS:
+    """Return the CRS in which a metre near (``lon``, ``lat``) is a metre on the ground.
+
+    UTM with its Norway and Svalbard exceptions from 80°S to 84°N; beyond, where UPS would be up
+    to 0.6 % short, a polar stereographic projection of true scale at the place.
+
+    Notes
+    -----
+    Zones: NGA.SIG.0012 (2014), section 2-2 and the MGRS exceptions of its section 3-2.
+    """
+    from pyproj import CRS
+
+    if lat > 84 or lat < -80:
+        pole = 90 if lat > 0 else -90
+        return CRS.from_proj4(
+            f"+proj=stere +lat_0={pole} +lat_ts={lat:.1f} +lon_0={lon:.0f} +datum=WGS84 +units=m"
+        )
+    zone = min(int((lon + 180) // 6) + 1, 60)
+    if 56 <= lat < 64 and 3 <= lon < 12:
+        zone = 32
+    elif lat >= 72 and 0 <= lon < 42:
+        zone = 31 if lon < 9 else 33 if lon < 21 else 35 if lon < 33 else 37
+    return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+
+
+def roi_grid(spatial: Spatial, scale_m: float, crs: str | None = None) -> Grid:
+    """Return the grid on which a place is sampled: pixel edges on multiples of ``scale_m``.
+
+    Parameters
+    ----------
+    spatial : BBox or PointBuffer
+        The place. A point becomes a square of ``round(2 * buffer_m / scale_m)`` pixels a side
+        wherever it falls within a pixel; a box is snapped outward.
+    scale_m : float
+        Pixel size, metres of the CRS.
+    crs : str or None
+        CRS instead of :func:`metric_crs` of the centre. Sizes are then in its own metres.
+
+    Raises
+    ------
+    GridError
+        If ``crs`` is unknown or not in metres, or the place is smaller than a pixel.
+    """
+    target = metric_crs(*spatial.centre) if crs is None else _projected_crs(crs)
+    lattice = Grid(target, Affine(scale_m, 0, 0, 0, -scale_m, 0), (1, 1))
+    return roi_window(lattice, spatial, scale_m)
+
+
+def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
+    """Return the window of ``lattice`` that covers a place; it may reach beyond the lattice.
+
+    Parameters
+    ----------
+    lattice : Grid
+        North-up grid whose pixel edges are kept.
+    spatial : BBox or PointBuffer
+        The place.
+    pixel_m : float
+        Metres that one pixel of ``lattice`` counts for in ``buffer_m``.
+
+    Raises
+    ------
+    GridError
+        If the place is smaller than a pixel or lies outside the CRS's area.
+    """
+    from pyproj import Transformer
+
+    from_geographic = Transformer.from_crs("EPSG:4326", _placed(lattice), always_xy=True)
+    to_pixel = ~lattice.transform
+    if isinstance(spatial, PointBuffer):
+        side = round(2 * spatial.buffer_m / pixel_m)
+        column, row = to_pixel @ from_geographic.transform(spatial.lon, spatial.lat)
+        spans = [(_centred_start(at, side, spatial), side) for at in (column, row)]
+    else:
+        spans = _outward_spans(from_geographic, to_pixel, spatial)
+    (left, width), (top, height) = spans
+    if width < 1 or height < 1:
+        raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
+    return lattice.window(top, left, height, width)
+
+
+def _centred_start(at: float, side: int, spatial: Spatial) -> int:
+    """Return the first pixel of ``side`` pixels around ``at``.
+
+    An even number is centred on the nearest pixel edge, an odd one on the nearest pixel centre,
+    so the size never depends on where the point falls within a pixel.
+    """
+    if not math.isfinite(at):
+        raise GridError(f"{spatial} lies outside the area of the CRS")
+    if side % 2:
+        return math.floor(at) - side // 2
+    return math.floor(at + 0.5) - side // 2
+
+
+def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tuple[int, int]]:
+    left, bottom, right, top = from_geographic.transform_bounds(
+        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=21
+    )
+    if not np.isfinite([left, bottom, right, top]).all():
+        raise GridError(f"{box} lies outside the area of the CRS")
+    columns, rows = zip(to_pixel @ (left, top), to_pixel @ (right, bottom), strict=True)
+    spans = []
+    for low, high in (columns, rows):
+        first = math.floor(low + LATTICE_TOLERANCE)
+        spans.append((first, math.ceil(high - LATTICE_TOLERANCE) - first))
+    return spans
+
+
+def _placed(grid: Grid) -> CRS:
+    if grid.crs is None:
+        raise GridError("the pixels have no CRS, so their place and size on Earth are unknown")
+    return grid.crs
+
+
+def _projected_crs(text: str) -> CRS:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError as exc:
+        raise GridError(f"got crs={text!r}, expected a known CRS such as 'EPSG:32633'") from exc
+    if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
+        raise GridError(
+            f"got crs={text!r} ({crs.name}), expected a projected CRS in metres; leave crs out for "
+            "the UTM zone of the place"
+        )
+    return crs
+
+
+def _metric_crs_name(grid: Grid) -> str:
+    west, south, east, north = grid.geographic_bounds()
+    return metric_crs((west + east) / 2, (south + north) / 2).to_string()

@@ -1,0 +1,1 @@
+"""Models: tensors in, tokens out. They know nothing of places, files or dates."""

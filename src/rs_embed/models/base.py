@@ -1,0 +1,234 @@
+"""What a model says of itself and what it must do, so that any package can add one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rs_embed.errors import SpecError, UnknownNameError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rs_embed.settings import Settings, Variable
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A keyword argument of ``get_embedding`` that belongs to a model.
+
+    Attributes
+    ----------
+    name : str
+        The keyword.
+    effect : str
+        What it changes.
+    default : str, int, float or None
+        Value when it is not given.
+    choices : tuple of str
+        Values that are names; empty where any value of ``kind`` goes.
+    kind : str
+        Values that are not names, in words: ``"a whole number"``.
+    """
+
+    name: str
+    effect: str
+    default: str | int | float | None
+    choices: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """The imagery that a model expects.
+
+    Attributes
+    ----------
+    collection : str
+        Default collection.
+    bands : tuple of str
+        Default bands, in the model's order.
+    scale_m, cloudy_pct, composite, fill_value
+        Default fetch, see ``SensorSpec``.
+    temporal : tuple of str
+        Default period, start and (excluded) end.
+    values : str
+        Units and range of the raw values.
+    mean, std : tuple of float
+        Normalisation of the three channels after scaling to 0..1.
+    """
+
+    collection: str
+    bands: tuple[str, ...]
+    scale_m: float
+    cloudy_pct: float
+    composite: str
+    fill_value: float
+    temporal: tuple[str, str]
+    values: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Published weights: where they are and what one may do with them.
+
+    Attributes
+    ----------
+    id : str
+        Value of the option ``weights``.
+    licence : str
+        Terms, with who says so.
+    size : str
+        Download, in words.
+    trained_input_res : tuple of float or None
+        Least and greatest ``input_res_m`` of their training; None if unknown.
+    """
+
+    id: str
+    licence: str
+    size: str
+    trained_input_res: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything that can be known of a model without loading it."""
+
+    id: str
+    aliases: tuple[str, ...]
+    summary: str
+    family: str
+    publication: str
+    patch_size: int
+    inputs: InputContract
+    outputs: tuple[str, ...]
+    options: tuple[Option, ...]
+    environment: tuple[Variable, ...]
+    weights: tuple[Weights, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON values."""
+        stated: dict[str, Any] = _jsonable(asdict(self))
+        return stated
+
+    def check_options(self, given: Mapping[str, Any]) -> None:
+        """Raise `UnknownNameError` for an option, or the value of one, that does not exist."""
+        known = {option.name: option for option in self.options}
+        for name, value in given.items():
+            if name not in known:
+                raise UnknownNameError.among(f"option of model {self.id!r}", name, known)
+            option = known[name]
+            if isinstance(value, str) and option.choices and not option.kind:
+                if value not in option.choices:
+                    raise UnknownNameError.among(name, value, option.choices)
+            elif not option.kind and value is not None:
+                raise SpecError(
+                    f"got {name}={value!r} ({type(value).__name__}), expected one of "
+                    f"{', '.join(option.choices)}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What a model gives for a batch of B images, float32.
+
+    Attributes
+    ----------
+    cls : numpy.ndarray or None
+        ``(B, D)``: the class token, None if the model has none.
+    patches : numpy.ndarray or None
+        ``(B, h, w, D)``: the patch tokens, row 0 north; None if it exposes only a vector.
+    pooled : numpy.ndarray or None
+        ``(B, D)``: the vector of a model that pools by itself; None otherwise.
+    kind : str
+        How the tokens were had, for ``meta["tokens_kind"]``.
+    """
+
+    cls: NDArray[np.float32] | None
+    patches: NDArray[np.float32] | None
+    pooled: NDArray[np.float32] | None
+    kind: str
+
+
+class Encoder(Protocol):
+    """A loaded model."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, pixels."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token's footprint, pixels of the input."""
+
+    @property
+    def trained_input_res(self) -> tuple[float, float] | None:
+        """Least and greatest ``input_res`` that the weights were trained on, if known."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """JSON values for ``meta``: weights and their hash, sizes, loader, device, precision."""
+
+    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        """Return the tokens of ``pixels`` ``(B, 3, H, W)``, each at its own ``input_res_m``.
+
+        Raises
+        ------
+        ModelError
+            If the output is not finite or of an unexpected shape.
+        """
+
+
+class Plan(Protocol):
+    """A model with its options settled and checked, not loaded yet."""
+
+    @property
+    def gsd(self) -> float | str:
+        """``"metres"``, ``"relative"``, or the number to tell the model."""
+
+    @property
+    def display(self) -> str:
+        """``"reflectance"`` or ``"visual"``."""
+
+    def load(self) -> Encoder:
+        """Return the loaded model; the last ones loaded are remembered.
+
+        Raises
+        ------
+        CheckpointError
+            If the weights are missing or unusable.
+        """
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What an entry point of the group ``rs_embed.models`` names."""
+
+    description: ModelDescription
+
+    def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> Plan:
+        """Return the plan for options that passed ``description.check_options``.
+
+        Everything that can be told without a download is checked here.
+
+        Raises
+        ------
+        SpecError
+            If a value cannot be used.
+        ModelError
+            If the device is not available.
+        """
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_jsonable(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""ScaleMAE: description and options, network, checkpoints, and the rshf wrapper."""

@@ -1,0 +1,116 @@
+"""Sizes of a ScaleMAE encoder, from ``config.json`` or by the name of a variant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rs_embed.errors import CheckpointError, SpecError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the encoder; the defaults are those of ViT-L/16, the published model.
+
+    Raises
+    ------
+    CheckpointError
+        If the sizes do not fit together.
+    """
+
+    embed_dim: int = 1024
+    depth: int = 24
+    num_heads: int = 16
+    patch_size: int = 16
+    mlp_ratio: float = 4.0
+    cls_token: bool = True
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % 4 or self.embed_dim % self.num_heads:
+            raise CheckpointError(
+                f"got embed_dim={self.embed_dim} with num_heads={self.num_heads}, expected "
+                "embed_dim to be a multiple of 4 and of num_heads"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sizes as JSON values."""
+        return asdict(self)
+
+
+VARIANTS = {
+    "large": NetworkConfig(),
+    "base": NetworkConfig(embed_dim=768, depth=12, num_heads=12),
+    "small": NetworkConfig(embed_dim=384, depth=12, num_heads=6),
+    "tiny": NetworkConfig(embed_dim=192, depth=12, num_heads=3),
+}
+
+
+def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
+    """Return the sizes that a ``config.json`` states, ViT-L/16 where it is silent.
+
+    Parameters
+    ----------
+    stated : mapping
+        The file's content. ``feat_dim`` and ``cls_token_flag``, the names of the rshf wrapper,
+        count as ``embed_dim`` and ``cls_token``; ``num_heads`` defaults to ``embed_dim / 64``.
+    source : str
+        Where it was read, for messages.
+
+    Raises
+    ------
+    CheckpointError
+        If a value is not a positive number, or the sizes do not fit together.
+    """
+    standard = NetworkConfig()
+    embed_dim = _size(
+        stated, "embed_dim", _size(stated, "feat_dim", standard.embed_dim, source), source
+    )
+    mlp_ratio = stated.get("mlp_ratio", standard.mlp_ratio)
+    cls_token = stated.get("cls_token", stated.get("cls_token_flag", True))
+    if isinstance(mlp_ratio, bool) or not isinstance(mlp_ratio, int | float) or mlp_ratio <= 0:
+        raise CheckpointError(f"{source}: got mlp_ratio={mlp_ratio!r}, expected a positive number")
+    if not isinstance(cls_token, bool):
+        raise CheckpointError(f"{source}: got cls_token={cls_token!r}, expected true or false")
+    return NetworkConfig(
+        embed_dim=embed_dim,
+        depth=_size(stated, "depth", standard.depth, source),
+        num_heads=_size(stated, "num_heads", max(embed_dim // 64, 1), source),
+        patch_size=_size(stated, "patch_size", standard.patch_size, source),
+        mlp_ratio=float(mlp_ratio),
+        cls_token=cls_token,
+    )
+
+
+def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
+    """Return the input side that a ``config.json`` states as ``img_size``, None if it does not."""
+    return _size(stated, "img_size", 0, source) or None
+
+
+def check_image_size(size: object, patch_size: int, source: str) -> int:
+    """Return ``size``, a positive multiple of ``patch_size``.
+
+    Raises
+    ------
+    SpecError
+        If it is anything else; the nearest multiples are named.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < patch_size:
+        raise SpecError(
+            f"got {source}={size!r}, expected a whole number of pixels, a multiple of the patch "
+            f"size {patch_size}"
+        )
+    if size % patch_size:
+        below = size // patch_size * patch_size
+        raise SpecError(
+            f"got {source}={size}, expected a multiple of the patch size {patch_size}, such as "
+            f"{below} or {below + patch_size}"
+        )
+    return size
+
+
+def _size(stated: Mapping[str, Any], name: str, default: int, source: str) -> int:
+    value = stated.get(name, default)
+    if name in stated and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise CheckpointError(f"{source}: got {name}={value!r}, expected a whole number above 0")
+    return int(value)

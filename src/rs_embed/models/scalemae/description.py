@@ -1,0 +1,100 @@
+"""What ``scalemae`` says of itself: input contract, options, environment variables, weights."""
+
+from __future__ import annotations
+
+from rs_embed.models.base import InputContract, ModelDescription, Option, Weights
+from rs_embed.models.scalemae.config import VARIANTS
+from rs_embed.settings import VARIABLES
+
+RANDOM_INIT = "random-init"
+PUBLISHED = "MVRL/scalemae-vitlarge-800"
+# Implied by the defaults of the released training code.
+TRAINED_INPUT_RES = (2.2, 5.0)
+
+DESCRIPTION = ModelDescription(
+    id="scalemae",
+    aliases=("scalemae_rgb",),
+    summary="RGB masked autoencoder (ViT-L/16) whose positional encoding is scaled by the GSD",
+    family="ScaleMAE",
+    publication="Reed et al., Scale-MAE, ICCV 2023, arXiv:2212.14532",
+    patch_size=16,
+    inputs=InputContract(
+        collection="COPERNICUS/S2_SR_HARMONIZED",
+        bands=("B4", "B3", "B2"),
+        scale_m=10,
+        cloudy_pct=30,
+        composite="median",
+        fill_value=0,
+        temporal=("2022-06-01", "2022-09-01"),
+        values="surface reflectance as digital numbers 0..10000 (reflectance * 10000)",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    outputs=("pooled", "grid"),
+    options=(
+        Option(
+            "weights",
+            "hub id (with @revision if wanted), folder or file; 'random-init' has no meaning and "
+            "serves to try the pipeline",
+            None,
+            (RANDOM_INIT,),
+            kind="RS_EMBED_SCALEMAE_ID, or text",
+        ),
+        Option(
+            "variant",
+            "sizes of the network where no config.json states them",
+            None,
+            tuple(VARIANTS),
+        ),
+        Option(
+            "loader",
+            "our own network, or the wrapper of the package rshf",
+            "native",
+            ("native", "rshf"),
+        ),
+        Option(
+            "tokens",
+            "after the final norm, as the authors' encoder, or before it, as the rshf wrapper; "
+            "default: normed (native), pre_norm (rshf)",
+            None,
+            ("normed", "pre_norm"),
+        ),
+        Option(
+            "gsd",
+            "what the model is told: ground metres per pixel of its input, 224 / image_size as in "
+            "the authors' k-NN evaluation, or a number",
+            "metres",
+            ("metres", "relative"),
+            kind="or a number above 0",
+        ),
+        Option(
+            "display",
+            "reflectance 0..1 to 0..255 as the model's contract, or 0..0.3 as true-colour images",
+            "reflectance",
+            ("reflectance", "visual"),
+        ),
+        Option(
+            "image_size",
+            "side of the square input, pixels, a multiple of the patch size; up to 224 the image "
+            "is resized to 8/7 of it and cropped, beyond that only made square",
+            None,
+            kind="RS_EMBED_SCALEMAE_IMG, then img_size of config.json, then 224",
+        ),
+        Option(
+            "precision",
+            "bfloat16 runs matrix products in bfloat16 on CUDA; norms and positions stay float32",
+            "float32",
+            ("float32", "bfloat16"),
+        ),
+    ),
+    environment=VARIABLES,
+    weights=(
+        Weights(
+            PUBLISHED,
+            "CC BY-NC 4.0 (the authors' release; the card of this repository says Apache-2.0)",
+            "ViT-L/16, 303 M parameters, 1.21 GB",
+            TRAINED_INPUT_RES,
+        ),
+        Weights(RANDOM_INIT, "none needed: drawn from a fixed seed", "any variant, no file", None),
+    ),
+)

@@ -1,0 +1,261 @@
+"""Run a ScaleMAE network on a batch: our own, or the one inside the rshf wrapper."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rs_embed._optional import require
+from rs_embed.errors import ModelError
+from rs_embed.models.base import Tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.models.scalemae.network import ScaleMae
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of that name; ``"auto"`` is CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ModelError
+        If the device is not available: never another one in its place.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
+    if not available.get(name, True):
+        built = f"this PyTorch is {torch.__version__}"
+        raise ModelError(
+            f"got device={name!r}, which is not available here ({built}); use device='auto' or "
+            "'cpu', or install a PyTorch build for it (see https://pytorch.org/get-started)"
+        )
+    return torch.device(name)
+
+
+@dataclass
+class NativeEncoder:
+    """Our network with loaded weights.
+
+    Parameters
+    ----------
+    network : ScaleMae
+        The network, on its device.
+    image_size : int
+        Side of the square input, pixels.
+    normed : bool
+        Whether tokens come after the final LayerNorm.
+    bfloat16 : bool
+        Whether matrix products run in bfloat16; norms and positions stay in float32.
+    trained_input_res : tuple of float or None
+        See `Encoder`.
+    describe : callable
+        Returns the provenance; called when it is wanted, since hashing runs beside other work.
+    """
+
+    network: ScaleMae
+    image_size: int
+    normed: bool
+    bfloat16: bool
+    trained_input_res: tuple[float, float] | None
+    describe: Callable[[], Mapping[str, Any]]
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token's footprint, pixels."""
+        return self.network.config.patch_size
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """JSON values for ``meta``."""
+        return self.describe()
+
+    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        """Return the tokens of ``(B, 3, H, W)`` pixels; see `Encoder.encode`."""
+        device = next(self.network.parameters()).device
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16),
+        ):
+            cls, patches = self.network(image, gsd, normed=self.normed)
+        kind = "patch_tokens" if self.normed else "patch_tokens_pre_norm"
+        return Tokens(
+            cls=None if cls is None else _to_numpy(cls),
+            patches=_to_numpy(patches),
+            pooled=None,
+            kind=kind,
+        )
+
+
+@dataclass
+class RshfEncoder:
+    """The network inside ``rshf.scalemae.ScaleMAE``, called so that the GSD reaches it.
+
+    The wrapper's own ``forward`` overwrites the GSD with 10 and is never used. Its tokens come
+    before the final norm.
+
+    Parameters
+    ----------
+    wrapper : torch.nn.Module
+        What ``ScaleMAE.from_pretrained`` returned, on its device.
+    image_size : int
+        Side of the square input, pixels.
+    device : torch.device
+        Where it runs.
+    trained_input_res, describe
+        As for `NativeEncoder`.
+
+    Raises
+    ------
+    ModelError
+        If no ``forward_features`` is found, or it cannot be told the GSD, or the patch size or
+        the class token is unknown.
+    """
+
+    wrapper: nn.Module
+    image_size: int
+    device: torch.device
+    trained_input_res: tuple[float, float] | None
+    describe: Callable[[], Mapping[str, Any]]
+    patch_size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._backbone = _with_forward_features(self.wrapper)
+        self.patch_size = _patch_size(self._backbone)
+        self._prefix_tokens = _prefix_tokens(self._backbone)
+        parameters = inspect.signature(self._backbone.forward_features).parameters
+        if "input_res" not in parameters:
+            raise ModelError(
+                f"forward_features of the rshf model takes {', '.join(parameters)}, expected "
+                "input_res among them: it could not be told the GSD; use loader='native'"
+            )
+        self._extra = {"patch_size": self.patch_size} if "patch_size" in parameters else {}
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """JSON values for ``meta``."""
+        return self.describe()
+
+    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        """Return the tokens of ``(B, 3, H, W)`` pixels; see `Encoder.encode`.
+
+        Accepts ``(B, N, D)`` token sequences, ``(B, D)`` vectors and ``(B, C, H, W)`` maps.
+        """
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=self.device)
+        with torch.inference_mode():
+            output = self._backbone.forward_features(image, input_res=gsd, **self._extra)
+        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ModelError(
+                f"forward_features of the rshf model returned {shape}, expected a tensor (B, N, D) "
+                "of tokens, (B, D) of vectors or (B, C, H, W) of a map; use loader='native'"
+            )
+        if len(output) != len(pixels):
+            raise ModelError(
+                f"the rshf model returned {len(output)} results for {len(pixels)} images"
+            )
+        if output.ndim == 2:
+            return Tokens(None, None, _to_numpy(output), kind="model_pooled")
+        if output.ndim == 4:
+            return Tokens(None, _to_numpy(output.permute(0, 2, 3, 1)), None, kind="feature_map")
+        return self._from_sequence(output, pixels.shape[-2:])
+
+    def _from_sequence(self, output: Tensor, size: tuple[int, ...]) -> Tokens:
+        rows, columns = (side // self.patch_size for side in size)
+        expected = self._prefix_tokens + rows * columns
+        if output.shape[1] != expected:
+            raise ModelError(
+                f"the rshf model returned {output.shape[1]} tokens, expected {expected} "
+                f"({self._prefix_tokens} class token, {rows} x {columns} patches of "
+                f"{self.patch_size} px); its layout is unknown: use loader='native'"
+            )
+        patches = output[:, self._prefix_tokens :].reshape(len(output), rows, columns, -1)
+        cls = _to_numpy(output[:, 0]) if self._prefix_tokens else None
+        return Tokens(cls, _to_numpy(patches), None, kind="patch_tokens_pre_norm")
+
+
+def load_rshf(weights: str, device: str) -> nn.Module:
+    """Return ``rshf.scalemae.ScaleMAE.from_pretrained(weights)`` on a device.
+
+    Raises
+    ------
+    MissingDependencyError
+        If rshf or something that it imports is not installed.
+    ModelError
+        If it cannot be imported otherwise, or fails to load the weights.
+    """
+    try:
+        module = require("rshf.scalemae", extra="rshf", purpose="loader='rshf'")
+    except RuntimeError as exc:
+        raise ModelError(
+            f"rshf is installed but cannot be imported ({str(exc).splitlines()[0]}); it needs a "
+            "torchvision made for the installed PyTorch; or use loader='native'"
+        ) from exc
+    if not hasattr(module, "ScaleMAE"):
+        raise ModelError("rshf.scalemae has no class ScaleMAE; install rshf 0.2.2 or later")
+    # The wrapper, timm, transformers and the hub client raise whatever they like in here.
+    failures = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+    try:
+        return cast(nn.Module, module.ScaleMAE.from_pretrained(weights).to(device).eval())
+    except failures as exc:
+        reason = next(iter(str(exc).splitlines()), type(exc).__name__)
+        raise ModelError(
+            f"rshf cannot load {weights!r} ({type(exc).__name__}: {reason}); with transformers 5.4 "
+            "or later it fails for folders with a config.json: pip install 'transformers<5.4', or "
+            "use loader='native', which reads the same weights"
+        ) from exc
+
+
+def _with_forward_features(wrapper: nn.Module) -> Any:
+    places = ("", "model", "backbone", "encoder")
+    for place in places:
+        candidate = getattr(wrapper, place, None) if place else wrapper
+        if callable(getattr(candidate, "forward_features", None)):
+            return candidate
+    raise ModelError(
+        f"the rshf model {type(wrapper).__name__} has no forward_features, nor has its "
+        f"{', '.join('.' + p for p in places if p)}; its forward ignores the GSD and is not used: "
+        "update rshf, or use loader='native'"
+    )
+
+
+def _patch_size(backbone: Any) -> int:
+    embed = getattr(backbone, "patch_embed", None)
+    for stated in (getattr(embed, "patch_size", None), getattr(backbone, "patch_size", None)):
+        size = stated[0] if isinstance(stated, tuple | list) and stated else stated
+        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            return size
+    raise ModelError(
+        f"the rshf model {type(backbone).__name__} states no patch size (patch_embed.patch_size or "
+        "patch_size), so its tokens have no known place; use loader='native'"
+    )
+
+
+def _prefix_tokens(backbone: Any) -> int:
+    # timm's num_prefix_tokens stays 1 where the wrapper has removed the class token.
+    for name in ("cls_token_flag", "num_prefix_tokens"):
+        stated = getattr(backbone, name, None)
+        if isinstance(stated, int):
+            return int(stated)
+    return int(getattr(backbone, "cls_token", None) is not None)
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    if not np.isfinite(array).all():
+        raise ModelError(
+            f"the model returned {int((~np.isfinite(array)).sum())} values that are not finite; "
+            "the weights are damaged, or the precision is too low for them"
+        )
+    return array

@@ -1,0 +1,1 @@
+"""Sources of imagery: a place and a period in, a raster on the requested grid out."""

@@ -1,0 +1,31 @@
+"""What a provider must do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rs_embed.grid import Grid
+from rs_embed.raster import Raster
+from rs_embed.specs import SensorSpec, TemporalSpec
+
+
+class Provider(Protocol):
+    """A source of imagery; entry points of the group ``rs_embed.providers`` name its class."""
+
+    dated: bool
+    """Whether its imagery has dates, so that a period applies to it."""
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise `ProviderError` if the collection or its bands cannot be had here."""
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the bands of ``sensor`` on exactly ``grid``.
+
+        Raises
+        ------
+        ProviderError
+            If there is no imagery for the place and period, or the source fails.
+        """
+
+    def status(self) -> str:
+        """Return one line that says whether the provider can be used, and if not, the mend."""

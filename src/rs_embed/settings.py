@@ -1,0 +1,109 @@
+"""Environment variables, read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rs_embed.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, documented default, and what it does."""
+
+    name: str
+    default: str
+    effect: str
+
+
+FETCH_WORKERS = 8
+
+SCALEMAE_ID = Variable(
+    "RS_EMBED_SCALEMAE_ID",
+    "MVRL/scalemae-vitlarge-800",
+    "weights: a Hugging Face id (with @revision if wanted), a folder or a file",
+)
+SCALEMAE_IMG = Variable(
+    "RS_EMBED_SCALEMAE_IMG",
+    "224, or img_size of the weights' config.json",
+    "side of the square that the model sees, pixels; a multiple of the patch size (16)",
+)
+SCALEMAE_FETCH_WORKERS = Variable(
+    "RS_EMBED_SCALEMAE_FETCH_WORKERS",
+    str(FETCH_WORKERS),
+    "threads that read imagery ahead in batch calls",
+)
+SCALEMAE_BATCH_SIZE = Variable(
+    "RS_EMBED_SCALEMAE_BATCH_SIZE",
+    "8 on CPU, 32 on CUDA",
+    "images per forward pass in batch calls",
+)
+VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment asks for; explicit arguments win over it.
+
+    Attributes
+    ----------
+    scalemae_id : str
+        Weights of the model ``scalemae``.
+    scalemae_img : int or None
+        Side of its input, pixels; None leaves it to the checkpoint's config, then 224.
+    scalemae_fetch_workers : int
+        Reader threads of batch calls.
+    scalemae_batch_size : int or None
+        Images per forward pass; None leaves it to the device (8 on CPU, 32 on CUDA).
+    cache_dir : pathlib.Path
+        Where small records that can be made again are kept (``$XDG_CACHE_HOME/rs_embed``).
+    """
+
+    scalemae_id: str
+    scalemae_img: int | None
+    scalemae_fetch_workers: int
+    scalemae_batch_size: int | None
+    cache_dir: Path
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Return the settings that ``environ`` holds, defaults where it is silent.
+
+        Raises
+        ------
+        SettingsError
+            If a variable is empty, or not a whole number of at least 1 where one is needed.
+        """
+        cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return cls(
+            scalemae_id=_text(environ, SCALEMAE_ID),
+            scalemae_img=_whole_number(environ, SCALEMAE_IMG),
+            scalemae_fetch_workers=_whole_number(environ, SCALEMAE_FETCH_WORKERS) or FETCH_WORKERS,
+            scalemae_batch_size=_whole_number(environ, SCALEMAE_BATCH_SIZE),
+            cache_dir=Path(cache_home).expanduser() / "rs_embed",
+        )
+
+
+def _text(environ: Mapping[str, str], variable: Variable) -> str:
+    value = environ.get(variable.name, variable.default).strip()
+    if not value:
+        raise SettingsError(
+            f"{variable.name} is set but empty, expected {variable.effect}; "
+            f"unset it for the default {variable.default!r}"
+        )
+    return value
+
+
+def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:
+    if variable.name not in environ:
+        return None
+    value = _text(environ, variable)
+    if not (value.isascii() and value.isdigit()) or int(value) < 1:
+        raise SettingsError(
+            f"got {variable.name}={value!r}, expected a whole number of at least 1 "
+            f"({variable.effect}); unset it for the default ({variable.default})"
+        )
+    return int(value)

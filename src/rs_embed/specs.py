@@ -1,0 +1,322 @@
+"""What is asked for: a place, a period, a sensor, an output. Frozen, and checked when built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from numbers import Real
+from typing import Any, Literal
+
+from rs_embed.errors import SpecError, UnknownNameError
+
+Composite = Literal["median", "mosaic"]
+OutputMode = Literal["pooled", "grid"]
+Pooling = Literal["mean", "max", "cls"]
+
+COMPOSITES: tuple[Composite, ...] = ("median", "mosaic")
+OUTPUT_MODES: tuple[OutputMode, ...] = ("pooled", "grid")
+POOLINGS: tuple[Pooling, ...] = ("mean", "max", "cls")
+
+
+@dataclass(frozen=True)
+class BBox:
+    """A box in geographic coordinates (EPSG:4326), degrees.
+
+    Parameters
+    ----------
+    minlon, minlat, maxlon, maxlat : float
+        Edges. Longitudes in [-180, 180], latitudes in [-90, 90], each minimum below its maximum.
+
+    Raises
+    ------
+    SpecError
+        If an edge is not a finite number, lies outside the globe, or min >= max.
+    """
+
+    minlon: float
+    minlat: float
+    maxlon: float
+    maxlat: float
+
+    def __post_init__(self) -> None:
+        for name in ("minlon", "maxlon"):
+            _check_between(name, getattr(self, name), -180, 180)
+        for name in ("minlat", "maxlat"):
+            _check_between(name, getattr(self, name), -90, 90)
+        for low, high in (("minlon", "maxlon"), ("minlat", "maxlat")):
+            if getattr(self, low) >= getattr(self, high):
+                raise SpecError(
+                    f"got {low}={getattr(self, low)} and {high}={getattr(self, high)}, expected "
+                    f"{low} < {high}; the order is BBox(minlon, minlat, maxlon, maxlat), and a box "
+                    "across the antimeridian must be split in two"
+                )
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle, degrees."""
+        return (self.minlon + self.maxlon) / 2, (self.minlat + self.maxlat) / 2
+
+
+@dataclass(frozen=True)
+class PointBuffer:
+    """A square around a point: half its side is ``buffer_m`` metres on the ground.
+
+    Parameters
+    ----------
+    lon, lat : float
+        Centre in EPSG:4326, degrees.
+    buffer_m : float
+        Half of the side, ground metres; more than 0.
+
+    Raises
+    ------
+    SpecError
+        If a value is not a finite number or lies outside its range.
+    """
+
+    lon: float
+    lat: float
+    buffer_m: float
+
+    def __post_init__(self) -> None:
+        _check_between("lon", self.lon, -180, 180)
+        _check_between("lat", self.lat, -90, 90)
+        check_positive("buffer_m", self.buffer_m, "metres")
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle, degrees."""
+        return self.lon, self.lat
+
+
+Spatial = BBox | PointBuffer
+
+
+@dataclass(frozen=True)
+class TemporalSpec:
+    """A period of whole days, half-open: ``start`` belongs to it, ``end`` does not.
+
+    Build it with :meth:`range` or :meth:`year`.
+
+    Raises
+    ------
+    SpecError
+        If a date is malformed or start >= end.
+    """
+
+    start: date
+    end: date
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            object.__setattr__(self, name, _as_date(name, getattr(self, name)))
+        if self.start >= self.end:
+            raise SpecError(
+                f"got the period {self.start} to {self.end}, expected start < end: the end day is "
+                "not part of the period, so one day is range('2022-06-01', '2022-06-02')"
+            )
+
+    @classmethod
+    def range(cls, start: str | date, end: str | date) -> TemporalSpec:
+        """Return the period from ``start`` up to, not including, ``end`` (``YYYY-MM-DD``)."""
+        return cls(start, end)  # type: ignore[arg-type]  # text is converted on building
+
+    @classmethod
+    def year(cls, year: int) -> TemporalSpec:
+        """Return the calendar year ``year``."""
+        if isinstance(year, bool) or not isinstance(year, int) or not 1 <= year <= 9998:
+            raise SpecError(f"got year={year!r}, expected a whole number from 1 to 9998")
+        return cls(date(year, 1, 1), date(year + 1, 1, 1))
+
+
+@dataclass(frozen=True)
+class SensorSpec:
+    """Which imagery the model is given; replaces the model's own default as a whole.
+
+    Parameters
+    ----------
+    collection : str
+        Name of the collection at the provider, or of the product that own pixels come from.
+    bands : tuple of str
+        Band names in the model's order (red, green, blue).
+    scale_m : float or None
+        Ground sample distance, metres per pixel; None is that of the model's contract at a
+        provider, and that of the imagery for own imagery.
+    cloudy_pct : float
+        Keep scenes with less cloud than this, percent.
+    composite : {"median", "mosaic"}
+        How several scenes become one image.
+    fill_value : float or None
+        Value that marks nodata in the pixels; None is what the imagery declares, else 0.
+    crs : str or None
+        CRS to sample in; None is the UTM zone (or polar grid) of the place.
+    reflectance_scale, reflectance_offset : float or None
+        Reflectance = value * scale + offset. None is 1/10000 and 0, the digital numbers of
+        Sentinel-2; stating them also vouches for the units, so values are no longer questioned.
+
+    Raises
+    ------
+    SpecError
+        If a value is of the wrong type or outside its range.
+    """
+
+    collection: str
+    bands: tuple[str, ...]
+    scale_m: float | None = None
+    cloudy_pct: float = 30
+    composite: Composite = "median"
+    fill_value: float | None = None
+    crs: str | None = None
+    reflectance_scale: float | None = None
+    reflectance_offset: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.collection, str) or not self.collection:
+            raise SpecError(f"got collection={self.collection!r}, expected a non-empty name")
+        bands = self.bands
+        if isinstance(bands, str) or not all(isinstance(b, str) and b for b in bands):
+            raise SpecError(f"got bands={bands!r}, expected names such as ('B4', 'B3', 'B2')")
+        object.__setattr__(self, "bands", tuple(bands))
+        if len(set(self.bands)) != len(self.bands) or not self.bands:
+            raise SpecError(f"got bands={self.bands!r}, expected at least one name, each once")
+        _check_fetch_values(self)
+        if self.reflectance_scale is not None:
+            check_positive("reflectance_scale", self.reflectance_scale, "per digital number")
+        if self.reflectance_offset is not None:
+            _finite("reflectance_offset", self.reflectance_offset)
+
+    def with_fetch(self, fetch: FetchSpec) -> SensorSpec:
+        """Return this sensor with the values that ``fetch`` states put in their places."""
+        stated = {f.name: getattr(fetch, f.name) for f in fields(fetch)}
+        return replace(self, **{k: v for k, v in stated.items() if v is not None})
+
+
+@dataclass(frozen=True)
+class FetchSpec:
+    """Single values that override the model's default sensor; None keeps the default.
+
+    Parameters
+    ----------
+    scale_m : float or None
+        Ground sample distance, metres per pixel. For own pixels: what one pixel covers.
+    cloudy_pct : float or None
+        Keep scenes with less cloud than this, percent.
+    composite : {"median", "mosaic"} or None
+        How several scenes become one image.
+    crs : str or None
+        CRS to sample in instead of the UTM zone of the place.
+    fill_value : float or None
+        Value that marks nodata in the pixels.
+
+    Raises
+    ------
+    SpecError
+        If a value is of the wrong type or outside its range.
+    """
+
+    scale_m: float | None = None
+    cloudy_pct: float | None = None
+    composite: Composite | None = None
+    crs: str | None = None
+    fill_value: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_fetch_values(self)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What comes back: one vector (:meth:`pooled`) or a token grid (:meth:`grid`).
+
+    Raises
+    ------
+    UnknownNameError
+        If the mode or the pooling is not one of the choices.
+    """
+
+    mode: OutputMode
+    pooling: Pooling | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in OUTPUT_MODES:
+            raise UnknownNameError.among("output mode", self.mode, OUTPUT_MODES)
+        if self.mode == "pooled" and self.pooling is None:
+            object.__setattr__(self, "pooling", "mean")
+        if self.pooling is not None and self.pooling not in POOLINGS:
+            raise UnknownNameError.among("pooling", self.pooling, POOLINGS)
+        if self.mode == "grid" and self.pooling is not None:
+            raise SpecError(f"got pooling={self.pooling!r} for a grid, which is not pooled")
+
+    @classmethod
+    def pooled(cls, pooling: Pooling = "mean") -> OutputSpec:
+        """Return one vector: mean or max of the valid patch tokens, or the class token."""
+        return cls("pooled", pooling)
+
+    @classmethod
+    def grid(cls) -> OutputSpec:
+        """Return every patch token in its place, nodata where too few pixels are valid."""
+        return cls("grid")
+
+
+def to_json(spec: Any) -> dict[str, Any]:
+    """Return the fields of a spec as JSON values, dates as ``YYYY-MM-DD``."""
+    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return {
+        name: value.isoformat()
+        if isinstance(value, date)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in values.items()
+    }
+
+
+def check_positive(name: str, value: object, unit: str) -> None:
+    """Raise `SpecError` unless ``value`` is a finite number above 0."""
+    if _finite(name, value) <= 0:
+        raise SpecError(f"got {name}={value!r}, expected more than 0 ({unit})")
+
+
+def _finite(name: str, value: object) -> float:
+    # NumPy scalars are registered as Real; bool, though an int in Python, never means one here.
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected a number")
+    if not math.isfinite(value):
+        raise SpecError(f"got {name}={value!r}, expected a finite number")
+    return float(value)
+
+
+def _check_between(name: str, value: object, low: float, high: float) -> None:
+    number = _finite(name, value)
+    if not low <= number <= high:
+        hint = "; are longitude and latitude swapped?" if abs(number) <= 180 else ""
+        raise SpecError(f"got {name}={value!r}, expected degrees from {low} to {high}{hint}")
+
+
+def _check_fetch_values(spec: SensorSpec | FetchSpec) -> None:
+    if spec.scale_m is not None:
+        check_positive("scale_m", spec.scale_m, "ground metres per pixel")
+    if spec.cloudy_pct is not None and not 0 <= _finite("cloudy_pct", spec.cloudy_pct) <= 100:
+        raise SpecError(f"got cloudy_pct={spec.cloudy_pct!r}, expected percent from 0 to 100")
+    if spec.composite is not None and spec.composite not in COMPOSITES:
+        raise UnknownNameError.among("composite", spec.composite, COMPOSITES)
+    if spec.fill_value is not None:
+        _finite("fill_value", spec.fill_value)
+    if spec.crs is not None and (not isinstance(spec.crs, str) or not spec.crs):
+        raise SpecError(f"got crs={spec.crs!r}, expected text such as 'EPSG:32633'")
+
+
+def _as_date(name: str, value: object) -> date:
+    if type(value) is date:
+        return value
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as exc:
+            raise SpecError(
+                f"got {name}={value!r} ({exc}), expected a calendar day as 'YYYY-MM-DD'"
+            ) from exc
+    raise SpecError(
+        f"got {name}={value!r} ({type(value).__name__}), expected a day as 'YYYY-MM-DD' or a date"
+    )
