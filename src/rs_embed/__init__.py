@@ -68,7 +68,7 @@ _HOMES = {
     "get_embedding": "embedder",
     "list_models": "registry",
 }
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> Any:

@@ -140,13 +140,12 @@ def check_values(raster: Raster, *, min_valid: float, vouched: bool) -> None:
 
 
 def _check_digital_numbers(raster: Raster) -> None:
-    if raster.data.dtype == np.uint8:
-        highest, kind = 255.0, "8-bit"
-    else:
-        highest = float(raster.data.max(axis=0)[raster.valid].max())
-        kind = "normalised to 0..1" if highest <= 1.5 else "8-bit" if highest <= 255 else ""
-    if kind:
-        scale = "1" if highest <= 1.5 else "1 / 255"
+    highest = float(raster.data.max(axis=0)[raster.valid].max())
+    eight_bit = raster.data.dtype == np.uint8
+    if eight_bit or highest <= 255:
+        normalised_already = highest <= 1.5 and not eight_bit
+        kind = "normalised to 0..1" if normalised_already else "8-bit"
+        scale = "1" if normalised_already else "1 / 255"
         raise ImageryError(
             f"got {raster.data.dtype} values up to {highest:g}, which look {kind}, expected "
             "surface reflectance as digital numbers 0..10000; state the units: "

@@ -87,6 +87,11 @@ class Settings:
         )
 
 
+def stated_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables that ``environ`` sets, by name."""
+    return {v.name: environ[v.name] for v in VARIABLES if v.name in environ}
+
+
 def _text(environ: Mapping[str, str], variable: Variable) -> str:
     value = environ.get(variable.name, variable.default).strip()
     if not value:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import typer
 import rs_embed
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
-from rs_embed.settings import VARIABLES, Settings
+from rs_embed.settings import Settings, stated_variables
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,8 @@ def _packages() -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    for variable in VARIABLES:
-        if variable.name in os.environ:
-            yield Finding("ok", variable.name, f"{os.environ[variable.name]!r}")
+    for name, value in stated_variables().items():
+        yield Finding("ok", name, repr(value))
     try:
         Settings.from_environ()
     except RsEmbedError as exc:

@@ -26,6 +26,8 @@ _NOT_ENCODER = (
     "pos_embed", "decoder_", "mask_token", "pos_emb_projection.", "fpn.", "fcn.", "fcn_high.",
     "fcn_low.", "head.", "fc_norm.",
 )  # fmt: skip
+# First bytes of torch.save before the zip format: protocol 2, then its magic number.
+_TORCH_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 _LISTED = 12
 
 
@@ -71,6 +73,11 @@ def _read(path: Path) -> Mapping[str, Any]:
         )
     if start[8:9] == b"{":
         return _read_safetensors(path)
+    if not start.startswith((b"PK", _TORCH_LEGACY)):
+        raise CheckpointError(
+            f"{path} is neither safetensors nor a file of torch.save, so it is not opened; plain "
+            "pickles can run any code: save the tensors with safetensors where you trust it"
+        )
     return _read_torch(path, zipped=start.startswith(b"PK"))
 
 

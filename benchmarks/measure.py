@@ -1,0 +1,121 @@
+"""Measure cases in turns, compare each with a baseline of the same round, print the table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+# Values of one case, one per round.
+Samples = Sequence[float]
+
+
+def arguments(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:
+    """Return a parser whose help is the script's docstring, with ``--repeats``."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=repeats, help=f"measured rounds (default {repeats})"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected 1 or more")
+    return value
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long one call takes; what it returns is freed after the clock has stopped."""
+    start = time.perf_counter()
+    result = action()
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+def in_turns(
+    cases: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Return what each case measures, round by round.
+
+    A round runs every case once, every second round backwards, so that a slow minute of a shared
+    machine meets all cases alike.
+
+    Parameters
+    ----------
+    cases : mapping
+        Name to a function that returns its own measurement.
+    repeats : int
+        Rounds that count.
+    warm_up : bool
+        Whether one round that does not count comes first.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in cases}
+    order = list(cases)
+    for round_ in range(-int(warm_up), repeats):
+        for name in order if round_ % 2 == 0 else reversed(order):
+            value = cases[name]()
+            if round_ >= 0:
+                samples[name].append(value)
+    return samples
+
+
+def ratios(samples: Samples, baseline: Samples) -> list[float]:
+    """Return value / baseline, pair by pair."""
+    return [value / base for value, base in zip(samples, baseline, strict=True)]
+
+
+def comparison(
+    samples: Mapping[str, Samples], *, baselines: Iterable[str], unit: str, digits: int = 2
+) -> str:
+    """Return a table: least, median and greatest value, and the paired ratio to each baseline."""
+    baselines = list(baselines)
+    header = ["case", f"min {unit}", "median", "max", *(f"x {name}" for name in baselines)]
+    rows = []
+    for name, values in samples.items():
+        spread = (min(values), statistics.median(values), max(values))
+        compared = (ratios(values, samples[base]) for base in baselines)
+        rows.append([name, *(f"{v:.{digits}f}" for v in spread), *map(_ratio, compared)])
+    return table(header, rows)
+
+
+def _ratio(values: Samples) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns, numbers to the right."""
+    rows = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *(f"{'-' * (w + 1)}:" for w in widths[1:])]) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def goal(text: str, met: bool) -> str:
+    """Return a line that says whether a goal is met."""
+    return f"Goal: {text}: {'met' if met else 'NOT met'}"
+
+
+def machine() -> str:
+    """Return cores, processor, Python and PyTorch, without importing the latter."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor()
+    return (
+        f"{os.cpu_count()} cores, {processor}, Python {platform.python_version()}, "
+        f"torch {importlib.metadata.version('torch')}"
+    )

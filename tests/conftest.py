@@ -1,0 +1,110 @@
+"""What several tests need: an environment of their own, small checkpoints, small scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# The hub's client reads its settings when it is imported: offline, with a cache of our own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="rs_embed_hf_")
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from rs_embed.models.scalemae.config import NetworkConfig
+from rs_embed.models.scalemae.network import ScaleMae
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
+    for name in [n for n in os.environ if n.startswith("RS_EMBED_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of real imagery that is not part of the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real imagery is not at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+def small_network(config: NetworkConfig = SMALL, seed: int = 3) -> ScaleMae:
+    """Return a network whose every parameter is random, biases and norms included."""
+    network = ScaleMae(config)
+    network.initialise(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``config.json`` and ``model.safetensors`` of a small network."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_file(small_network().state_dict(), folder / "model.safetensors")
+    config = {"embed_dim": 48, "depth": 2, "num_heads": 3, "patch_size": 16, "mlp_ratio": 2.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixels() -> NDArray[np.uint16]:
+    """Digital numbers ``(3, 60, 52)`` with structure at every scale."""
+    rng = np.random.default_rng(11)
+    rows, columns = np.mgrid[:60, :52]
+    smooth = 1500 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)
+    noise = rng.normal(0, 300, (3, 60, 52))
+    return (smooth + noise + np.array([0, 200, 400])[:, None, None]).clip(1, 9999).astype(np.uint16)
+
+
+@pytest.fixture
+def write_scene(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a GeoTIFF and returns its path."""
+
+    def write(
+        data: NDArray[Any],
+        *,
+        crs: str | None = "EPSG:32633",
+        transform: Affine = Affine(10, 0, 400000, 0, -10, 5200000),
+        nodata: float | None = None,
+        names: tuple[str, ...] | None = ("B04", "B03", "B02"),
+        name: str = "scene.tif",
+        **profile: Any,
+    ) -> Path:
+        path = tmp_path / name
+        with rasterio.open(
+            path, "w", driver="GTiff", count=data.shape[0], height=data.shape[1],
+            width=data.shape[2], dtype=data.dtype, crs=crs, transform=transform, nodata=nodata,
+            **profile,
+        ) as file:  # fmt: skip
+            file.write(data)
+            if names is not None:
+                file.descriptions = names
+        return path
+
+    return write
+
+
+def python_environment(**variables: str) -> dict[str, str]:
+    """Return the environment for a Python of our own, without what the tests' own one holds."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RS_EMBED_", "HF_"))}
+    return {**kept, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **variables}

@@ -1,0 +1,55 @@
+"""Environment variables are read once, checked, and documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rs_embed.errors import SettingsError
+from rs_embed.settings import VARIABLES, Settings
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environ({})
+    assert settings.scalemae_id == "MVRL/scalemae-vitlarge-800"
+    assert settings.scalemae_img is None
+    assert settings.scalemae_fetch_workers == 8
+    assert settings.scalemae_batch_size is None
+    assert settings.cache_dir == Path.home() / ".cache" / "rs_embed"
+
+
+def test_values_are_read() -> None:
+    settings = Settings.from_environ(
+        {
+            "RS_EMBED_SCALEMAE_ID": " me/mine ",
+            "RS_EMBED_SCALEMAE_IMG": "448",
+            "RS_EMBED_SCALEMAE_FETCH_WORKERS": "3",
+            "RS_EMBED_SCALEMAE_BATCH_SIZE": "16",
+            "XDG_CACHE_HOME": "/elsewhere",
+        }
+    )
+    assert settings == Settings("me/mine", 448, 3, 16, Path("/elsewhere/rs_embed"))
+
+
+@pytest.mark.parametrize("variable", [v.name for v in VARIABLES if not v.name.endswith("_ID")])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "٣", "1e3"])
+def test_a_value_that_is_no_whole_number_is_refused(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"got {variable}='{value}', expected a whole number"):
+        Settings.from_environ({variable: value})
+
+
+@pytest.mark.parametrize("variable", [v.name for v in VARIABLES])
+def test_an_empty_value_is_refused(variable: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable} is set but empty"):
+        Settings.from_environ({variable: " "})
+
+
+def test_nothing_else_reads_the_environment() -> None:
+    source = Path(__file__).parents[1] / "src" / "rs_embed"
+    readers = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if any(word in path.read_text() for word in ("os.environ", "getenv"))
+    }
+    assert readers == {"settings.py"}
