@@ -75,7 +75,9 @@ def main() -> None:
         for batch in BATCHES
     }
     products = {
-        f"{side} x {side}": partial(_matmul_gflops, torch.randn(side, side), torch.randn(side, side))
+        f"{side} x {side}": partial(
+            _matmul_gflops, torch.randn(side, side), torch.randn(side, side)
+        )
         for side in SIDES
     }
     samples = in_turns({**products, **forwards}, repeats)

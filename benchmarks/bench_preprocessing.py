@@ -82,7 +82,9 @@ def main() -> None:
         "from array to input, checks": partial(_ours_and_checks, whole),
         "from array to input, checks; wedge": partial(_ours_and_checks, wedge),
     }
-    samples = in_turns({name: partial(_milliseconds, act) for name, act in actions.items()}, repeats)
+    samples = in_turns(
+        {name: partial(_milliseconds, act) for name, act in actions.items()}, repeats
+    )
     print(f"Preprocessing of one image, means of {IMAGES} ({machine()})\n")
     print(comparison(samples, baselines=[BARE], unit="ms"))
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,54 +30,81 @@ from processes import run_python
 GOAL_RATIO = 1.5
 GOAL_GB = 1.7
 FLOOR, FLOOR_FORWARD = "floor", "floor + forward"
-FIRST = "first run, safetensors"
-LATER = "later run, safetensors"
+FIRST, LATER = "first run, safetensors", "later run, safetensors"
 LATER_PYTORCH = "later run, pytorch_model.bin"
 SCRIPT = str(Path(__file__).with_name("first_embedding.py"))
 
 
-@dataclass
-class Case:
-    """One kind of process, with what its runs said."""
+@dataclass(frozen=True)
+class Run:
+    """What one process took: seconds until its result was there, memory, seconds by phase."""
 
-    step: str
-    weights: Path
-    cache: Path | None
-    peaks_gb: list[float] = field(default_factory=list)
-    phases: list[dict[str, float]] = field(default_factory=list)
-
-    def run(self) -> float:
-        """Return seconds from before the process was made until its result was there."""
-        with tempfile.TemporaryDirectory() as fresh:
-            cache = str(self.cache or fresh)
-            done = run_python([SCRIPT, self.step, str(self.weights)], {"XDG_CACHE_HOME": cache})
-        told = json.loads(done.output)
-        seconds: float = told["ready"] - done.started
-        phases: dict[str, float] = told["phases"]
-        self.peaks_gb.append(done.peak_gb)
-        self.phases.append(phases)
-        return seconds
+    seconds: float
+    peak_gb: float
+    phases: Mapping[str, float]
+    forward_s: float
 
 
-def _phase_table(cases: dict[str, Case], samples: dict[str, list[float]]) -> str:
-    """Return the medians of all phases; what no phase covers is the rest."""
-    shown = [FLOOR, FIRST, LATER, LATER_PYTORCH]
-    names = list(dict.fromkeys(name for label in shown for name in cases[label].phases[-1]))
+def _run(step: str, weights: Path, cache: Path | None) -> Run:
+    """Run one process; without ``cache`` it finds an empty one."""
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {"XDG_CACHE_HOME": str(cache or empty)}
+        done = run_python([SCRIPT, step, str(weights)], environment)
+    told = json.loads(done.output)
+    total = told["ready"] - done.started
+    phases = {"start Python": told["entered"] - done.started, **told["phases"]}
+    phases["rest"] = total - sum(phases.values())
+    return Run(total, done.peak_gb, phases, told.get("forward_s", 0.0))
+
+
+def _measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
+    safetensors, pytorch = folder / SAFETENSORS, folder / PYTORCH
+    with tempfile.TemporaryDirectory() as kept:
+        cases = {
+            FLOOR: partial(_run, "floor", safetensors, None),
+            FIRST: partial(_run, "embed", safetensors, None),
+            # The round that does not count leaves the hashes in this cache.
+            LATER: partial(_run, "embed", safetensors, Path(kept)),
+            LATER_PYTORCH: partial(_run, "embed", pytorch, Path(kept)),
+        }
+        return in_turns(cases, repeats)
+
+
+def _phase_table(runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return the median seconds of each phase, in the order of their happening."""
+    names = dict.fromkeys(
+        name for name in (*runs[FIRST][0].phases, *runs[FLOOR][0].phases) if name != "rest"
+    )
     rows = []
-    for name in names:
-        medians = []
-        for label in shown:
-            values = [phases[name] for phases in cases[label].phases if name in phases]
-            counted = label != FLOOR or name != "forward"
-            medians.append(f"{statistics.median(values):.2f}" if values and counted else "")
-        rows.append([name, *medians])
-    rests = []
-    for label in shown:
-        counted_phases = [
-            sum(v for name, v in phases.items() if label != FLOOR or name != "forward")
-            for phases in cases[label].phases[-len(samples[label]) :]
-        ]
-        rest = [s - p for s, p in zip(samples[label], counted_phases, strict=True)]
-        rests.append(f"{statistics.median(rest):.2f}")
-    rows.append(["rest", *rests])
-    return table(["median s", *shown], rows)
+    for name in (*names, "rest"):
+        columns = (
+            [r.phases[name] for r in of_case if name in r.phases] for of_case in runs.values()
+        )
+        rows.append([name, *(f"{statistics.median(c):.2f}" if c else "" for c in columns)])
+    return table(["median s", *runs], rows)
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=5)
+    add_folder(parser)
+    asked = parser.parse_args()
+    with vit_large(asked.folder) as folder:
+        runs = _measure(folder, asked.repeats)
+    seconds = {name: [run.seconds for run in of_case] for name, of_case in runs.items()}
+    with_forward = [run.seconds + run.forward_s for run in runs[FLOOR]]
+    compared = {FLOOR: seconds.pop(FLOOR), FLOOR_FORWARD: with_forward, **seconds}
+    print(f"Process start to first embedding ({machine()})\n")
+    print(comparison(compared, baselines=[FLOOR, FLOOR_FORWARD], unit="s"))
+    print("\nPhases\n\n" + _phase_table(runs))
+    peaks = {name: [run.peak_gb for run in runs[name]] for name in seconds}
+    print("\nPeak memory, mapped weights included\n")
+    print(comparison(peaks, baselines=[], unit="GB"))
+
+    ratio = statistics.median(ratios(compared[LATER], compared[FLOOR]))
+    peak = max(map(max, peaks.values()))
+    print("\n" + goal(f"later run in {GOAL_RATIO} x floor, {ratio:.2f} x", ratio <= GOAL_RATIO))
+    print(goal(f"peak memory of {GOAL_GB} GB, {peak:.2f} GB", peak <= GOAL_GB))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+Measured = TypeVar("Measured")
 # Values of one case, one per round.
 Samples = Sequence[float]
 
@@ -43,12 +45,12 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def in_turns(
-    cases: Mapping[str, Callable[[], float]], repeats: int, *, warm_up: bool = True
-) -> dict[str, list[float]]:
+    cases: Mapping[str, Callable[[], Measured]], repeats: int
+) -> dict[str, list[Measured]]:
     """Return what each case measures, round by round.
 
     A round runs every case once, every second round backwards, so that a slow minute of a shared
-    machine meets all cases alike.
+    machine meets all cases alike. The first round warms up and does not count.
 
     Parameters
     ----------
@@ -56,12 +58,10 @@ def in_turns(
         Name to a function that returns its own measurement.
     repeats : int
         Rounds that count.
-    warm_up : bool
-        Whether one round that does not count comes first.
     """
-    samples: dict[str, list[float]] = {name: [] for name in cases}
+    samples: dict[str, list[Measured]] = {name: [] for name in cases}
     order = list(cases)
-    for round_ in range(-int(warm_up), repeats):
+    for round_ in range(-1, repeats):
         for name in order if round_ % 2 == 0 else reversed(order):
             value = cases[name]()
             if round_ >= 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ WRAPPER = """
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., None]]:
     """Return a function that puts an ``rshf`` with more code at its end on the path."""
 
     def write(changes: str = "") -> None:
@@ -68,11 +71,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         (package / "__init__.py").touch()
         code = textwrap.dedent(WRAPPER) + textwrap.dedent(changes)
         (package / "scalemae.py").write_text(code)
-        for name in ("rshf", "rshf.scalemae"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
-    return write
+    yield write
+    for name in ("rshf", "rshf.scalemae"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -206,7 +209,7 @@ def test_failures_are_clear(
         embed(output)
 
 
-@pytest.mark.skipif("rshf" in sys.modules, reason="rshf is imported already")
+@pytest.mark.skipif(find_spec("rshf") is not None, reason="rshf is installed here")
 def test_not_installed_names_the_extra(embed: Callable[..., Embedding]) -> None:
     with pytest.raises(MissingDependencyError, match=r"pip install 'rs-embed\[rshf\]'"):
         embed()

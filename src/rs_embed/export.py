@@ -86,22 +86,18 @@ def read_vector(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
 
 def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
     """Write ``(d, y, x)`` as GeoTIFF: float32, a band per dimension, NaN as nodata, meta as tag."""
-    import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.io import MemoryFile
 
-    crs = grid.rio.crs
-    with written(path) as partial:
-        try:
-            with rasterio.open(
-                partial, "w", driver="GTiff", dtype="float32", count=grid.sizes["d"],
-                height=grid.sizes["y"], width=grid.sizes["x"], nodata=float("nan"),
-                crs=crs, transform=grid.rio.transform(),
-                compress="deflate", predictor=3, interleave="band",
-            ) as file:  # fmt: skip
-                file.write(grid.values)
-                file.update_tags(**{_META.upper(): json.dumps(meta)})
-        except RasterioError as exc:
-            raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
+    # Made in memory: GDAL does not report every write that fails on a full disk.
+    with written(path) as partial, MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", dtype="float32", count=grid.sizes["d"], height=grid.sizes["y"],
+            width=grid.sizes["x"], nodata=float("nan"), crs=grid.rio.crs,
+            transform=grid.rio.transform(), compress="deflate", predictor=3, interleave="band",
+        ) as file:  # fmt: skip
+            file.write(grid.values)
+            file.update_tags(**{_META.upper(): json.dumps(meta)})
+        partial.write_bytes(memory.read())
 
 
 def read_geotiff(path: Path) -> tuple[NDArray[np.float32], Any, Any, dict[str, Any]]:
@@ -120,9 +116,11 @@ def read_geotiff(path: Path) -> tuple[NDArray[np.float32], Any, Any, dict[str, A
 def write_netcdf(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
     """Write the grid as CF netCDF 4 with its ``spatial_ref``; the meta is an attribute."""
     _require_netcdf()
+    dataset = grid.assign_attrs({_META: json.dumps(meta)}).to_dataset(name="embedding")
+    dataset["embedding"].encoding["zlib"] = True
+    # Made in memory: HDF5 reports a full disk only when it closes the file, to nobody.
     with written(path) as partial:
-        dataset = grid.assign_attrs({_META: json.dumps(meta)}).to_dataset(name="embedding")
-        dataset.to_netcdf(partial, engine="h5netcdf", encoding={"embedding": {"zlib": True}})
+        partial.write_bytes(dataset.to_netcdf(None, engine="h5netcdf"))
 
 
 def read_netcdf(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:

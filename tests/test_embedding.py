@@ -1,0 +1,224 @@
+"""Results survive being saved, look right, and never half appear."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+from PIL import Image
+from pyproj import CRS
+
+from rs_embed import Embedding
+from rs_embed.embedding import token_grid
+from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.grid import Grid
+from rs_embed.quicklook import principal_components
+
+META = {"model": "scalemae", "output": "grid", "nested": {"a": [1, 2.5, None]}, "text": "Ünïcode"}
+
+
+def tokens(h: int = 5, w: int = 7, d: int = 12) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(h, w, d)).astype(np.float32)
+
+
+def grid_embedding(crs: CRS | None = None) -> Embedding:
+    crs = crs or CRS.from_epsg(32633)
+    valid = np.ones((5, 7), bool)
+    valid[0, 3] = False
+    grid = Grid(crs, Affine(163.5, 0, 400000, 0, -163.5, 5200000), (5, 7))
+    return Embedding(token_grid(tokens(), valid, grid), dict(META))
+
+
+def vector_embedding() -> Embedding:
+    return Embedding(np.arange(8, dtype=np.float32) / 3, {**META, "output": "pooled"})
+
+
+def test_vector_survives(tmp_path: Path) -> None:
+    original = vector_embedding()
+    path = original.save(tmp_path / "v.npz")
+    back = Embedding.load(path)
+    assert np.array_equal(back.data, original.data)
+    assert back.data.dtype == np.float32
+    assert back.meta == original.meta
+    # Anyone can read it without us.
+    with np.load(path, allow_pickle=False) as content:
+        assert np.array_equal(content["embedding"], original.data)
+
+
+@pytest.mark.parametrize("name", ["g.tif", "g.TIFF", "g.nc"])
+@pytest.mark.parametrize("crs", [CRS.from_epsg(32633), CRS.from_epsg(32737), CRS.from_proj4(
+    "+proj=stere +lat_0=90 +lat_ts=86.1 +lon_0=17 +datum=WGS84 +units=m")])  # fmt: skip
+def test_grid_survives(tmp_path: Path, name: str, crs: CRS) -> None:
+    original = grid_embedding(crs)
+    back = Embedding.load(original.save(tmp_path / name))
+    assert isinstance(back.data, xr.DataArray)
+    assert back.data.dims == ("d", "y", "x")
+    assert np.array_equal(back.data.values, original.data.values, equal_nan=True)
+    for axis in "xyd":
+        assert np.array_equal(back.data[axis].values, original.data[axis].values)
+    assert CRS.from_wkt(back.data.rio.crs.to_wkt()) == CRS.from_wkt(original.data.rio.crs.to_wkt())
+    assert back.data.rio.transform() == original.data.rio.transform()
+    assert back.meta == original.meta
+
+
+def test_geotiff_opens_in_its_place_without_us(tmp_path: Path) -> None:
+    original = grid_embedding()
+    with rasterio.open(original.save(tmp_path / "g.tif")) as file:
+        assert (file.count, file.height, file.width) == (12, 5, 7)
+        assert file.crs.to_epsg() == 32633
+        assert np.isnan(file.nodata)
+        assert file.transform == Affine(163.5, 0, 400000, 0, -163.5, 5200000)
+        x, y = file.xy(2, 4)
+        at = original.data.sel(x=x, y=y, method="nearest")
+        assert np.array_equal(next(file.sample([(x, y)])), at.values)
+        assert (at.x, at.y) == (x, y)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_grid_without_place_survives(tmp_path: Path) -> None:
+    grid = Grid(None, Affine(3, 0, 2, 0, 3, 0.5), (5, 7))
+    original = Embedding(token_grid(tokens(), np.ones((5, 7), bool), grid), dict(META))
+    assert original.data.x.values[0] == 3.5
+    assert original.data.x.attrs["units"] == "px of the input"
+    back = Embedding.load(original.save(tmp_path / "g.tif"))
+    assert np.array_equal(back.data.x.values, original.data.x.values)
+    assert np.array_equal(back.data.y.values, original.data.y.values)
+
+
+def test_file_types_that_do_not_suit(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"file type of a vector '\.tif', expected one of \.npz"):
+        vector_embedding().save(tmp_path / "v.tif")
+    with pytest.raises(UnknownNameError, match=r"file type of a grid '\.npz'"):
+        grid_embedding().save(tmp_path / "g.npz")
+    with pytest.raises(UnknownNameError, match=r"unknown file type '\.zarr'"):
+        Embedding.load(tmp_path / "g.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.npz", "g.tif", "g.nc"])
+def test_files_that_are_not_ours(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match="there is no such file"):
+        Embedding.load(tmp_path / name)
+    (tmp_path / name).write_bytes(b"nonsense" * 20)
+    with pytest.raises(ExportError, match=r"cannot read .*expected a file of Embedding\.save"):
+        Embedding.load(tmp_path / name)
+
+
+def test_a_foreign_npz_is_refused_and_not_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", embedding=np.array([object()], dtype=object))
+    with pytest.raises(ExportError, match="cannot read"):
+        Embedding.load(tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize("name", ["v.npz", "g.tif", "g.nc", "q.png"])
+def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    def save(path: Path) -> None:
+        if name == "q.png":
+            grid_embedding().quicklook(path)
+        else:
+            (vector_embedding() if name == "v.npz" else grid_embedding()).save(path)
+
+    with pytest.raises(ExportError, match="there is no folder"):
+        save(tmp_path / "gone" / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ExportError, match="it is a folder"):
+        save(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ExportError, match="is read-only"):
+        vector_embedding().save(tmp_path / "v.npz")
+
+
+@pytest.mark.parametrize("name", ["v.npz", "g.tif", "g.nc"])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, name: str) -> None:
+    """The limit on file sizes fails a write where a full disk does, in the operating system."""
+    import subprocess
+    import sys
+    import textwrap
+
+    code = textwrap.dedent(f"""
+        import resource, signal, sys
+        from tests.test_embedding import grid_embedding, vector_embedding
+        from rs_embed.errors import ExportError
+        import rs_embed.export, rasterio, rioxarray, xarray, h5netcdf, h5py
+        embedding = vector_embedding() if {name!r} == "v.npz" else grid_embedding()
+        path = {str(tmp_path / name)!r}
+        embedding.save(path)
+        before = open(path, "rb").read()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        try:
+            embedding.save(path)
+        except ExportError as exc:
+            print("refused", "cannot write" in str(exc), open(path, "rb").read() == before)
+    """)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
+        cwd=root,
+    )  # fmt: skip
+    assert done.stdout.strip() == "refused True True", done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_principal_components_are_those_of_the_covariance() -> None:
+    grid = tokens(8, 9, 6).transpose(2, 0, 1) * np.array([5, 3, 2, 1, 1, 1])[:, None, None]
+    grid[:, 0, 0] = np.nan
+    colours = principal_components(grid.astype(np.float32))
+    assert colours.shape == (8, 9, 3)
+    assert colours.dtype == np.uint8
+    assert (colours[0, 0] == 128).all()
+    flat = grid.reshape(6, -1).T[1:]
+    values, vectors = np.linalg.eigh(np.cov(flat.T))
+    for channel in range(3):
+        vector = vectors[:, -1 - channel]
+        vector = vector * np.sign(vector[np.abs(vector).argmax()])
+        score = (flat - flat.mean(0)) @ vector
+        low, high = np.percentile(score, [2, 98])
+        expected = ((score - low) / (high - low)).clip(0, 1) * 255
+        assert np.abs(colours.reshape(-1, 3)[1:, channel] - expected).max() <= 1
+    assert np.all(np.diff(values) >= 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 1)])
+def test_quicklook_of_few_tokens(shape: tuple[int, int]) -> None:
+    grid = tokens(*shape, 4).transpose(2, 0, 1)
+    assert principal_components(grid).shape == (*shape, 3)
+    assert (principal_components(np.full_like(grid, np.nan)) == 128).all()
+
+
+def test_quicklook_shows_image_and_components(tmp_path: Path) -> None:
+    embedding = grid_embedding()
+    image = np.zeros((50, 70, 3), np.uint8)
+    image[:, 35:] = 200
+    shown = Embedding(embedding.data, embedding.meta, image)
+    picture = shown.quicklook(tmp_path / "q.png", side_px=100)
+    written = Image.open(tmp_path / "q.png")
+    assert written.size == picture.size == (2 * 140 + 12, 100 + 22)
+    pixels = np.asarray(written)
+    assert (pixels[70, 20] == 0).all()
+    assert (pixels[70, 120] == 255).all()  # stretched to its own range
+    expected = principal_components(embedding.data.values)
+    assert (pixels[22 + 50, 152 + 70] == expected[2, 3]).all()
+    # Read from a file there is no image: the components alone.
+    assert embedding.quicklook(side_px=100).size == (140, 122)
+
+
+def test_quicklook_needs_a_grid_and_a_png(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="expected a grid"):
+        vector_embedding().quicklook()
+    with pytest.raises(UnknownNameError, match=r"quicklook '\.jpg', expected one of \.png"):
+        grid_embedding().quicklook(tmp_path / "q.jpg")
+
+
+def test_repr_is_short_and_says_what_matters() -> None:
+    assert repr(grid_embedding()) == "Embedding(12 x 5 x 7 float32, model='scalemae')"
