@@ -73,18 +73,21 @@ def pixels() -> NDArray[np.uint16]:
     rows, columns = np.mgrid[:60, :52]
     smooth = 1500 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)
     noise = rng.normal(0, 300, (3, 60, 52))
-    return (smooth + noise + np.array([0, 200, 400])[:, None, None]).clip(1, 9999).astype(np.uint16)
+    tinted = smooth + noise + np.array([0, 200, 400])[:, None, None]
+    return np.asarray(tinted.clip(1, 9999), dtype=np.uint16)
 
 
 @pytest.fixture
 def write_scene(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a GeoTIFF and returns its path."""
 
+    north_up = Affine(10, 0, 400000, 0, -10, 5200000)
+
     def write(
         data: NDArray[Any],
         *,
         crs: str | None = "EPSG:32633",
-        transform: Affine = Affine(10, 0, 400000, 0, -10, 5200000),
+        transform: Affine = north_up,
         nodata: float | None = None,
         names: tuple[str, ...] | None = ("B04", "B03", "B02"),
         name: str = "scene.tif",

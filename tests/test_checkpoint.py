@@ -149,7 +149,9 @@ def test_pickled_objects_in_a_torch_file_are_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [as_safetensors, as_hub_wrapper, as_legacy])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
-def test_truncated_files(write: Callable[[Path, State], None], share: float, tmp_path: Path) -> None:
+def test_truncated_files(
+    write: Callable[[Path, State], None], share: float, tmp_path: Path
+) -> None:
     path = tmp_path / "weights.bin"
     write(path, small_network().state_dict())
     whole = path.read_bytes()

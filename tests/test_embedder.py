@@ -58,7 +58,9 @@ def embed(checkpoint: Path, pixels: Pixels) -> Callable[..., Embedding]:
     def run(**kwargs: Any) -> Embedding:
         if not kwargs.keys() & {"imagery", "spatial", "input_chw"}:
             kwargs = {"input_chw": pixels[:, :48, :48], "fetch": FetchSpec(scale_m=10), **kwargs}
-        return get_embedding("scalemae", **{"weights": str(checkpoint), "image_size": 256, **kwargs})
+        return get_embedding(
+            "scalemae", **{"weights": str(checkpoint), "image_size": 256, **kwargs}
+        )
 
     return run
 
@@ -99,7 +101,9 @@ def test_default_size_is_256_cropped_to_224(embed: Callable[..., Embedding]) -> 
     assert embedding.meta["input_res_m"] == 10 * 48 / 256
 
 
-def test_warnings_point_at_the_callers_line(embed: Callable[..., Embedding], pixels: Pixels) -> None:
+def test_warnings_point_at_the_callers_line(
+    embed: Callable[..., Embedding], pixels: Pixels
+) -> None:
     with pytest.warns(CoverageWarning) as caught:
         embed(image_size=224)
     assert caught[0].filename == __file__
@@ -172,7 +176,7 @@ def test_fingerprint_follows_everything_that_changes_numbers(
     save_file(small_network(seed=8).state_dict(), other / "model.safetensors")
     changed = pixels[:, :48, :48].copy()
     changed[0, 20:30, 20:30] += 500
-    variations = [
+    variations: list[dict[str, Any]] = [
         {"tokens": "pre_norm"}, {"gsd": 2.0}, {"display": "visual"}, {"image_size": 272},
         {"output": OutputSpec.grid()}, {"output": OutputSpec.pooled("max")},
         {"weights": str(other)}, {"input_chw": changed, "fetch": FetchSpec(scale_m=10)},
@@ -213,7 +217,7 @@ def test_imagery_gives_gsd_crs_and_place(
     assert grid.data.x.values[0] == pytest.approx(400000 + 15)
     same = embed(output=OutputSpec.grid())
     assert np.array_equal(grid.data.values, same.data.values)
-    array = rioxarray.open_rasterio(path)
+    array: Any = rioxarray.open_rasterio(path)
     raster = Raster.from_array(
         pixels[:, :48, :48], bands=("B4", "B3", "B2"), crs="EPSG:32633",
         transform=array.rio.transform(),
@@ -241,7 +245,9 @@ def test_contradicting_scale_names_both_numbers(
     embed: Callable[..., Embedding], write_scene: Callable[..., Path], pixels: Pixels
 ) -> None:
     path = write_scene(pixels[:, :48, :48])
-    with pytest.raises(ImageryError, match="got scale_m=20, but a pixel of the imagery covers 10 m"):
+    with pytest.raises(
+        ImageryError, match="got scale_m=20, but a pixel of the imagery covers 10 m"
+    ):
         embed(imagery=path, fetch=FetchSpec(scale_m=20))
     assert embed(imagery=path, fetch=FetchSpec(scale_m=10.05)).meta["used_scale_m"] == 10
 
@@ -294,7 +300,9 @@ def test_sample_scene_at_another_scale_and_crs(embed: Callable[..., Embedding]) 
     mercator = embed(spatial=CENTRE_POINT, backend="sample", fetch=FetchSpec(crs="EPSG:3857"))
     assert mercator.meta["grid"]["transform"][0] == 10
     # Ten Mercator metres at 37.69 degrees are 7.91 m: that is what the model is told.
-    assert mercator.meta["input_res_m"] == pytest.approx(10 * math.cos(math.radians(37.694)), rel=4e-3)
+    assert mercator.meta["input_res_m"] == pytest.approx(
+        10 * math.cos(math.radians(37.694)), rel=4e-3
+    )
 
 
 def test_a_period_does_not_apply_to_the_undated_scene(embed: Callable[..., Embedding]) -> None:
@@ -319,7 +327,9 @@ def test_places_the_scene_does_not_cover(embed: Callable[..., Embedding]) -> Non
     assert known[8:, 8:].all()
 
 
-def test_invalid_tokens_are_left_out_of_pooling(embed: Callable[..., Embedding], pixels: Pixels) -> None:
+def test_invalid_tokens_are_left_out_of_pooling(
+    embed: Callable[..., Embedding], pixels: Pixels
+) -> None:
     holed = pixels[:, :48, :48].astype(np.float32)
     holed[:, :18] = np.nan
     grid, mean = (embed(input_chw=holed, fetch=FetchSpec(scale_m=10), output=o)
@@ -371,15 +381,16 @@ def test_invalid_tokens_are_left_out_of_pooling(embed: Callable[..., Embedding],
         ({"imagery": "x.tif", "fetch": FetchSpec(crs="EPSG:3857")}, SpecError, "got crs with"),
         ({"spatial": CENTRE_POINT, "backend": "smaple"}, UnknownNameError, "mean 'sample'"),
         ({"spatial": CENTRE_POINT}, ProviderError, "no imagery source is configured"),
-        ({"spatial": CENTRE_POINT, "backend": "sample", "sensor": SensorSpec("L8", ("a", "b", "c"))},
-         ProviderError, "got collection='L8'.*leave sensor out"),
+        ({"spatial": CENTRE_POINT, "backend": "sample",
+          "sensor": SensorSpec("L8", ("a", "b", "c"))}, ProviderError,
+         "got collection='L8'.*leave sensor out"),
         ({"input_chw": np.ones((4, 20, 20)), "sensor": SensorSpec("c", ("a", "b", "c", "d"))},
          SpecError, "got 4 bands"),
         ({"spatial": PointBuffer(0, 0, 70), "backend": "sample"}, ImageryError,
          "the place is 14 x 14 px at scale_m=10"),
         ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, SpecError, "expected at most 250,000"),
         ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
-        ({"weights": "random-init", "variant": "tiny", "loader": "rshf"}, SpecError, "loader='rshf'"),
+        ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
         ({"weights": None, "variant": "tiny"}, SpecError, "no weights are published for it"),
         ({"variant": "base"}, CheckpointError, "variant='base'.*leave variant out"),
     ],
@@ -394,7 +405,9 @@ def test_requests_that_cannot_be_meant(
 def test_nothing_to_embed() -> None:
     with pytest.raises(SpecError, match="got no spatial, expected a place"):
         get_embedding("scalemae")
-    with pytest.raises(UnknownNameError, match="unknown model 'scale-mae'.*did you mean 'scalemae'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown model 'scale-mae'.*did you mean 'scalemae'"
+    ):
         get_embedding("scale-mae")
 
 

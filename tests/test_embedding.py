@@ -92,7 +92,9 @@ def test_grid_without_place_survives(tmp_path: Path) -> None:
 
 
 def test_file_types_that_do_not_suit(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"file type of a vector '\.tif', expected one of \.npz"):
+    with pytest.raises(
+        UnknownNameError, match=r"file type of a vector '\.tif', expected one of \.npz"
+    ):
         vector_embedding().save(tmp_path / "v.tif")
     with pytest.raises(UnknownNameError, match=r"file type of a grid '\.npz'"):
         grid_embedding().save(tmp_path / "g.npz")

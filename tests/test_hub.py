@@ -53,7 +53,10 @@ def embed(home: Path, weights: str, **variables: str) -> dict[str, Any]:
 
 def test_first_from_the_hub_then_from_the_cache_without_a_request(tmp_path: Path) -> None:
     weights = wrapper_bin()
-    hub = Hub("me/small-scalemae", {"pytorch_model.bin": weights, "config.json": json.dumps(CONFIG).encode()})
+    hub = Hub(
+        "me/small-scalemae",
+        {"pytorch_model.bin": weights, "config.json": json.dumps(CONFIG).encode()},
+    )
     with serve(hub):
         first = embed(tmp_path, "me/small-scalemae", HF_ENDPOINT=hub.url)
         asked = len(hub.requests)
@@ -77,7 +80,9 @@ def test_the_environment_names_the_weights_and_a_config_may_be_absent(tmp_path: 
     with serve(hub):
         result = embed(tmp_path, "", HF_ENDPOINT=hub.url, RS_EMBED_SCALEMAE_ID="me/no-config@v1")
     assert result["error"] == "CheckpointError"
-    assert "patch_embed.proj.weight (48, 3, 16, 16), expected (1024, 3, 16, 16)" in result["message"]
+    assert (
+        "patch_embed.proj.weight (48, 3, 16, 16), expected (1024, 3, 16, 16)" in result["message"]
+    )
     assert any("/resolve/v1/" in request for request in hub.requests)
 
 

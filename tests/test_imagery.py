@@ -46,7 +46,8 @@ def assert_pixels_in_place(raster: Raster) -> None:
 
 def read(imagery: object, **kwargs: object) -> Raster:
     return read_imagery(
-        imagery, **{"bands": BANDS, "spatial": None, "fill_value": None, **kwargs}  # type: ignore[arg-type]
+        imagery,
+        **{"bands": BANDS, "spatial": None, "fill_value": None, **kwargs},  # type: ignore[arg-type]
     )
 
 
@@ -85,7 +86,9 @@ def test_window_partly_outside_is_invalid_there(write_scene: Callable[..., Path]
 
 
 def test_box_window_is_snapped_outward(write_scene: Callable[..., Path]) -> None:
-    raster = read(write_scene(coordinates()), spatial=BBox(*lonlat(400333, 5199333), *lonlat(400777, 5199777)))
+    raster = read(
+        write_scene(coordinates()), spatial=BBox(*lonlat(400333, 5199333), *lonlat(400777, 5199777))
+    )
     left, bottom, right, top = raster.grid.bounds
     assert left <= 400333 < left + 20
     assert bottom <= 5199333 < bottom + 20

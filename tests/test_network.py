@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from rs_embed.models.scalemae.config import VARIANTS, NetworkConfig
-from rs_embed.models.scalemae.network import ScaleMae, gsd_positions
+from rs_embed.models.scalemae.network import Block, ScaleMae, gsd_positions
 from tests.conftest import SMALL, small_network
 
 Array = NDArray[np.float64]
@@ -33,11 +33,11 @@ def positions(rows: int, columns: int, dim: int, gsd: float) -> Array:
 
 def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * weight + bias
+    return np.asarray(centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * weight + bias)
 
 
 def gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
 
 
 def transformer(state: dict[str, Array], config: NetworkConfig, image: Array, gsd: float) -> Array:
@@ -57,7 +57,9 @@ def transformer(state: dict[str, Array], config: NetworkConfig, image: Array, gs
         y = layer_norm(x, block["norm1.weight"], block["norm1.bias"])
         qkv = y @ block["attn.qkv.weight"].T + block["attn.qkv.bias"]
         mixed = []
-        for q, k, v in zip(*(np.split(part, heads, 1) for part in np.split(qkv, 3, 1)), strict=True):
+        for q, k, v in zip(
+            *(np.split(part, heads, 1) for part in np.split(qkv, 3, 1)), strict=True
+        ):
             scores = np.exp(q @ k.T / math.sqrt(q.shape[1]))
             mixed.append(scores / scores.sum(1, keepdims=True) @ v)
         x = x + np.concatenate(mixed, 1) @ block["attn.proj.weight"].T + block["attn.proj.bias"]
@@ -127,6 +129,7 @@ def test_bfloat16_keeps_norms_and_positions_in_float32() -> None:
     network = small_network()
     seen: list[torch.dtype] = []
     for block in network.blocks:
+        assert isinstance(block, Block)
         block.norm1.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
     image, gsd = torch.randn(1, 3, 64, 64), torch.tensor([16.0])
     with torch.inference_mode():
@@ -157,5 +160,5 @@ def test_random_weights_are_reproducible() -> None:
         assert torch.equal(a, b)
     second.initialise(1)
     assert not torch.equal(first.cls_token, second.cls_token)
-    assert first.blocks[0].mlp.fc1.bias.abs().max() == 0
+    assert first.state_dict()["blocks.0.mlp.fc1.bias"].abs().max() == 0
     assert (first.norm.weight == 1).all()

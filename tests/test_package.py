@@ -22,9 +22,7 @@ HEAVY = ("torch", "rasterio", "xarray", "rioxarray", "ee", "numpy", "pyproj", "P
 
 def test_import_loads_nothing_heavy() -> None:
     code = f"import sys, rs_embed; print(*[m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
@@ -89,7 +87,8 @@ def test_unknown_model_names_its_near_matches() -> None:
 @pytest.fixture
 def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another distribution, on disk, that registers models: a good one and broken ones."""
-    (tmp_path / "othermodels.py").write_text(textwrap.dedent("""
+    (tmp_path / "othermodels.py").write_text(
+        textwrap.dedent("""
         from dataclasses import replace
         from rs_embed.models.scalemae.model import ScaleMaeModel
 
@@ -98,7 +97,8 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         MODEL = Mine()
         NOT_A_MODEL = 7
-    """))
+    """)
+    )
     info = tmp_path / "othermodels-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: othermodels\nVersion: 1.0\n")

@@ -86,9 +86,7 @@ def test_scale_offset_and_visual_stretch() -> None:
     numbers = np.full((3, 20, 20), 14545, np.uint16)
     landsat = to_uint8(raster(numbers), reflectance=(2.75e-5, -0.2), display="reflectance")
     assert landsat.ravel()[0] == int((14545 * 2.75e-5 - 0.2) * 255) == 50
-    visual = to_uint8(
-        raster(np.full((3, 20, 20), 1500)), reflectance=(1e-4, 0), display="visual"
-    )
+    visual = to_uint8(raster(np.full((3, 20, 20), 1500)), reflectance=(1e-4, 0), display="visual")
     assert visual.ravel()[0] == int(1500 / 3000 * 255)
 
 
@@ -119,7 +117,13 @@ def test_gsd_and_grid_follow_the_resize(h: int, w: int, size: int, scale_m: floa
     # Cropped from the middle, to the pixel.
     for low, high, c_low, c_high, step in (
         (grid.bounds[0], grid.bounds[2], cropped.bounds[0], cropped.bounds[2], cropped.transform.a),
-        (grid.bounds[1], grid.bounds[3], cropped.bounds[1], cropped.bounds[3], -cropped.transform.e),
+        (
+            grid.bounds[1],
+            grid.bounds[3],
+            cropped.bounds[1],
+            cropped.bounds[3],
+            -cropped.transform.e,
+        ),
     ):
         assert abs((low + high) - (c_low + c_high)) / 2 <= step / 2 + 1e-6
     assert cropped.shape == (size, size)
@@ -144,7 +148,9 @@ def test_invalid_pixels_take_the_nearest_valid_colour(
         assert (nearest == got[row, column]).all(1).any() or all(
             got[row, column, c] in nearest[:, c] for c in range(3)
         )
-    kept = (data[:, ~gone].astype(np.float32) / np.float32(10000) * np.float32(255)).astype(np.uint8)
+    kept = (data[:, ~gone].astype(np.float32) / np.float32(10000) * np.float32(255)).astype(
+        np.uint8
+    )
     assert np.array_equal(got[~gone].T, kept)
 
 
@@ -157,7 +163,8 @@ def token_valid_by_supersampling(valid: NDArray[np.bool_], size: int) -> NDArray
     fine = (np.arange(size * 64) + 0.5) / 64
     rows = ((top + fine) * h / rh).astype(int)
     columns = ((left + fine) * w / rw).astype(int)
-    return valid[np.ix_(rows, columns)].reshape(size // 16, 1024, size // 16, 1024).mean((1, 3))
+    blocks = valid[np.ix_(rows, columns)].reshape(size // 16, 1024, size // 16, 1024)
+    return np.asarray(blocks.mean((1, 3)))
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(50, 50, 64), (37, 81, 64), (200, 90, 64)])

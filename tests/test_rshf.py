@@ -60,9 +60,7 @@ WRAPPER = """
 
 
 @pytest.fixture
-def install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., None]]:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Return a function that puts an ``rshf`` with more code at its end on the path."""
 
     def write(changes: str = "") -> None:

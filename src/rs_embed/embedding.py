@@ -37,7 +37,7 @@ class Embedding:
         ``(height, width, 3)`` uint8: the image that the model saw; None when read from a file.
     """
 
-    data: NDArray[np.float32] | xr.DataArray
+    data: Any  # which of the two follows from the request, not from a type
     meta: dict[str, Any]
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
 

@@ -30,17 +30,25 @@ for command in (embed, models, describe, doctor, demo):
     app.command()(command)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rs-embed {rs_embed.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (before the command).")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    version: Annotated[  # noqa: ARG001  # acts by its callback
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
 ) -> None:
     """Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
-    if version:
-        typer.echo(f"rs-embed {rs_embed.__version__}")
-        raise typer.Exit
     if not debug:
         sys.excepthook = _one_line
 
