@@ -12,6 +12,7 @@ PyTorch is imported already.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def _load_and_touch(path: Path) -> ScaleMae:
 
 def _measure(path: Path, repeats: int) -> dict[str, list[float]]:
     buffer = new_buffer()
-    actions = {
+    actions: dict[str, Callable[[], object]] = {
         READ: partial(read_once, path, buffer),
         "load": partial(load_network, path, NetworkConfig()),
         TOUCHED: partial(_load_and_touch, path),

@@ -54,7 +54,7 @@ def _ours(raster: Raster) -> NDArray[np.float32]:
 
 
 def _raster(pixels: NDArray[np.uint16]) -> Raster:
-    return Raster.from_array(pixels, nodata=0)
+    return Raster.from_array(pixels, bands=DESCRIPTION.inputs.bands, nodata=0)
 
 
 def _ours_and_checks(pixels: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ class Run:
 def _run(step: str, weights: Path, cache: Path | None) -> Run:
     """Run one process; without ``cache`` it finds an empty one."""
     with tempfile.TemporaryDirectory() as empty:
-        environment = {"XDG_CACHE_HOME": str(cache or empty)}
+        environment = {"XDG_CACHE_HOME": str(cache or empty), "PYTHONWARNINGS": "ignore"}
         done = run_python([SCRIPT, step, str(weights)], environment)
     told = json.loads(done.output)
     total = told["ready"] - done.started

@@ -3,24 +3,22 @@
     python benchmarks/first_embedding.py embed|floor WEIGHTS_FILE
 
 Run by bench_startup.py. Prints one JSON object: ``entered`` and ``ready``, the readings of
-``time.monotonic()`` at the first line and when the result was there; ``phases``, seconds by name;
-``forward_s``, seconds of a warm forward of the bare network (floor only).
+``time.monotonic()`` before the first step and when the result was there; ``phases``, seconds by
+name; ``forward_s``, seconds of a warm forward of the bare network (floor only).
 """
 
 from __future__ import annotations
 
+import builtins
+import json
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 ENTERED = time.monotonic()
-
-import builtins  # noqa: E402  # the clock starts before the imports
-import json  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
 _phases: dict[str, float] = {}
 
 
@@ -79,10 +77,10 @@ def embed(weights: Path) -> dict[str, Any]:
 
 def floor(weights: Path) -> dict[str, Any]:
     """Import PyTorch and read the weights file; afterwards time a forward, everything warm."""
-    from checkpoints import new_buffer, read_once
-
     with _phase("import torch"):
         import torch
+    from checkpoints import new_buffer, read_once
+
     with _phase("read the file"):
         read_once(weights, new_buffer())
     ready = time.monotonic()

@@ -33,6 +33,7 @@ from rs_embed import (
 from rs_embed.errors import (
     CheckpointError,
     CoverageWarning,
+    GridError,
     GsdWarning,
     ImageryError,
     ImageryWarning,
@@ -43,6 +44,7 @@ from rs_embed.errors import (
     TemporalWarning,
     UnknownNameError,
 )
+from rs_embed.models.scalemae.config import VARIANTS
 from rs_embed.preprocessing import normalised
 from rs_embed.providers.sample import CENTRE
 from tests.conftest import small_network
@@ -197,6 +199,44 @@ def test_weights_are_loaded_once_until_they_change(
     second = embed(weights=folder)
     assert first.meta["weights_sha256"] != second.meta["weights_sha256"]
     assert np.abs(first.data - second.data).max() > 1e-2
+
+
+def test_numbers_from_numpy_are_numbers_and_plain_in_meta(embed: Callable[..., Embedding]) -> None:
+    fetch = FetchSpec(scale_m=np.float32(10), fill_value=np.int64(0))  # type: ignore[arg-type]
+    numpy = embed(gsd=np.float32(2), image_size=np.int64(256), fetch=fetch, min_valid=np.float32(0))
+    plain = embed(gsd=2, min_valid=0)
+    assert np.array_equal(numpy.data, plain.data)
+    assert json.loads(json.dumps(numpy.meta)) == numpy.meta
+
+
+def test_masked_pixels_are_invalid(embed: Callable[..., Embedding], pixels: Pixels) -> None:
+    square = pixels[:, :48, :48].astype(np.float32)
+    masked = np.ma.masked_array(square, np.zeros(square.shape, bool))
+    masked[1, :20] = np.ma.masked
+    holed = square.copy()
+    holed[:, :20] = np.nan
+    got, expected = (embed(input_chw=a, fetch=FetchSpec(scale_m=10)) for a in (masked, holed))
+    assert np.array_equal(got.data, expected.data)
+    assert got.meta["valid_fraction"] == pytest.approx(28 / 48)
+
+
+def test_nothing_valid_where_the_model_looks(embed: Callable[..., Embedding]) -> None:
+    ends = np.full((3, 64, 300), np.nan)
+    ends[:, :, :100] = ends[:, :, -100:] = 900
+    for output in (OutputSpec.grid(), OutputSpec.pooled(), OutputSpec.pooled("cls")):
+        with pytest.raises(ImageryError, match="got no token of which 50% is valid"):
+            embed(input_chw=ends, fetch=FetchSpec(scale_m=10), output=output)
+
+
+def test_a_variant_gives_the_sizes_where_no_config_does(
+    embed: Callable[..., Embedding], tmp_path: Path
+) -> None:
+    network = small_network(VARIANTS["tiny"])
+    torch.save({"model": network.state_dict()}, tmp_path / "tiny.pth")
+    embedding = embed(weights=tmp_path / "tiny.pth", variant="tiny")
+    assert embedding.data.shape == (192,)
+    with pytest.raises(CheckpointError, match="Sizes come from config.json.*or from variant="):
+        embed(weights=tmp_path / "tiny.pth")
 
 
 # --- own imagery ---------------------------------------------------------------------------
@@ -388,7 +428,8 @@ def test_invalid_tokens_are_left_out_of_pooling(
          SpecError, "got 4 bands"),
         ({"spatial": PointBuffer(0, 0, 70), "backend": "sample"}, ImageryError,
          "the place is 14 x 14 px at scale_m=10"),
-        ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, SpecError, "expected at most 250,000"),
+        ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, GridError, "at most 250,000,000"),
+        ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list that are no array"),
         ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
         ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
         ({"weights": None, "variant": "tiny"}, SpecError, "no weights are published for it"),

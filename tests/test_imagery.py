@@ -17,7 +17,7 @@ from pyproj import CRS, Transformer
 from rs_embed import BBox, PointBuffer, Raster
 from rs_embed.errors import GridError, ImageryError
 from rs_embed.grid import Grid
-from rs_embed.imagery import read_imagery, read_on_grid
+from rs_embed.imagery import read_imagery, read_on_grid, shown_path
 
 BANDS = ("B4", "B3", "B2")
 H, W = 90, 120
@@ -171,6 +171,13 @@ def test_declared_nodata_mask_and_scale_are_read(write_scene: Callable[..., Path
         read(path, fill_value=0)
     array = rioxarray.open_rasterio(path)
     assert read(array).valid.mean() == pytest.approx(1 - 10 / H)
+    assert read(array).reflectance == (0.0001, -0.1)
+
+
+def test_credentials_of_a_url_are_never_shown() -> None:
+    signed = "https://me:secret@host.example/scene.tif?sig=secret&se=2026"
+    assert shown_path(signed) == "https://host.example/scene.tif"
+    assert shown_path("folder/a?b.tif") == "folder/a?b.tif"
 
 
 def test_internal_mask_is_honoured(write_scene: Callable[..., Path]) -> None:
@@ -190,6 +197,13 @@ def test_internal_mask_is_honoured(write_scene: Callable[..., Path]) -> None:
         ("EPSG:32633", Affine.identity(), ImageryError, "has no transform"),
         ("EPSG:4326", Affine(1e-4, 0, 15, 0, -1e-4, 47), GridError, "in degrees"),
         ("EPSG:32633", Affine(9, 2, 4e5, 2, -9, 52e5), GridError, "rotated"),
+        ("EPSG:32633", Affine(-10, 0, 4e5, 0, -10, 52e5), GridError, "mirrored"),
+        (
+            'LOCAL_CS["drawing",UNIT["metre",1]]',
+            Affine(1, 0, 4e5, 0, -1, 52e5),
+            GridError,
+            "'drawing', which is not tied to the Earth",
+        ),
     ],
 )
 def test_files_without_usable_georeference(

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -35,7 +36,7 @@ from rs_embed.preprocessing import (
     normalised,
     prepare,
 )
-from rs_embed.raster import Raster, check_pixels
+from rs_embed.raster import Raster
 from rs_embed.registry import find_model, find_provider, provider_names
 from rs_embed.settings import Settings
 from rs_embed.specs import (
@@ -57,10 +58,7 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder, InputContract, Tokens
 
 INPUT_PREPS = ("resize",)
-# Providers that backend="auto" tries, in this order; the sample scene is never picked unasked.
-AUTO_ORDER: tuple[str, ...] = ()
 MIN_VALID = 0.25
-MAX_PIXELS = 250_000_000
 # A GSD more than this factor outside the range of the training is worth a word.
 _FAR_FACTOR = 4
 
@@ -174,11 +172,16 @@ def get_embedding(
         reflectance=taken.reflectance,
         display=cast(Display, plan.display),
     )
+    valid = seen.token_valid >= MIN_TOKEN_VALID
+    if not valid.any():
+        raise ImageryError(
+            f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
+            "expected at least one; choose another place or period"
+        )
     _warn_coverage(seen)
     told = _told_gsd(plan.gsd, seen.input_res_m, encoder)
     mean, std = description.inputs.mean, description.inputs.std
     tokens = encoder.encode(normalised(seen.image, mean, std)[None], [told])
-    valid = seen.token_valid >= MIN_TOKEN_VALID
     data, pooling = _result(tokens, 0, valid, seen.grid, encoder.patch_size, output)
     meta = {
         "model": description.id,
@@ -261,8 +264,15 @@ class _Request:
                 "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
                 "pixels as input_chw= or imagery="
             )
-        if self.backend != "auto" and self.backend not in provider_names():
-            raise UnknownNameError.among("backend", self.backend, ["auto", *provider_names()])
+        names = provider_names()
+        if self.backend == "auto":
+            # The sample scene is never picked unasked, and there is no other source yet.
+            raise ProviderError(
+                "no imagery source is configured for backend='auto'; name one of "
+                f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
+            )
+        if self.backend not in names:
+            raise UnknownNameError.among("backend", self.backend, ["auto", *names])
 
     def _check_own(self, own: str) -> None:
         if self.temporal is not None or self.backend != "auto":
@@ -299,8 +309,12 @@ class _Request:
         elif self.imagery is not None:
             raster, scale_m, scale_source = self._take_imagery(sensor)
             meta = {"backend": "imagery", "temporal": None}
+        elif self.spatial is not None:
+            raster, scale_m, scale_source, meta = self._take_provided(
+                self.spatial, sensor, contract
+            )
         else:
-            raster, scale_m, scale_source, meta = self._take_provided(sensor, contract)
+            raise SpecError("got neither pixels nor a place")
         reflectance, said_by = _reflectance(sensor, raster)
         meta |= {
             "spatial": None if self.spatial is None else {
@@ -319,8 +333,7 @@ class _Request:
 
     def _take_array(self, sensor: SensorSpec, contract: InputContract) -> tuple[Raster, float, str]:
         fill_value = contract.fill_value if sensor.fill_value is None else sensor.fill_value
-        pixels = check_pixels(self.input_chw, len(sensor.bands))
-        raster = Raster.from_array(pixels, bands=sensor.bands, nodata=fill_value)
+        raster = Raster.from_array(self.input_chw, bands=sensor.bands, nodata=fill_value)
         if sensor.scale_m is not None:
             return raster, float(sensor.scale_m), "stated"
         warn(
@@ -346,17 +359,14 @@ class _Request:
         return raster, read, "georeference"
 
     def _take_provided(
-        self, sensor: SensorSpec, contract: InputContract
+        self, spatial: Spatial, sensor: SensorSpec, contract: InputContract
     ) -> tuple[Raster, float, str, dict[str, Any]]:
         from rs_embed.grid import gsd_m, roi_grid
 
-        name = _auto_backend() if self.backend == "auto" else self.backend
-        provider = find_provider(name)
+        provider = find_provider(self.backend)
         provider.check_sensor(sensor)
-        if self.spatial is None:
-            raise SpecError("got no spatial, expected a place")
         scale_m = contract.scale_m if sensor.scale_m is None else sensor.scale_m
-        grid = roi_grid(self.spatial, scale_m, sensor.crs)
+        grid = roi_grid(spatial, scale_m, sensor.crs)
         _check_size(grid, scale_m)
         temporal = self.temporal
         if temporal is None and provider.dated:
@@ -367,26 +377,19 @@ class _Request:
                 TemporalWarning,
             )
         raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
-        meta = {"backend": name, "temporal": None if temporal is None else to_json(temporal)}
+        meta = {
+            "backend": self.backend,
+            "temporal": None if temporal is None else to_json(temporal),
+        }
         source = "default" if sensor.scale_m is None else "stated"
         return raster, gsd_m(raster.grid), source, meta
 
 
-def _auto_backend() -> str:
-    for name in AUTO_ORDER:
-        return name
-    raise ProviderError(
-        "no imagery source is configured for backend='auto'; name one of "
-        f"{', '.join(provider_names())} as backend=, or pass own pixels as imagery= or input_chw="
-    )
-
-
-def _check_choices(input_prep: object, min_valid: object) -> None:
+def _check_choices(input_prep: object, min_valid: Any) -> None:
     if input_prep not in INPUT_PREPS:
         raise UnknownNameError.among("input_prep", input_prep, INPUT_PREPS)
-    if isinstance(min_valid, bool) or not isinstance(min_valid, int | float):
-        raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
-    if not 0 <= min_valid <= 1:
+    number = isinstance(min_valid, Real) and not isinstance(min_valid, bool)
+    if not number or not 0 <= float(min_valid) <= 1:
         raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
 
 
@@ -396,11 +399,6 @@ def _check_size(grid: Grid, scale_m: float) -> None:
         raise ImageryError(
             f"the place is {height} x {width} px at scale_m={scale_m:g}, expected a short side of "
             f"at least {MIN_SIDE_PX} px; use a larger buffer or a smaller scale_m"
-        )
-    if height * width > MAX_PIXELS:
-        raise SpecError(
-            f"the place is {height} x {width} px at scale_m={scale_m:g}, expected at most "
-            f"{MAX_PIXELS:,} pixels; use a smaller place or a larger scale_m"
         )
 
 
@@ -480,11 +478,6 @@ def _result(
             raise ModelError(f"got {tokens.kind} output with neither tokens nor a vector")
         return tokens.pooled[item], "model_pooled"
     _check_token_layout(tokens.patches[item], valid)
-    if not valid.any():
-        raise ImageryError(
-            f"no token of the model's view is at least {MIN_TOKEN_VALID:.0%} valid; choose another "
-            "place, or use OutputSpec.pooled('cls')"
-        )
     chosen = tokens.patches[item][valid]  # N D
     pooled = chosen.max(axis=0) if output.pooling == "max" else chosen.mean(axis=0)
     return pooled.astype(np.float32), f"patch_{output.pooling}"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # of UTM runs from 0.9996 to 1.001 within a zone and to 1.0013 on Sentinel-2 tiles that overlap the
 # next one, so that a product sold as "10 m" is 10 m for the model wherever it lies.
 NOMINAL_TOLERANCE = 0.002
+# Largest window that is read at once: 1.5 GB of three uint16 bands.
+MAX_PIXELS = 250_000_000
 # Edges that miss a lattice line by less than this fraction of a pixel lie on it (float noise).
 LATTICE_TOLERANCE = 1e-6
 
@@ -150,11 +152,13 @@ def gsd_m(grid: Grid) -> float:
     """
     crs = _placed(grid)
     transform = grid.transform
-    if transform.b or transform.d:
+    if transform.b or transform.d or transform.a < 0:
         raise GridError(
-            f"got a rotated grid (transform {tuple(transform)[:6]}), expected rows along the x "
-            "axis; warp it first, e.g. gdalwarp -t_srs <CRS>"
+            f"got a rotated or mirrored grid (transform {tuple(transform)[:6]}), expected rows "
+            "that run east; warp it first, e.g. gdalwarp -t_srs <CRS>"
         )
+    if not crs.is_projected and not crs.is_geographic:
+        raise GridError(f"got the CRS {crs.name!r}, which is not tied to the Earth; assign one")
     if not crs.is_projected:
         size = transform.a
         raise GridError(
@@ -256,7 +260,7 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
     Raises
     ------
     GridError
-        If the place is smaller than a pixel or lies outside the CRS's area.
+        If the place is smaller than a pixel, larger than 250 million, or outside the CRS's area.
     """
     from pyproj import Transformer
 
@@ -271,6 +275,11 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
     (left, width), (top, height) = spans
     if width < 1 or height < 1:
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
+    if width * height > MAX_PIXELS:
+        raise GridError(
+            f"{spatial} is {height} x {width} px of {pixel_m:g} m, expected at most "
+            f"{MAX_PIXELS:,}; use a smaller place or larger pixels"
+        )
     return lattice.window(top, left, height, width)
 
 

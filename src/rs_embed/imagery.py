@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from affine import Affine
@@ -128,9 +129,19 @@ def _opened(path: str) -> Iterator[Any]:
         with rasterio.open(path) as dataset:
             yield dataset
     except RasterioError as exc:
+        shown = shown_path(path)
         raise ImageryError(
-            f"cannot read {path!r} as an image ({exc}); check it with: rio info {path}"
+            f"cannot read {shown!r} as an image ({str(exc).replace(path, shown)}); check it with: "
+            f"rio info {shown}"
         ) from exc
+
+
+def shown_path(path: str) -> str:
+    """Return a path or URL without the credentials that a URL may carry."""
+    if "://" not in path:
+        return path
+    parts = urlsplit(path)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _file_grid(dataset: Any) -> Grid:
@@ -140,7 +151,7 @@ def _file_grid(dataset: Any) -> Grid:
     if dataset.crs is None or dataset.transform == Affine.identity():
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
-            f"{dataset.name!r} has no {missing}, expected georeferenced imagery; assign one with "
+            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; assign one with "
             "gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
             "fetch=FetchSpec(scale_m=...)"
         )
@@ -163,7 +174,7 @@ def _read_window(
     from rasterio.enums import MaskFlags
     from rasterio.windows import Window
 
-    indexes = _band_indexes(dataset.descriptions, bands, dataset.name)
+    indexes = _band_indexes(dataset.descriptions, bands, shown_path(dataset.name))
     rows, columns = _overlap(window, file_grid)
     from_north = dataset.transform.e < 0
     first_row = rows.start if from_north else file_grid.shape[0] - rows.stop
@@ -177,7 +188,7 @@ def _read_window(
     data, valid = _placed(
         pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window
     )
-    source = {"path": dataset.name, "resampling": "none"}
+    source = {"path": shown_path(dataset.name), "resampling": "none"}
     return Raster(data, valid, tuple(bands), window, _declared(dataset, indexes), source)
 
 
@@ -231,7 +242,7 @@ def _declared(dataset: Any, indexes: Sequence[int]) -> tuple[float, float] | Non
     declared = {(dataset.scales[i - 1], dataset.offsets[i - 1]) for i in indexes}
     if len(declared) > 1:
         raise ImageryError(
-            f"the bands of {dataset.name!r} declare different scales and offsets "
+            f"the bands of {shown_path(dataset.name)!r} declare different scales and offsets "
             f"{sorted(declared)}, expected one for all; bring them to one first"
         )
     scale, offset = declared.pop()
@@ -337,8 +348,15 @@ def _from_xarray(array: Any, bands: Sequence[str], fill_value: float | None) -> 
         nodata=_nodata(nodata, fill_value),
         source={"xarray": str(array.name or "")},
     )
-    data = raster.data[[i - 1 for i in indexes]]
-    return replace(raster, data=data, bands=tuple(bands))
+    scale, offset = (
+        float(array.attrs.get(k, d)) for k, d in (("scale_factor", 1), ("add_offset", 0))
+    )
+    return replace(
+        raster,
+        data=raster.data[[i - 1 for i in indexes]],
+        bands=tuple(bands),
+        reflectance=None if (scale, offset) == (1, 0) else (scale, offset),
+    )
 
 
 def _check_regular(array: Any, dim: str) -> None:

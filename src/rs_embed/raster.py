@@ -77,7 +77,8 @@ class Raster:
         Parameters
         ----------
         data : array-like
-            ``(bands, height, width)``, any integer or floating dtype.
+            ``(bands, height, width)``, any integer or floating dtype. What a masked array masks
+            in any band is invalid.
         bands : sequence of str
             Name of each band.
         crs, transform : optional
@@ -100,7 +101,10 @@ class Raster:
 
             crs = CRS.from_user_input(crs)
         grid = Grid(crs, transform or Affine.identity(), (pixels.shape[1], pixels.shape[2]))
-        return cls(pixels, valid_mask(pixels, nodata), tuple(bands), grid, source=source or {})
+        valid = valid_mask(pixels, nodata)
+        if isinstance(data, np.ma.MaskedArray):
+            valid &= ~np.ma.getmaskarray(data).any(axis=0)
+        return cls(pixels, valid, tuple(bands), grid, source=source or {})
 
     def north_up(self) -> Raster:
         """Return the same pixels with row 0 in the north."""
@@ -121,7 +125,13 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
         If it has another number of axes or bands, is empty, or holds anything but integers or
         floating-point numbers.
     """
-    pixels = np.asarray(data)
+    try:
+        pixels = np.asarray(data)
+    except (ValueError, TypeError, RuntimeError) as exc:
+        raise ImageryError(
+            f"got pixels of type {type(data).__name__} that are no array ({exc}), expected "
+            f"(bands, height, width) numbers in main memory"
+        ) from exc
     if pixels.dtype.kind not in "iuf":
         raise ImageryError(
             f"got pixels of dtype {pixels.dtype}, expected integers or floating-point numbers"

@@ -261,15 +261,17 @@ class OutputSpec:
 
 def to_json(spec: Any) -> dict[str, Any]:
     """Return the fields of a spec as JSON values, dates as ``YYYY-MM-DD``."""
-    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    return {
-        name: value.isoformat()
-        if isinstance(value, date)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for name, value in values.items()
-    }
+    return {f.name: _json_value(getattr(spec, f.name)) for f in fields(spec)}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Real) and not isinstance(value, int | float):
+        return float(value)  # NumPy scalars
+    return value
 
 
 def check_positive(name: str, value: object, unit: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 from rs_embed.errors import CheckpointError, SpecError
@@ -87,7 +88,7 @@ def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
     return _size(stated, "img_size", 0, source) or None
 
 
-def check_image_size(size: object, patch_size: int, source: str) -> int:
+def check_image_size(size: Any, patch_size: int, source: str) -> int:
     """Return ``size``, a positive multiple of ``patch_size``.
 
     Raises
@@ -95,18 +96,18 @@ def check_image_size(size: object, patch_size: int, source: str) -> int:
     SpecError
         If it is anything else; the nearest multiples are named.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < patch_size:
+    if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < patch_size:
         raise SpecError(
             f"got {source}={size!r}, expected a whole number of pixels, a multiple of the patch "
             f"size {patch_size}"
         )
-    if size % patch_size:
-        below = size // patch_size * patch_size
+    below = int(size) // patch_size * patch_size
+    if size != below:
         raise SpecError(
             f"got {source}={size}, expected a multiple of the patch size {patch_size}, such as "
             f"{below} or {below + patch_size}"
         )
-    return size
+    return below
 
 
 def _size(stated: Mapping[str, Any], name: str, default: int, source: str) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,9 +193,8 @@ def _gsd(value: Any) -> float | str:
         return "relative"
     if isinstance(value, str):
         raise UnknownNameError.among("gsd", value, ("metres", "relative"))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(f"got gsd={value!r}, expected 'metres', 'relative' or a number above 0")
-    if value <= 0:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
         raise SpecError(f"got gsd={value!r}, expected 'metres', 'relative' or a number above 0")
     return float(value)
 
