@@ -151,8 +151,8 @@ def _file_grid(dataset: Any) -> Grid:
     if dataset.crs is None or dataset.transform == Affine.identity():
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
-            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; assign one with "
-            "gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
+            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; assign "
+            "one with gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
             "fetch=FetchSpec(scale_m=...)"
         )
     transform, shape = dataset.transform, (dataset.height, dataset.width)
@@ -348,9 +348,8 @@ def _from_xarray(array: Any, bands: Sequence[str], fill_value: float | None) -> 
         nodata=_nodata(nodata, fill_value),
         source={"xarray": str(array.name or "")},
     )
-    scale, offset = (
-        float(array.attrs.get(k, d)) for k, d in (("scale_factor", 1), ("add_offset", 0))
-    )
+    scale = float(array.attrs.get("scale_factor", 1))
+    offset = float(array.attrs.get("add_offset", 0))
     return replace(
         raster,
         data=raster.data[[i - 1 for i in indexes]],
