@@ -151,8 +151,8 @@ def _file_grid(dataset: Any) -> Grid:
     if dataset.crs is None or dataset.transform == Affine.identity():
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
-            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; assign "
-            "one with gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
+            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; "
+            "assign one with gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
             "fetch=FetchSpec(scale_m=...)"
         )
     transform, shape = dataset.transform, (dataset.height, dataset.width)
