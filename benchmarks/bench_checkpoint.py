@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from checkpoints import PYTORCH, SAFETENSORS, add_folder, new_buffer, read_once, vit_large
-from measure import arguments, comparison, in_turns, machine, ratios, seconds
+from measure import Disturbance, arguments, comparison, in_turns, machine, ratios, seconds
 
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import NetworkConfig
@@ -52,11 +52,13 @@ def main() -> None:
     with vit_large(asked.folder) as folder:
         for name in (SAFETENSORS, PYTORCH):
             path = folder / name
+            disturbance = Disturbance()
             samples = _measure(path, asked.repeats)
             print(f"\n{name}, {path.stat().st_size / 1e9:.3f} GB\n")
             print(comparison(samples, baselines=[READ], unit="s", digits=3))
             ratio = statistics.median(ratios(samples[TOUCHED], samples[READ]))
             print(f"\nLoaded and touched in {ratio:.2f} x the time of reading the file")
+            print(disturbance.report())
 
 
 if __name__ == "__main__":

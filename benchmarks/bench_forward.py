@@ -13,7 +13,7 @@ import time
 from functools import partial
 
 import torch
-from measure import arguments, comparison, in_turns, machine, ratios
+from measure import Disturbance, arguments, comparison, in_turns, machine, ratios
 
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
@@ -80,6 +80,7 @@ def main() -> None:
         )
         for side in SIDES
     }
+    disturbance = Disturbance()
     samples = in_turns({**products, **forwards}, repeats)
     best = [max(rates) for rates in zip(*(samples[name] for name in products), strict=True)]
     print(f"Forward of ViT-L/16 at {IMAGE_SIZE} px, {work:.1f} GFLOP an image ({machine()})\n")
@@ -90,6 +91,7 @@ def main() -> None:
     print(comparison(rates, baselines=["best of the round"], unit="GFLOP/s", digits=0))
     shares = {name: statistics.median(ratios(speeds[name], speeds[LIMIT])) for name in forwards}
     print("\nShare of the limit: " + ", ".join(f"{n} {s:.0%}" for n, s in shares.items()))
+    print("\n" + disturbance.report())
 
 
 if __name__ == "__main__":

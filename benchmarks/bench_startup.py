@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from checkpoints import PYTORCH, SAFETENSORS, add_folder, vit_large
-from measure import arguments, comparison, goal, in_turns, machine, ratios, table
+from measure import Disturbance, arguments, comparison, goal, in_turns, machine, ratios, table
 from processes import run_python
 
 GOAL_RATIO = 1.5
@@ -89,7 +89,9 @@ def main() -> None:
     add_folder(parser)
     asked = parser.parse_args()
     with vit_large(asked.folder) as folder:
+        disturbance = Disturbance()
         runs = _measure(folder, asked.repeats)
+        disturbed = disturbance.report()
     seconds = {name: [run.seconds for run in of_case] for name, of_case in runs.items()}
     with_forward = [run.seconds + run.forward_s for run in runs[FLOOR]]
     compared = {FLOOR: seconds.pop(FLOOR), FLOOR_FORWARD: with_forward, **seconds}
@@ -104,6 +106,7 @@ def main() -> None:
     peak = max(map(max, peaks.values()))
     print("\n" + goal(f"later run in {GOAL_RATIO} x floor, {ratio:.2f} x", ratio <= GOAL_RATIO))
     print(goal(f"peak memory of {GOAL_GB} GB, {peak:.2f} GB", peak <= GOAL_GB))
+    print(disturbed)
 
 
 if __name__ == "__main__":

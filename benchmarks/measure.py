@@ -9,6 +9,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,3 +120,39 @@ def machine() -> str:
         f"{os.cpu_count()} cores, {processor}, Python {platform.python_version()}, "
         f"torch {importlib.metadata.version('torch')}"
     )
+
+
+def _busy_s() -> float:
+    """Return processor seconds used here since the start of the machine, stolen ones included.
+
+    0 where the system does not tell (it is Linux that does).
+    """
+    if not Path("/proc/stat").is_file():
+        return 0.0
+    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    first_line = Path("/proc/stat").read_text().splitlines()[0]
+    ticks = dict(zip(names, map(int, first_line.split()[1:]), strict=False))
+    return (sum(ticks.values()) - ticks["idle"] - ticks["iowait"]) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """Return processor seconds used by this process and the children that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What others take of the machine from now on: a table means little where that is much."""
+
+    _start: float = field(default_factory=time.monotonic)
+    _busy: float = field(default_factory=_busy_s)
+    _own: float = field(default_factory=_own_s)
+
+    def report(self) -> str:
+        """Return a line with the share of the processors that went to others so far."""
+        capacity = (time.monotonic() - self._start) * (os.cpu_count() or 1)
+        others = (_busy_s() - self._busy) - (_own_s() - self._own)
+        return (
+            f"Other processes and machines took {max(others, 0) / capacity:.0%} of the processors"
+        )

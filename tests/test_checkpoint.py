@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import pickle
 import struct
@@ -19,7 +20,7 @@ from torch import Tensor
 from rs_embed.errors import CheckpointError
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import NetworkConfig, network_config, stated_image_size
-from rs_embed.models.weights import FileDigest, find_weights
+from rs_embed.models.weights import FileDigest, WeightsFile, find_weights
 from tests.conftest import SMALL, small_network
 
 State = dict[str, Tensor]
@@ -240,7 +241,6 @@ def test_folder_prefers_safetensors_and_reads_its_config(checkpoint: Path) -> No
 
 
 def test_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
-    import hashlib
     import os
 
     path, record = tmp_path / "weights.bin", tmp_path / "cache" / "sha256.json"
@@ -265,4 +265,10 @@ def test_digest_of_a_hub_file_is_its_name(tmp_path: Path) -> None:
     blob.write_bytes(np.random.default_rng(0).bytes(10))
     link = tmp_path / "model.safetensors"
     link.symlink_to(blob)
-    assert FileDigest(link, tmp_path / "record").hexdigest() == "ab" * 32
+    record = tmp_path / "record"
+    in_hub = WeightsFile("me/mine", link, revision="c" * 40)
+    assert in_hub.announced_sha256 == "ab" * 32
+    assert FileDigest(link, record, in_hub.announced_sha256).hexdigest() == "ab" * 32
+    # A local file of that name proves nothing.
+    assert WeightsFile(str(blob), blob).announced_sha256 is None
+    assert FileDigest(blob, record).hexdigest() == hashlib.sha256(blob.read_bytes()).hexdigest()

@@ -159,7 +159,8 @@ def test_bbox_and_period(tmp_path: Path) -> None:
             "--output", "grid", "--min-valid", "0.9",
         ))  # fmt: skip
     assert result["values"] is None
-    assert result["meta"]["temporal"] == {"start": "2016-01-01", "end": "2016-02-01"}
+    assert result["meta"]["temporal"] is None
+    assert "2016-01-01 to 2016-02-01 was not applied" in result["meta"]["warnings"][0]
 
 
 def test_models_and_describe() -> None:

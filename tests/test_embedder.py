@@ -346,9 +346,10 @@ def test_sample_scene_at_another_scale_and_crs(embed: Callable[..., Embedding]) 
 
 
 def test_a_period_does_not_apply_to_the_undated_scene(embed: Callable[..., Embedding]) -> None:
-    with pytest.warns(TemporalWarning, match="no recorded day.*is not applied"):
+    with pytest.warns(TemporalWarning, match="no recorded day.*was not applied"):
         embedding = embed(spatial=CENTRE_POINT, backend="sample", temporal=TemporalSpec.year(2022))
-    assert embedding.meta["temporal"] == {"start": "2022-01-01", "end": "2023-01-01"}
+    assert embedding.meta["temporal"] is None
+    assert "2022-01-01 to 2023-01-01 was not applied" in embedding.meta["warnings"][0]
 
 
 def test_places_the_scene_does_not_cover(embed: Callable[..., Embedding]) -> None:

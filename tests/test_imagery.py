@@ -216,8 +216,10 @@ def test_files_without_usable_georeference(
 
 
 def test_what_is_no_imagery(tmp_path: Path) -> None:
-    with pytest.raises(ImageryError, match="there is no such file"):
+    with pytest.raises(ImageryError, match=r"cannot read .*gone\.tif.*No such file"):
         read(tmp_path / "gone.tif")
+    with pytest.raises(ImageryError, match="it is a folder"):
+        read(tmp_path)
     text = tmp_path / "text.tif"
     text.write_text("no image")
     with pytest.raises(ImageryError, match="cannot read .*rio info"):

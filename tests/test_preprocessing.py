@@ -16,7 +16,14 @@ from pyproj import CRS
 from rs_embed import Raster
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid
-from rs_embed.preprocessing import check_values, model_grid, normalised, prepare, to_uint8
+from rs_embed.preprocessing import (
+    check_seen,
+    check_values,
+    model_grid,
+    normalised,
+    prepare,
+    to_uint8,
+)
 
 BANDS = ("B4", "B3", "B2")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -145,9 +152,7 @@ def test_invalid_pixels_take_the_nearest_valid_colour(
     for row, column in zip(*np.nonzero(gone), strict=True):
         distance = (rows - row) ** 2 + (columns - column) ** 2
         nearest = valid_colours[distance == distance.min()]
-        assert (nearest == got[row, column]).all(1).any() or all(
-            got[row, column, c] in nearest[:, c] for c in range(3)
-        )
+        assert (nearest == got[row, column]).all(1).any()
     kept = (data[:, ~gone].astype(np.float32) / np.float32(10000) * np.float32(255)).astype(
         np.uint8
     )
@@ -191,6 +196,17 @@ def good() -> NDArray[np.float64]:
     return np.random.default_rng(0).uniform(300, 3000, (3, 40, 40))
 
 
+def one_wild_value(data: NDArray[np.float64]) -> NDArray[np.float64]:
+    data[:, 3, 3] = 5000
+    return data
+
+
+def undeclared_nodata() -> NDArray[np.float64]:
+    data = good()
+    data[:, :10] = -9999
+    return data
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [
@@ -200,25 +216,29 @@ def good() -> NDArray[np.float64]:
         (np.full((3, 40, 40), np.nan), r"got 0.0% valid pixels, expected at least 25%"),
         (np.zeros((3, 40, 40)), r"got 0.0% valid pixels"),
         (np.full((3, 40, 40), np.inf), "got 100% infinite pixels"),
+        (-10 * good(), r"values from -299\d\d.* are no reflectance"),
+        (good() * 10 + 9000, "are no reflectance with scale 0.0001"),
+        (one_wild_value(good() / 10000), "which look normalised to 0..1"),
+        (undeclared_nodata(), r"values from -9999 .* 25\.0% are no reflectance.*fill_value"),
         (good()[:, :15], "got an image of 15 x 40 px, expected a short side of at least 16 px"),
     ],
 )
 def test_values_that_must_not_reach_the_model(data: NDArray[np.generic], match: str) -> None:
     with pytest.raises(ImageryError, match=match):
-        check_values(raster(data), min_valid=0.25, vouched=False)
+        check_values(raster(data), reflectance=(1e-4, 0), min_valid=0.25, vouched=False)
 
 
 def test_too_little_valid() -> None:
     data = good()
     data[:, :30] = np.nan
     with pytest.raises(ImageryError, match=r"got 25.0% valid pixels, expected at least 26%"):
-        check_values(raster(data), min_valid=0.26, vouched=False)
-    check_values(raster(data), min_valid=0.25, vouched=False)
+        check_values(raster(data), reflectance=(1e-4, 0), min_valid=0.26, vouched=False)
+    check_values(raster(data), reflectance=(1e-4, 0), min_valid=0.25, vouched=False)
 
 
 def test_stated_units_are_not_questioned() -> None:
-    check_values(raster(good() / 10000), min_valid=0.25, vouched=True)
-    check_values(raster(good()), min_valid=0.25, vouched=False)
+    check_values(raster(good() / 10000), reflectance=(1, 0), min_valid=0.25, vouched=True)
+    check_values(raster(good()), reflectance=(1e-4, 0), min_valid=0.25, vouched=False)
 
 
 def test_one_band_of_zero_is_dark_water_not_nodata() -> None:
@@ -230,3 +250,12 @@ def test_one_band_of_zero_is_dark_water_not_nodata() -> None:
     # Any other nodata value is impossible as a reflectance, in whichever band it stands.
     data[2, 20:] = -9999
     assert raster(data, -9999).valid.mean() == 0.5
+
+
+@pytest.mark.parametrize(("reflectance", "colour"), [((1e-9, 0.0), "black"), ((1.0, 0.0), "white")])
+def test_an_image_of_one_colour_is_refused(reflectance: tuple[float, float], colour: str) -> None:
+    seen = prepare(
+        raster(good()), scale_m=10, image_size=64, patch_size=16, reflectance=reflectance
+    )
+    with pytest.raises(ImageryError, match=f"nothing but {colour}; check the units"):
+        check_seen(seen)

@@ -169,7 +169,12 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ("del Backbone.forward_features", "Backbone|ScaleMAE.* has no forward_features"),
+        ("del Backbone.forward_features", "the rshf model ScaleMAE has no forward_features"),
+        ("""
+         def failing(self, x, input_res):
+             assert x.shape[-1] == 224, "Input height doesn't match"
+         Backbone.forward_features = failing
+         """, "forward_features of the rshf model failed.*Input height"),
         ("Backbone.forward_features = lambda self, x: x", "could not be told the GSD"),
         ("Backbone.forward_features = lambda self, x, input_res: (x,)", "returned tuple, expected"),
         ("Backbone.forward_features = lambda self, x, input_res: x[0, 0, 0]",

@@ -15,7 +15,7 @@ from rs_embed import BBox, FetchSpec, OutputSpec, PointBuffer, SensorSpec, SpecE
 from rs_embed.errors import UnknownNameError
 from rs_embed.specs import to_json
 
-NOT_POSITIVE = [0, -1, -0.5, math.nan, math.inf, -math.inf, True, False, "10", None, [10], 1j]
+NOT_POSITIVE = [0, -1, -0.5, 10**400, math.nan, math.inf, -math.inf, True, "10", None, [10], 1j]
 
 
 @pytest.mark.parametrize("scale_m", [v for v in NOT_POSITIVE if v is not None])
@@ -77,6 +77,8 @@ def test_period_is_half_open_days() -> None:
         ("2022-06-01", "2022-06-01", "expected start < end: the end day is not part"),
         ("2022-09-01", "2022-06-01", "expected start < end"),
         ("2022-6-1", "2022-09-01", "got start='2022-6-1'.*expected a calendar day"),
+        ("20220601", "2022-09-01", "got start='20220601'"),
+        ("2022-W40-1", "2022-12-01", "got start='2022-W40-1'"),
         ("2022-02-30", "2022-09-01", "got start='2022-02-30'.*expected a calendar day"),
         ("2022-06-01", 20220901, "got end=20220901 .int."),
     ],

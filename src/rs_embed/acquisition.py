@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.errors import (
@@ -12,15 +12,14 @@ from rs_embed.errors import (
     SpecError,
     TemporalWarning,
     UnknownNameError,
-    warn,
 )
+from rs_embed.notes import Note
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE, MIN_SIDE_PX
 from rs_embed.raster import Raster
 from rs_embed.registry import find_provider, provider_names
 from rs_embed.specs import (
     BBox,
     FetchSpec,
-    OutputSpec,
     PointBuffer,
     SensorSpec,
     Spatial,
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from rs_embed.grid import Grid
     from rs_embed.models.base import InputContract
 
+# What a provider searches or warps by, and own pixels cannot honour.
+_ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs")
+
 
 @dataclass(frozen=True, eq=False)
 class Acquired:
@@ -42,6 +44,7 @@ class Acquired:
     reflectance: tuple[float, float]
     vouched: bool
     meta: dict[str, Any]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,6 @@ class PixelRequest:
     temporal: TemporalSpec | None
     sensor: SensorSpec | None
     fetch: FetchSpec | None
-    output: OutputSpec
     backend: str
     input_chw: Any
     imagery: Any
@@ -64,13 +66,8 @@ class PixelRequest:
             ("temporal", self.temporal, (TemporalSpec,)),
             ("sensor", self.sensor, (SensorSpec,)),
             ("fetch", self.fetch, (FetchSpec,)),
-            ("output", self.output, (OutputSpec,)),
         ):
-            if value is not None and not isinstance(value, kinds):
-                expected = " or ".join(kind.__name__ for kind in kinds)
-                raise SpecError(
-                    f"got {name}={value!r} ({type(value).__name__}), expected {expected}"
-                )
+            check_type(name, value, kinds)
         if self.sensor is not None and self.fetch is not None:
             raise SpecError(
                 "got both sensor and fetch, expected one: sensor replaces the model's default, "
@@ -109,124 +106,186 @@ class PixelRequest:
                 "got spatial with input_chw, which has no place to cut it from; use imagery= with "
                 "Raster.from_array(..., crs=..., transform=...)"
             )
-        chosen = self.sensor or self.fetch
-        stated = [] if self.fetch is None else ["cloudy_pct", "composite"]
-        for name in [*stated, "crs"]:
-            if chosen is not None and getattr(chosen, name) is not None:
+        for name in _ONLY_PROVIDERS:
+            if getattr(self.sensor or self.fetch, name, None) is not None:
                 raise SpecError(
                     f"got {name} with {own}: own pixels are neither searched nor warped"
                 )
 
     def acquire(self, contract: InputContract) -> Acquired:
-        """Return the pixels, from the caller or from a provider."""
-        sensor = self.sensor
-        if sensor is None:
-            sensor = SensorSpec(contract.collection, contract.bands)
-            if self.fetch is not None:
-                sensor = sensor.with_fetch(self.fetch)
-        if len(sensor.bands) != len(contract.bands):
+        """Return the pixels, from the caller or from a provider.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        ImageryError, GridError, ProviderError
+            See ``get_embedding``.
+        """
+        stated = self.sensor or SensorSpec(contract.collection, contract.bands)
+        stated = stated.with_fetch(self.fetch) if self.fetch is not None else stated
+        if len(stated.bands) != len(contract.bands):
             raise SpecError(
-                f"got {len(sensor.bands)} bands {sensor.bands}, expected {len(contract.bands)} in "
+                f"got {len(stated.bands)} bands {stated.bands}, expected {len(contract.bands)} in "
                 f"the order of {contract.bands}"
             )
         if self.input_chw is not None:
-            raster, scale_m, scale_source = self._take_array(sensor, contract)
-            meta: dict[str, Any] = {"backend": "input_chw", "temporal": None}
+            taken = self._take_array(stated, contract)
         elif self.imagery is not None:
-            raster, scale_m, scale_source = self._take_imagery(sensor)
-            meta = {"backend": "imagery", "temporal": None}
-        elif self.spatial is not None:
-            raster, scale_m, scale_source, meta = self._take_provided(
-                self.spatial, sensor, contract
-            )
+            taken = self._take_imagery(stated)
         else:
-            raise SpecError("got neither pixels nor a place")
-        reflectance, said_by = _reflectance(sensor, raster)
-        meta |= {
-            "spatial": None if self.spatial is None else {
-                "type": type(self.spatial).__name__, **to_json(self.spatial)
-            },
-            "sensor": to_json(sensor),
-            "source": dict(raster.source),
-            "grid": raster.grid.to_json(),
-            "used_scale_m": scale_m,
-            "scale_m_source": scale_source,
-            "reflectance_scale": reflectance[0],
-            "reflectance_offset": reflectance[1],
-            "reflectance_source": said_by,
-        }  # fmt: skip
-        return Acquired(raster, scale_m, reflectance, said_by != "contract", meta)
+            taken = self._take_provided(stated, contract)
+        spatial = self.spatial
+        taken.meta.update(
+            spatial=spatial and {"type": type(spatial).__name__, **to_json(spatial)},
+            source=dict(taken.raster.source),
+            grid=taken.raster.grid.to_json(),
+            used_scale_m=taken.scale_m,
+            reflectance_scale=taken.reflectance[0],
+            reflectance_offset=taken.reflectance[1],
+        )
+        return taken
 
-    def _take_array(self, sensor: SensorSpec, contract: InputContract) -> tuple[Raster, float, str]:
-        fill_value = contract.fill_value if sensor.fill_value is None else sensor.fill_value
-        raster = Raster.from_array(self.input_chw, bands=sensor.bands, nodata=fill_value)
-        if sensor.scale_m is not None:
-            return raster, float(sensor.scale_m), "stated"
-        warn(
+    def _take_array(self, stated: SensorSpec, contract: InputContract) -> Acquired:
+        if hasattr(self.input_chw, "rio") and self.input_chw.rio.crs is not None:
+            raise ImageryError(
+                "got input_chw with a CRS, whose place and GSD would be lost; pass it as imagery="
+            )
+        nodata = contract.fill_value if stated.fill_value is None else stated.fill_value
+        raster = Raster.from_array(self.input_chw, bands=stated.bands, nodata=nodata)
+        if stated.scale_m is not None:
+            return self._own(raster, stated, float(stated.scale_m), "stated")
+        note = Note(
             f"input_chw came without its GSD, so {contract.scale_m:g} m per pixel was assumed and "
             "told to the model; state it with fetch=FetchSpec(scale_m=...)",
             GsdWarning,
         )
-        return raster, float(contract.scale_m), "assumed"
+        return self._own(raster, stated, float(contract.scale_m), "assumed", note)
 
-    def _take_imagery(self, sensor: SensorSpec) -> tuple[Raster, float, str]:
+    def _take_imagery(self, stated: SensorSpec) -> Acquired:
         from rs_embed.grid import gsd_m
         from rs_embed.imagery import read_imagery
 
         raster = read_imagery(
-            self.imagery, bands=sensor.bands, spatial=self.spatial, fill_value=sensor.fill_value
+            self.imagery, bands=stated.bands, spatial=self.spatial, fill_value=stated.fill_value
         )
         read = gsd_m(raster.grid)
-        if sensor.scale_m is not None and abs(sensor.scale_m / read - 1) > 0.01:
+        if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
             raise ImageryError(
-                f"got scale_m={sensor.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
+                f"got scale_m={stated.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
                 "on the ground; leave scale_m out, or correct the georeference"
             )
-        return raster, read, "georeference"
+        return self._own(raster, stated, read, "georeference")
 
-    def _take_provided(
-        self, spatial: Spatial, sensor: SensorSpec, contract: InputContract
-    ) -> tuple[Raster, float, str, dict[str, Any]]:
+    def _own(
+        self, raster: Raster, stated: SensorSpec, scale_m: float, said_by: str, *notes: Note
+    ) -> Acquired:
+        """Return own pixels; ``meta`` names a sensor only where the caller did."""
+        meta = {
+            "backend": "imagery" if self.input_chw is None else "input_chw",
+            "temporal": None,
+            "sensor": None if self.sensor is None else to_json(self.sensor),
+            "scale_m_source": said_by,
+        }
+        return _with_units(raster, stated, scale_m, meta, notes)
+
+    def _take_provided(self, stated: SensorSpec, contract: InputContract) -> Acquired:
         from rs_embed.grid import gsd_m, roi_grid
 
         provider = find_provider(self.backend)
-        provider.check_sensor(sensor)
-        scale_m = contract.scale_m if sensor.scale_m is None else sensor.scale_m
+        provider.check_sensor(stated)
+        sensor = contract_defaults(stated, contract)
+        spatial, scale_m = self.spatial, sensor.scale_m
+        if spatial is None or scale_m is None:
+            raise SpecError("got no spatial or scale_m, expected both for a provider")
         grid = roi_grid(spatial, scale_m, sensor.crs)
-        _check_size(grid, scale_m)
-        temporal = self.temporal
-        if temporal is None and provider.dated:
-            temporal = TemporalSpec.range(*contract.temporal)
-            warn(
-                f"no period was given, so the model's default was taken: {temporal.start} up to "
-                f"{temporal.end}; state it with temporal=TemporalSpec.range(...)",
-                TemporalWarning,
-            )
+        _check_side(grid, scale_m)
+        temporal, notes = self._period(contract, dated=provider.dated)
         raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
+        if raster.grid != grid or raster.bands != sensor.bands:
+            raise ProviderError(
+                f"backend={self.backend!r} returned {raster.bands} on {raster.grid.to_json()}, "
+                f"expected {sensor.bands} on {grid.to_json()}; report it to its authors"
+            )
         meta = {
             "backend": self.backend,
             "temporal": None if temporal is None else to_json(temporal),
+            "sensor": to_json(sensor),
+            "scale_m_source": "default" if stated.scale_m is None else "stated",
         }
-        source = "default" if sensor.scale_m is None else "stated"
-        return raster, gsd_m(raster.grid), source, meta
+        return _with_units(raster, stated, gsd_m(grid), meta, notes)
+
+    def _period(
+        self, contract: InputContract, *, dated: bool
+    ) -> tuple[TemporalSpec | None, tuple[Note, ...]]:
+        """Return the period to fetch: as asked, the model's default, or none where none applies."""
+        if dated and self.temporal is not None:
+            return self.temporal, ()
+        if dated:
+            period = TemporalSpec.range(*contract.temporal)
+            message = (
+                f"no period was given, so the model's default was taken: {period.start} up to "
+                f"{period.end}; state it with temporal=TemporalSpec.range(...)"
+            )
+            return period, (Note(message, TemporalWarning),)
+        if self.temporal is None:
+            return None, ()
+        message = (
+            f"the imagery of backend={self.backend!r} has no recorded day, so the period "
+            f"{self.temporal.start} to {self.temporal.end} was not applied"
+        )
+        return None, (Note(message, TemporalWarning),)
 
 
-def _check_size(grid: Grid, scale_m: float) -> None:
+def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Raise `SpecError` unless ``value`` is None or of one of the ``kinds``."""
+    if value is not None and not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected {expected}")
+
+
+def contract_defaults(stated: SensorSpec, contract: InputContract) -> SensorSpec:
+    """Return ``stated`` with the model's defaults where it states nothing."""
+    names = ("scale_m", "cloudy_pct", "composite", "fill_value")
+    missing = {n: getattr(contract, n) for n in names if getattr(stated, n) is None}
+    return replace(stated, **missing)
+
+
+def _with_units(
+    raster: Raster,
+    stated: SensorSpec,
+    scale_m: float,
+    meta: dict[str, Any],
+    notes: tuple[Note, ...],
+) -> Acquired:
+    """Return the pixels with their units: as the sensor says, the imagery declares, or by contract.
+
+    Scale and offset are settled each for itself.
+    """
+    said = (stated.reflectance_scale, stated.reflectance_offset)
+    declared = raster.reflectance
+    scale, offset = (
+        float(own if own is not None else default)
+        for own, default in zip(said, declared or DEFAULT_REFLECTANCE, strict=True)
+    )
+    source = "imagery" if declared else "contract"
+    if said != (None, None):
+        source = "sensor"
+        if declared is not None and (scale, offset) != declared:
+            message = (
+                f"the imagery declares reflectance_scale={declared[0]:g} and reflectance_offset="
+                f"{declared[1]:g}, but the sensor states {scale:g} and {offset:g}; leave out what "
+                "the imagery declares, or correct it"
+            )
+            raise ImageryError(message)
+    meta["reflectance_source"] = source
+    return Acquired(raster, scale_m, (scale, offset), source != "contract", meta, notes)
+
+
+def _check_side(grid: Grid, scale_m: float) -> None:
     height, width = grid.shape
     if min(height, width) < MIN_SIDE_PX:
         raise ImageryError(
             f"the place is {height} x {width} px at scale_m={scale_m:g}, expected a short side of "
             f"at least {MIN_SIDE_PX} px; use a larger buffer or a smaller scale_m"
         )
-
-
-def _reflectance(sensor: SensorSpec, raster: Raster) -> tuple[tuple[float, float], str]:
-    """Return scale and offset, and who said so: the sensor, else the file, else the contract."""
-    if sensor.reflectance_scale is not None or sensor.reflectance_offset is not None:
-        scale = (
-            DEFAULT_REFLECTANCE[0] if sensor.reflectance_scale is None else sensor.reflectance_scale
-        )
-        return (float(scale), float(sensor.reflectance_offset or 0)), "sensor"
-    if raster.reflectance is not None:
-        return raster.reflectance, "imagery"
-    return DEFAULT_REFLECTANCE, "contract"

@@ -5,29 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 import rs_embed
-from rs_embed.acquisition import PixelRequest
+from rs_embed.acquisition import Acquired, PixelRequest, check_type
 from rs_embed.embedding import Embedding, token_grid
 from rs_embed.errors import (
     CoverageWarning,
     GsdWarning,
-    ImageryError,
     ImageryWarning,
     ModelError,
     SpecError,
     UnknownNameError,
-    warn,
 )
+from rs_embed.notes import Note, give_warnings
 from rs_embed.preprocessing import (
     MIN_TOKEN_VALID,
     Display,
     ModelInput,
+    check_seen,
     check_values,
     normalised,
     prepare,
@@ -41,6 +40,7 @@ from rs_embed.specs import (
     SensorSpec,
     Spatial,
     TemporalSpec,
+    finite_number,
 )
 
 if TYPE_CHECKING:
@@ -48,12 +48,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.grid import Grid
-    from rs_embed.models.base import Encoder, Tokens
+    from rs_embed.models.base import Encoder, Plan, Tokens
 
 INPUT_PREPS = ("resize",)
 MIN_VALID = 0.25
 # A GSD more than this factor outside the range of the training is worth a word.
 _FAR_FACTOR = 4
+_LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
 
 def get_embedding(
@@ -148,45 +149,130 @@ def get_embedding(
     description = found.description
     description.check_options(options)
     settings = Settings.from_environ()
+    check_type("output", output, (OutputSpec,))
     output = OutputSpec.pooled() if output is None else output
-    asked = PixelRequest(spatial, temporal, sensor, fetch, output, backend, input_chw, imagery)
-    asked.check()
+    request = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
+    request.check()
     _check_choices(input_prep, min_valid)
     plan = found.plan(options, device=device, settings=settings)
-    taken = asked.acquire(description.inputs)
-    check_values(taken.raster, min_valid=min_valid, vouched=taken.vouched)
-    _warn_infinite(taken.raster)
+    taken = request.acquire(description.inputs)
+    check_values(
+        taken.raster,
+        reflectance=taken.reflectance,
+        min_valid=float(min_valid),
+        vouched=taken.vouched,
+    )
+    expected = (plan.image_size, plan.patch_size)
+    seen = _seen(taken, plan, *expected)
+    # Only now may gigabytes move: the pixels are known to be good.
     encoder = plan.load()
+    if (encoder.image_size, encoder.patch_size) != expected:
+        # Weights that came just now can bring a config.json with other sizes.
+        seen = _seen(taken, plan, encoder.image_size, encoder.patch_size)
+    told = _told_gsd(plan.gsd, seen)
+    mean, std = description.inputs.mean, description.inputs.std
+    tokens = encoder.encode(normalised(seen.image, mean, std)[None], [told])
+    notes = [*taken.notes, *_pixel_notes(taken, seen), *_gsd_notes(told, encoder)]
+    result = _embedding(tokens, 0, seen, encoder, output)
+    result.meta.update(
+        model=description.id,
+        rs_embed_version=rs_embed.__version__,
+        **taken.meta,
+        input_prep=input_prep,
+        display=plan.display,
+        gsd_policy=plan.gsd if isinstance(plan.gsd, str) else "number",
+        input_res=told,
+        warnings=[note.message for note in notes],
+    )
+    result.meta["fingerprint"] = _fingerprint(seen, result.meta)
+    give_warnings(notes)
+    return result
+
+
+def _seen(taken: Acquired, plan: Plan, image_size: int, patch_size: int) -> ModelInput:
+    """Return what the model sees of the pixels.
+
+    Raises
+    ------
+    ImageryError
+        If no token of it is valid, or it is black or white throughout.
+    """
     seen = prepare(
         taken.raster,
         scale_m=taken.scale_m,
-        image_size=encoder.image_size,
-        patch_size=encoder.patch_size,
+        image_size=image_size,
+        patch_size=patch_size,
         reflectance=taken.reflectance,
         display=cast(Display, plan.display),
     )
-    valid = seen.token_valid >= MIN_TOKEN_VALID
-    if not valid.any():
-        raise ImageryError(
-            f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
-            "expected at least one; choose another place or period"
+    check_seen(seen)
+    return seen
+
+
+def _check_choices(input_prep: object, min_valid: object) -> None:
+    if input_prep not in INPUT_PREPS:
+        raise UnknownNameError.among("input_prep", input_prep, INPUT_PREPS)
+    if not 0 <= finite_number("min_valid", min_valid) <= 1:
+        raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
+
+
+def _pixel_notes(taken: Acquired, seen: ModelInput) -> Iterator[Note]:
+    """Yield what is worth a warning in the pixels and in what the model sees of them."""
+    if taken.raster.data.dtype.kind == "f":
+        infinite = int(np.isinf(taken.raster.data).any(axis=0).sum())
+        if infinite:
+            yield Note(f"{infinite} infinite pixels were left out as nodata", ImageryWarning)
+    if seen.coverage < 1:
+        height, width = taken.raster.grid.shape
+        mend = "image_size=256 keeps all of it" if height == width else "cut the place square"
+        yield Note(
+            f"the model sees {seen.coverage:.1%} of the area, the rest is cropped; {mend}",
+            CoverageWarning,
         )
-    _warn_coverage(seen)
-    told = _told_gsd(plan.gsd, seen.input_res_m, encoder)
-    mean, std = description.inputs.mean, description.inputs.std
-    tokens = encoder.encode(normalised(seen.image, mean, std)[None], [told])
-    data, pooling = _result(tokens, 0, valid, seen.grid, encoder.patch_size, output)
+
+
+def _told_gsd(policy: float | str, seen: ModelInput) -> float:
+    """Return the GSD that the model is told.
+
+    Raises
+    ------
+    SpecError
+        If no image of the Earth has such a GSD.
+    """
+    if policy == "relative":
+        return 224 / float(seen.image.shape[0])
+    told: float = seen.input_res_m if policy == "metres" else float(policy)
+    if not _LEAST_GSD <= told <= _GREATEST_GSD:
+        raise SpecError(
+            f"got a GSD of {told:.4g} for the model, expected {_LEAST_GSD:g} to "
+            f"{_GREATEST_GSD:g}; check scale_m, the georeference or gsd"
+        )
+    return told
+
+
+def _gsd_notes(told: float, encoder: Encoder) -> Iterator[Note]:
+    """Yield a warning where the GSD is far from what the weights were trained on."""
+    if encoder.trained_input_res is None:
+        return
+    low, high = encoder.trained_input_res
+    if not low / _FAR_FACTOR <= told <= high * _FAR_FACTOR:
+        yield Note(
+            f"the model is told a GSD of {told:.4g}, far from the {low:g} to {high:g} of its "
+            "training; a smaller scale_m or place brings it closer, or see gsd='relative'",
+            GsdWarning,
+        )
+
+
+def _embedding(
+    tokens: Tokens, item: int, seen: ModelInput, encoder: Encoder, output: OutputSpec
+) -> Embedding:
+    """Return the embedding of one item of a batch, with what is known of its making."""
+    valid = seen.token_valid >= MIN_TOKEN_VALID
+    data, pooling = _result(tokens, item, valid, seen.grid, encoder.patch_size, output)
     meta = {
-        "model": description.id,
-        "rs_embed_version": rs_embed.__version__,
-        **taken.meta,
-        "input_prep": input_prep,
-        "display": plan.display,
         "image_size": encoder.image_size,
         "input_grid": seen.grid.to_json(),
         "input_res_m": seen.input_res_m,
-        "gsd_policy": plan.gsd if isinstance(plan.gsd, str) else "number",
-        "input_res": told,
         "output": output.mode,
         "pooling": pooling,
         "tokens_kind": tokens.kind,
@@ -196,54 +282,7 @@ def get_embedding(
         "valid_tokens": int(valid.sum()),
         **encoder.provenance,
     }
-    meta["fingerprint"] = _fingerprint(seen, meta)
     return Embedding(data, meta, image=seen.image)
-
-
-def _check_choices(input_prep: object, min_valid: Any) -> None:
-    if input_prep not in INPUT_PREPS:
-        raise UnknownNameError.among("input_prep", input_prep, INPUT_PREPS)
-    number = isinstance(min_valid, Real) and not isinstance(min_valid, bool)
-    if not number or not 0 <= float(min_valid) <= 1:
-        raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
-
-
-def _warn_infinite(raster: Raster) -> None:
-    if raster.data.dtype.kind == "f" and np.isinf(raster.data).any():
-        count = int(np.isinf(raster.data).any(axis=0).sum())
-        warn(f"{count} infinite pixels were left out as nodata", ImageryWarning)
-
-
-def _warn_coverage(seen: ModelInput) -> None:
-    if seen.coverage < 1:
-        size = seen.image.shape[0]
-        larger = max(256, size)
-        mend = (
-            f"image_size={larger} keeps all of a square image"
-            if size < larger
-            else "cut the place square to keep all of it"
-        )
-        warn(
-            f"the model sees {seen.coverage:.1%} of the area, the rest is cropped; {mend}",
-            CoverageWarning,
-        )
-
-
-def _told_gsd(policy: float | str, input_res_m: float, encoder: Encoder) -> float:
-    """Return the GSD that the model is told, with a warning far from its training."""
-    if policy == "relative":
-        told = 224 / encoder.image_size
-    else:
-        told = input_res_m if policy == "metres" else float(policy)
-    if encoder.trained_input_res is not None:
-        low, high = encoder.trained_input_res
-        if not low / _FAR_FACTOR <= told <= high * _FAR_FACTOR:
-            warn(
-                f"the model is told a GSD of {told:.4g}, far from the {low:g} to {high:g} of its "
-                "training; a smaller scale_m or place brings it closer, or see gsd='relative'",
-                GsdWarning,
-            )
-    return told
 
 
 def _result(
@@ -286,7 +325,7 @@ def _check_token_layout(patches: NDArray[np.float32], valid: NDArray[np.bool_]) 
 
 
 def _fingerprint(seen: ModelInput, meta: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything that determines the numbers, place and device aside."""
+    """Return the SHA-256 of everything that determines the numbers; the place does not."""
     keys = (
         "model", "rs_embed_version", "input_res", "output", "pooling", "tokens_kind", "network",
         "loader", "precision", "weights_sha256", "weights_seed",

@@ -68,7 +68,7 @@ class Embedding:
         ExportError
             If the file cannot be written.
         """
-        target = Path(path)
+        target = _as_path(path)
         suffix = target.suffix.lower()
         if isinstance(self.data, np.ndarray):
             if suffix not in export.VECTOR_SUFFIXES:
@@ -95,7 +95,7 @@ class Embedding:
         ExportError
             If the file cannot be read or was not written by `save`.
         """
-        source = Path(path)
+        source = _as_path(path)
         suffix = source.suffix.lower()
         if suffix in export.VECTOR_SUFFIXES:
             return cls(*export.read_vector(source))
@@ -142,12 +142,18 @@ class Embedding:
             raise SpecError("got a pooled vector, expected a grid: ask for OutputSpec.grid()")
         picture = quicklook.render(self.data.values, self.image, side_px=side_px, stretch=stretch)
         if path is not None:
-            target = Path(path)
+            target = _as_path(path)
             if target.suffix.lower() != ".png":
                 raise UnknownNameError.among("file type of a quicklook", target.suffix, (".png",))
             with export.written(target) as partial:
                 picture.save(partial, format="PNG")
         return picture
+
+
+def _as_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise SpecError(f"got {path!r} ({type(path).__name__}), expected a path")
+    return Path(path)
 
 
 def token_grid(patches: NDArray[np.float32], valid: NDArray[np.bool_], grid: Grid) -> xr.DataArray:
@@ -188,7 +194,7 @@ def _data_array(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.Dat
             "x": transform.c + transform.a * (np.arange(width) + 0.5),
         },
         name="embedding",
-        attrs={"long_name": "ScaleMAE patch tokens"},
+        attrs={"long_name": "patch tokens"},
     )
     if crs is None:
         for axis in ("x", "y"):

@@ -24,10 +24,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
-import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 __all__ = [
     "CheckpointError",
@@ -139,13 +136,3 @@ class TemporalWarning(RsEmbedWarning):
 
 class ImageryWarning(RsEmbedWarning):
     """Pixels were left out, or their meaning was assumed."""
-
-
-def warn(message: str, category: type[RsEmbedWarning]) -> None:
-    """Warn at the line of the caller's code that entered rs_embed, wherever we are inside it."""
-    here = str(Path(__file__).parent)
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, category, stacklevel=level)

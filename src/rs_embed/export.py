@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ def written(path: Path) -> Iterator[Path]:
     ExportError
         If the folder is missing or cannot be written, or the disk is full.
     """
-    _check_place(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    check_place(path)
+    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         yield partial
         os.replace(partial, path)
@@ -58,10 +59,17 @@ def check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     """
     if path.suffix.lower() not in suffixes:
         raise UnknownNameError.among("file type", path.suffix, suffixes)
-    _check_place(path)
+    check_place(path)
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """Raise `ExportError` if ``path`` is a folder, too long, or in no folder to write in."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as exc:
+        raise ExportError(f"cannot write {str(path)!r}: {exc}; choose another name") from exc
     if path.is_dir() or not path.parent.is_dir():
         what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise ExportError(f"cannot write {path}: {what}; choose another place")
@@ -78,10 +86,15 @@ def write_vector(path: Path, vector: NDArray[np.float32], meta: Mapping[str, Any
 def read_vector(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Return vector and meta of an ``.npz`` that `write_vector` wrote."""
     try:
+        with zipfile.ZipFile(path):  # an .npy under this name is no archive
+            pass
         with np.load(path, allow_pickle=False) as content:
-            return content["embedding"], json.loads(str(content[_META]))
+            vector, meta = content["embedding"], json.loads(str(content[_META]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
         raise _unreadable(path, exc) from exc
+    if vector.ndim != 1 or vector.dtype != np.float32 or not isinstance(meta, dict):
+        raise _unreadable(path, TypeError(f"{vector.dtype} of shape {vector.shape}"))
+    return vector, meta
 
 
 def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
@@ -94,6 +107,7 @@ def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> No
             driver="GTiff", dtype="float32", count=grid.sizes["d"], height=grid.sizes["y"],
             width=grid.sizes["x"], nodata=float("nan"), crs=grid.rio.crs,
             transform=grid.rio.transform(), compress="deflate", predictor=3, interleave="band",
+            BIGTIFF="IF_SAFER",
         ) as file:  # fmt: skip
             file.write(grid.values)
             file.update_tags(**{_META.upper(): json.dumps(meta)})
@@ -108,9 +122,12 @@ def read_geotiff(path: Path) -> tuple[NDArray[np.float32], Any, Any, dict[str, A
     try:
         with rasterio.open(path) as file:
             meta = json.loads(file.tags()[_META.upper()])
-            return file.read(), file.crs, file.transform, meta
+            values, crs, transform = file.read(), file.crs, file.transform
     except (RasterioError, KeyError, ValueError) as exc:
         raise _unreadable(path, exc) from exc
+    if values.dtype != np.float32 or not isinstance(meta, dict):
+        raise _unreadable(path, TypeError(f"{values.dtype} values"))
+    return values, crs, transform, meta
 
 
 def write_netcdf(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Grid:
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise GridError(f"got a grid of shape {self.shape}, expected sides of at least 1 px")
-        if not math.isfinite(self.transform.determinant) or self.transform.determinant == 0:
+        if not np.isfinite(tuple(self.transform)).all() or self.transform.determinant == 0:
             raise GridError(f"got the degenerate transform {tuple(self.transform)[:6]}")
 
     @property
@@ -125,7 +125,7 @@ class Grid:
         """
         from pyproj import Transformer
 
-        transformer = Transformer.from_crs(_placed(self), "EPSG:4326", always_xy=True)
+        transformer = Transformer.from_crs(_crs_of(self), "EPSG:4326", always_xy=True)
         west, south, east, north = transformer.transform_bounds(*self.bounds, densify_pts=21)
         return west, south, east, north
 
@@ -150,7 +150,7 @@ def gsd_m(grid: Grid) -> float:
         If the grid has no CRS, is in degrees, is rotated, or has pixels that are not square
         on the ground within 1 %.
     """
-    crs = _placed(grid)
+    crs = _crs_of(grid)
     transform = grid.transform
     if transform.b or transform.d or transform.a < 0:
         raise GridError(
@@ -245,7 +245,7 @@ def roi_grid(spatial: Spatial, scale_m: float, crs: str | None = None) -> Grid:
     return roi_window(lattice, spatial, scale_m)
 
 
-def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
+def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) -> Grid:
     """Return the window of ``lattice`` that covers a place; it may reach beyond the lattice.
 
     Parameters
@@ -254,8 +254,9 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
         North-up grid whose pixel edges are kept.
     spatial : BBox or PointBuffer
         The place.
-    pixel_m : float
-        Metres that one pixel of ``lattice`` counts for in ``buffer_m``.
+    pixel_m : float, optional
+        Metres that one pixel of ``lattice`` counts for in ``buffer_m``; measured on the ground at
+        the place if not given.
 
     Raises
     ------
@@ -264,12 +265,16 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
     """
     from pyproj import Transformer
 
-    from_geographic = Transformer.from_crs("EPSG:4326", _placed(lattice), always_xy=True)
+    from_geographic = Transformer.from_crs("EPSG:4326", _crs_of(lattice), always_xy=True)
     to_pixel = ~lattice.transform
+    column, row = to_pixel @ from_geographic.transform(*spatial.centre)
+    if not math.isfinite(column) or not math.isfinite(row):
+        raise GridError(f"{spatial} lies outside the area of {_crs_of(lattice).to_string()}")
+    if pixel_m is None:
+        pixel_m = gsd_m(lattice.window(math.floor(row), math.floor(column), 1, 1))
     if isinstance(spatial, PointBuffer):
         side = round(2 * spatial.buffer_m / pixel_m)
-        column, row = to_pixel @ from_geographic.transform(spatial.lon, spatial.lat)
-        spans = [(_centred_start(at, side, spatial), side) for at in (column, row)]
+        spans = [(_centred_start(at, side), side) for at in (column, row)]
     else:
         spans = _outward_spans(from_geographic, to_pixel, spatial)
     (left, width), (top, height) = spans
@@ -277,20 +282,18 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float) -> Grid:
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
     if width * height > MAX_PIXELS:
         raise GridError(
-            f"{spatial} is {height} x {width} px of {pixel_m:g} m, expected at most "
-            f"{MAX_PIXELS:,}; use a smaller place or larger pixels"
+            f"{spatial} is {height:.4g} x {width:.4g} px of {pixel_m:g} m, expected at most "
+            f"{MAX_PIXELS:,} px; use a smaller place or larger pixels"
         )
     return lattice.window(top, left, height, width)
 
 
-def _centred_start(at: float, side: int, spatial: Spatial) -> int:
+def _centred_start(at: float, side: int) -> int:
     """Return the first pixel of ``side`` pixels around ``at``.
 
     An even number is centred on the nearest pixel edge, an odd one on the nearest pixel centre,
     so the size never depends on where the point falls within a pixel.
     """
-    if not math.isfinite(at):
-        raise GridError(f"{spatial} lies outside the area of the CRS")
     if side % 2:
         return math.floor(at) - side // 2
     return math.floor(at + 0.5) - side // 2
@@ -310,20 +313,31 @@ def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tu
     return spans
 
 
-def _placed(grid: Grid) -> CRS:
+def _crs_of(grid: Grid) -> CRS:
     if grid.crs is None:
         raise GridError("the pixels have no CRS, so their place and size on Earth are unknown")
     return grid.crs
 
 
-def _projected_crs(text: str) -> CRS:
+def known_crs(crs: Any) -> CRS:
+    """Return what PROJ makes of a code, WKT, number, or another library's object.
+
+    Raises
+    ------
+    GridError
+        If PROJ does not know it.
+    """
     from pyproj import CRS
     from pyproj.exceptions import CRSError
 
     try:
-        crs = CRS.from_user_input(text)
+        return CRS.from_user_input(crs)
     except CRSError as exc:
-        raise GridError(f"got crs={text!r}, expected a known CRS such as 'EPSG:32633'") from exc
+        raise GridError(f"got crs={crs!r}, expected a known CRS such as 'EPSG:32633'") from exc
+
+
+def _projected_crs(text: str) -> CRS:
+    crs = known_crs(text)
     if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
         raise GridError(
             f"got crs={text!r} ({crs.name}), expected a projected CRS in metres; leave crs out for "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +16,7 @@ import numpy as np
 from affine import Affine
 
 from rs_embed.errors import ImageryError
-from rs_embed.grid import Grid, gsd_m, roi_window
+from rs_embed.grid import MAX_PIXELS, Grid, gsd_m, roi_window
 from rs_embed.raster import Raster, valid_mask
 from rs_embed.specs import Spatial
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # STAC common names of the Sentinel-2 bands that ScaleMAE takes (STAC eo extension).
-_COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2"}
+_COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3", "B": "B2"}
 
 
 def read_imagery(
@@ -60,7 +62,7 @@ def read_imagery(
     if isinstance(imagery, str | os.PathLike):
         return _read_file(os.fspath(imagery), bands, spatial, fill_value)
     if type(imagery).__module__.partition(".")[0] == "xarray":
-        return _window_of(_from_xarray(imagery, bands, fill_value).north_up(), spatial)
+        return _from_xarray(imagery, bands, spatial, fill_value)
     raise ImageryError(
         f"got imagery of type {type(imagery).__name__}, expected a path, an xarray.DataArray or a "
         "Raster; a plain array goes to input_chw="
@@ -82,13 +84,16 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
     from rasterio.enums import Resampling
     from rasterio.vrt import WarpedVRT
 
+    shown = shown_path(str(path))
     with _opened(str(path)) as dataset:
         file_grid = _file_grid(dataset)
         if grid.lies_on(file_grid):
             return _read_window(dataset, file_grid, grid, bands, None)
         coarser = gsd_m(grid) / gsd_m(file_grid) >= 1.5
         resampling = Resampling.average if coarser else Resampling.bilinear
-        nodata = _nodata(dataset.nodata, None)
+        indexes = _band_indexes(_band_names(dataset), bands, shown)
+        declared = _declared_nodata(dataset, indexes)
+        nodata = _nodata(declared, None)
         with WarpedVRT(
             dataset,
             crs=grid.crs.to_wkt() if grid.crs else None,
@@ -96,15 +101,14 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
             height=grid.shape[0],
             width=grid.shape[1],
             nodata=nodata,
-            src_nodata=dataset.nodata,
+            src_nodata=declared,
             resampling=resampling,
         ) as warped:
-            indexes = _band_indexes(dataset.descriptions, bands, str(path))
             data = warped.read(indexes)
         valid = valid_mask(data, nodata)
         if not valid.any():
             raise _elsewhere(grid, file_grid)
-        source = {"path": str(path), "resampling": resampling.name}
+        source = {"path": shown, "resampling": resampling.name}
         return Raster(data, valid, tuple(bands), grid, _declared(dataset, indexes), source)
 
 
@@ -113,7 +117,7 @@ def _read_file(
 ) -> Raster:
     with _opened(path) as dataset:
         grid = _file_grid(dataset)
-        window = grid if spatial is None else roi_window(grid, spatial, gsd_m(grid))
+        window = _window_in(grid, spatial)
         return _read_window(dataset, grid, window, bands, fill_value)
 
 
@@ -123,16 +127,18 @@ def _opened(path: str) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import RasterioError
 
-    if "://" not in path and not path.startswith("/vsi") and not Path(path).is_file():
-        raise ImageryError(f"got imagery {path!r}, expected a GeoTIFF: there is no such file")
+    shown = shown_path(path)
     try:
         with rasterio.open(path) as dataset:
             yield dataset
     except RasterioError as exc:
-        shown = shown_path(path)
+        if Path(path).is_dir():
+            reason = "it is a folder"
+        else:
+            reason = str(exc.__cause__ or exc).replace(path, shown)
         raise ImageryError(
-            f"cannot read {shown!r} as an image ({str(exc).replace(path, shown)}); check it with: "
-            f"rio info {shown}"
+            f"cannot read {shown!r} as an image ({reason}); check it with: rio info "
+            f"{shlex.quote(shown)}"
         ) from exc
 
 
@@ -140,8 +146,25 @@ def shown_path(path: str) -> str:
     """Return a path or URL without the credentials that a URL may carry."""
     if "://" not in path:
         return path
-    parts = urlsplit(path)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    prefix, url = re.fullmatch(r"((?:/vsi\w+/)*)(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a malformed URL)"
+    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _window_in(grid: Grid, spatial: Spatial | None) -> Grid:
+    """Return the window of a place, all of ``grid`` if there is none."""
+    gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
+    if spatial is not None:
+        return roi_window(grid, spatial)
+    if grid.shape[0] * grid.shape[1] > MAX_PIXELS:
+        raise ImageryError(
+            f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
+            f"{MAX_PIXELS:,} px; cut a window out of it with spatial="
+        )
+    return grid
 
 
 def _file_grid(dataset: Any) -> Grid:
@@ -158,9 +181,7 @@ def _file_grid(dataset: Any) -> Grid:
     transform, shape = dataset.transform, (dataset.height, dataset.width)
     if transform.e > 0:
         transform = transform @ Affine.translation(0, shape[0]) @ Affine.scale(1, -1)
-    grid = Grid(CRS.from_wkt(dataset.crs.to_wkt()), transform, shape)
-    gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
-    return grid
+    return Grid(CRS.from_wkt(dataset.crs.to_wkt()), transform, shape)
 
 
 def _read_window(
@@ -174,22 +195,33 @@ def _read_window(
     from rasterio.enums import MaskFlags
     from rasterio.windows import Window
 
-    indexes = _band_indexes(dataset.descriptions, bands, shown_path(dataset.name))
+    indexes = _band_indexes(_band_names(dataset), bands, shown_path(dataset.name))
     rows, columns = _overlap(window, file_grid)
     from_north = dataset.transform.e < 0
     first_row = rows.start if from_north else file_grid.shape[0] - rows.stop
     step = 1 if from_north else -1
     part = Window(columns.start, first_row, columns.stop - columns.start, rows.stop - rows.start)
     pixels = dataset.read(indexes, window=part)[:, ::step]
-    valid = valid_mask(pixels, _nodata(dataset.nodata, fill_value))
+    valid = valid_mask(pixels, _nodata(_declared_nodata(dataset, indexes), fill_value))
     flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
     if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
         valid &= dataset.dataset_mask(window=part)[::step] > 0
-    data, valid = _placed(
+    data, valid = _padded(
         pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window
     )
     source = {"path": shown_path(dataset.name), "resampling": "none"}
     return Raster(data, valid, tuple(bands), window, _declared(dataset, indexes), source)
+
+
+def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
+    values = [dataset.nodatavals[i - 1] for i in indexes]
+    distinct = {None if v is None else "nan" if np.isnan(v) else v for v in values}
+    if len(distinct) > 1:
+        raise ImageryError(
+            f"the bands of {shown_path(dataset.name)!r} declare different nodata values {values}, "
+            "expected one for all; bring them to one, e.g. gdalwarp -dstnodata 0"
+        )
+    return None if values[0] is None else float(values[0])
 
 
 def _nodata(declared: float | None, stated: float | None) -> float:
@@ -213,7 +245,7 @@ def _overlap(window: Grid, there: Grid) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _placed(
+def _padded(
     pixels: NDArray[Any], valid: NDArray[np.bool_], grid: Grid, window: Grid
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return ``pixels`` and ``valid`` within ``window``, invalid where there are none."""
@@ -239,14 +271,14 @@ def _elsewhere(asked: Grid, there: Grid) -> ImageryError:
 
 def _declared(dataset: Any, indexes: Sequence[int]) -> tuple[float, float] | None:
     """Return the (scale, offset) that the file's bands declare, None for the GDAL defaults."""
-    declared = {(dataset.scales[i - 1], dataset.offsets[i - 1]) for i in indexes}
+    declared = {(str(dataset.scales[i - 1]), str(dataset.offsets[i - 1])) for i in indexes}
     if len(declared) > 1:
         raise ImageryError(
             f"the bands of {shown_path(dataset.name)!r} declare different scales and offsets "
             f"{sorted(declared)}, expected one for all; bring them to one first"
         )
-    scale, offset = declared.pop()
-    return None if (scale, offset) == (1, 0) else (float(scale), float(offset))
+    scale, offset = (float(value) for value in declared.pop())
+    return None if (scale, offset) == (1, 0) else (scale, offset)
 
 
 def _band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: str) -> list[int]:
@@ -259,7 +291,14 @@ def _band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: st
                 "extract them first"
             )
         return list(range(1, len(names) + 1))
-    places = {_canonical(name): i for i, name in enumerate(names, 1) if name}
+    canonical = [_canonical(name) if name else "" for name in names]
+    doubled = [band for band in wanted if canonical.count(_canonical(band)) > 1]
+    if doubled:
+        raise ImageryError(
+            f"{source!r} has several bands named {', '.join(doubled)}; rename or extract the right "
+            "ones first"
+        )
+    places = {name: i for i, name in enumerate(canonical, 1)}
     missing = [band for band in wanted if _canonical(band) not in places]
     if missing:
         raise ImageryError(
@@ -268,6 +307,15 @@ def _band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: st
             "bands with sensor=SensorSpec(collection=..., bands=(red, green, blue))"
         )
     return [places[_canonical(band)] for band in wanted]
+
+
+def _band_names(dataset: Any) -> list[str | None]:
+    """Return each band's description, else the colour that GDAL knows it to be."""
+    if any(dataset.descriptions):
+        return list(dataset.descriptions)
+    colours = [interpretation.name for interpretation in dataset.colorinterp]
+    named = {"red", "green", "blue"} <= set(colours)
+    return list(colours) if named else [None] * dataset.count
 
 
 def _canonical(band: str) -> str:
@@ -291,71 +339,89 @@ def _select(raster: Raster, bands: Sequence[str]) -> Raster:
 
 def _window_of(raster: Raster, spatial: Spatial | None) -> Raster:
     """Return the window of a raster in memory; what reaches beyond it is invalid."""
-    pixel_m = gsd_m(raster.grid)
+    window = _window_in(raster.grid, spatial)
     if spatial is None:
         return raster
-    window = roi_window(raster.grid, spatial, pixel_m)
     rows, columns = _overlap(window, raster.grid)
     valid = raster.valid[rows, columns]
     part = raster.grid.window(rows.start, columns.start, *valid.shape)
-    data, valid = _placed(raster.data[:, rows, columns], valid, part, window)
+    data, valid = _padded(raster.data[:, rows, columns], valid, part, window)
     return replace(raster, data=data, valid=valid, grid=window)
 
 
-def _from_xarray(array: Any, bands: Sequence[str], fill_value: float | None) -> Raster:
-    """Return an `xarray.DataArray` with CRS as a raster; see rioxarray for where it looks."""
+def _from_xarray(
+    array: Any, bands: Sequence[str], spatial: Spatial | None, fill_value: float | None
+) -> Raster:
+    """Return an `xarray.DataArray` with CRS as a raster; see rioxarray for where it looks.
+
+    Bands and window are picked before any value is computed.
+    """
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+    import xarray as xr
     from pyproj import CRS
     from rioxarray.exceptions import RioXarrayError
 
+    if not isinstance(array, xr.DataArray):
+        raise ImageryError(
+            f"got an xarray {type(array).__name__}, expected a DataArray; for a Dataset of bands "
+            "use dataset[[red, green, blue]].to_array('band')"
+        )
     try:
         x_dim, y_dim, crs = array.rio.x_dim, array.rio.y_dim, array.rio.crs
     except RioXarrayError as exc:
         raise ImageryError(
-            f"got an xarray object with dimensions {tuple(getattr(array, 'dims', ()))} ({exc}), "
-            "expected a DataArray with band, y and x"
+            f"got a DataArray with dimensions {array.dims} ({exc}), expected band, y and x"
         ) from exc
-    others = [dim for dim in getattr(array, "dims", ()) if dim not in (x_dim, y_dim)]
-    if not hasattr(array, "values") or len(others) != 1:
+    others = [dim for dim in array.dims if dim not in (x_dim, y_dim)]
+    if len(others) != 1:
         raise ImageryError(
-            f"got an xarray object with dimensions {tuple(getattr(array, 'dims', ()))}, expected a "
-            "DataArray with exactly one besides y and x (the bands); select one date first"
+            f"got a DataArray with dimensions {array.dims}, expected exactly one besides y and x "
+            "(the bands); select one date first, or array.squeeze() those of length 1"
         )
     if crs is None:
         raise ImageryError(
             "got a DataArray without CRS, expected a georeferenced one; set it with "
             "array.rio.write_crs('EPSG:...')"
         )
-    array = array.transpose(others[0], y_dim, x_dim)
     for dim in (x_dim, y_dim):
         _check_regular(array, dim)
     nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
-    names = [str(v) for v in array[others[0]].values] if others[0] in array.coords else []
-    long_names = array.attrs.get("long_name", ())
-    if not isinstance(long_names, str) and len(long_names) == array.sizes[others[0]]:
-        names = [str(name) for name in long_names]
-    unnamed = not names or all(name.isdigit() for name in names)
-    indexes = _band_indexes(
-        [None if unnamed else n for n in names] or [None] * array.sizes[others[0]],
-        bands,
-        "the DataArray",
-    )
-    raster = Raster.from_array(
-        array.values,
-        bands=[str(i) for i in range(array.sizes[others[0]])],
-        crs=CRS.from_wkt(crs.to_wkt()),
-        transform=array.rio.transform(recalc=True),
+    indexes = _band_indexes(_coordinate_names(array, others[0]), bands, "the DataArray")
+    picked = array.transpose(others[0], y_dim, x_dim).isel({others[0]: [i - 1 for i in indexes]})
+    if float(picked[y_dim][0]) < float(picked[y_dim][-1]):
+        picked = picked.isel({y_dim: slice(None, None, -1)})
+    shape = (picked.sizes[y_dim], picked.sizes[x_dim])
+    grid = Grid(CRS.from_wkt(crs.to_wkt()), picked.rio.transform(recalc=True), shape)
+    window = _window_in(grid, spatial)
+    rows, columns = _overlap(window, grid)
+    part = picked.isel({y_dim: rows, x_dim: columns})
+    there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
+    read = Raster.from_array(
+        part.values,
+        bands=bands,
+        crs=there.crs,
+        transform=there.transform,
         nodata=_nodata(nodata, fill_value),
-        source={"xarray": str(array.name or "")},
     )
-    scale = float(array.attrs.get("scale_factor", 1))
-    offset = float(array.attrs.get("add_offset", 0))
-    return replace(
-        raster,
-        data=raster.data[[i - 1 for i in indexes]],
-        bands=tuple(bands),
-        reflectance=None if (scale, offset) == (1, 0) else (scale, offset),
-    )
+    data, valid = _padded(read.data, read.valid, there, window)
+    try:
+        scale = float(array.attrs.get("scale_factor", 1))
+        offset = float(array.attrs.get("add_offset", 0))
+    except (TypeError, ValueError) as exc:
+        raise ImageryError(f"got scale_factor or add_offset that are no numbers: {exc}") from exc
+    reflectance = None if (scale, offset) == (1, 0) else (scale, offset)
+    source = {"xarray": str(array.name or ""), "resampling": "none"}
+    return Raster(data, valid, tuple(bands), window, reflectance, source)
+
+
+def _coordinate_names(array: Any, dim: Any) -> list[str | None]:
+    """Return the names of the bands along ``dim``: ``long_name``, else its coordinate if text."""
+    count = array.sizes[dim]
+    long_names = array.attrs.get("long_name", ())
+    if isinstance(long_names, tuple | list) and len(long_names) == count:
+        return [str(name) for name in long_names]
+    names = [str(value) for value in array[dim].values] if dim in array.coords else []
+    return [None] * count if all(name.isdigit() for name in names) else list(names)
 
 
 def _check_regular(array: Any, dim: str) -> None:
@@ -364,8 +430,11 @@ def _check_regular(array: Any, dim: str) -> None:
             f"got a DataArray without coordinates along {dim!r} (or only one pixel), expected "
             "regular pixel centres"
         )
-    steps = np.diff(array[dim].values.astype(float))
-    if abs(steps - steps.mean()).max() > 0.01 * abs(steps.mean()):
+    centres = array[dim].values
+    if centres.dtype.kind not in "iuf":
+        raise ImageryError(f"got {centres.dtype} coordinates along {dim!r}, expected numbers")
+    steps = np.diff(centres.astype(float))
+    if not abs(steps - steps.mean()).max() <= 0.01 * abs(steps.mean()):
         raise ImageryError(
             f"got a DataArray whose {dim!r} steps run from {steps.min():g} to {steps.max():g}, "
             "expected regular pixels; resample it first"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid
+from rs_embed.nearest import nearest_valid
 from rs_embed.raster import Raster
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ MIN_SIDE_PX = 16
 DEFAULT_REFLECTANCE = (1 / 10000, 0.0)
 # A token counts where at least this share of its footprint is valid.
 MIN_TOKEN_VALID = 0.5
+# Bright clouds and sun glint reach about 2; below 0 there is only the noise of the correction.
+PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,24 +99,29 @@ def model_grid(grid: Grid, scale_m: float, image_size: int) -> tuple[Grid, Grid,
     return resized, resized.window(top, left, image_size, image_size), scale_m * short / target
 
 
-def check_values(raster: Raster, *, min_valid: float, vouched: bool) -> None:
+def check_values(
+    raster: Raster, *, reflectance: tuple[float, float], min_valid: float, vouched: bool
+) -> None:
     """Raise unless the pixels can be what the model expects.
 
     Parameters
     ----------
     raster : Raster
         Raw values.
+    reflectance : tuple of float
+        Scale and offset: reflectance = value * scale + offset.
     min_valid : float
         Least share of valid pixels, 0..1.
     vouched : bool
-        True where the user stated the units (``reflectance_scale``), so that the range of the
-        values is not questioned.
+        True where the user or the imagery stated the units, so that values that look like
+        reflectance 0..1 or 8-bit are not questioned.
 
     Raises
     ------
     ImageryError
-        If the image is too small, mostly infinite, has too little valid, or holds values that
-        look like reflectance 0..1 or 8-bit instead of digital numbers 0..10000.
+        If the image is too small, mostly infinite, has too little valid, holds values that look
+        like reflectance 0..1 or 8-bit instead of digital numbers 0..10000, or reflectance that
+        no surface has.
     """
     _, height, width = raster.data.shape
     if min(height, width) < MIN_SIDE_PX:
@@ -135,15 +143,18 @@ def check_values(raster: Raster, *, min_valid: float, vouched: bool) -> None:
             "infinite, nodata or outside the imagery; choose another place or period, or lower "
             "min_valid"
         )
+    brightest = raster.data.max(axis=0)[raster.valid]
     if not vouched:
-        _check_digital_numbers(raster)
+        _check_digital_numbers(raster, brightest)
+    _check_reflectance_range(raster.data.min(axis=0)[raster.valid], brightest, reflectance)
 
 
-def _check_digital_numbers(raster: Raster) -> None:
-    highest = float(raster.data.max(axis=0)[raster.valid].max())
+def _check_digital_numbers(raster: Raster, brightest: NDArray[Any]) -> None:
+    highest = float(brightest.max())
     eight_bit = raster.data.dtype == np.uint8
-    if eight_bit or highest <= 255:
-        normalised_already = highest <= 1.5 and not eight_bit
+    # A few wild values must not hide that all others are reflectance 0..1.
+    normalised_already = not eight_bit and 0 < float(np.percentile(brightest, 99)) <= 1.5
+    if eight_bit or normalised_already or 0 < highest <= 255:
         kind = "normalised to 0..1" if normalised_already else "8-bit"
         scale = "1" if normalised_already else "1 / 255"
         raise ImageryError(
@@ -151,6 +162,38 @@ def _check_digital_numbers(raster: Raster) -> None:
             "surface reflectance as digital numbers 0..10000; state the units: "
             f"sensor=SensorSpec(collection='...', bands={raster.bands}, "
             f"reflectance_scale={scale}), or 1 / 10000 if they are digital numbers after all"
+        )
+
+
+def _check_reflectance_range(
+    darkest: NDArray[Any], brightest: NDArray[Any], reflectance: tuple[float, float]
+) -> None:
+    """Raise where more than 1 % of the pixels have a reflectance that no surface or cloud has."""
+    scale, offset = reflectance
+    low, high = ((limit - offset) / scale for limit in PLAUSIBLE_REFLECTANCE)
+    odd = float(((darkest < low) | (brightest > high)).mean())
+    if odd > 0.01:
+        raise ImageryError(
+            f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, of which "
+            f"{odd:.1%} are no reflectance with scale {scale:g} and offset {offset:g} (expected "
+            f"{low:.6g} to {high:.6g}); if they mark nodata, say so with "
+            "fetch=FetchSpec(fill_value=...), else state the units with SensorSpec"
+        )
+
+
+def check_seen(seen: ModelInput) -> None:
+    """Raise `ImageryError` unless there is something to see: a valid token, and not one colour."""
+    if not (seen.token_valid >= MIN_TOKEN_VALID).any():
+        raise ImageryError(
+            f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
+            "expected at least one; choose another place or period"
+        )
+    low, high = np.percentile(seen.image, [0.1, 99.9])
+    if low == 255 or high == 0:
+        colour = "white" if low == 255 else "black"
+        raise ImageryError(
+            f"the model would see nothing but {colour}; check the units (reflectance_scale, "
+            "reflectance_offset) and display"
         )
 
 
@@ -174,26 +217,14 @@ def to_uint8(
     """
     scale, offset = reflectance
     white = _WHITE[display]
-    values = np.where(raster.valid, raster.data, 0).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, hence white
+        values = np.where(raster.valid, raster.data, 0).astype(np.float32)
     # Dividing by 10000, not multiplying by 0.0001, is what the contract's arithmetic does.
     unit = values / np.float32(white / scale) + np.float32(offset / white)
     image = (np.clip(unit, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
-    return np.ascontiguousarray(_filled(image, raster.valid))
-
-
-def _filled(image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return ``image`` with each invalid pixel replaced by its nearest valid one."""
-    if valid.all():
-        return image
-    from rasterio.fill import fillnodata
-
-    # GDAL's nearest-neighbour interpolation searches columns and is exact (GDAL >= 3.9).
-    reach = float(np.hypot(*valid.shape)) + 1
-    channels = [
-        fillnodata(channel, mask=valid, max_search_distance=reach, INTERPOLATION="NEAREST")
-        for channel in image.transpose(2, 0, 1).copy()
-    ]
-    return np.stack(channels, axis=-1)
+    if not raster.valid.all():
+        image = image[nearest_valid(raster.valid)]
+    return np.ascontiguousarray(image)
 
 
 def prepare(

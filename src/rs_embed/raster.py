@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 
 from rs_embed.errors import ImageryError
-from rs_embed.grid import Grid
+from rs_embed.grid import Grid, known_crs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyproj import CRS
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,8 @@ class Raster:
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_pixels(self.data, len(self.bands))
+        object.__setattr__(self, "data", check_pixels(self.data, len(self.bands)))
+        object.__setattr__(self, "valid", np.asarray(self.valid))
         if self.valid.shape != self.data.shape[1:] or self.valid.dtype != np.bool_:
             raise ImageryError(
                 f"got valid of shape {self.valid.shape} and dtype {self.valid.dtype}, expected "
@@ -60,6 +62,16 @@ class Raster:
             raise ImageryError(
                 f"got a grid of shape {tuple(self.grid.shape)} for pixels of {self.data.shape[1:]}"
             )
+        if self.data.dtype.kind == "f" and not np.isfinite(self.data[:, self.valid]).all():
+            raise ImageryError(
+                "got NaN or infinite pixels that are marked valid; build the raster with "
+                "Raster.from_array, or take them out of valid"
+            )
+        _check_reflectance(self.reflectance)
+        try:
+            json.dumps(dict(self.source))
+        except TypeError as exc:
+            raise ImageryError(f"got source={self.source!r}, expected JSON values: {exc}") from exc
 
     @classmethod
     def from_array(
@@ -67,7 +79,7 @@ class Raster:
         data: Any,
         *,
         bands: Sequence[str],
-        crs: str | CRS | None = None,
+        crs: Any = None,
         transform: Affine | None = None,
         nodata: float | None = 0,
         source: Mapping[str, Any] | None = None,
@@ -82,7 +94,8 @@ class Raster:
         bands : sequence of str
             Name of each band.
         crs, transform : optional
-            Place of the pixels; both or neither.
+            Place of the pixels, both or neither: anything that PROJ takes for a CRS (text, EPSG
+            number, pyproj or rasterio object), and an `affine.Affine`.
         nodata : float or None
             Value that marks nodata, see :func:`valid_mask`. NaN and infinity always do.
         source : mapping, optional
@@ -91,16 +104,25 @@ class Raster:
         Raises
         ------
         ImageryError
-            As for the class, or if only one of ``crs`` and ``transform`` is given.
+            As for the class, or if only one of ``crs`` and ``transform`` is given, or the
+            transform or nodata is of the wrong type.
+        GridError
+            If the CRS is unknown or the transform degenerate.
         """
+        check_band_names(bands)
         pixels = check_pixels(data, len(bands))
         if (crs is None) != (transform is None):
             raise ImageryError("got only one of crs and transform, expected both or neither")
-        if isinstance(crs, str):
-            from pyproj import CRS
-
-            crs = CRS.from_user_input(crs)
-        grid = Grid(crs, transform or Affine.identity(), (pixels.shape[1], pixels.shape[2]))
+        if transform is not None and not isinstance(transform, Affine):
+            raise ImageryError(
+                f"got transform={transform!r}, expected an affine.Affine; for GDAL's six numbers "
+                "use Affine.from_gdal(*numbers)"
+            )
+        grid = Grid(
+            None if crs is None else known_crs(crs),
+            transform or Affine.identity(),
+            (pixels.shape[1], pixels.shape[2]),
+        )
         valid = valid_mask(pixels, nodata)
         if isinstance(data, np.ma.MaskedArray):
             valid &= ~np.ma.getmaskarray(data).any(axis=0)
@@ -153,6 +175,24 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
     return pixels
 
 
+def check_band_names(bands: Any) -> None:
+    """Raise `ImageryError` unless ``bands`` is a sequence of names."""
+    names = isinstance(bands, Sequence) and not isinstance(bands, str)
+    if not names or not all(isinstance(band, str) for band in bands):
+        raise ImageryError(f"got bands={bands!r}, expected names such as ('B4', 'B3', 'B2')")
+
+
+def _check_reflectance(stated: tuple[float, float] | None) -> None:
+    if stated is None:
+        return
+    scale, offset = stated
+    if not (np.isfinite([scale, offset]).all() and scale > 0):
+        raise ImageryError(
+            f"the imagery declares scale {scale} and offset {offset}, expected a scale above 0 and "
+            "finite numbers; correct it, e.g. gdal_edit -scale 0.0001 -offset 0"
+        )
+
+
 def valid_mask(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """Return where pixels are usable: finite in every band and not nodata.
 
@@ -176,6 +216,8 @@ def valid_mask(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
         valid = np.isfinite(pixels).all(axis=0)
     else:
         valid = np.ones(pixels.shape[1:], dtype=bool)
+    if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, Real)):
+        raise ImageryError(f"got nodata={nodata!r}, expected a number or None")
     if nodata is not None and not np.isnan(nodata):
         marked = pixels == nodata
         valid &= ~(marked.all(axis=0) if nodata == 0 else marked.any(axis=0))

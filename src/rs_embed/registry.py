@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from typing import Any
 
 from rs_embed.errors import MissingDependencyError, ModelError, UnknownNameError
 from rs_embed.models.base import Model
@@ -33,14 +34,19 @@ def find_model(name: str) -> Model:
 
 
 def find_provider(name: str) -> Provider:
-    """Return a new provider of that name.
+    """Return the provider of that name; the same object each time, so that it connects once.
 
     Raises
     ------
     UnknownNameError
         If no installed package offers it; near matches are named.
     """
-    return cast(Provider, _load(PROVIDERS, "backend", name)())
+    return _instance(_load(PROVIDERS, "backend", name))
+
+
+@lru_cache
+def _instance(kind: type[Provider]) -> Provider:
+    return kind()
 
 
 def provider_names() -> list[str]:
@@ -50,10 +56,13 @@ def provider_names() -> list[str]:
 
 def list_models() -> list[str]:
     """Return the ids of all models that installed packages offer, sorted, aliases left out."""
-    by_object: dict[str, str] = {}
-    for point in sorted(entry_points(group=MODELS), key=lambda p: (len(p.name), p.name)):
-        by_object.setdefault(point.value, point.name)
-    return sorted(by_object.values())
+    ids = set()
+    for name in {point.name for point in entry_points(group=MODELS)}:
+        try:
+            ids.add(find_model(name).description.id)
+        except (ModelError, MissingDependencyError):
+            ids.add(name)  # using it says what is wrong with it
+    return sorted(ids)
 
 
 def describe_model(model: str) -> dict[str, Any]:
@@ -68,8 +77,9 @@ def describe_model(model: str) -> dict[str, Any]:
     -------
     dict
         ``id``, ``aliases``, ``summary``, ``family``, ``publication``, ``patch_size``, ``inputs``
-        (collection, bands, default fetch and period, units, normalisation), ``outputs``,
-        ``options`` (effect, default, choices), ``environment`` and ``weights`` (with licence).
+        (collection, bands, default fetch and period, units, normalisation), ``outputs`` (with
+        their poolings), ``input_preps``, ``devices``, ``options`` (effect, default, type,
+        choices, bounds), ``environment`` and ``weights`` (with licence).
 
     Raises
     ------
@@ -80,7 +90,13 @@ def describe_model(model: str) -> dict[str, Any]:
 
 
 def _load(group: str, kind: str, name: object) -> Any:
-    points: dict[str, EntryPoint] = {point.name: point for point in entry_points(group=group)}
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        if points.setdefault(point.name, point).value != point.value:
+            raise UnknownNameError(
+                f"several packages register the {kind} {point.name!r}: {point.value!r} and "
+                f"{points[point.name].value!r}; uninstall one"
+            )
     if not isinstance(name, str) or name not in points:
         raise UnknownNameError.among(kind, name, points)
     try:

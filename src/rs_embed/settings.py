@@ -78,12 +78,16 @@ class Settings:
             If a variable is empty, or not a whole number of at least 1 where one is needed.
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
+        try:
+            cache_dir = Path(cache_home).expanduser() / "rs_embed"
+        except RuntimeError as exc:
+            raise SettingsError(f"got XDG_CACHE_HOME={cache_home!r}: {exc}") from exc
         return cls(
             scalemae_id=_text(environ, SCALEMAE_ID),
             scalemae_img=_whole_number(environ, SCALEMAE_IMG),
             scalemae_fetch_workers=_whole_number(environ, SCALEMAE_FETCH_WORKERS) or FETCH_WORKERS,
             scalemae_batch_size=_whole_number(environ, SCALEMAE_BATCH_SIZE),
-            cache_dir=Path(cache_home).expanduser() / "rs_embed",
+            cache_dir=cache_dir,
         )
 
 

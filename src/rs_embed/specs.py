@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from numbers import Real
@@ -143,10 +144,10 @@ class SensorSpec:
     scale_m : float or None
         Ground sample distance, metres per pixel; None is that of the model's contract at a
         provider, and that of the imagery for own imagery.
-    cloudy_pct : float
-        Keep scenes with less cloud than this, percent.
-    composite : {"median", "mosaic"}
-        How several scenes become one image.
+    cloudy_pct : float or None
+        Keep scenes with less cloud than this, percent; None is the model's default.
+    composite : {"median", "mosaic"} or None
+        How several scenes become one image; None is the model's default.
     fill_value : float or None
         Value that marks nodata in the pixels; None is what the imagery declares, else 0.
     crs : str or None
@@ -164,8 +165,8 @@ class SensorSpec:
     collection: str
     bands: tuple[str, ...]
     scale_m: float | None = None
-    cloudy_pct: float = 30
-    composite: Composite = "median"
+    cloudy_pct: float | None = None
+    composite: Composite | None = None
     fill_value: float | None = None
     crs: str | None = None
     reflectance_scale: float | None = None
@@ -184,7 +185,7 @@ class SensorSpec:
         if self.reflectance_scale is not None:
             check_positive("reflectance_scale", self.reflectance_scale, "per digital number")
         if self.reflectance_offset is not None:
-            _finite("reflectance_offset", self.reflectance_offset)
+            finite_number("reflectance_offset", self.reflectance_offset)
 
     def with_fetch(self, fetch: FetchSpec) -> SensorSpec:
         """Return this sensor with the values that ``fetch`` states put in their places."""
@@ -276,21 +277,26 @@ def _json_value(value: Any) -> Any:
 
 def check_positive(name: str, value: object, unit: str) -> None:
     """Raise `SpecError` unless ``value`` is a finite number above 0."""
-    if _finite(name, value) <= 0:
+    if finite_number(name, value) <= 0:
         raise SpecError(f"got {name}={value!r}, expected more than 0 ({unit})")
 
 
-def _finite(name: str, value: object) -> float:
+def finite_number(name: str, value: object) -> float:
+    """Return ``value`` as a float; raise `SpecError` unless it is a finite number."""
     # NumPy scalars are registered as Real; bool, though an int in Python, never means one here.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected a number")
-    if not math.isfinite(value):
-        raise SpecError(f"got {name}={value!r}, expected a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"got {name}={number!r}, expected a finite number")
+    return number
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:
-    number = _finite(name, value)
+    number = finite_number(name, value)
     if not low <= number <= high:
         hint = "; are longitude and latitude swapped?" if abs(number) <= 180 else ""
         raise SpecError(f"got {name}={value!r}, expected degrees from {low} to {high}{hint}")
@@ -299,12 +305,12 @@ def _check_between(name: str, value: object, low: float, high: float) -> None:
 def _check_fetch_values(spec: SensorSpec | FetchSpec) -> None:
     if spec.scale_m is not None:
         check_positive("scale_m", spec.scale_m, "ground metres per pixel")
-    if spec.cloudy_pct is not None and not 0 <= _finite("cloudy_pct", spec.cloudy_pct) <= 100:
+    if spec.cloudy_pct is not None and not 0 <= finite_number("cloudy_pct", spec.cloudy_pct) <= 100:
         raise SpecError(f"got cloudy_pct={spec.cloudy_pct!r}, expected percent from 0 to 100")
     if spec.composite is not None and spec.composite not in COMPOSITES:
         raise UnknownNameError.among("composite", spec.composite, COMPOSITES)
     if spec.fill_value is not None:
-        _finite("fill_value", spec.fill_value)
+        finite_number("fill_value", spec.fill_value)
     if spec.crs is not None and (not isinstance(spec.crs, str) or not spec.crs):
         raise SpecError(f"got crs={spec.crs!r}, expected text such as 'EPSG:32633'")
 
@@ -314,11 +320,12 @@ def _as_date(name: str, value: object) -> date:
         return value
     if isinstance(value, str):
         try:
-            return date.fromisoformat(value)
+            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
+                return date.fromisoformat(value)
+            reason = "another notation"
         except ValueError as exc:
-            raise SpecError(
-                f"got {name}={value!r} ({exc}), expected a calendar day as 'YYYY-MM-DD'"
-            ) from exc
+            reason = str(exc)
+        raise SpecError(f"got {name}={value!r} ({reason}), expected a calendar day as 'YYYY-MM-DD'")
     raise SpecError(
         f"got {name}={value!r} ({type(value).__name__}), expected a day as 'YYYY-MM-DD' or a date"
     )

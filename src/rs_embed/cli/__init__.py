@@ -15,7 +15,7 @@ from rs_embed.cli.describe import describe
 from rs_embed.cli.doctor import doctor
 from rs_embed.cli.embed import embed
 from rs_embed.cli.models import models
-from rs_embed.errors import RsEmbedError
+from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
 app = typer.Typer(
     name="rs-embed",
@@ -55,12 +55,14 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    # For developers of the libraries beneath, not for the person at the terminal.
+    warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
     warnings.showwarning = _show_warning
     app()
 
 
 def _one_line(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(exc, RsEmbedError):
+    if isinstance(exc, RsEmbedError | RsEmbedWarning):
         typer.echo(f"error: {exc}", err=True)
     else:
         sys.__excepthook__(kind, exc, trace)

@@ -31,10 +31,7 @@ def describe(model: ModelName = "scalemae", json: Json = False) -> None:
         console,
         "Options of get_embedding and rs-embed embed",
         ("option", "default", "choices", "effect"),
-        [
-            (o["name"], _text(o["default"]), _choices(o), o["effect"])
-            for o in description["options"]
-        ],
+        [(o["name"], o["default"], _choices(o), o["effect"]) for o in description["options"]],
     )
     _print_table(
         console,
@@ -62,7 +59,8 @@ def _print_table(
 
 
 def _choices(option: dict[str, Any]) -> str:
-    return ", ".join([*option["choices"], *([option["kind"]] if option["kind"] else [])])
+    values = f"{option['type']}, multiple of {option['multiple_of']}".removesuffix(", multiple of ")
+    return ", ".join([*option["choices"], *([values] if option["type"] else [])])
 
 
 def _text(value: Any) -> str:

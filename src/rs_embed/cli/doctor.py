@@ -14,7 +14,7 @@ import typer
 import rs_embed
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
-from rs_embed.settings import Settings, stated_variables
+from rs_embed.settings import SCALEMAE_ID, Settings, stated_variables
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def _packages() -> Iterator[Finding]:
     yield Finding("ok", "rs-embed", f"{rs_embed.__version__}, Python {platform.python_version()}")
     for name in ("torch", "numpy", "pillow", "rasterio", "pyproj", "xarray", "huggingface-hub"):
         yield Finding("ok", name, importlib.metadata.version(name))
-    for extra, module, purpose in (
-        ("netcdf", "h5py", "netCDF files"),
-        ("rshf", "rshf", "loader='rshf'"),
+    for extra, modules, purpose in (
+        ("netcdf", ("h5netcdf", "h5py"), "netCDF files"),
+        ("rshf", ("rshf",), "loader='rshf'"),
     ):
-        if importlib.util.find_spec(module) is None:
+        if any(importlib.util.find_spec(module) is None for module in modules):
             mend = f"pip install 'rs-embed[{extra}]'"
             yield Finding("missing", f"extra {extra}", f"not installed ({purpose})", mend)
         else:
@@ -70,7 +70,11 @@ def _settings() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    from rs_embed.models.scalemae.encoder import resolve_device
+    try:
+        from rs_embed.models.scalemae.encoder import resolve_device
+    except (ImportError, OSError, RuntimeError) as exc:
+        yield Finding("broken", "torch", f"cannot be imported: {exc}", "reinstall it")
+        return
 
     yield Finding("ok", "device auto", f"runs on {resolve_device('auto').type}")
     for name in ("cuda", "mps"):
@@ -95,8 +99,8 @@ def _backends() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from rs_embed.models.weights import find_weights
 
+    name = stated_variables().get(SCALEMAE_ID.name, SCALEMAE_ID.default)
     try:
-        name = Settings.from_environ().scalemae_id
         found = find_weights(name, download=False)
     except RsEmbedError as exc:
         yield Finding("broken", "weights", str(exc))

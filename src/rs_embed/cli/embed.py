@@ -69,6 +69,20 @@ def embed(
         str | None,
         typer.Option(help="Red, green and blue band names, e.g. R,G,B.", rich_help_panel=_PIXELS),
     ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Collection or product.", rich_help_panel=_PIXELS)
+    ] = None,
+    reflectance_offset: Annotated[
+        float | None,
+        typer.Option(help="Reflectance at digital number 0, e.g. -0.1.", rich_help_panel=_PIXELS),
+    ] = None,
+    cloudy_pct: Annotated[
+        float | None,
+        typer.Option(help="Scenes with less cloud than this, percent.", rich_help_panel=_PLACE),
+    ] = None,
+    composite: Annotated[
+        str | None, typer.Option(help="median or mosaic.", rich_help_panel=_PLACE)
+    ] = None,
     reflectance_scale: Annotated[
         float | None,
         typer.Option(help="Reflectance per digital number, e.g. 0.0001.", rich_help_panel=_PIXELS),
@@ -138,7 +152,7 @@ def embed(
     """
     from rs_embed import export
     from rs_embed.embedder import MIN_VALID, get_embedding
-    from rs_embed.specs import OutputSpec
+    from rs_embed.specs import FetchSpec, OutputSpec
 
     asked_output = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
     if out is not None:
@@ -152,7 +166,12 @@ def embed(
         "weights": weights, "variant": variant, "loader": loader, "tokens": tokens,
         "gsd": _gsd(gsd), "display": display, "image_size": image_size, "precision": precision,
     }  # fmt: skip
-    sensor, fetch = _source(model, bands, reflectance_scale, scale_m, crs, fill_value)
+    stated_fetch = FetchSpec(
+        scale_m=scale_m, cloudy_pct=cloudy_pct, crs=crs, fill_value=fill_value,
+        composite=composite,  # type: ignore[arg-type]  # checked when built
+    )  # fmt: skip
+    units = {"reflectance_scale": reflectance_scale, "reflectance_offset": reflectance_offset}
+    sensor, fetch = _source(model, collection, bands, units, stated_fetch)
     embedding = get_embedding(
         model,
         spatial=_place(lon, lat, buffer_m, bbox),
@@ -218,22 +237,20 @@ def _gsd(text: str | None) -> str | float | None:
 
 def _source(
     model: str,
+    collection: str | None,
     bands: str | None,
-    reflectance_scale: float | None,
-    scale_m: float | None,
-    crs: str | None,
-    fill_value: float | None,
+    units: dict[str, Any],
+    fetch: FetchSpec,
 ) -> tuple[SensorSpec | None, FetchSpec | None]:
-    """Return a sensor where bands or units are stated, else a fetch with what is stated."""
+    """Return a sensor where collection, bands or units are stated, else what is to be fetched."""
     from rs_embed.registry import describe_model
     from rs_embed.specs import FetchSpec, SensorSpec
 
-    fetch = FetchSpec(scale_m=scale_m, crs=crs, fill_value=fill_value)
-    if bands is None and reflectance_scale is None:
+    if collection is None and bands is None and set(units.values()) == {None}:
         return None, None if fetch == FetchSpec() else fetch
     contract = describe_model(model)["inputs"]
     names = contract["bands"] if bands is None else bands.split(",")
-    sensor = SensorSpec(contract["collection"], tuple(names), reflectance_scale=reflectance_scale)
+    sensor = SensorSpec(collection or contract["collection"], tuple(names), **units)
     return sensor.with_fetch(fetch), None
 
 
@@ -243,7 +260,9 @@ def _array(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        raise ImageryError(f"cannot read {path} ({exc}), expected a .npy array of numbers") from exc
+        reason = "there is no such file" if not path.is_file() else "it is something else"
+        message = f"cannot read {path}, expected a .npy array of numbers: {reason}"
+        raise ImageryError(message) from exc
 
 
 def _print(embedding: Embedding, files: list[str], *, json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from rs_embed.cli.options import Json, print_json
+from rs_embed.errors import RsEmbedError
 
 
 def models(json: Json = False) -> None:
@@ -14,7 +15,12 @@ def models(json: Json = False) -> None:
     """
     from rs_embed.registry import describe_model, list_models
 
-    described = [describe_model(name) for name in list_models()]
+    described = []
+    for name in list_models():
+        try:
+            described.append(describe_model(name))
+        except RsEmbedError as exc:
+            described.append({"id": name, "aliases": [], "summary": f"broken: {exc}"})
     if json:
         print_json([{key: d[key] for key in ("id", "aliases", "summary")} for d in described])
         return

@@ -27,19 +27,25 @@ class Option:
         The keyword.
     effect : str
         What it changes.
-    default : str, int, float or None
-        Value when it is not given.
+    default : str
+        What is used when it is not given: a value, or where it comes from.
     choices : tuple of str
-        Values that are names; empty where any value of ``kind`` goes.
-    kind : str
-        Values that are not names, in words: ``"a whole number"``.
+        Values that are names.
+    type : {"", "string", "number", "integer"}
+        Type of the values that are not names; empty where only the names go.
+    minimum : float or None
+        Least value of a number; itself excluded if it is 0.
+    multiple_of : str
+        What an integer must be a multiple of; empty if nothing.
     """
 
     name: str
     effect: str
-    default: str | int | float | None
+    default: str
     choices: tuple[str, ...] = ()
-    kind: str = ""
+    type: str = ""
+    minimum: float | None = None
+    multiple_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,10 @@ class ModelDescription:
     publication: str
     patch_size: int
     inputs: InputContract
-    outputs: tuple[str, ...]
+    outputs: Mapping[str, tuple[str, ...]]
+    """Output mode -> its poolings, the default first."""
+    input_preps: tuple[str, ...]
+    devices: tuple[str, ...]
     options: tuple[Option, ...]
     environment: tuple[Variable, ...]
     weights: tuple[Weights, ...]
@@ -124,10 +133,12 @@ class ModelDescription:
             if name not in known:
                 raise UnknownNameError.among(f"option of model {self.id!r}", name, known)
             option = known[name]
-            if isinstance(value, str) and option.choices and not option.kind:
+            if value is None or option.type:
+                continue  # the plan checks values that are not names
+            if isinstance(value, str):
                 if value not in option.choices:
                     raise UnknownNameError.among(name, value, option.choices)
-            elif not option.kind and value is not None:
+            else:
                 raise SpecError(
                     f"got {name}={value!r} ({type(value).__name__}), expected one of "
                     f"{', '.join(option.choices)}"
@@ -195,6 +206,22 @@ class Plan(Protocol):
     @property
     def display(self) -> str:
         """``"reflectance"`` or ``"visual"``."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input, pixels, as far as it is known without a download."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token's footprint, as far as it is known without a download."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Images per forward pass in batch calls; None leaves it to the device."""
+
+    @property
+    def fetch_workers(self) -> int:
+        """Threads that read imagery ahead in batch calls."""
 
     def load(self) -> Encoder:
         """Return the loaded model; the last ones loaded are remembered.

@@ -5,11 +5,12 @@ Nothing here opens the weights; :mod:`rs_embed.models.scalemae.checkpoint` does.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import re
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,12 @@ class WeightsFile:
     config: Mapping[str, Any] = field(default_factory=dict)
     revision: str | None = None
 
+    @property
+    def announced_sha256(self) -> str | None:
+        """The hash by which the hub's cache names the file; None for other files."""
+        name = self.path.resolve().name
+        return name if self.revision is not None and _SHA256.fullmatch(name) else None
+
 
 def find_weights(name: str, *, download: bool) -> WeightsFile | None:
     """Return the weights of that name, from disk if they are there.
@@ -63,10 +70,14 @@ def find_weights(name: str, *, download: bool) -> WeightsFile | None:
     CheckpointError
         If the path does not exist or holds no weights, or the download fails.
     """
-    local = Path(name).expanduser()
-    if local.is_dir():
+    try:
+        local = Path(name).expanduser()
+        is_dir, is_file = local.is_dir(), local.is_file()
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise CheckpointError(f"got weights={name[:200]!r}, which is no path: {exc}") from exc
+    if is_dir:
         return _described(name, _weights_in(local))
-    if local.is_file():
+    if is_file:
         return _described(name, local)
     repo, _, revision = name.partition("@")
     if not _HUB_ID.fullmatch(repo) or repo.endswith(_SUFFIXES):
@@ -161,6 +172,9 @@ def _hub_errors(repo: str) -> Iterator[None]:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError, OSError) as exc:
         if isinstance(exc, EntryNotFoundError) and not isinstance(exc, LocalEntryNotFoundError):
             raise
+        if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            mend = "make room in, or access to, the hub's cache folder (HF_HOME)"
+            raise _unavailable(repo, exc, mend) from exc
         mend = (
             "it is not in the local cache; connect once, or pass a local folder or file as "
             "weights=, or weights='random-init' to try the pipeline without meaning"
@@ -179,14 +193,12 @@ def _unavailable(repo: str, exc: BaseException, mend: str) -> CheckpointError:
 def _check_download(path: Path) -> None:
     """Compare fresh weights with the hash that the hub announced (its cache names files by it)."""
     announced = path.resolve().name
-    if _SHA256.fullmatch(announced):
-        found = _sha256(path)
-        if found != announced:
-            path.resolve().unlink()
-            raise CheckpointError(
-                f"the download of {path.name} is damaged: SHA-256 {found}, expected {announced}; "
-                "it was removed, so run the same command again"
-            )
+    if _SHA256.fullmatch(announced) and (found := _sha256(path)) != announced:
+        path.resolve().unlink()
+        raise CheckpointError(
+            f"the download of {path.name} is damaged: SHA-256 {found}, expected {announced}; it "
+            "was removed, so run the same command again"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -200,18 +212,20 @@ class FileDigest:
     Parameters
     ----------
     path : pathlib.Path
-        The file. In the hub's cache its name already is the hash.
+        The file.
     record : pathlib.Path
         JSON file where hashes are kept by path, size and time of change.
+    announced : str or None
+        The hash where it is known already.
     """
 
-    def __init__(self, path: Path, record: Path) -> None:
+    def __init__(self, path: Path, record: Path, announced: str | None = None) -> None:
         self._path = path.resolve()
         self._record = record
         stat = self._path.stat()
         self._key = f"{self._path}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
         self._thread: threading.Thread | None = None
-        known = self._path.name if _SHA256.fullmatch(self._path.name) else self._recorded()
+        known = announced or self._recorded()
         self._value: str | None = known
         self._failure: OSError | None = None
         if known is None:
@@ -228,7 +242,6 @@ class FileDigest:
         """
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
         if self._value is None:
             raise CheckpointError(f"cannot read {self._path}: {self._failure}") from self._failure
         return self._value
@@ -255,7 +268,7 @@ class FileDigest:
     def _remember(self, value: str) -> None:
         """Keep the hash; where that cannot be written it is computed again next time."""
         content = json.dumps({**self._records(), self._key: value}, indent=1)
-        partial = self._record.with_name(f"{self._record.name}.{os.getpid()}")
+        partial = self._record.with_name(f"{self._record.name}.{uuid.uuid4().hex}")
         try:
             self._record.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(content, encoding="utf-8")

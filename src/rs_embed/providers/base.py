@@ -16,10 +16,13 @@ class Provider(Protocol):
     """Whether its imagery has dates, so that a period applies to it."""
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` if the collection or its bands cannot be had here."""
+        """Raise `ProviderError` for what cannot be had here; None in it means not stated."""
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
-        """Return the bands of ``sensor`` on exactly ``grid``.
+        """Return the bands of ``sensor`` on exactly ``grid``; may run in any thread.
+
+        ``temporal`` is None if and only if the provider is not ``dated``; every other value of
+        ``sensor`` than ``crs`` and the units is stated.
 
         Raises
         ------

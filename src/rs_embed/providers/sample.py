@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.resources import as_file, files
 
-from rs_embed.errors import ImageryError, ProviderError, TemporalWarning, warn
+from rs_embed.errors import ImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.imagery import read_on_grid
 from rs_embed.raster import Raster
@@ -34,22 +34,24 @@ class SampleProvider:
     dated = False
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` for any collection or bands but the model's default."""
+        """Raise `ProviderError` for what one undated, cloud-free scene cannot honour."""
         if sensor.collection != COLLECTION or sensor.bands != BANDS:
             raise ProviderError(
                 f"got collection={sensor.collection!r} with bands {sensor.bands}, but "
                 f"backend='sample' has only {COLLECTION!r} with {BANDS}; leave sensor out, or "
                 "pass your own imagery="
             )
+        for name in ("cloudy_pct", "composite", "fill_value"):
+            if getattr(sensor, name) is not None:
+                raise ProviderError(
+                    f"got {name}={getattr(sensor, name)!r}, but backend='sample' is one cloud-free "
+                    f"scene with nodata 0, where it has no effect; leave {name} out"
+                )
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
-        """Return the scene on ``grid``; see `Provider.fetch`. A period only causes a warning."""
+        """Return the scene on ``grid``; see `Provider.fetch`."""
         if temporal is not None:
-            warn(
-                f"the sample scene has no recorded day, so the period {temporal.start} to "
-                f"{temporal.end} is not applied",
-                TemporalWarning,
-            )
+            raise ProviderError(f"got the period {temporal}, but the sample scene has no date")
         with as_file(files("rs_embed") / "data" / "sample_s2.tif") as path:
             try:
                 raster = read_on_grid(path, grid, bands=sensor.bands)

@@ -121,6 +121,8 @@ def _encoder_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the encoder's tensors under the network's own names."""
     inner = content.get("model")
     state = inner if isinstance(inner, Mapping) else content
+    if not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{path} holds keys that are no names, expected a state dict")
     if "model.patch_embed.proj.weight" in state:
         state = {key.removeprefix("model."): value for key, value in state.items()}
     if "norm.weight" not in state and "fc_norm.weight" in state:
@@ -147,7 +149,17 @@ def _check_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    odd = [
+        f"{key} ({value.dtype}, {value.layout})"
+        for key, value in state.items()
+        if not value.is_floating_point() or value.layout != torch.strided
+    ]
+    problems = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": misshapen,
+        "not dense floating-point": odd,
+    }
     found = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in problems.items() if keys]
     if found:
         raise CheckpointError(

@@ -28,6 +28,8 @@ class NetworkConfig:
     cls_token: bool = True
 
     def __post_init__(self) -> None:
+        if min(self.embed_dim, self.depth, self.num_heads, self.patch_size) < 1:
+            raise CheckpointError(f"got {self}, expected sizes of at least 1")
         if self.embed_dim % 4 or self.embed_dim % self.num_heads:
             raise CheckpointError(
                 f"got embed_dim={self.embed_dim} with num_heads={self.num_heads}, expected "
@@ -39,6 +41,16 @@ class NetworkConfig:
         return asdict(self)
 
 
+# Larger than any network of this kind: a typing error, or a file that means harm.
+_LARGEST = {
+    "embed_dim": 16384,
+    "feat_dim": 16384,
+    "depth": 512,
+    "num_heads": 512,
+    "patch_size": 256,
+    "mlp_ratio": 64,
+    "img_size": 4096,
+}
 VARIANTS = {
     "large": NetworkConfig(),
     "base": NetworkConfig(embed_dim=768, depth=12, num_heads=12),
@@ -69,8 +81,12 @@ def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
     )
     mlp_ratio = stated.get("mlp_ratio", standard.mlp_ratio)
     cls_token = stated.get("cls_token", stated.get("cls_token_flag", True))
-    if isinstance(mlp_ratio, bool) or not isinstance(mlp_ratio, int | float) or mlp_ratio <= 0:
-        raise CheckpointError(f"{source}: got mlp_ratio={mlp_ratio!r}, expected a positive number")
+    number = isinstance(mlp_ratio, int | float) and not isinstance(mlp_ratio, bool)
+    if not number or not 0 < mlp_ratio <= _LARGEST["mlp_ratio"]:
+        raise CheckpointError(
+            f"{source}: got mlp_ratio={mlp_ratio!r}, expected a number above 0, at most "
+            f"{_LARGEST['mlp_ratio']}"
+        )
     if not isinstance(cls_token, bool):
         raise CheckpointError(f"{source}: got cls_token={cls_token!r}, expected true or false")
     return NetworkConfig(
@@ -96,10 +112,11 @@ def check_image_size(size: Any, patch_size: int, source: str) -> int:
     SpecError
         If it is anything else; the nearest multiples are named.
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < patch_size:
+    whole = isinstance(size, Integral) and not isinstance(size, bool)
+    if not whole or not patch_size <= int(size) <= _LARGEST["img_size"]:
         raise SpecError(
             f"got {source}={size!r}, expected a whole number of pixels, a multiple of the patch "
-            f"size {patch_size}"
+            f"size {patch_size}, at most {_LARGEST['img_size']}"
         )
     below = int(size) // patch_size * patch_size
     if size != below:
@@ -112,6 +129,9 @@ def check_image_size(size: Any, patch_size: int, source: str) -> int:
 
 def _size(stated: Mapping[str, Any], name: str, default: int, source: str) -> int:
     value = stated.get(name, default)
-    if name in stated and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise CheckpointError(f"{source}: got {name}={value!r}, expected a whole number above 0")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name in stated and (not whole or not 1 <= value <= _LARGEST[name]):
+        raise CheckpointError(
+            f"{source}: got {name}={value!r}, expected a whole number from 1 to {_LARGEST[name]}"
+        )
     return int(value)

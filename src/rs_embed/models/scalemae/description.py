@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from rs_embed.models.base import InputContract, ModelDescription, Option, Weights
+from rs_embed.models.base import DEVICES, InputContract, ModelDescription, Option, Weights
 from rs_embed.models.scalemae.config import VARIANTS
-from rs_embed.settings import VARIABLES
+from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, VARIABLES
+from rs_embed.specs import POOLINGS
 
 RANDOM_INIT = "random-init"
 PUBLISHED = "MVRL/scalemae-vitlarge-800"
@@ -30,20 +31,22 @@ DESCRIPTION = ModelDescription(
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     ),
-    outputs=("pooled", "grid"),
+    outputs={"pooled": POOLINGS, "grid": ()},
+    input_preps=("resize",),
+    devices=DEVICES,
     options=(
         Option(
             "weights",
             "hub id (with @revision if wanted), folder or file; 'random-init' has no meaning and "
             "serves to try the pipeline",
-            None,
+            SCALEMAE_ID.name,
             (RANDOM_INIT,),
-            kind="RS_EMBED_SCALEMAE_ID, or text",
+            type="string",
         ),
         Option(
             "variant",
             "sizes of the network where no config.json states them",
-            None,
+            "from the weights",
             tuple(VARIANTS),
         ),
         Option(
@@ -54,9 +57,8 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "tokens",
-            "after the final norm, as the authors' encoder, or before it, as the rshf wrapper; "
-            "default: normed (native), pre_norm (rshf)",
-            None,
+            "after the final norm, as the authors' encoder, or before it, as the rshf wrapper",
+            "normed; pre_norm with loader='rshf'",
             ("normed", "pre_norm"),
         ),
         Option(
@@ -65,7 +67,8 @@ DESCRIPTION = ModelDescription(
             "the authors' k-NN evaluation, or a number",
             "metres",
             ("metres", "relative"),
-            kind="or a number above 0",
+            type="number",
+            minimum=0,
         ),
         Option(
             "display",
@@ -75,10 +78,12 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "image_size",
-            "side of the square input, pixels, a multiple of the patch size; up to 224 the image "
-            "is resized to 8/7 of it and cropped, beyond that only made square",
-            None,
-            kind="RS_EMBED_SCALEMAE_IMG, then img_size of config.json, then 224",
+            "side of the square input, pixels; up to 224 the image is resized to 8/7 of it and "
+            "cropped, beyond that only made square",
+            f"{SCALEMAE_IMG.name}, then img_size of config.json, then 224",
+            type="integer",
+            minimum=16,
+            multiple_of="patch_size",
         ),
         Option(
             "precision",

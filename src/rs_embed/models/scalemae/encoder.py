@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.models.scalemae.network import ScaleMae
+
+
+# The rshf wrapper, timm, transformers and the hub client raise whatever they like.
+_FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -83,10 +88,8 @@ class NativeEncoder:
         device = next(self.network.parameters()).device
         image = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=device)
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16),
-        ):
+        lower = torch.autocast(device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+        with torch.inference_mode(), lower:
             cls, patches = self.network(image, gsd, normed=self.normed)
         kind = "patch_tokens" if self.normed else "patch_tokens_pre_norm"
         return Tokens(
@@ -153,8 +156,14 @@ class RshfEncoder:
         """
         image = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
         gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=self.device)
-        with torch.inference_mode():
-            output = self._backbone.forward_features(image, input_res=gsd, **self._extra)
+        try:
+            with torch.inference_mode():
+                output = self._backbone.forward_features(image, input_res=gsd, **self._extra)
+        except (*_FOREIGN, AssertionError) as exc:
+            raise ModelError(
+                f"forward_features of the rshf model failed on images of {tuple(image.shape)} "
+                f"({_reason(exc)}); use loader='native'"
+            ) from exc
         if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ModelError(
@@ -185,8 +194,17 @@ class RshfEncoder:
         return Tokens(cls, _to_numpy(patches), None, kind="patch_tokens_pre_norm")
 
 
-def load_rshf(weights: str, device: str) -> nn.Module:
+def load_rshf(weights: str, revision: str | None, device: str) -> nn.Module:
     """Return ``rshf.scalemae.ScaleMAE.from_pretrained(weights)`` on a device.
+
+    Parameters
+    ----------
+    weights : str
+        Hub id or folder.
+    revision : str or None
+        Commit of the hub repository; None for a folder.
+    device : str
+        Where it runs.
 
     Raises
     ------
@@ -204,17 +222,20 @@ def load_rshf(weights: str, device: str) -> nn.Module:
         ) from exc
     if not hasattr(module, "ScaleMAE"):
         raise ModelError("rshf.scalemae has no class ScaleMAE; install rshf 0.2.2 or later")
-    # The wrapper, timm, transformers and the hub client raise whatever they like in here.
-    failures = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+    pinned = {} if revision is None else {"revision": revision}
     try:
-        return cast(nn.Module, module.ScaleMAE.from_pretrained(weights).to(device).eval())
-    except failures as exc:
-        reason = next(iter(str(exc).splitlines()), type(exc).__name__)
+        wrapper = module.ScaleMAE.from_pretrained(weights, **pinned)
+        return cast(nn.Module, wrapper.to(device).eval())
+    except _FOREIGN as exc:
         raise ModelError(
-            f"rshf cannot load {weights!r} ({type(exc).__name__}: {reason}); with transformers 5.4 "
-            "or later it fails for folders with a config.json: pip install 'transformers<5.4', or "
-            "use loader='native', which reads the same weights"
+            f"rshf cannot load {weights!r} ({_reason(exc)}); folders need a model.safetensors, and "
+            "with a config.json also transformers<5.4; or use loader='native', which reads the "
+            "same weights"
         ) from exc
+
+
+def _reason(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {next(iter(str(exc).splitlines()), 'no message')}"
 
 
 def _with_forward_features(wrapper: nn.Module) -> Any:

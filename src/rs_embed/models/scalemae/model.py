@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from rs_embed.models.scalemae.config import (
 from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT
 from rs_embed.models.weights import FileDigest, WeightsFile, find_weights
 from rs_embed.settings import SCALEMAE_IMG
+from rs_embed.specs import check_positive
 
 if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from rs_embed.settings import Settings
 
 SEED = 0
+DEFAULT_IMAGE_SIZE = 224
+# Threads that ask for the same network wait for the first to load it.
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -41,34 +45,48 @@ class ScaleMaePlan:
     normed: bool
     gsd: float | str
     display: str
-    image_size: int | None
-    image_size_source: str
+    asked_image_size: Any
+    asked_by: str
     precision: str
     device: str
+    batch_size: int | None
+    fetch_workers: int
     cache_dir: Path
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input, as far as it is known without a download."""
+        return self._settle(self._on_disk())[1]
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a token's footprint, as far as it is known without a download."""
+        return self._settle(self._on_disk())[0].patch_size
 
     def load(self) -> Encoder:
         """Return the encoder; the networks of the last two checkpoints are remembered."""
+        with _LOADING:
+            return self._load()
+
+    def _load(self) -> Encoder:
         found = None
         if self.weights != RANDOM_INIT:
             found = find_weights(self.weights, download=True)
-            if found is None:
-                raise CheckpointError(f"cannot find the weights {self.weights!r}")
-        config, size = self.settle(found)
+        config, size = self._settle(found)
         file = None if found is None else _FileState.of(found.path)
         # Hashing starts before PyTorch is imported: both take seconds, on different cores.
-        digest = None if file is None else _digest(file, self.cache_dir / "sha256.json")
+        digest = None
+        if found is not None and file is not None:
+            digest = _digest(file, found.announced_sha256, self.cache_dir / "sha256.json")
         from rs_embed.models.scalemae.encoder import NativeEncoder, RshfEncoder, resolve_device
 
         device = resolve_device(self.device)
         describe = partial(self._provenance, found, digest, config, device.type)
-        trained = next(
-            (w.trained_input_res for w in DESCRIPTION.weights if w.id == self.weights), None
-        )
-        if self.loader == "rshf":
-            if found is None or file is None:
-                raise SpecError("got loader='rshf' without weights, expected a hub id or a folder")
-            wrapper = _rshf_wrapper(_rshf_source(found), file, device.type)
+        repository = self.weights.partition("@")[0]
+        published = {weights.id: weights for weights in DESCRIPTION.weights}
+        trained = published[repository].trained_input_res if repository in published else None
+        if self.loader == "rshf" and found is not None and file is not None:
+            wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
         if file is None:
             network = _random_network(config, device.type)
@@ -76,6 +94,37 @@ class ScaleMaePlan:
             network = _native_network(file, config, device.type)
         bfloat16 = self.precision == "bfloat16"
         return NativeEncoder(network, size, self.normed, bfloat16, trained, describe)
+
+    def _on_disk(self) -> WeightsFile | None:
+        return None if self.weights == RANDOM_INIT else find_weights(self.weights, download=False)
+
+    def _settle(self, found: WeightsFile | None) -> tuple[NetworkConfig, int]:
+        """Return network sizes and image size, given what lies beside the weights.
+
+        Raises
+        ------
+        CheckpointError
+            If the config is unusable or contradicts ``variant``.
+        SpecError
+            If the image size is not a multiple of the patch size.
+        """
+        stated: Mapping[str, Any] = {} if found is None else found.config
+        source = "" if found is None else str(found.path.parent / "config.json")
+        config = network_config(stated, source)
+        if self.variant is not None:
+            sizes = VARIANTS[self.variant]
+            if stated and config != replace(sizes, patch_size=config.patch_size):
+                raise CheckpointError(
+                    f"got variant={self.variant!r} ({sizes}) for weights whose config.json says "
+                    f"{config}; leave variant out"
+                )
+            config = replace(sizes, patch_size=config.patch_size)
+        if self.asked_image_size is not None:
+            return config, check_image_size(self.asked_image_size, config.patch_size, self.asked_by)
+        own_size = stated_image_size(stated, source)
+        if own_size is not None:
+            return config, check_image_size(own_size, config.patch_size, f"{source}: img_size")
+        return config, check_image_size(DEFAULT_IMAGE_SIZE, config.patch_size, "image_size")
 
     def _provenance(
         self,
@@ -99,30 +148,6 @@ class ScaleMaePlan:
             "precision": self.precision,
         }
 
-    def settle(self, found: WeightsFile | None) -> tuple[NetworkConfig, int]:
-        """Return network sizes and image size, given what lies beside the weights.
-
-        Raises
-        ------
-        CheckpointError
-            If the config is unusable or contradicts ``variant``.
-        SpecError
-            If the image size is not a multiple of the patch size.
-        """
-        stated: Mapping[str, Any] = {} if found is None else found.config
-        source = "" if found is None else str(found.path.parent / "config.json")
-        config = network_config(stated, source)
-        if self.variant is not None:
-            sizes = VARIANTS[self.variant]
-            if stated and config != replace(sizes, patch_size=config.patch_size):
-                raise CheckpointError(
-                    f"got variant={self.variant!r} ({sizes}) for weights whose config.json says "
-                    f"{config}; leave variant out"
-                )
-            config = replace(sizes, patch_size=config.patch_size)
-        size = self.image_size or stated_image_size(stated, source) or 224
-        return config, check_image_size(size, config.patch_size, self.image_size_source)
-
 
 class ScaleMaeModel:
     """The model as the registry finds it."""
@@ -133,23 +158,22 @@ class ScaleMaeModel:
         """Return the checked plan; see `rs_embed.models.base.Model.plan`."""
         if device not in DEVICES:
             raise UnknownNameError.among("device", device, DEVICES)
-        weights = options.get("weights") or settings.scalemae_id
-        if not isinstance(weights, str):
-            weights = str(weights)
         loader = options.get("loader") or "native"
+        default_tokens = "normed" if loader == "native" else "pre_norm"
         asked_size = options.get("image_size")
         plan = ScaleMaePlan(
-            weights=weights,
+            weights=_weights(options.get("weights"), settings),
             variant=options.get("variant"),
             loader=loader,
-            normed=(options.get("tokens") or ("normed" if loader == "native" else "pre_norm"))
-            == "normed",
-            gsd=_gsd(options.get("gsd", "metres")),
+            normed=(options.get("tokens") or default_tokens) == "normed",
+            gsd=_gsd(options.get("gsd")),
             display=options.get("display") or "reflectance",
-            image_size=settings.scalemae_img if asked_size is None else asked_size,
-            image_size_source=SCALEMAE_IMG.name if asked_size is None else "image_size",
+            asked_image_size=settings.scalemae_img if asked_size is None else asked_size,
+            asked_by=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
             device=device,
+            batch_size=settings.scalemae_batch_size,
+            fetch_workers=settings.scalemae_fetch_workers,
             cache_dir=settings.cache_dir,
         )
         _check_together(plan)
@@ -182,8 +206,17 @@ def _check_together(plan: ScaleMaePlan) -> None:
                 f"got precision='bfloat16' on {kind}, expected CUDA: elsewhere it is slower than "
                 "float32"
             )
-    # What is on disk already is checked now; what is not, after the download.
-    plan.settle(None if plan.weights == RANDOM_INIT else find_weights(plan.weights, download=False))
+    _ = plan.image_size  # what is on disk already is checked now; what is not, after the download
+
+
+def _weights(value: Any, settings: Settings) -> str:
+    if value is None:
+        return settings.scalemae_id
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise SpecError(
+            f"got weights={value!r}, expected a hub id, a folder, a file or {RANDOM_INIT!r}"
+        )
+    return os.fspath(value)
 
 
 def _gsd(value: Any) -> float | str:
@@ -193,9 +226,7 @@ def _gsd(value: Any) -> float | str:
         return "relative"
     if isinstance(value, str):
         raise UnknownNameError.among("gsd", value, ("metres", "relative"))
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise SpecError(f"got gsd={value!r}, expected 'metres', 'relative' or a number above 0")
+    check_positive("gsd", value, "or 'metres' or 'relative'")
     return float(value)
 
 
@@ -214,8 +245,8 @@ class _FileState:
 
 
 @lru_cache(maxsize=2)
-def _digest(file: _FileState, record: Path) -> FileDigest:
-    return FileDigest(file.path, record)
+def _digest(file: _FileState, announced: str | None, record: Path) -> FileDigest:
+    return FileDigest(file.path, record, announced)
 
 
 @lru_cache(maxsize=2)
@@ -235,18 +266,26 @@ def _random_network(config: NetworkConfig, device: str) -> ScaleMae:
 
 
 @lru_cache(maxsize=1)
-def _rshf_wrapper(source: str, file: _FileState, device: str) -> Any:  # noqa: ARG001  # cache key
+def _rshf_wrapper(
+    source: str,
+    revision: str | None,
+    file: _FileState,  # noqa: ARG001  # another state of the file is another wrapper
+    device: str,
+) -> Any:
     from rs_embed.models.scalemae.encoder import load_rshf
 
-    return load_rshf(source, device)
+    return load_rshf(source, revision, device)
 
 
-def _rshf_source(found: WeightsFile) -> str:
-    if found.revision is None and not Path(found.id).expanduser().is_dir():
+def _rshf_source(found: WeightsFile) -> tuple[str, str | None]:
+    """Return what ``from_pretrained`` takes: hub id and revision, or a folder."""
+    if found.revision is not None:
+        return found.id.partition("@")[0], found.revision
+    if not Path(found.id).expanduser().is_dir():
         raise SpecError(
             f"got weights={found.id!r} with loader='rshf', expected a hub id or a folder"
         )
-    return str(found.path.parent)
+    return str(found.path.parent), None
 
 
 MODEL = ScaleMaeModel()
