@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rs_embed.errors import CheckpointError
+from rs_embed import FetchSpec, get_embedding
+from rs_embed.errors import CheckpointError, SpecError
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import NetworkConfig, network_config, stated_image_size
 from rs_embed.models.weights import FileDigest, WeightsFile, find_weights
@@ -186,6 +187,34 @@ def test_foreign_weights_are_refused_with_their_keys(tmp_path: Path) -> None:
         load_network(path, SMALL)
 
 
+def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
+    state = small_network().state_dict()
+    path = tmp_path / "odd.pth"
+    for key, value in (
+        ("norm.bias", torch.ones(48, dtype=torch.int64)),
+        ("norm.bias", torch.ones(48, dtype=torch.complex64)),
+        ("norm.bias", torch.ones(48).to_sparse()),
+    ):
+        torch.save({**state, key: value}, path)
+        with pytest.raises(CheckpointError, match=r"not dense floating-point: norm\.bias"):
+            load_network(path, SMALL)
+    numbered: dict[Any, Tensor] = {**state, 7: torch.ones(1)}
+    torch.save(numbered, path)
+    with pytest.raises(CheckpointError, match="keys that are no names"):
+        load_network(path, SMALL)
+
+
+def test_config_says_where_a_bad_image_size_stands(tmp_path: Path) -> None:
+    save_file(small_network().state_dict(), tmp_path / "model.safetensors")
+    config = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "img_size": 225}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SpecError, match=r"got .*config\.json: img_size=225, expected a multiple"):
+        get_embedding(
+            "scalemae", input_chw=np.full((3, 40, 40), 900), fetch=FetchSpec(scale_m=1),
+            weights=tmp_path,
+        )  # fmt: skip
+
+
 def test_sizes_default_to_vit_large() -> None:
     assert network_config({}, "x") == NetworkConfig()
     assert (NetworkConfig().embed_dim, NetworkConfig().depth) == (1024, 24)
@@ -205,6 +234,10 @@ def test_the_wrappers_own_names_are_understood() -> None:
     [
         ({"embed_dim": "192"}, "config.json: got embed_dim='192'"),
         ({"depth": 0}, "got depth=0"),
+        ({"depth": 10**9}, "got depth=1000000000, expected a whole number from 1 to 512"),
+        ({"embed_dim": 2**40}, "got embed_dim="),
+        ({"mlp_ratio": float("inf")}, "got mlp_ratio=inf"),
+        ({"mlp_ratio": float("nan")}, "got mlp_ratio=nan"),
         ({"mlp_ratio": -1}, "got mlp_ratio=-1"),
         ({"cls_token": 1}, "got cls_token=1"),
         ({"embed_dim": 100, "num_heads": 3}, "multiple of 4 and of num_heads"),

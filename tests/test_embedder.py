@@ -7,11 +7,13 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import rioxarray
 import torch
 from numpy.typing import NDArray
@@ -207,6 +209,47 @@ def test_numbers_from_numpy_are_numbers_and_plain_in_meta(embed: Callable[..., E
     plain = embed(gsd=2, min_valid=0)
     assert np.array_equal(numpy.data, plain.data)
     assert json.loads(json.dumps(numpy.meta)) == numpy.meta
+
+
+def test_meta_claims_no_sensor_that_nobody_named(
+    embed: Callable[..., Embedding], pixels: Pixels, write_scene: Callable[..., Path]
+) -> None:
+    assert embed().meta["sensor"] is None
+    sensor = SensorSpec("aerial", ("B4", "B3", "B2"), scale_m=3)
+    named = embed(input_chw=pixels[:, :48, :48], sensor=sensor)
+    assert named.meta["sensor"]["collection"] == "aerial"
+    assert named.meta["sensor"]["cloudy_pct"] is None
+
+
+def test_georeferenced_arrays_do_not_lose_their_place(
+    embed: Callable[..., Embedding], pixels: Pixels, write_scene: Callable[..., Path]
+) -> None:
+    array = rioxarray.open_rasterio(write_scene(pixels[:, :48, :48]))
+    with pytest.raises(ImageryError, match="got input_chw with a CRS.*pass it as imagery="):
+        embed(input_chw=array, fetch=FetchSpec(scale_m=10))
+
+
+def test_units_are_settled_each_for_itself_and_may_not_contradict(
+    embed: Callable[..., Embedding], pixels: Pixels, write_scene: Callable[..., Path]
+) -> None:
+    path = write_scene(pixels[:, :48, :48] + 8000)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (2.75e-5,) * 3, (-0.2,) * 3
+    meta = embed(imagery=path).meta
+    assert (meta["reflectance_scale"], meta["reflectance_offset"]) == (2.75e-5, -0.2)
+    assert meta["reflectance_source"] == "imagery"
+    bands = ("B4", "B3", "B2")
+    same = embed(imagery=path, sensor=SensorSpec("L8", bands, reflectance_offset=-0.2)).meta
+    assert same["reflectance_scale"] == 2.75e-5
+    with pytest.raises(ImageryError, match="declares reflectance_scale=2.75e-05 .* states 0.0001"):
+        embed(imagery=path, sensor=SensorSpec("L8", bands, reflectance_scale=1e-4))
+
+
+def test_threads_share_one_network_and_agree(embed: Callable[..., Embedding]) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda _: embed(), range(12)))
+    for result in results[1:]:
+        assert np.abs(result.data - results[0].data).max() < 1e-6
 
 
 def test_masked_pixels_are_invalid(embed: Callable[..., Embedding], pixels: Pixels) -> None:
@@ -406,6 +449,14 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"image_size": 225}, SpecError, "multiple of the patch size 16, such as 224 or 240"),
         ({"image_size": "224"}, SpecError, "got image_size='224'"),
         ({"image_size": 8}, SpecError, "got image_size=8"),
+        ({"image_size": 0}, SpecError, "got image_size=0"),
+        ({"image_size": 10**6}, SpecError, "got image_size=1000000.*at most 4096"),
+        ({"weights": ""}, SpecError, "got weights=''"),
+        ({"weights": 7}, SpecError, "got weights=7"),
+        ({"weights": "a" * 5000}, CheckpointError, "which is no path"),
+        ({"weights": "~nobody-here/x"}, CheckpointError, "which is no path"),
+        ({"gsd": 1e300}, SpecError, "got a GSD of 1e.300 for the model"),
+        ({"fetch": FetchSpec(scale_m=1e300)}, SpecError, "got a GSD of"),
         ({"spatial": (1, 2, 3)}, SpecError, r"got spatial=\(1, 2, 3\).*expected BBox or Point"),
         ({"temporal": "2022"}, SpecError, "got temporal='2022'"),
         ({"output": "grid"}, SpecError, "got output='grid'.*expected OutputSpec"),

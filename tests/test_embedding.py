@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,3 +226,39 @@ def test_quicklook_needs_a_grid_and_a_png(tmp_path: Path) -> None:
 
 def test_repr_is_short_and_says_what_matters() -> None:
     assert repr(grid_embedding()) == "Embedding(12 x 5 x 7 float32, model='scalemae')"
+
+
+@pytest.mark.parametrize(
+    ("embedding", "meta"), [(np.ones(3), "{}"), (np.ones((2, 2), np.float32), "{}"),
+                            (np.ones(3, np.float32), "[1]")],
+)  # fmt: skip
+def test_an_npz_of_another_kind(tmp_path: Path, embedding: NDArray[Any], meta: str) -> None:
+    np.savez(tmp_path / "v.npz", embedding=embedding, rs_embed_meta=np.array(meta))
+    with pytest.raises(ExportError, match="cannot read"):
+        Embedding.load(tmp_path / "v.npz")
+    np.save(tmp_path / "plain.npy", embedding)
+    (tmp_path / "plain.npy").rename(tmp_path / "plain.npz")
+    with pytest.raises(ExportError, match="cannot read"):
+        Embedding.load(tmp_path / "plain.npz")
+
+
+@pytest.mark.parametrize("path", [None, 5])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(SpecError, match="expected a path"):
+        vector_embedding().save(path)
+    with pytest.raises(SpecError, match="expected a path"):
+        Embedding.load(path)
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".npz", "n\0.npz"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match="choose another name"):
+        vector_embedding().save(tmp_path / name)
+
+
+def test_threads_may_write_one_file(tmp_path: Path) -> None:
+    embedding, path = vector_embedding(), tmp_path / "v.npz"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: embedding.save(path), range(60)))
+    assert np.array_equal(Embedding.load(path).data, embedding.data)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.npz"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS, Geod, Transformer
 
 from rs_embed import BBox, PointBuffer, Raster
 from rs_embed.errors import GridError, ImageryError
@@ -178,6 +179,8 @@ def test_credentials_of_a_url_are_never_shown() -> None:
     signed = "https://me:secret@host.example/scene.tif?sig=secret&se=2026"
     assert shown_path(signed) == "https://host.example/scene.tif"
     assert shown_path("folder/a?b.tif") == "folder/a?b.tif"
+    assert shown_path(f"/vsicurl/{signed}") == "/vsicurl/https://host.example/scene.tif"
+    assert shown_path("http://[::1/x.tif") == "(a malformed URL)"
 
 
 def test_internal_mask_is_honoured(write_scene: Callable[..., Path]) -> None:
@@ -323,3 +326,140 @@ def test_on_the_same_lattice_pixels_come_through_untouched(
     elsewhere = Grid(CRS.from_epsg(32633), Affine(10, 0, 500000.5, 0, -10, 5199900), (40, 50))
     with pytest.raises(ImageryError, match="lies outside the imagery"):
         read_on_grid(path, elsewhere, bands=BANDS)
+
+
+def test_a_buffer_is_ground_metres_where_it_lies(write_scene: Callable[..., Path]) -> None:
+    # One Mercator file from 40 to 61 degrees north: a pixel is 1.6 times larger in the south.
+    transform = Affine(1000, 0, 1100000, 0, -1000, 8600000)
+    path = write_scene(
+        np.random.default_rng(0).random((3, 3800, 60)), crs="EPSG:3857", transform=transform
+    )
+    for lat in (41, 50, 60):
+        window = read(path, spatial=PointBuffer(10.1, lat, 15000))
+        to_geographic = Transformer.from_crs("EPSG:3857", "EPSG:4326", always_xy=True)
+        left, bottom, right, top = window.grid.bounds
+        lon, _ = to_geographic.transform((left + right) / 2, (bottom + top) / 2)
+        south, north = (to_geographic.transform(left, y)[1] for y in (bottom, top))
+        tall = Geod(ellps="WGS84").inv(lon, south, lon, north)[2]
+        assert tall == pytest.approx(30000, abs=1100)  # within a pixel
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "match"),
+    [
+        (0, 0, "declares scale 0.0"),
+        (-1, 0, "declares scale -1.0"),
+        (np.nan, 0, "declares scale nan"),
+        (1e-4, np.inf, "offset inf"),
+    ],
+)
+def test_units_that_a_file_cannot_mean(
+    write_scene: Callable[..., Path], scale: float, offset: float, match: str
+) -> None:
+    path = write_scene(np.full((3, H, W), 900, np.int16))
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,) * 3, (offset,) * 3
+    with pytest.raises(ImageryError, match=match):
+        read(path)
+    array = rioxarray.open_rasterio(write_scene(np.full((3, H, W), 900, np.int16), name="b.tif"))
+    assert isinstance(array, xr.DataArray)
+    with pytest.raises(ImageryError, match="scale|no numbers"):
+        read(array.assign_attrs(scale_factor=scale, add_offset=offset))
+    with pytest.raises(ImageryError, match="no numbers"):
+        read(array.assign_attrs(scale_factor="big"))
+
+
+def test_bands_with_different_nodata(tmp_path: Path, write_scene: Callable[..., Path]) -> None:
+    data = np.full((3, H, W), 900, np.uint16)
+    data[1:, :30] = 65535
+    source = write_scene(data)
+    vrt = tmp_path / "mixed.vrt"
+    bands = "".join(
+        f"""<VRTRasterBand dataType="UInt16" band="{i}">
+        {"<NoDataValue>65535</NoDataValue>" if i > 1 else ""}
+        <SimpleSource><SourceFilename>{source}</SourceFilename><SourceBand>{i}</SourceBand>
+        </SimpleSource></VRTRasterBand>"""
+        for i in (1, 2, 3)
+    )
+    vrt.write_text(
+        f"""<VRTDataset rasterXSize="{W}" rasterYSize="{H}"><SRS>EPSG:32633</SRS>
+        <GeoTransform>400000, 10, 0, 5200000, 0, -10</GeoTransform>{bands}</VRTDataset>"""
+    )
+    with pytest.raises(ImageryError, match="declare different nodata values"):
+        read(vrt)
+
+
+def test_photographs_are_known_by_their_colours(write_scene: Callable[..., Path]) -> None:
+    data = np.arange(4)[:, None, None] * np.ones((1, H, W), np.uint8) + np.uint8(10)
+    path = write_scene(data.astype(np.uint8), names=None, photometric="RGB")
+    with rasterio.open(path, "r+") as file:
+        assert [c.name for c in file.colorinterp][:3] == ["red", "green", "blue"]
+    assert read(path).data[:, 0, 0].tolist() == [10, 11, 12]
+
+
+def test_two_bands_of_one_name(write_scene: Callable[..., Path]) -> None:
+    path = write_scene(np.ones((4, H, W)), names=("B4", "B3", "B2", "B04"))
+    with pytest.raises(ImageryError, match="several bands named B4"):
+        read(path)
+
+
+def test_a_huge_image_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=60000, width=60000, dtype="uint16",
+        crs="EPSG:32633", transform=Affine(10, 0, 4e5, 0, -10, 52e5), sparse_ok=True, tiled=True,
+        bigtiff="yes", nodata=0,
+    ):  # fmt: skip
+        pass
+    with pytest.raises(ImageryError, match="60000 x 60000 px.*cut a window out of it"):
+        read(path)
+    lon, lat = lonlat(405000, 5195000)
+    assert not read(path, spatial=PointBuffer(lon, lat, 300)).valid.any()
+
+
+def test_datasets_and_odd_coordinates(write_scene: Callable[..., Path]) -> None:
+    array = rioxarray.open_rasterio(write_scene(coordinates()))
+    assert isinstance(array, xr.DataArray)
+    with pytest.raises(ImageryError, match="got an xarray Dataset"):
+        read(array.to_dataset("band"))
+    x = array.x.values.copy()
+    x[3] = np.nan
+    with pytest.raises(ImageryError, match="expected regular pixels"):
+        read(array.assign_coords(x=x))
+    with pytest.raises(ImageryError, match="coordinates along 'x', expected numbers"):
+        read(array.assign_coords(x=[str(i) for i in range(W)]))
+
+
+@pytest.mark.parametrize("crs", [32633, "EPSG:32633", rasterio.crs.CRS.from_epsg(32633)])
+def test_raster_takes_any_crs(crs: object) -> None:
+    raster = Raster.from_array(coordinates(), bands=BANDS, crs=crs, transform=from_file_transform())
+    assert raster.grid.crs == CRS.from_epsg(32633)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"crs": "EPSG:999999"}, GridError, "got crs='EPSG:999999'"),
+        ({"transform": (10, 0, 4e5, 0, -10, 5e6)}, ImageryError, "expected an affine.Affine"),
+        ({"transform": Affine(10, 0, np.nan, 0, -10, 5e6)}, GridError, "degenerate"),
+        ({"nodata": "x"}, ImageryError, "got nodata='x'"),
+        ({"bands": None}, ImageryError, "got bands=None"),
+        ({"source": {"when": object()}}, ImageryError, "expected JSON values"),
+    ],
+)
+def test_rasters_that_cannot_be_built(
+    change: dict[str, object], error: type[Exception], match: str
+) -> None:
+    arguments: dict[str, Any] = {
+        "bands": BANDS, "crs": "EPSG:32633", "transform": from_file_transform(), **change,
+    }  # fmt: skip
+    with pytest.raises(error, match=match):
+        Raster.from_array(coordinates(), **arguments)
+
+
+def test_a_raster_cannot_call_nan_valid() -> None:
+    data = coordinates()
+    data[0, 0, 0] = np.nan
+    grid = Grid(CRS.from_epsg(32633), from_file_transform(), (H, W))
+    with pytest.raises(ImageryError, match="marked valid"):
+        Raster(data, np.ones((H, W), bool), BANDS, grid)

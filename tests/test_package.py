@@ -104,6 +104,7 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: othermodels\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[rs_embed.models]\nmine = othermodels:MODEL\nodd = othermodels:NOT_A_MODEL\n"
+        "scalemae = othermodels:MODEL\n"
         "gone = othermodels_missing:MODEL\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -127,3 +128,6 @@ def test_another_package_adds_a_model(checkpoint: Path) -> None:
         find_model("odd")
     with pytest.raises(MissingDependencyError, match="'gone'.*cannot be imported"):
         find_model("gone")
+    assert {"odd", "gone"} <= set(list_models())  # broken ones are shown, and harm no other
+    with pytest.raises(UnknownNameError, match="several packages register the model 'scalemae'"):
+        find_model("scalemae")

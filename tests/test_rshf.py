@@ -218,6 +218,34 @@ def test_not_installed_names_the_extra(embed: Callable[..., Embedding]) -> None:
         embed()
 
 
+def test_hub_weights_are_loaded_by_id_and_commit(
+    install: Callable[..., None], checkpoint: Path
+) -> None:
+    """rshf cannot read a snapshot folder with only ``pytorch_model.bin``; it takes the id."""
+    import os
+    import shutil
+
+    install(f"""
+        def from_pretrained(repository, revision=None):
+            ScaleMAE.asked = (repository, revision)
+            return ScaleMAE({str(checkpoint)!r})
+        ScaleMAE.from_pretrained = from_pretrained
+    """)
+    home = Path(os.environ["HF_HOME"]) / "hub" / "models--me--wrapped"
+    snapshot = home / "snapshots" / ("d" * 40)
+    snapshot.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("d" * 40)
+    (snapshot / "pytorch_model.bin").write_bytes(b"PK")
+    embedding = get_embedding(
+        "scalemae", input_chw=np.full((3, 40, 40), 900), fetch=FetchSpec(scale_m=1),
+        image_size=256, loader="rshf", weights="me/wrapped",
+    )  # fmt: skip
+    assert sys.modules["rshf.scalemae"].ScaleMAE.asked == ("me/wrapped", "d" * 40)
+    assert embedding.meta["weights_revision"] == "d" * 40
+    shutil.rmtree(home)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

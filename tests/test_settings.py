@@ -45,6 +45,11 @@ def test_an_empty_value_is_refused(variable: str) -> None:
         Settings.from_environ({variable: " "})
 
 
+def test_a_home_that_does_not_exist() -> None:
+    with pytest.raises(SettingsError, match="got XDG_CACHE_HOME='~nobody-here'"):
+        Settings.from_environ({"XDG_CACHE_HOME": "~nobody-here"})
+
+
 def test_nothing_else_reads_the_environment() -> None:
     source = Path(__file__).parents[1] / "src" / "rs_embed"
     readers = {

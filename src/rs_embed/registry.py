@@ -6,7 +6,12 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from rs_embed.errors import MissingDependencyError, ModelError, UnknownNameError
+from rs_embed.errors import (
+    MissingDependencyError,
+    ModelError,
+    RsEmbedError,
+    UnknownNameError,
+)
 from rs_embed.models.base import Model
 from rs_embed.providers.base import Provider
 
@@ -60,7 +65,7 @@ def list_models() -> list[str]:
     for name in {point.name for point in entry_points(group=MODELS)}:
         try:
             ids.add(find_model(name).description.id)
-        except (ModelError, MissingDependencyError):
+        except RsEmbedError:
             ids.add(name)  # using it says what is wrong with it
     return sorted(ids)
 
