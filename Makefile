@@ -1,5 +1,7 @@
 # Two commands, each complete on a fresh machine: make demo, make test.
 PYTHON ?= python3
+# Index to take PyTorch from, if not the default one: https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -31,6 +33,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "rs-embed needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	test -z '$(TORCH_INDEX)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt --index-url '$(TORCH_INDEX)' torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e '.[netcdf,test,lint]'
 	touch $@

@@ -97,7 +97,7 @@ def describe_model(model: str) -> dict[str, Any]:
 def _load(group: str, kind: str, name: object) -> Any:
     points: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        if points.setdefault(point.name, point).value != point.value:
+        if points.setdefault(point.name, point).value != point.value and point.name == name:
             raise UnknownNameError(
                 f"several packages register the {kind} {point.name!r}: {point.value!r} and "
                 f"{points[point.name].value!r}; uninstall one"
