@@ -1,7 +1,10 @@
 # Two commands, each complete on a fresh machine: make demo, make test.
 PYTHON ?= python3
-# Index to take PyTorch from, if not the default one: https://download.pytorch.org/whl/cpu
-TORCH_INDEX ?=
+# PyPI's PyTorch for Linux brings gigabytes of CUDA; without a GPU the CPU build is taken instead.
+# `make demo TORCH_INDEX=` takes PyPI's.
+ifeq ($(shell uname -s)$(shell command -v nvidia-smi),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -34,7 +37,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		|| { echo "rs-embed needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	test -z '$(TORCH_INDEX)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt --index-url '$(TORCH_INDEX)' torch
+		-c constraints.txt --no-deps --retries 0 --timeout 15 --index-url '$(TORCH_INDEX)' torch \
+		|| echo "$(TORCH_INDEX) cannot be reached: taking PyTorch from the default index"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e '.[netcdf,test,lint]'
 	touch $@

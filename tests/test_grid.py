@@ -43,7 +43,7 @@ def test_sampling_pixels_are_true_metres_everywhere(lon: float, lat: float, scal
 
 
 @settings(max_examples=200, deadline=None)
-@given(lons, utm_lats, st.floats(100, 4000), st.sampled_from([0.5, 3, 10, 20]))
+@given(lons, utm_lats, st.floats(100, 3000), st.sampled_from([0.5, 3, 10, 20]))
 def test_point_grids_have_one_shape_and_lie_on_the_lattice(
     lon: float, lat: float, buffer_m: float, scale_m: float
 ) -> None:
