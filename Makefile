@@ -36,7 +36,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "rs-embed needs Python 3.11 or later; set PYTHON=python3.x" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	test -z '$(TORCH_INDEX)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@test -z '$(TORCH_INDEX)' || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt --no-deps --retries 0 --timeout 15 --index-url '$(TORCH_INDEX)' torch \
 		|| echo "$(TORCH_INDEX) cannot be reached: taking PyTorch from the default index"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \

@@ -175,8 +175,8 @@ def _file_grid(dataset: Any) -> Grid:
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
             f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; "
-            "assign one with gdal_translate -a_srs/-a_ullr, or pass the pixels as input_chw= with "
-            "fetch=FetchSpec(scale_m=...)"
+            "assign one with gdal_translate -a_srs/-a_ullr (gdalwarp where it has ground control "
+            "points), or pass the pixels as input_chw= with fetch=FetchSpec(scale_m=...)"
         )
     transform, shape = dataset.transform, (dataset.height, dataset.width)
     if transform.e > 0:

@@ -150,27 +150,22 @@ def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
 @contextmanager
 def _hub_errors(repo: str) -> Iterator[None]:
     """Turn the hub client's failures into ours, except that a file does not exist."""
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: the transport's
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
+    # Root of the transport's own errors, httpx's or requests' by version of the client.
+    transport: type[Exception] = getattr(errors, "HTTPError", OSError)
+    failures = (errors.HfHubHTTPError, errors.HFValidationError, transport, OSError)
     try:
         yield
-    except GatedRepoError as exc:
+    except errors.GatedRepoError as exc:
         raise _unavailable(repo, exc, "accept its terms on the hub and run: hf auth login") from exc
-    except RepositoryNotFoundError as exc:
+    except errors.RepositoryNotFoundError as exc:
         raise _unavailable(repo, exc, "check the id; if it is private, run: hf auth login") from exc
-    except RevisionNotFoundError as exc:
+    except errors.RevisionNotFoundError as exc:
         raise _unavailable(repo, exc, "check what follows the @") from exc
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError, OSError) as exc:
-        if isinstance(exc, EntryNotFoundError) and not isinstance(exc, LocalEntryNotFoundError):
+    except failures as exc:
+        local = isinstance(exc, errors.LocalEntryNotFoundError)
+        if isinstance(exc, errors.EntryNotFoundError) and not local:
             raise
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             mend = "make room in, or access to, the hub's cache folder (HF_HOME)"
