@@ -21,7 +21,7 @@ from rs_embed import FetchSpec, get_embedding
 from rs_embed.errors import CheckpointError, SpecError
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import NetworkConfig, network_config, stated_image_size
-from rs_embed.models.weights import FileDigest, WeightsFile, find_weights
+from rs_embed.models.weights import FileDigest, WeightsFile, weights_on_disk
 from tests.conftest import SMALL, small_network
 
 State = dict[str, Tensor]
@@ -250,23 +250,23 @@ def test_unusable_sizes(stated: dict[str, Any], match: str) -> None:
 
 def test_paths_that_hold_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such path, and not an id"):
-        find_weights(str(tmp_path / "gone"), download=False)
+        weights_on_disk(str(tmp_path / "gone"))
     with pytest.raises(CheckpointError, match="found none"):
-        find_weights(str(tmp_path), download=False)
+        weights_on_disk(str(tmp_path))
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()
     with pytest.raises(CheckpointError, match=r"found a\.pth, b\.pth; name the file itself"):
-        find_weights(str(tmp_path), download=False)
+        weights_on_disk(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
-        find_weights(str(tmp_path / "a.pth"), download=False)
+        weights_on_disk(str(tmp_path / "a.pth"))
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(CheckpointError, match="holds a list"):
-        find_weights(str(tmp_path / "a.pth"), download=False)
+        weights_on_disk(str(tmp_path / "a.pth"))
 
 
 def test_folder_prefers_safetensors_and_reads_its_config(checkpoint: Path) -> None:
-    found = find_weights(str(checkpoint), download=False)
+    found = weights_on_disk(str(checkpoint))
     assert found is not None
     assert found.path.name == "model.safetensors"
     assert found.config["embed_dim"] == 48

@@ -97,11 +97,11 @@ def _backends() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from rs_embed.models.weights import find_weights
+    from rs_embed.models.weights import weights_on_disk
 
     name = stated_variables().get(SCALEMAE_ID.name, SCALEMAE_ID.default)
     try:
-        found = find_weights(name, download=False)
+        found = weights_on_disk(name)
     except RsEmbedError as exc:
         yield Finding("broken", "weights", str(exc))
         return

@@ -53,8 +53,8 @@ class WeightsFile:
         return name if self.revision is not None and _SHA256.fullmatch(name) else None
 
 
-def find_weights(name: str, *, download: bool) -> WeightsFile | None:
-    """Return the weights of that name, from disk if they are there.
+def obtain_weights(name: str) -> WeightsFile:
+    """Return the weights of that name, from disk if they are there, else from the hub.
 
     Parameters
     ----------
@@ -62,13 +62,22 @@ def find_weights(name: str, *, download: bool) -> WeightsFile | None:
         A folder, a file, or a hub id ``owner/name`` with an optional ``@revision``. What exists
         on disk is taken before the hub; what is in the hub's cache is used without asking the
         network.
-    download : bool
-        Whether to fetch what is not on disk; otherwise None comes back for it.
 
     Raises
     ------
     CheckpointError
         If the path does not exist or holds no weights, or the download fails.
+    """
+    return weights_on_disk(name) or _downloaded(name, *_repository(name))
+
+
+def weights_on_disk(name: str) -> WeightsFile | None:
+    """Return the weights of that name if they are on disk, None if only the hub may have them.
+
+    Raises
+    ------
+    CheckpointError
+        If ``name`` is neither an existing path with weights nor a possible hub id.
     """
     try:
         local = Path(name).expanduser()
@@ -79,14 +88,18 @@ def find_weights(name: str, *, download: bool) -> WeightsFile | None:
         return _described(name, _weights_in(local))
     if is_file:
         return _described(name, local)
+    return _cached(name, *_repository(name))
+
+
+def _repository(name: str) -> tuple[str, str | None]:
+    """Return hub id and revision."""
     repo, _, revision = name.partition("@")
     if not _HUB_ID.fullmatch(repo) or repo.endswith(_SUFFIXES):
         raise CheckpointError(
             f"got weights={name!r}, expected a folder, a file ({', '.join(_SUFFIXES)}) or a "
             "Hugging Face id such as 'MVRL/scalemae-vitlarge-800': no such path, and not an id"
         )
-    cached = _cached(name, repo, revision or None)
-    return _downloaded(name, repo, revision or None) if cached is None and download else cached
+    return repo, revision or None
 
 
 def _described(name: str, path: Path, revision: str | None = None) -> WeightsFile:

@@ -20,7 +20,7 @@ from rs_embed.models.scalemae.config import (
     stated_image_size,
 )
 from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT
-from rs_embed.models.weights import FileDigest, WeightsFile, find_weights
+from rs_embed.models.weights import FileDigest, WeightsFile, obtain_weights, weights_on_disk
 from rs_embed.settings import SCALEMAE_IMG
 from rs_embed.specs import check_positive
 
@@ -69,34 +69,41 @@ class ScaleMaePlan:
             return self._load()
 
     def _load(self) -> Encoder:
-        found = None
-        if self.weights != RANDOM_INIT:
-            found = find_weights(self.weights, download=True)
+        if self.weights == RANDOM_INIT:
+            return self._load_random()
+        found = obtain_weights(self.weights)
         config, size = self._settle(found)
-        file = None if found is None else _FileState.of(found.path)
+        file = _FileState.of(found.path)
         # Hashing starts before PyTorch is imported: both take seconds, on different cores.
-        digest = None
-        if found is not None and file is not None:
-            digest = _digest(file, found.announced_sha256, self.cache_dir / "sha256.json")
+        digest = _digest(file, found.announced_sha256, self.cache_dir / "sha256.json")
         from rs_embed.models.scalemae.encoder import NativeEncoder, RshfEncoder, resolve_device
 
         device = resolve_device(self.device)
         describe = partial(self._provenance, found, digest, config, device.type)
-        repository = self.weights.partition("@")[0]
         published = {weights.id: weights for weights in DESCRIPTION.weights}
-        trained = published[repository].trained_input_res if repository in published else None
-        if self.loader == "rshf" and found is not None and file is not None:
+        known = published.get(self.weights.partition("@")[0])
+        trained = None if known is None else known.trained_input_res
+        if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
-        if file is None:
-            network = _random_network(config, device.type)
-        else:
-            network = _native_network(file, config, device.type)
-        bfloat16 = self.precision == "bfloat16"
-        return NativeEncoder(network, size, self.normed, bfloat16, trained, describe)
+        network = _native_network(file, config, device.type)
+        return NativeEncoder(network, size, self.normed, self._bfloat16, trained, describe)
+
+    def _load_random(self) -> Encoder:
+        from rs_embed.models.scalemae.encoder import NativeEncoder, resolve_device
+
+        config, size = self._settle(None)
+        device = resolve_device(self.device)
+        describe = partial(self._provenance, None, None, config, device.type)
+        network = _random_network(config, device.type)
+        return NativeEncoder(network, size, self.normed, self._bfloat16, None, describe)
+
+    @property
+    def _bfloat16(self) -> bool:
+        return self.precision == "bfloat16"
 
     def _on_disk(self) -> WeightsFile | None:
-        return None if self.weights == RANDOM_INIT else find_weights(self.weights, download=False)
+        return None if self.weights == RANDOM_INIT else weights_on_disk(self.weights)
 
     def _settle(self, found: WeightsFile | None) -> tuple[NetworkConfig, int]:
         """Return network sizes and image size, given what lies beside the weights.
