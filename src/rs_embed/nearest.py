@@ -38,7 +38,9 @@ def nearest_valid(valid: NDArray[np.bool_]) -> tuple[Index, Index]:
     above = np.maximum.accumulate(np.where(valid, rows, -never), axis=0)
     below = np.minimum.accumulate(np.where(valid, rows, never)[::-1], axis=0)[::-1]
     in_column = np.where(rows - above <= below - rows, above, below)  # h w
-    columns = _lowest_parabolas((in_column - rows) ** 2)
+    columns = np.broadcast_to(np.arange(width), valid.shape).copy()
+    holed = ~valid.all(axis=1)
+    columns[holed] = _lowest_parabolas((in_column - rows)[holed] ** 2)
     return in_column[rows, columns], columns
 
 
