@@ -118,13 +118,22 @@ def test_neither_weights_nor_network(tmp_path: Path) -> None:
     assert "weights='random-init'" in result["message"]
 
 
-def test_pixels_are_refused_before_anything_is_asked_of_the_hub(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("np.full((3, 40, 40), 900)", "np.full((3, 40, 40), 0.3)", "ImageryError"),
+        ("scale_m=10", "scale_m=1e300", "SpecError"),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_asked_of_the_hub(
+    tmp_path: Path, old: str, new: str, error: str
+) -> None:
     hub = Hub("me/small", {})
-    code = EMBED.replace("np.full((3, 40, 40), 900)", "np.full((3, 40, 40), 0.3)")
+    code = EMBED.replace(old, new)
     with serve(hub):
         done = subprocess.run(
             [sys.executable, "-c", code, "me/small"], capture_output=True, text=True, check=True,
             env=python_environment(HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url),
         )  # fmt: skip
-    assert json.loads(done.stdout)["error"] == "ImageryError"
+    assert json.loads(done.stdout)["error"] == error
     assert hub.requests == []

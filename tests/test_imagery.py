@@ -190,6 +190,9 @@ def test_internal_mask_is_honoured(write_scene: Callable[..., Path]) -> None:
         mask[:, 60:] = 0
         file.write_mask(mask)
     assert read(path).valid.mean() == 0.5
+    shifted = Grid(CRS.from_epsg(32633), Affine(10, 0, 400205, 0, -10, 5199805), (30, 40))
+    with pytest.raises(ImageryError, match="has a mask or alpha band, which is not warped"):
+        read_on_grid(path, shifted, bands=BANDS)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -221,6 +224,8 @@ def test_files_without_usable_georeference(
 def test_what_is_no_imagery(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match=r"cannot read .*gone\.tif.*No such file"):
         read(tmp_path / "gone.tif")
+    with pytest.raises(ImageryError, match="cannot read 'aaa"):
+        read("a" * 5000)
     with pytest.raises(ImageryError, match="it is a folder"):
         read(tmp_path)
     text = tmp_path / "text.tif"

@@ -164,12 +164,13 @@ def get_embedding(
     )
     expected = (plan.image_size, plan.patch_size)
     seen = _seen(taken, plan, *expected)
+    told = _told_gsd(plan.gsd, seen)
     # Only now may gigabytes move: the pixels are known to be good.
     encoder = plan.load()
     if (encoder.image_size, encoder.patch_size) != expected:
         # Weights that came just now can bring a config.json with other sizes.
         seen = _seen(taken, plan, encoder.image_size, encoder.patch_size)
-    told = _told_gsd(plan.gsd, seen)
+        told = _told_gsd(plan.gsd, seen)
     mean, std = description.inputs.mean, description.inputs.std
     tokens = encoder.encode(normalised(seen.image, mean, std)[None], [told])
     notes = [*taken.notes, *_pixel_notes(taken, seen), *_gsd_notes(told, encoder)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +73,8 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
 
     Where the grid lies on the file's own lattice the pixels come through untouched; elsewhere
     they are reprojected, averaged if the grid is at least 1.5 times coarser, bilinear otherwise.
-    What the file does not cover is invalid. ``source["resampling"]`` says which it was.
+    What the file does not cover is invalid. ``source["resampling"]`` says which it was. A file with
+    an internal mask or alpha band is read on its own lattice only.
 
     Raises
     ------
@@ -89,6 +89,11 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
         file_grid = _file_grid(dataset)
         if grid.lies_on(file_grid):
             return _read_window(dataset, file_grid, grid, bands, None)
+        if _has_mask(dataset, range(1, dataset.count + 1)):
+            raise ImageryError(
+                f"{shown!r} has a mask or alpha band, which is not warped, and the grid asked for "
+                "is not its own; give it a nodata value instead, e.g. gdalwarp -dstnodata 0"
+            )
         coarser = gsd_m(grid) / gsd_m(file_grid) >= 1.5
         resampling = Resampling.average if coarser else Resampling.bilinear
         indexes = _band_indexes(_band_names(dataset), bands, shown)
@@ -132,7 +137,7 @@ def _opened(path: str) -> Iterator[Any]:
         with rasterio.open(path) as dataset:
             yield dataset
     except RasterioError as exc:
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             reason = "it is a folder"
         else:
             reason = str(exc.__cause__ or exc).replace(path, shown)
@@ -146,9 +151,10 @@ def shown_path(path: str) -> str:
     """Return a path or URL without the credentials that a URL may carry."""
     if "://" not in path:
         return path
-    prefix, url = re.fullmatch(r"((?:/vsi\w+/)*)(.*)", path, re.DOTALL).groups()  # type: ignore[union-attr]
+    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
+    prefix = path[:start]
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(path[start:])
     except ValueError:
         return "(a malformed URL)"
     return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -192,7 +198,6 @@ def _read_window(
     fill_value: float | None,
 ) -> Raster:
     """Return the pixels of ``window``, which lies on the lattice of ``file_grid``."""
-    from rasterio.enums import MaskFlags
     from rasterio.windows import Window
 
     indexes = _band_indexes(_band_names(dataset), bands, shown_path(dataset.name))
@@ -203,14 +208,21 @@ def _read_window(
     part = Window(columns.start, first_row, columns.stop - columns.start, rows.stop - rows.start)
     pixels = dataset.read(indexes, window=part)[:, ::step]
     valid = valid_mask(pixels, _nodata(_declared_nodata(dataset, indexes), fill_value))
-    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
-    if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
+    if _has_mask(dataset, indexes):
         valid &= dataset.dataset_mask(window=part)[::step] > 0
     data, valid = _padded(
         pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window
     )
     source = {"path": shown_path(dataset.name), "resampling": "none"}
     return Raster(data, valid, tuple(bands), window, _declared(dataset, indexes), source)
+
+
+def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:
+    """Return whether a mask or alpha band says what is valid, besides or instead of nodata."""
+    from rasterio.enums import MaskFlags
+
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    return MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
 
 
 def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
