@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
+    ImageryWarning,
     ProviderError,
     SpecError,
     TemporalWarning,
@@ -279,7 +280,9 @@ def _with_units(
             )
             raise ImageryError(message)
     meta["reflectance_source"] = source
-    return Acquired(raster, scale_m, (scale, offset), source != "contract", meta, notes)
+    said_of_pixels = tuple(Note(text, ImageryWarning) for text in raster.notes)
+    vouched = source != "contract"
+    return Acquired(raster, scale_m, (scale, offset), vouched, meta, notes + said_of_pixels)
 
 
 def _check_side(grid: Grid, scale_m: float) -> None:

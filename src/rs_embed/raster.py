@@ -36,6 +36,8 @@ class Raster:
         (scale, offset) that the source itself declares, None where it declares none.
     source : mapping
         Where the pixels come from, as JSON values for ``Embedding.meta``.
+    notes : tuple of str
+        What was assumed or left out in getting them; each becomes an `ImageryWarning`.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Raster:
     grid: Grid
     reflectance: tuple[float, float] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", check_pixels(self.data, len(self.bands)))
