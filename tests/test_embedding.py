@@ -26,15 +26,15 @@ META = {"model": "scalemae", "output": "grid", "nested": {"a": [1, 2.5, None]}, 
 
 
 def tokens(h: int = 5, w: int = 7, d: int = 12) -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(size=(h, w, d)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(d, h, w)).astype(np.float32)
 
 
 def grid_embedding(crs: CRS | None = None) -> Embedding:
     crs = crs or CRS.from_epsg(32633)
-    valid = np.ones((5, 7), bool)
-    valid[0, 3] = False
+    values = tokens()
+    values[:, 0, 3] = np.nan
     grid = Grid(crs, Affine(163.5, 0, 400000, 0, -163.5, 5200000), (5, 7))
-    return Embedding(token_grid(tokens(), valid, grid), dict(META))
+    return Embedding(token_grid(values, grid), dict(META))
 
 
 def vector_embedding() -> Embedding:
@@ -85,7 +85,7 @@ def test_geotiff_opens_in_its_place_without_us(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_grid_without_place_survives(tmp_path: Path) -> None:
     grid = Grid(None, Affine(3, 0, 2, 0, 3, 0.5), (5, 7))
-    original = Embedding(token_grid(tokens(), np.ones((5, 7), bool), grid), dict(META))
+    original = Embedding(token_grid(tokens(), grid), dict(META))
     assert original.data.x.values[0] == 3.5
     assert original.data.x.attrs["units"] == "px of the input"
     back = Embedding.load(original.save(tmp_path / "g.tif"))

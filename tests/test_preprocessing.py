@@ -17,11 +17,11 @@ from rs_embed import Raster
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid
 from rs_embed.preprocessing import (
-    check_seen,
     check_values,
     model_grid,
     normalised,
     prepare,
+    prepare_tiles,
     to_uint8,
 )
 
@@ -254,8 +254,8 @@ def test_one_band_of_zero_is_dark_water_not_nodata() -> None:
 
 @pytest.mark.parametrize(("reflectance", "colour"), [((1e-9, 0.0), "black"), ((1.0, 0.0), "white")])
 def test_an_image_of_one_colour_is_refused(reflectance: tuple[float, float], colour: str) -> None:
-    seen = prepare(
-        raster(good()), scale_m=10, image_size=64, patch_size=16, reflectance=reflectance
-    )
+    sizes = {"scale_m": 10.0, "patch_size": 16, "reflectance": reflectance}
     with pytest.raises(ImageryError, match=f"nothing but {colour}; check the units"):
-        check_seen(seen)
+        prepare(raster(good()), image_size=64, **sizes)  # type: ignore[arg-type]
+    with pytest.raises(ImageryError, match=f"nothing but {colour}; check the units"):
+        prepare_tiles(raster(good()), tile_size=64, overlap_px=0, **sizes)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ MODULE = """
     from rs_embed.raster import Raster
 
     class Dated:
+        name = "dated"
         dated = True
         made = 0
 

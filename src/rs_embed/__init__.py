@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rs_embed.batches import get_embeddings_batch as get_embeddings_batch
+    from rs_embed.batches import iter_embeddings as iter_embeddings
     from rs_embed.embedder import get_embedding as get_embedding
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.errors import CheckpointError as CheckpointError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rs_embed.registry import list_models as list_models
     from rs_embed.specs import BBox as BBox
     from rs_embed.specs import FetchSpec as FetchSpec
+    from rs_embed.specs import InputPrepSpec as InputPrepSpec
     from rs_embed.specs import OutputSpec as OutputSpec
     from rs_embed.specs import PointBuffer as PointBuffer
     from rs_embed.specs import SensorSpec as SensorSpec
@@ -50,6 +53,7 @@ _HOMES = {
     "GsdWarning": "errors",
     "ImageryError": "errors",
     "ImageryWarning": "errors",
+    "InputPrepSpec": "specs",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
     "OutputSpec": "specs",
@@ -66,6 +70,8 @@ _HOMES = {
     "UnknownNameError": "errors",
     "describe_model": "registry",
     "get_embedding": "embedder",
+    "get_embeddings_batch": "batches",
+    "iter_embeddings": "batches",
     "list_models": "registry",
 }
 __all__ = sorted(["__version__", *_HOMES])

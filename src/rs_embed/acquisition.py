@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,12 @@ from rs_embed.errors import (
     TemporalWarning,
     UnknownNameError,
 )
+from rs_embed.grid import Grid, gsd_m, roi_grid
+from rs_embed.imagery import read_imagery, shown_path
 from rs_embed.notes import Note
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE, MIN_SIDE_PX
 from rs_embed.raster import Raster
-from rs_embed.registry import find_provider, provider_names
+from rs_embed.registry import find_provider, first_configured, provider_names
 from rs_embed.specs import (
     BBox,
     FetchSpec,
@@ -29,8 +33,8 @@ from rs_embed.specs import (
 )
 
 if TYPE_CHECKING:
-    from rs_embed.grid import Grid
     from rs_embed.models.base import InputContract
+    from rs_embed.providers.base import Provider
 
 # What a provider searches or warps by, and own pixels cannot honour.
 _ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs")
@@ -56,19 +60,22 @@ class PixelRequest:
     temporal: TemporalSpec | None
     sensor: SensorSpec | None
     fetch: FetchSpec | None
-    backend: str
+    backend: str | Provider
     input_chw: Any
     imagery: Any
+    provider: Provider | None = None
 
-    def check(self) -> None:
-        """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
-        for name, value, kinds in (
-            ("spatial", self.spatial, (BBox, PointBuffer)),
-            ("temporal", self.temporal, (TemporalSpec,)),
-            ("sensor", self.sensor, (SensorSpec,)),
-            ("fetch", self.fetch, (FetchSpec,)),
-        ):
-            check_type(name, value, kinds)
+    def checked(self) -> PixelRequest:
+        """Return the request with its provider found, if it needs one.
+
+        Raises
+        ------
+        SpecError
+            If arguments are of the wrong type or contradict each other.
+        ProviderError
+            If there is no source of imagery.
+        """
+        self.check_types()
         if self.sensor is not None and self.fetch is not None:
             raise SpecError(
                 "got both sensor and fetch, expected one: sensor replaces the model's default, "
@@ -78,25 +85,54 @@ class PixelRequest:
             raise SpecError("got both input_chw and imagery, expected one source of pixels")
         own = next((n for n in ("input_chw", "imagery") if getattr(self, n) is not None), None)
         if own is None:
-            self._check_provider()
-        else:
-            self._check_own(own)
+            return self._with_provider()
+        self._check_own(own)
+        return self
 
-    def _check_provider(self) -> None:
+    def check_types(self) -> None:
+        """Raise `SpecError` where arguments are of the wrong type."""
+        for name, value, kinds in (
+            ("spatial", self.spatial, (BBox, PointBuffer)),
+            ("temporal", self.temporal, (TemporalSpec,)),
+            ("sensor", self.sensor, (SensorSpec,)),
+            ("fetch", self.fetch, (FetchSpec,)),
+        ):
+            check_type(name, value, kinds)
+
+    def label(self) -> str:
+        """Return what tells this place from the others of a batch."""
+        if self.input_chw is not None:
+            return f"an array of shape {getattr(self.input_chw, 'shape', 'unknown')}"
+        place = "" if self.spatial is None else repr(self.spatial)
+        if isinstance(self.imagery, str | os.PathLike):
+            return " of ".join(filter(None, (place, shown_path(os.fspath(self.imagery)))))
+        return place or f"a {type(self.imagery).__name__}"
+
+    def _with_provider(self) -> PixelRequest:
         if self.spatial is None:
             raise SpecError(
                 "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
                 "pixels as input_chw= or imagery="
             )
+        if not isinstance(self.backend, str):
+            if not callable(getattr(self.backend, "fetch", None)):
+                raise SpecError(
+                    f"got backend={self.backend!r}, expected a name or a provider "
+                    "(rs_embed.providers.base.Provider)"
+                )
+            return replace(self, backend=self.backend.name, provider=self.backend)
         names = provider_names()
         if self.backend == "auto":
-            # The sample scene is never picked unasked, and there is no other source yet.
-            raise ProviderError(
-                "no imagery source is configured for backend='auto'; name one of "
-                f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
-            )
+            name = first_configured()
+            if name is None:
+                raise ProviderError(
+                    "no imagery source is configured for backend='auto'; name one of "
+                    f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
+                )
+            return replace(self, backend=name, provider=find_provider(name))
         if self.backend not in names:
             raise UnknownNameError.among("backend", self.backend, ["auto", *names])
+        return replace(self, provider=find_provider(self.backend))
 
     def _check_own(self, own: str) -> None:
         if self.temporal is not None or self.backend != "auto":
@@ -113,8 +149,16 @@ class PixelRequest:
                     f"got {name} with {own}: own pixels are neither searched nor warped"
                 )
 
-    def acquire(self, contract: InputContract) -> Acquired:
-        """Return the pixels, from the caller or from a provider.
+    def acquire(self, contract: InputContract, fit: Callable[[Grid], Grid]) -> Acquired:
+        """Return the pixels, from the caller or from a provider; runs in any thread.
+
+        Parameters
+        ----------
+        contract : InputContract
+            What the model expects.
+        fit : callable
+            Returns the window to read in place of that of the place, on the same lattice; not
+            asked where all of the caller's own pixels are taken.
 
         Raises
         ------
@@ -133,9 +177,9 @@ class PixelRequest:
         if self.input_chw is not None:
             taken = self._take_array(stated, contract)
         elif self.imagery is not None:
-            taken = self._take_imagery(stated)
+            taken = self._take_imagery(stated, fit)
         else:
-            taken = self._take_provided(stated, contract)
+            taken = self._take_provided(stated, contract, fit)
         spatial = self.spatial
         taken.meta.update(
             spatial=spatial and {"type": type(spatial).__name__, **to_json(spatial)},
@@ -163,12 +207,13 @@ class PixelRequest:
         )
         return self._own(raster, stated, float(contract.scale_m), "assumed", note)
 
-    def _take_imagery(self, stated: SensorSpec) -> Acquired:
-        from rs_embed.grid import gsd_m
-        from rs_embed.imagery import read_imagery
-
+    def _take_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
         raster = read_imagery(
-            self.imagery, bands=stated.bands, spatial=self.spatial, fill_value=stated.fill_value
+            self.imagery,
+            bands=stated.bands,
+            spatial=self.spatial,
+            fill_value=stated.fill_value,
+            fit=fit,
         )
         read = gsd_m(raster.grid)
         if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
@@ -190,17 +235,18 @@ class PixelRequest:
         }
         return _with_units(raster, stated, scale_m, meta, notes)
 
-    def _take_provided(self, stated: SensorSpec, contract: InputContract) -> Acquired:
-        from rs_embed.grid import gsd_m, roi_grid
-
-        provider = find_provider(self.backend)
-        provider.check_sensor(stated)
+    def _take_provided(
+        self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> Acquired:
+        provider, spatial = self.provider, self.spatial
         sensor = contract_defaults(stated, contract)
-        spatial, scale_m = self.spatial, sensor.scale_m
-        if spatial is None or scale_m is None:
-            raise SpecError("got no spatial or scale_m, expected both for a provider")
+        scale_m = sensor.scale_m
+        if provider is None or spatial is None or scale_m is None:
+            raise SpecError("got no provider, spatial or scale_m, expected all three")
+        provider.check_sensor(stated)
         grid = roi_grid(spatial, scale_m, sensor.crs)
         _check_side(grid, scale_m)
+        grid = fit(grid)
         temporal, notes = self._period(contract, dated=provider.dated)
         raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
         if raster.grid != grid or raster.bands != sensor.bands:

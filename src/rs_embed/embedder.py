@@ -1,60 +1,42 @@
-"""From a request to an embedding: get the pixels, prepare them, run the model, pool."""
+"""The one loop: pixels are read and prepared ahead in threads, run through the model in batches."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-import rs_embed
-from rs_embed.acquisition import Acquired, PixelRequest, check_type
-from rs_embed.embedding import Embedding, token_grid
-from rs_embed.errors import (
-    CoverageWarning,
-    GsdWarning,
-    ImageryWarning,
-    ModelError,
-    SpecError,
-    UnknownNameError,
-)
+from rs_embed.acquisition import PixelRequest
+from rs_embed.assembly import Assembly
+from rs_embed.embedding import Embedding
+from rs_embed.errors import GsdWarning, ModelError, RsEmbedError
 from rs_embed.notes import Note, give_warnings
-from rs_embed.preprocessing import (
-    MIN_TOKEN_VALID,
-    Display,
-    ModelInput,
-    check_seen,
-    check_values,
-    normalised,
-    prepare,
-)
+from rs_embed.pipeline import grouped, in_order, ordered
+from rs_embed.preprocessing import normalised
+from rs_embed.progress import Bar
 from rs_embed.raster import Raster
-from rs_embed.registry import find_model
-from rs_embed.settings import Settings
-from rs_embed.specs import (
-    FetchSpec,
-    OutputSpec,
-    SensorSpec,
-    Spatial,
-    TemporalSpec,
-    finite_number,
-)
+from rs_embed.specs import FetchSpec, InputPrepSpec, OutputSpec, SensorSpec, Spatial, TemporalSpec
+from rs_embed.task import MIN_VALID, Sight, Sizes, Task, settle
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from rs_embed.grid import Grid
-    from rs_embed.models.base import Encoder, Plan, Tokens
+    from rs_embed.models.base import Encoder
+    from rs_embed.providers.base import Provider
+    from rs_embed.tiling import Tile
 
-INPUT_PREPS = ("resize",)
-MIN_VALID = 0.25
 # A GSD more than this factor outside the range of the training is worth a word.
 _FAR_FACTOR = 4
-_LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
+# Tensors made ahead where the batch size is not stated: the largest default, that of CUDA.
+_VIEWS_AHEAD = 32
+_VIEW_WORKERS = min(os.cpu_count() or 1, 8)
 
 
 def get_embedding(
@@ -65,12 +47,13 @@ def get_embedding(
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | None = None,
     output: OutputSpec | None = None,
-    backend: str = "auto",
+    backend: str | Provider = "auto",
     input_chw: Any = None,
     imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
-    input_prep: Literal["resize"] = "resize",
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    progress: bool | None = None,
     **options: Any,
 ) -> Embedding:
     """Return the embedding of one place.
@@ -92,19 +75,23 @@ def get_embedding(
         Overrides single values of the model's default sensor, such as ``scale_m``.
     output : OutputSpec, optional
         ``OutputSpec.pooled()`` (the default) or ``OutputSpec.grid()``.
-    backend : str
-        Name of a provider, or ``"auto"``: the first that is configured.
+    backend : str or Provider
+        Name of a provider, ``"auto"`` (the first that is configured), or a provider such as
+        ``LocalProvider("folder")``.
     input_chw : array-like, optional
         ``(3, height, width)``, red, green, blue; any integer or floating dtype; surface
         reflectance as digital numbers 0..10000. State its GSD: ``fetch=FetchSpec(scale_m=...)``.
     imagery : path, xarray.DataArray or Raster, optional
         Georeferenced pixels in the same units; GSD, CRS and nodata are read from it.
-    input_prep : {"resize"}
-        How an image becomes the model's input.
+    input_prep : {"resize", "tile", "auto"} or InputPrepSpec
+        How an image becomes the model's input: one resized and cropped image, or tiles of its own
+        pixels.
     min_valid : float
         Least share of valid pixels, 0..1; fewer is an error.
     device : {"auto", "cpu", "cuda", "mps"}
         Where the model runs; one that is not available is an error.
+    progress : bool, optional
+        Whether a bar counts tiles on standard error; None where that is a terminal.
     **options
         The model's own options, see ``describe_model(model)["options"]``.
 
@@ -145,110 +132,244 @@ def get_embedding(
     >>> emb.data.shape
     (192,)
     """
-    found = find_model(model)
-    description = found.description
-    description.check_options(options)
-    settings = Settings.from_environ()
-    check_type("output", output, (OutputSpec,))
-    output = OutputSpec.pooled() if output is None else output
-    request = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
-    request.check()
-    _check_choices(input_prep, min_valid)
-    plan = found.plan(options, device=device, settings=settings)
-    taken = request.acquire(description.inputs)
-    check_values(
-        taken.raster,
-        reflectance=taken.reflectance,
-        min_valid=float(min_valid),
-        vouched=taken.vouched,
-    )
-    expected = (plan.image_size, plan.patch_size)
-    seen = _seen(taken, plan, *expected)
-    told = _told_gsd(plan.gsd, seen)
-    # Only now may gigabytes move: the pixels are known to be good.
-    encoder = plan.load()
-    if (encoder.image_size, encoder.patch_size) != expected:
-        # Weights that came just now can bring a config.json with other sizes.
-        seen = _seen(taken, plan, encoder.image_size, encoder.patch_size)
-        told = _told_gsd(plan.gsd, seen)
-    mean, std = description.inputs.mean, description.inputs.std
-    tokens = encoder.encode(normalised(seen.image, mean, std)[None], [told])
-    notes = [*taken.notes, *_pixel_notes(taken, seen), *_gsd_notes(told, encoder)]
-    result = _embedding(tokens, 0, seen, encoder, output)
-    result.meta.update(
-        model=description.id,
-        rs_embed_version=rs_embed.__version__,
-        **taken.meta,
+    task = settle(
+        model,
+        output=output,
         input_prep=input_prep,
-        display=plan.display,
-        gsd_policy=plan.gsd if isinstance(plan.gsd, str) else "number",
-        input_res=told,
-        warnings=[note.message for note in notes],
+        min_valid=min_valid,
+        device=device,
+        options=options,
     )
-    result.meta["fingerprint"] = _fingerprint(seen, result.meta)
+    request = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
+    with Bar(progress, unit="tile") as bar:
+        outcomes = embed(task, [request.checked()], fetch_workers=0, keep_images=True, tiles=bar)
+        (outcome,) = outcomes
+    if isinstance(outcome, RsEmbedError):
+        raise outcome
+    return outcome
+
+
+@dataclass(eq=False)
+class _Place:
+    """A place on its way through the model."""
+
+    index: int
+    sight: Sight
+    assembly: Assembly
+    error: RsEmbedError | None = None
+
+    def fail(self, error: RsEmbedError) -> tuple[int, RsEmbedError]:
+        """Give the place up; return its number and the error."""
+        self.error = error
+        return self.index, error
+
+
+@dataclass(frozen=True, eq=False)
+class _Failed:
+    """A place that will have no embedding."""
+
+    index: int
+    error: RsEmbedError
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One tile of a place, its image and its tensor."""
+
+    place: _Place
+    tile: Tile
+    image: NDArray[np.uint8]  # H W 3
+    pixels: NDArray[np.float32]  # 3 H W
+
+
+class _Model:
+    """The model of a task, loaded when the first pixels are known to be good."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._encoder: Encoder | None = None
+        self.sizes = task.sizes()
+
+    @property
+    def encoder(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = self._task.plan.load()
+            # Weights that came just now can bring a config.json with other sizes.
+            self.sizes = Sizes(self._encoder.image_size, self._encoder.patch_size)
+        return self._encoder
+
+    @property
+    def batch_size(self) -> int:
+        return self._task.plan.batch_size or self.encoder.batch_size
+
+
+def embed(
+    task: Task,
+    requests: Iterable[PixelRequest],
+    *,
+    fetch_workers: int,
+    keep_images: bool,
+    tiles: Bar,
+) -> Iterator[Embedding | RsEmbedError]:
+    """Yield the embedding of each request, in order, or the error that prevents it.
+
+    Memory holds a few batches and the places being read, however many there are.
+
+    Parameters
+    ----------
+    task : Task
+        What is asked of every place.
+    requests : iterable of PixelRequest
+        Checked; consumed in the caller's thread, no further ahead than needed.
+    fetch_workers : int
+        Threads that read and prepare; 0 does all in the caller's thread.
+    keep_images : bool
+        Whether the embeddings carry the image that the model saw.
+    tiles : Bar
+        Counts tiles that went through the model.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded; `CheckpointError` for its weights.
+    """
+    model = _Model(task)
+    # Rasters that wait for their tiles stay in memory; resized ones are small.
+    ahead = fetch_workers + (0 if task.prep.mode == "tile" else _VIEWS_AHEAD)
+    view_workers = _VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
+    with ExitStack() as stages:
+        sights = stages.enter_context(
+            closing(
+                ordered(
+                    enumerate(requests),
+                    partial(_look, task, model.sizes),
+                    workers=fetch_workers,
+                    ahead=ahead,
+                )
+            )
+        )
+        views = stages.enter_context(
+            closing(
+                ordered(
+                    _tiles(sights, task, model, keep_images=keep_images, bar=tiles),
+                    partial(_view, task),
+                    workers=view_workers,
+                    ahead=2 * (task.plan.batch_size or _VIEWS_AHEAD // 2),
+                )
+            )
+        )
+        yield from in_order(_finished(views, model, tiles))
+
+
+def _look(
+    task: Task, sizes: Sizes, numbered: tuple[int, PixelRequest]
+) -> tuple[int, Sight | RsEmbedError]:
+    index, request = numbered
+    try:
+        return index, task.see(request, sizes)
+    except RsEmbedError as exc:
+        return index, exc
+
+
+def _tiles(
+    sights: Iterable[tuple[int, Sight | RsEmbedError]],
+    task: Task,
+    model: _Model,
+    *,
+    keep_images: bool,
+    bar: Bar,
+) -> Iterator[tuple[_Place, Tile] | _Failed]:
+    """Yield the tiles of each place, or its failure."""
+    for index, sight in sights:
+        outcome = sight
+        if isinstance(outcome, Sight):
+            encoder = model.encoder  # only now may gigabytes move: the pixels are known to be good
+            if outcome.sizes != model.sizes:
+                _, outcome = _look(task, model.sizes, (index, outcome.request))
+        if isinstance(outcome, RsEmbedError):
+            yield _Failed(index, outcome)
+            continue
+        seen = outcome.seen
+        assembly = Assembly(seen, task.output, encoder.patch_size, keep_image=keep_images)
+        place = _Place(index, outcome, assembly)
+        bar.expect(len(seen.tiles))
+        for tile in seen.tiles:
+            yield place, tile
+
+
+def _view(task: Task, cut: tuple[_Place, Tile] | _Failed) -> _View | _Failed:
+    if isinstance(cut, _Failed):
+        return cut
+    place, tile = cut
+    inputs = task.description.inputs
+    image = place.sight.seen.cut(tile)
+    return _View(place, tile, image, normalised(image, inputs.mean, inputs.std))
+
+
+def _finished(
+    views: Iterator[_View | _Failed], model: _Model, bar: Bar
+) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
+    """Yield each place's number and outcome as soon as its last tile is through the model."""
+    for first in views:
+        if isinstance(first, _Failed):
+            yield first.index, first.error
+            continue
+        size = model.batch_size
+        for batch in grouped(chain([first], views), _shape, size=size, hold=4 * size):
+            yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
+            tensors = [item for item in batch if isinstance(item, _View)]
+            yield from _forward(model.encoder, tensors)
+            bar.advance(len(tensors))
+
+
+def _shape(item: _View | _Failed) -> tuple[int, ...] | None:
+    return None if isinstance(item, _Failed) else item.pixels.shape
+
+
+def _forward(
+    encoder: Encoder, views: Sequence[_View]
+) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
+    """Run views through the model; yield the number and outcome of places that this completes."""
+    views = [view for view in views if view.place.error is None]
+    if not views:
+        return
+    try:
+        tokens = encoder.encode(
+            np.stack([view.pixels for view in views]),  # B 3 H W
+            [view.place.sight.told for view in views],
+        )
+    except ModelError as exc:
+        if len(views) == 1:
+            yield views[0].place.fail(exc)
+            return
+        for view in views:  # one by one: a place must not fail for its neighbour in the batch
+            yield from _forward(encoder, [view])
+        return
+    for item, view in enumerate(views):
+        place = view.place
+        if place.error is not None:
+            continue
+        try:
+            place.assembly.add(view.tile, view.image, tokens, item)
+        except ModelError as exc:
+            yield place.fail(exc)
+            continue
+        if place.assembly.complete:
+            yield place.index, _embedding(place, encoder)
+
+
+def _embedding(place: _Place, encoder: Encoder) -> Embedding:
+    """Return the embedding of a place whose tokens are all there, and give its warnings."""
+    sight = place.sight
+    notes = [*sight.notes, *_gsd_notes(sight.told, encoder)]
+    meta = {
+        **sight.meta,
+        "warnings": [note.message for note in notes],
+        **encoder.provenance,
+    }
+    embedding = place.assembly.embedding(meta)
     give_warnings(notes)
-    return result
-
-
-def _seen(taken: Acquired, plan: Plan, image_size: int, patch_size: int) -> ModelInput:
-    """Return what the model sees of the pixels.
-
-    Raises
-    ------
-    ImageryError
-        If no token of it is valid, or it is black or white throughout.
-    """
-    seen = prepare(
-        taken.raster,
-        scale_m=taken.scale_m,
-        image_size=image_size,
-        patch_size=patch_size,
-        reflectance=taken.reflectance,
-        display=cast(Display, plan.display),
-    )
-    check_seen(seen)
-    return seen
-
-
-def _check_choices(input_prep: object, min_valid: object) -> None:
-    if input_prep not in INPUT_PREPS:
-        raise UnknownNameError.among("input_prep", input_prep, INPUT_PREPS)
-    if not 0 <= finite_number("min_valid", min_valid) <= 1:
-        raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
-
-
-def _pixel_notes(taken: Acquired, seen: ModelInput) -> Iterator[Note]:
-    """Yield what is worth a warning in the pixels and in what the model sees of them."""
-    if taken.raster.data.dtype.kind == "f":
-        infinite = int(np.isinf(taken.raster.data).any(axis=0).sum())
-        if infinite:
-            yield Note(f"{infinite} infinite pixels were left out as nodata", ImageryWarning)
-    if seen.coverage < 1:
-        height, width = taken.raster.grid.shape
-        mend = "image_size=256 keeps all of it" if height == width else "cut the place square"
-        yield Note(
-            f"the model sees {seen.coverage:.1%} of the area, the rest is cropped; {mend}",
-            CoverageWarning,
-        )
-
-
-def _told_gsd(policy: float | str, seen: ModelInput) -> float:
-    """Return the GSD that the model is told.
-
-    Raises
-    ------
-    SpecError
-        If no image of the Earth has such a GSD.
-    """
-    if policy == "relative":
-        return 224 / float(seen.image.shape[0])
-    told: float = seen.input_res_m if policy == "metres" else float(policy)
-    if not _LEAST_GSD <= told <= _GREATEST_GSD:
-        raise SpecError(
-            f"got a GSD of {told:.4g} for the model, expected {_LEAST_GSD:g} to "
-            f"{_GREATEST_GSD:g}; check scale_m, the georeference or gsd"
-        )
-    return told
+    return embedding
 
 
 def _gsd_notes(told: float, encoder: Encoder) -> Iterator[Note]:
@@ -262,76 +383,3 @@ def _gsd_notes(told: float, encoder: Encoder) -> Iterator[Note]:
             "training; a smaller scale_m or place brings it closer, or see gsd='relative'",
             GsdWarning,
         )
-
-
-def _embedding(
-    tokens: Tokens, item: int, seen: ModelInput, encoder: Encoder, output: OutputSpec
-) -> Embedding:
-    """Return the embedding of one item of a batch, with what is known of its making."""
-    valid = seen.token_valid >= MIN_TOKEN_VALID
-    data, pooling = _result(tokens, item, valid, seen.grid, encoder.patch_size, output)
-    meta = {
-        "image_size": encoder.image_size,
-        "input_grid": seen.grid.to_json(),
-        "input_res_m": seen.input_res_m,
-        "output": output.mode,
-        "pooling": pooling,
-        "tokens_kind": tokens.kind,
-        "used_patch_size": encoder.patch_size,
-        "coverage": seen.coverage,
-        "valid_fraction": seen.valid_fraction,
-        "valid_tokens": int(valid.sum()),
-        **encoder.provenance,
-    }
-    return Embedding(data, meta, image=seen.image)
-
-
-def _result(
-    tokens: Tokens,
-    item: int,
-    valid: NDArray[np.bool_],
-    grid: Grid,
-    patch_size: int,
-    output: OutputSpec,
-) -> tuple[Any, str | None]:
-    """Return the data of one item of a batch, and what was done to pool it."""
-    if output.mode == "grid":
-        if tokens.patches is None:
-            raise ModelError(
-                f"got {tokens.kind} output without patch tokens, which has no grid; use "
-                "OutputSpec.pooled(), or loader='native'"
-            )
-        _check_token_layout(tokens.patches[item], valid)
-        return token_grid(tokens.patches[item], valid, grid.patch_grid(patch_size)), None
-    if output.pooling == "cls":
-        if tokens.cls is None:
-            raise ModelError("got no class token from the model; use pooling='mean' or 'max'")
-        return tokens.cls[item], "cls"
-    if tokens.patches is None:
-        if tokens.pooled is None:
-            raise ModelError(f"got {tokens.kind} output with neither tokens nor a vector")
-        return tokens.pooled[item], "model_pooled"
-    _check_token_layout(tokens.patches[item], valid)
-    chosen = tokens.patches[item][valid]  # N D
-    pooled = chosen.max(axis=0) if output.pooling == "max" else chosen.mean(axis=0)
-    return pooled.astype(np.float32), f"patch_{output.pooling}"
-
-
-def _check_token_layout(patches: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-    if patches.shape[:2] != valid.shape:
-        raise ModelError(
-            f"got {patches.shape[0]} x {patches.shape[1]} patch tokens, expected "
-            f"{valid.shape[0]} x {valid.shape[1]}: their place is unknown; use loader='native'"
-        )
-
-
-def _fingerprint(seen: ModelInput, meta: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything that determines the numbers; the place does not."""
-    keys = (
-        "model", "rs_embed_version", "input_res", "output", "pooling", "tokens_kind", "network",
-        "loader", "precision", "weights_sha256", "weights_seed",
-    )  # fmt: skip
-    digest = hashlib.sha256(json.dumps([meta.get(key) for key in keys]).encode())
-    digest.update(str(seen.image.shape).encode() + seen.image.tobytes())
-    digest.update(seen.token_valid.tobytes())
-    return digest.hexdigest()

@@ -156,15 +156,13 @@ def _as_path(path: object) -> Path:
     return Path(path)
 
 
-def token_grid(patches: NDArray[np.float32], valid: NDArray[np.bool_], grid: Grid) -> xr.DataArray:
+def token_grid(values: NDArray[np.float32], grid: Grid) -> xr.DataArray:
     """Return patch tokens in their place.
 
     Parameters
     ----------
-    patches : numpy.ndarray
-        ``(h, w, D)`` float32.
-    valid : numpy.ndarray
-        ``(h, w)`` bool; the others become NaN.
+    values : numpy.ndarray
+        ``(d, h, w)`` float32, NaN where there is no token.
     grid : Grid
         Grid of the tokens.
 
@@ -175,9 +173,8 @@ def token_grid(patches: NDArray[np.float32], valid: NDArray[np.bool_], grid: Gri
     """
     from rasterio.crs import CRS
 
-    values = np.where(valid[..., None], patches, np.float32("nan")).transpose(2, 0, 1)
     crs = None if grid.crs is None else CRS.from_user_input(grid.crs.to_wkt())
-    return _data_array(np.ascontiguousarray(values), crs, grid.transform)
+    return _data_array(values, crs, grid.transform)
 
 
 def _data_array(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.DataArray:

@@ -47,7 +47,15 @@ __all__ = [
 
 
 class RsEmbedError(Exception):
-    """Root of every error that rs_embed raises on purpose."""
+    """Root of every error that rs_embed raises on purpose.
+
+    Attributes
+    ----------
+    index : int or None
+        Number of the place in a batch, from 0; None outside batches.
+    """
+
+    index: int | None = None
 
 
 class SpecError(RsEmbedError, ValueError):

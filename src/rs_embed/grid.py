@@ -80,6 +80,14 @@ class Grid:
         shift = Affine.translation(column, row)
         return Grid(self.crs, self.transform @ shift, (height, width))
 
+    def enlarged(self, height: int, width: int) -> Grid:
+        """Return the grid of that shape on the same lattice, with this one in its middle.
+
+        Where the margins cannot be equal, those below and on the right are a pixel wider.
+        """
+        row, column = (height - self.shape[0]) // 2, (width - self.shape[1]) // 2
+        return self.window(-row, -column, height, width)
+
     def resized(self, height: int, width: int) -> Grid:
         """Return the grid with the same bounds and another shape."""
         scale = Affine.scale(self.shape[1] / width, self.shape[0] / height)

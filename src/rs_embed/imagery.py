@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -27,7 +28,12 @@ _COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3",
 
 
 def read_imagery(
-    imagery: Any, *, bands: Sequence[str], spatial: Spatial | None, fill_value: float | None
+    imagery: Any,
+    *,
+    bands: Sequence[str],
+    spatial: Spatial | None,
+    fill_value: float | None,
+    fit: Callable[[Grid], Grid] = lambda window: window,
 ) -> Raster:
     """Return the pixels of ``imagery``, north up, in the order of ``bands``.
 
@@ -43,6 +49,8 @@ def read_imagery(
         beyond the image is invalid.
     fill_value : float or None
         Value that marks nodata, for imagery that declares none; None is 0.
+    fit : callable
+        Returns the window to read in place of that of ``spatial``, on the same lattice.
 
     Raises
     ------
@@ -52,16 +60,17 @@ def read_imagery(
     GridError
         If it is rotated, in degrees, or has pixels that are not square on the ground.
     """
+    window_in = partial(_window_in, spatial=spatial, fit=fit)
     if isinstance(imagery, Raster):
         if fill_value is not None:
             raise ImageryError(
                 f"got fill_value={fill_value:g} for a Raster, which knows what is valid"
             )
-        return _window_of(_select(imagery, bands).north_up(), spatial)
+        return _window_of(_select(imagery, bands).north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
-        return _read_file(os.fspath(imagery), bands, spatial, fill_value)
+        return _read_file(os.fspath(imagery), bands, window_in, fill_value)
     if type(imagery).__module__.partition(".")[0] == "xarray":
-        return _from_xarray(imagery, bands, spatial, fill_value)
+        return _from_xarray(imagery, bands, window_in, fill_value)
     raise ImageryError(
         f"got imagery of type {type(imagery).__name__}, expected a path, an xarray.DataArray or a "
         "Raster; a plain array goes to input_chw="
@@ -118,11 +127,14 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
 
 
 def _read_file(
-    path: str, bands: Sequence[str], spatial: Spatial | None, fill_value: float | None
+    path: str,
+    bands: Sequence[str],
+    window_in: Callable[[Grid], Grid],
+    fill_value: float | None,
 ) -> Raster:
     with _opened(path) as dataset:
         grid = _file_grid(dataset)
-        window = _window_in(grid, spatial)
+        window = window_in(grid)
         return _read_window(dataset, grid, window, bands, fill_value)
 
 
@@ -160,11 +172,11 @@ def shown_path(path: str) -> str:
     return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _window_in(grid: Grid, spatial: Spatial | None) -> Grid:
+def _window_in(grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid]) -> Grid:
     """Return the window of a place, all of ``grid`` if there is none."""
     gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
     if spatial is not None:
-        return roi_window(grid, spatial)
+        return fit(roi_window(grid, spatial))
     if grid.shape[0] * grid.shape[1] > MAX_PIXELS:
         raise ImageryError(
             f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
@@ -349,10 +361,10 @@ def _select(raster: Raster, bands: Sequence[str]) -> Raster:
     return replace(raster, data=data, bands=tuple(bands))
 
 
-def _window_of(raster: Raster, spatial: Spatial | None) -> Raster:
+def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
     """Return the window of a raster in memory; what reaches beyond it is invalid."""
-    window = _window_in(raster.grid, spatial)
-    if spatial is None:
+    window = window_in(raster.grid)
+    if window == raster.grid:
         return raster
     rows, columns = _overlap(window, raster.grid)
     valid = raster.valid[rows, columns]
@@ -362,7 +374,10 @@ def _window_of(raster: Raster, spatial: Spatial | None) -> Raster:
 
 
 def _from_xarray(
-    array: Any, bands: Sequence[str], spatial: Spatial | None, fill_value: float | None
+    array: Any,
+    bands: Sequence[str],
+    window_in: Callable[[Grid], Grid],
+    fill_value: float | None,
 ) -> Raster:
     """Return an `xarray.DataArray` with CRS as a raster; see rioxarray for where it looks.
 
@@ -404,7 +419,7 @@ def _from_xarray(
         picked = picked.isel({y_dim: slice(None, None, -1)})
     shape = (picked.sizes[y_dim], picked.sizes[x_dim])
     grid = Grid(CRS.from_wkt(crs.to_wkt()), picked.rio.transform(recalc=True), shape)
-    window = _window_in(grid, spatial)
+    window = window_in(grid)
     rows, columns = _overlap(window, grid)
     part = picked.isel({y_dim: rows, x_dim: columns})
     there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])

@@ -1,21 +1,27 @@
 """From raw values to the image that the model sees, its grid, its GSD and its valid tokens.
 
-The pipeline is the evaluation pipeline of MAE and ScaleMAE, bit for bit that of torchvision on
-Pillow images: ``Resize(short side, bicubic) -> CenterCrop -> ToTensor -> Normalize``.
+Resized, it is the evaluation pipeline of MAE and ScaleMAE, bit for bit that of torchvision on
+Pillow images: ``Resize(short side, bicubic) -> CenterCrop -> ToTensor -> Normalize``. In tiles it
+is the same without ``Resize`` and ``CenterCrop``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from affine import Affine
 from PIL import Image
 
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid
 from rs_embed.nearest import nearest_valid
 from rs_embed.raster import Raster
+from rs_embed.tiling import Tile, tiles_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,32 +43,70 @@ PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
-    """What the model sees of one raster.
+    """What the model sees of one raster: one image, or tiles on one lattice of tokens.
 
     Attributes
     ----------
-    image : numpy.ndarray
-        ``(size, size, 3)`` uint8, red, green, blue.
+    grid : Grid
+        Place of the whole; its sides are multiples of the patch size.
     token_valid : numpy.ndarray
         ``(rows, columns)`` float64 in 0..1: valid share of each token's footprint.
-    grid : Grid
-        Place of ``image``.
     input_res_m : float
-        Ground metres per pixel of ``image``.
+        Ground metres per pixel of what the model sees.
     coverage : float
-        Share of the raster's area within ``image``, 0..1.
+        Share of the raster's area that is seen, 0..1.
+    side_px : int
+        Nominal side of what goes through the network at once, pixels.
+    tiles : tuple of Tile
+        What goes through the network, each at once; those that would give no valid token are
+        left out.
+    cut : callable
+        Returns the ``(height, width, 3)`` uint8 image of a tile: red, green, blue.
     """
 
-    image: NDArray[np.uint8]
-    token_valid: NDArray[np.float64]
     grid: Grid
+    token_valid: NDArray[np.float64]
     input_res_m: float
     coverage: float
+    side_px: int
+    tiles: tuple[Tile, ...]
+    cut: Callable[[Tile], NDArray[np.uint8]]
 
     @property
     def valid_fraction(self) -> float:
-        """Valid share of the image, 0..1."""
+        """Valid share of the whole, 0..1."""
         return float(self.token_valid.mean())
+
+    @property
+    def valid_tokens(self) -> NDArray[np.bool_]:
+        """``(rows, columns)`` bool: which tokens count."""
+        return self.token_valid >= MIN_TOKEN_VALID
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """``(height, width, 3)`` uint8: the whole, from the parts that each tile gives.
+
+        Black where no tile was needed.
+        """
+        whole = np.zeros((*self.grid.shape, 3), dtype=np.uint8)
+        for tile in self.tiles:
+            paste(whole, tile, self.cut(tile))
+        return whole
+
+
+def paste(whole: NDArray[np.uint8], tile: Tile, image: NDArray[np.uint8]) -> None:
+    """Copy the part of a tile's image that the tile gives into the whole, in place."""
+    size = tile.patch_size
+    there, here = (
+        tuple(slice(span.start * size, span.stop * size) for span in spans)
+        for spans in (tile.own, tile.own_within)
+    )
+    whole[there] = image[here]
+
+
+def resized_side(image_size: int) -> int:
+    """Return to how many pixels the short side is resized, before the crop."""
+    return image_size if image_size > 224 else int(image_size / _CROP_SHARE)
 
 
 def model_grid(grid: Grid, scale_m: float, image_size: int) -> tuple[Grid, Grid, float]:
@@ -92,7 +136,7 @@ def model_grid(grid: Grid, scale_m: float, image_size: int) -> tuple[Grid, Grid,
     """
     height, width = grid.shape
     short = min(height, width)
-    target = image_size if image_size > 224 else int(image_size / _CROP_SHARE)
+    target = resized_side(image_size)
     long = int(target * max(height, width) / short)
     resized = grid.resized(*((target, long) if height <= width else (long, target)))
     top, left = (round((side - image_size) / 2) for side in resized.shape)
@@ -181,14 +225,22 @@ def _check_reflectance_range(
         )
 
 
-def check_seen(seen: ModelInput) -> None:
-    """Raise `ImageryError` unless there is something to see: a valid token, and not one colour."""
-    if not (seen.token_valid >= MIN_TOKEN_VALID).any():
+def check_seen(token_valid: NDArray[np.float64], image: NDArray[np.uint8]) -> None:
+    """Raise `ImageryError` unless there is something to see: a valid token, and not one colour.
+
+    Parameters
+    ----------
+    token_valid : numpy.ndarray
+        Valid share of each token's footprint.
+    image : numpy.ndarray
+        ``(height, width, 3)`` uint8: what is seen, or some of its pixels.
+    """
+    if not (token_valid >= MIN_TOKEN_VALID).any():
         raise ImageryError(
             f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
             "expected at least one; choose another place or period"
         )
-    low, high = np.percentile(seen.image, [0.1, 99.9])
+    low, high = np.percentile(image, [0.1, 99.9])
     if low == 255 or high == 0:
         colour = "white" if low == 255 else "black"
         raise ImageryError(
@@ -252,19 +304,112 @@ def prepare(
         Scale and offset: reflectance = value * scale + offset.
     display : {"reflectance", "visual"}
         See :func:`to_uint8`.
+
+    Raises
+    ------
+    ImageryError
+        If no token of it is valid, or it is black or white throughout.
     """
     resized, cropped, input_res_m = model_grid(raster.grid, scale_m, image_size)
     picture = Image.fromarray(to_uint8(raster, reflectance=reflectance, display=display))
     picture = picture.resize((resized.shape[1], resized.shape[0]), Image.Resampling.BICUBIC)
     top, left = cropped.offset_in(resized)
-    picture = picture.crop((left, top, left + image_size, top + image_size))
+    image = np.asarray(picture.crop((left, top, left + image_size, top + image_size)))
+    token_valid = _token_valid(raster.valid, raster.grid, cropped.patch_grid(patch_size))
+    check_seen(token_valid, image)
+    whole = tiles_of(cropped.shape, tile_size=image_size, overlap_px=0, patch_size=patch_size)
     return ModelInput(
-        image=np.asarray(picture),
-        token_valid=_token_valid(raster.valid, raster.grid, cropped.patch_grid(patch_size)),
         grid=cropped,
+        token_valid=token_valid,
         input_res_m=input_res_m,
         coverage=image_size**2 / (resized.shape[0] * resized.shape[1]),
+        side_px=image_size,
+        tiles=tuple(whole),
+        cut=lambda _: image,
     )
+
+
+def prepare_tiles(
+    raster: Raster,
+    *,
+    scale_m: float,
+    tile_size: int,
+    overlap_px: int,
+    patch_size: int,
+    reflectance: tuple[float, float] = DEFAULT_REFLECTANCE,
+    display: Display = "reflectance",
+) -> ModelInput:
+    """Return what the model sees of ``raster`` in tiles: its own pixels, all of them.
+
+    A side that is no multiple of the patch is filled up to one with invalid pixels, at the bottom
+    and on the right. Invalid pixels take the colour of the nearest valid one in their tile.
+
+    Parameters
+    ----------
+    raster : Raster
+        Three bands: red, green, blue.
+    scale_m : float
+        Ground metres per pixel of ``raster``.
+    tile_size, overlap_px, patch_size : int
+        Pixels; see `rs_embed.tiling.tiles_of`.
+    reflectance : tuple of float
+        Scale and offset: reflectance = value * scale + offset.
+    display : {"reflectance", "visual"}
+        See :func:`to_uint8`.
+
+    Raises
+    ------
+    ImageryError
+        As for :func:`prepare`.
+    """
+    shown = partial(to_uint8, reflectance=reflectance, display=display)
+    token_valid = _patch_valid(raster.valid, patch_size)
+    check_seen(token_valid, shown(_thinned(raster)))
+    tiles = tiles_of(
+        raster.grid.shape, tile_size=tile_size, overlap_px=overlap_px, patch_size=patch_size
+    )
+    rows, columns = (count * patch_size for count in token_valid.shape)
+    return ModelInput(
+        grid=raster.grid.window(0, 0, rows, columns),
+        token_valid=token_valid,
+        input_res_m=scale_m,
+        coverage=1.0,
+        side_px=tile_size,
+        tiles=tuple(t for t in tiles if (token_valid[t.own] >= MIN_TOKEN_VALID).any()),
+        cut=lambda tile: shown(_window(raster, *tile.window)),
+    )
+
+
+def _window(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:
+    """Return a window of a raster; what lies beyond it is invalid."""
+    rows, columns = slice(row, row + height), slice(column, column + width)
+    data, valid = raster.data[:, rows, columns], raster.valid[rows, columns]
+    margins = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
+    if margins != ((0, 0), (0, 0)):
+        data, valid = np.pad(data, ((0, 0), *margins)), np.pad(valid, margins)
+    grid = raster.grid.window(row, column, height, width)
+    return replace(raster, data=data, valid=valid, grid=grid)
+
+
+def _thinned(raster: Raster) -> Raster:
+    """Return some valid pixels of a raster, in no place: tens of thousands where it has them."""
+    step = max(math.isqrt(raster.valid.size // 65536), 1)
+    rows, columns = np.nonzero(raster.valid[::step, ::step])
+    if not len(rows):
+        step = 1
+        rows, columns = np.nonzero(raster.valid)
+    data = raster.data[:, rows * step, columns * step][:, None]
+    valid = np.ones((1, len(rows)), dtype=bool)
+    return Raster(data, valid, raster.bands, Grid(None, Affine.identity(), (1, len(rows))))
+
+
+def _patch_valid(valid: NDArray[np.bool_], patch_size: int) -> NDArray[np.float64]:
+    """Return the valid share of each patch; what lies beyond the raster is invalid."""
+    rows, columns = (np.arange(0, side, patch_size) for side in valid.shape)
+    by_row = np.add.reduceat(valid, rows, axis=0, dtype=np.int64)
+    counts = np.add.reduceat(by_row, columns, axis=1)
+    shares: NDArray[np.float64] = counts / patch_size**2
+    return shares
 
 
 def _token_valid(valid: NDArray[np.bool_], grid: Grid, tokens: Grid) -> NDArray[np.float64]:

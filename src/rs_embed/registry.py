@@ -17,6 +17,8 @@ from rs_embed.providers.base import Provider
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
+# The sample scene is never picked unasked.
+AUTO_ORDER = ("local",)
 
 
 def find_model(name: str) -> Model:
@@ -47,6 +49,11 @@ def find_provider(name: str) -> Provider:
         If no installed package offers it; near matches are named.
     """
     return _instance(_load(PROVIDERS, "backend", name))
+
+
+def first_configured() -> str | None:
+    """Return the name of the provider that ``backend="auto"`` takes; None if none is configured."""
+    return next((name for name in AUTO_ORDER if find_provider(name).configured()), None)
 
 
 @lru_cache

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, fields, replace
 from datetime import date
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from rs_embed.errors import SpecError, UnknownNameError
@@ -14,10 +14,12 @@ from rs_embed.errors import SpecError, UnknownNameError
 Composite = Literal["median", "mosaic"]
 OutputMode = Literal["pooled", "grid"]
 Pooling = Literal["mean", "max", "cls"]
+InputPrepMode = Literal["resize", "tile", "auto"]
 
 COMPOSITES: tuple[Composite, ...] = ("median", "mosaic")
 OUTPUT_MODES: tuple[OutputMode, ...] = ("pooled", "grid")
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "cls")
+INPUT_PREPS: tuple[InputPrepMode, ...] = ("resize", "tile", "auto")
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,70 @@ class OutputSpec:
         return cls("grid")
 
 
+@dataclass(frozen=True)
+class InputPrepSpec:
+    """How an image becomes the model's input.
+
+    Parameters
+    ----------
+    mode : {"resize", "tile", "auto"}
+        ``"resize"``: the short side is resized, the centre is cropped: one forward pass.
+        ``"tile"``: the image is cut into windows of its own pixels, all of it is seen at its own
+        GSD. ``"auto"``: resize where that shrinks nothing and crops no more than usual (no side
+        longer than what the resize makes of the short one), else tile.
+    tile_size : int or None
+        Side of a tile, pixels, a multiple of the patch size; None is the model's ``image_size``.
+        A smaller image is one smaller tile.
+    overlap_px : int
+        Least overlap of neighbouring tiles, pixels, a multiple of the patch size below
+        ``tile_size``. A token in an overlap is taken from the tile in which it lies deeper.
+
+    Raises
+    ------
+    UnknownNameError
+        If the mode is not one of the choices.
+    SpecError
+        If a size is not a whole number, or is given for ``"resize"``, or the overlap is not below
+        the tile.
+    """
+
+    mode: InputPrepMode = "resize"
+    tile_size: int | None = None
+    overlap_px: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in INPUT_PREPS:
+            raise UnknownNameError.among("input_prep", self.mode, INPUT_PREPS)
+        if self.tile_size is not None:
+            _check_whole("tile_size", self.tile_size, 1)
+        _check_whole("overlap_px", self.overlap_px, 0)
+        if self.mode == "resize" and (self.tile_size is not None or self.overlap_px):
+            raise SpecError(
+                f"got tile_size={self.tile_size} and overlap_px={self.overlap_px} for 'resize', "
+                "which has no tiles; use InputPrepSpec.tile(...)"
+            )
+        if self.tile_size is not None and self.overlap_px >= self.tile_size:
+            raise SpecError(
+                f"got overlap_px={self.overlap_px} for tile_size={self.tile_size}, expected less "
+                "than the tile"
+            )
+
+    @classmethod
+    def resize(cls) -> InputPrepSpec:
+        """Return the preparation of the published evaluation: resize and centre crop."""
+        return cls("resize")
+
+    @classmethod
+    def tile(cls, tile_size: int | None = None, overlap_px: int = 0) -> InputPrepSpec:
+        """Return the preparation that sees all of the image at its own GSD."""
+        return cls("tile", tile_size, overlap_px)
+
+    @classmethod
+    def auto(cls, tile_size: int | None = None, overlap_px: int = 0) -> InputPrepSpec:
+        """Return the preparation that tiles only images too large for one pass."""
+        return cls("auto", tile_size, overlap_px)
+
+
 def to_json(spec: Any) -> dict[str, Any]:
     """Return the fields of a spec as JSON values, dates as ``YYYY-MM-DD``."""
     return {f.name: _json_value(getattr(spec, f.name)) for f in fields(spec)}
@@ -293,6 +359,11 @@ def finite_number(name: str, value: object) -> float:
     if not math.isfinite(number):
         raise SpecError(f"got {name}={number!r}, expected a finite number")
     return number
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise SpecError(f"got {name}={value!r}, expected a whole number of at least {least}")
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:

@@ -151,8 +151,9 @@ def embed(
     [dim]rs-embed embed --input pixels.npy --scale-m 5 -o vector.npz[/dim]
     """
     from rs_embed import export
-    from rs_embed.embedder import MIN_VALID, get_embedding
+    from rs_embed.embedder import get_embedding
     from rs_embed.specs import FetchSpec, OutputSpec
+    from rs_embed.task import MIN_VALID
 
     asked_output = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
     if out is not None:

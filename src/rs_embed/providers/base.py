@@ -12,8 +12,16 @@ from rs_embed.specs import SensorSpec, TemporalSpec
 class Provider(Protocol):
     """A source of imagery; entry points of the group ``rs_embed.providers`` name its class."""
 
-    dated: bool
-    """Whether its imagery has dates, so that a period applies to it."""
+    @property
+    def name(self) -> str:
+        """What ``meta["backend"]`` says, and ``backend=`` takes if it is registered."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether its imagery has dates, so that a period applies to it."""
+
+    def configured(self) -> bool:
+        """Return whether it is set up, so that ``backend="auto"`` may take it."""
 
     def check_sensor(self, sensor: SensorSpec) -> None:
         """Raise `ProviderError` for what cannot be had here; None in it means not stated."""

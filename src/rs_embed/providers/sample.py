@@ -31,7 +31,12 @@ class SampleProvider:
     says so.
     """
 
+    name = "sample"
     dated = False
+
+    def configured(self) -> bool:
+        """Return False: stand-in imagery is never picked unasked."""
+        return False
 
     def check_sensor(self, sensor: SensorSpec) -> None:
         """Raise `ProviderError` for what one undated, cloud-free scene cannot honour."""

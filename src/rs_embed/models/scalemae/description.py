@@ -5,7 +5,7 @@ from __future__ import annotations
 from rs_embed.models.base import DEVICES, InputContract, ModelDescription, Option, Weights
 from rs_embed.models.scalemae.config import VARIANTS
 from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, VARIABLES
-from rs_embed.specs import POOLINGS
+from rs_embed.specs import INPUT_PREPS, POOLINGS
 
 RANDOM_INIT = "random-init"
 PUBLISHED = "MVRL/scalemae-vitlarge-800"
@@ -32,7 +32,7 @@ DESCRIPTION = ModelDescription(
         std=(0.229, 0.224, 0.225),
     ),
     outputs={"pooled": POOLINGS, "grid": ()},
-    input_preps=("resize",),
+    input_preps=INPUT_PREPS,
     devices=DEVICES,
     options=(
         Option(

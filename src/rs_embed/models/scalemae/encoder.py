@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 
 
+# Images per forward pass; the CPU gains nothing beyond.
+_BATCH_SIZE = {"cuda": 32}
+_BATCH_SIZE_ELSEWHERE = 8
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device of that name; ``"auto"`` is CUDA, then MPS, then the CPU.
 
@@ -77,6 +82,12 @@ class NativeEncoder:
     def patch_size(self) -> int:
         """Side of a token's footprint, pixels."""
         return self.network.config.patch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass that suit the device."""
+        device = next(self.network.parameters()).device
+        return _BATCH_SIZE.get(device.type, _BATCH_SIZE_ELSEWHERE)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -143,6 +154,11 @@ class RshfEncoder:
                 "input_res among them: it could not be told the GSD; use loader='native'"
             )
         self._extra = {"patch_size": self.patch_size} if "patch_size" in parameters else {}
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass that suit the device."""
+        return _BATCH_SIZE.get(self.device.type, _BATCH_SIZE_ELSEWHERE)
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -1,0 +1,342 @@
+"""Many places in one call: reads overlap the model, memory is bounded, errors know their place."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from rs_embed.acquisition import PixelRequest
+from rs_embed.embedder import embed
+from rs_embed.embedding import Embedding
+from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError
+from rs_embed.progress import Bar
+from rs_embed.raster import Raster
+from rs_embed.specs import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    Spatial,
+    TemporalSpec,
+)
+from rs_embed.task import MIN_VALID, Task, settle
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from rs_embed.providers.base import Provider
+
+ON_ERROR = ("raise", "return")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "spatial": (BBox, PointBuffer),
+    "input_chw": (),
+    "imagery": (),
+}
+# In place of the first item of an iterator, so that all else can be checked before it is consumed.
+_STAND_IN = {"spatial": PointBuffer(0, 0, 1), "input_chw": (), "imagery": ""}
+
+
+def get_embeddings_batch(
+    model: str,
+    *,
+    spatials: Iterable[Spatial] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
+    output: OutputSpec | None = None,
+    backend: str | Provider = "auto",
+    input_chws: Iterable[Any] | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
+    min_valid: float = MIN_VALID,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    on_error: Literal["raise", "return"] = "raise",
+    progress: bool | None = None,
+    keep_images: bool = False,
+    **options: Any,
+) -> list[Embedding | RsEmbedError]:
+    """Return the embeddings of many places, in order; arguments as for :func:`iter_embeddings`.
+
+    Returns
+    -------
+    list of Embedding
+        One for each place. With ``on_error="return"`` the error stands in place of an embedding
+        that could not be made.
+
+    Raises
+    ------
+    RsEmbedError
+        As for `iter_embeddings`.
+
+    Examples
+    --------
+    >>> from rs_embed import PointBuffer, get_embeddings_batch
+    >>> places = [PointBuffer(-75.62 + 0.005 * i, 37.694, buffer_m=640) for i in range(3)]
+    >>> embeddings = get_embeddings_batch(
+    ...     "scalemae",
+    ...     spatials=places,
+    ...     backend="sample",
+    ...     input_prep="tile",
+    ...     weights="random-init",
+    ...     variant="tiny",
+    ... )
+    >>> [embedding.data.shape for embedding in embeddings]
+    [(192,), (192,), (192,)]
+    """
+    return list(
+        iter_embeddings(
+            model,
+            spatials=spatials,
+            temporal=temporal,
+            sensor=sensor,
+            fetch=fetch,
+            output=output,
+            backend=backend,
+            input_chws=input_chws,
+            imageries=imageries,
+            imagery=imagery,
+            input_prep=input_prep,
+            min_valid=min_valid,
+            device=device,
+            on_error=on_error,
+            progress=progress,
+            keep_images=keep_images,
+            **options,
+        )
+    )
+
+
+def iter_embeddings(
+    model: str,
+    *,
+    spatials: Iterable[Spatial] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
+    output: OutputSpec | None = None,
+    backend: str | Provider = "auto",
+    input_chws: Iterable[Any] | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
+    min_valid: float = MIN_VALID,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    on_error: Literal["raise", "return"] = "raise",
+    progress: bool | None = None,
+    keep_images: bool = False,
+    **options: Any,
+) -> Iterator[Embedding | RsEmbedError]:
+    """Return an iterator over the embeddings of many places, in order, made as it is consumed.
+
+    Pixels are read in ``RS_EMBED_SCALEMAE_FETCH_WORKERS`` threads while earlier ones are in the
+    model, ``RS_EMBED_SCALEMAE_BATCH_SIZE`` to a forward pass. Memory holds a few batches and the
+    places being read, however many there are. The numbers are those of ``get_embedding`` within
+    1e-5.
+
+    Parameters
+    ----------
+    model : str
+        Id or alias, see ``list_models()``.
+    spatials : iterable of BBox or PointBuffer, optional
+        The places: of a provider, or windows of ``imagery``. An iterator is consumed no further
+        ahead than needed; a list is checked as a whole first.
+    input_chws, imageries : iterable, optional
+        Instead of places: own arrays or own imagery, each as `get_embedding` takes it.
+    imagery : path, xarray.DataArray or Raster, optional
+        The one imagery that all ``spatials`` are windows of.
+    temporal, fetch : spec or iterable of specs, optional
+        One for all places, or one for each.
+    on_error : {"raise", "return"}
+        Whether the first place that fails ends it all, after the embeddings before it, or its
+        error is given in its place. The error carries the place's number as ``index``. A place
+        that is no place, or an iterator that raises, always ends it.
+    progress : bool, optional
+        Whether a bar counts places on standard error; None where that is a terminal.
+    keep_images : bool
+        Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
+        vectors.
+    sensor, output, backend, input_prep, min_valid, device, **options
+        As for `get_embedding`.
+
+    Returns
+    -------
+    iterator of Embedding
+        Closing it (``.close()``, or leaving it to the garbage collector) stops its threads.
+
+    Raises
+    ------
+    SpecError
+        At once: if the request cannot be meant, the list is empty, or one of its items is no
+        place.
+    RsEmbedError
+        When its turn comes: whatever `get_embedding` raises for a place.
+
+    Warns
+    -----
+    GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
+        As `get_embedding`, for each place.
+    """
+    if on_error not in ON_ERROR:
+        raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+    task = settle(
+        model,
+        output=output,
+        input_prep=input_prep,
+        min_valid=min_valid,
+        device=device,
+        options=options,
+    )
+    requests = _Requests(
+        PixelRequest(None, None, sensor, None, backend, None, imagery),
+        {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
+        {"temporal": temporal, "fetch": fetch},
+    )
+    return _outcomes(task, requests, on_error, progress, keep_images=keep_images)
+
+
+def _outcomes(
+    task: Task,
+    requests: _Requests,
+    on_error: str,
+    progress: bool | None,
+    *,
+    keep_images: bool,
+) -> Iterator[Embedding | RsEmbedError]:
+    with Bar(progress, unit="place", total=requests.count) as bar:
+        outcomes = embed(
+            task,
+            requests,
+            fetch_workers=task.plan.fetch_workers,
+            keep_images=keep_images,
+            tiles=Bar(show=False, unit="tile"),
+        )
+        for index, outcome in enumerate(outcomes):
+            label = requests.labels.popleft()
+            if isinstance(outcome, RsEmbedError):
+                outcome.index = index
+                outcome.add_note(f"in the batch this is number {index}: {label}")
+                if on_error == "raise":
+                    raise outcome
+            bar.advance()
+            yield outcome
+
+
+class _Requests:
+    """The request of each place, made when its turn comes.
+
+    Parameters
+    ----------
+    common : PixelRequest
+        What is the same for all.
+    sources : mapping
+        The places by the name of their argument; exactly one is not None.
+    shared : mapping
+        Arguments that are one spec for all, or an iterable of one for each.
+
+    Attributes
+    ----------
+    count : int or None
+        How many there are; None for an iterator.
+    labels : collections.deque of str
+        What each place that is under way is called.
+    """
+
+    def __init__(
+        self,
+        common: PixelRequest,
+        sources: Mapping[str, Iterable[Any] | None],
+        shared: Mapping[str, Any],
+    ) -> None:
+        self._name = _only_one(sources)
+        self._items = sources[self._name]
+        self._field = {"spatials": "spatial", "input_chws": "input_chw", "imageries": "imagery"}[
+            self._name
+        ]
+        if self._field == "imagery" and common.imagery is not None:
+            raise SpecError("got both imagery and imageries, expected one source of pixels")
+        kinds = {"temporal": TemporalSpec, "fetch": FetchSpec}
+        for name, value in shared.items():
+            if isinstance(value, str) or not (
+                value is None or isinstance(value, kinds[name] | Iterable)
+            ):
+                raise SpecError(
+                    f"got {name}={value!r}, expected a {kinds[name].__name__} or one for each place"
+                )
+        self._each = {
+            name: value for name, value in shared.items() if not isinstance(value, kinds[name])
+        }
+        self._each = {name: value for name, value in self._each.items() if value is not None}
+        once = {name: value for name, value in shared.items() if name not in self._each}
+        self._common = replace(common, **once)
+        self.count = len(self._items) if isinstance(self._items, Sized) else None
+        self.labels: deque[str] = deque()
+        self._check_list()
+
+    def _check_list(self) -> None:
+        """Check all that is there already, before anything is read."""
+        first: Any = _STAND_IN[self._field]
+        if isinstance(self._items, Sequence):
+            if not len(self._items):
+                raise SpecError(f"got {self._name} without a single item, expected at least one")
+            for index, item in enumerate(self._items):
+                self._check_item(index, item)
+            first = self._items[0]
+        for name, values in self._each.items():
+            if isinstance(values, Sized) and self.count not in (None, len(values)):
+                raise SpecError(
+                    f"got {len(values)} values of {name} for {self.count} {self._name}, expected "
+                    "one for all or one for each"
+                )
+        self._common = replace(self._common, **{self._field: first}).checked()
+
+    def _check_item(self, index: int, item: object) -> None:
+        kind = _KINDS[self._field]
+        if kind and not isinstance(item, kind):
+            expected = " or ".join(k.__name__ for k in kind)
+            raise SpecError(
+                f"got {self._name}[{index}]={item!r} ({type(item).__name__}), expected {expected}"
+            )
+        if item is None:
+            raise SpecError(f"got {self._name}[{index}]=None, expected pixels")
+
+    def __iter__(self) -> Iterator[PixelRequest]:
+        each = {name: iter(values) for name, values in self._each.items()}
+        for index, item in enumerate(self._items or ()):
+            self._check_item(index, item)
+            own = {name: self._next_of(name, values, index) for name, values in each.items()}
+            request = replace(self._common, **{self._field: item}, **own)
+            request.check_types()
+            self.labels.append(request.label())
+            yield request
+
+    def _next_of(self, name: str, values: Iterator[Any], index: int) -> Any:
+        for value in values:
+            return value
+        raise SpecError(
+            f"got {index} values of {name}, but more {self._name}; expected one for all or one for "
+            "each"
+        )
+
+
+def _only_one(sources: Mapping[str, Any]) -> str:
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise SpecError(
+            f"got {' and '.join(given) or 'no places'}, expected exactly one of "
+            f"{', '.join(sources)}"
+        )
+    value = sources[given[0]]
+    if isinstance(value, str | bytes | Mapping | BBox | PointBuffer | Raster) or not isinstance(
+        value, Iterable
+    ):
+        raise SpecError(
+            f"got {given[0]}={value!r} ({type(value).__name__}), expected a list or an iterator; "
+            "for one place use get_embedding"
+        )
+    return given[0]

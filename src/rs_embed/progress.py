@@ -1,0 +1,75 @@
+"""A bar on standard error that counts what is done."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Bar:
+    """A context manager; the bar appears when something is done and more is left.
+
+    Parameters
+    ----------
+    show : bool or None
+        Whether to show it; None where standard error is a terminal.
+    unit : str
+        What is counted, in the singular.
+    total : int or None
+        How many there are; None where nobody knows.
+    """
+
+    def __init__(self, show: bool | None, *, unit: str, total: int | None = 0) -> None:
+        self._show = sys.stderr.isatty() if show is None else show
+        self._unit = unit
+        self._total = total
+        self._done = 0
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def expect(self, count: int) -> None:
+        """Count ``count`` more into the total."""
+        self._total = (self._total or 0) + count
+
+    def advance(self, count: int = 1) -> None:
+        """Count ``count`` more as done."""
+        self._done += count
+        if not self._show or (self._progress is None and self._done == self._total):
+            return
+        if self._progress is None:
+            self._start()
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=self._done, total=self._total)
+            self._progress.refresh()
+
+    def _start(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+            auto_refresh=False,  # no thread of its own
+            transient=True,
+        )
+        self._task = self._progress.add_task(f"{self._unit}s", total=self._total)
+        self._progress.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
