@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,34 @@ def write_scene(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that registers entry points as another installed package would."""
+
+    def run(name: str, entry_points: str, **modules: str) -> Path:
+        folder = tmp_path / name
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
+        for module, source in modules.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(source))
+        monkeypatch.syspath_prepend(str(folder))
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def coordinate_model(install: Callable[..., Path]) -> list[tuple[float, ...]]:
+    """Register the model ``coordinates``; return the log of its batches."""
+    from tests.coordinate_model import CoordinateModel
+
+    install("coords", "[rs_embed.models]\ncoordinates = tests.coordinate_model:MODEL\n")
+    CoordinateModel.log.clear()
+    return CoordinateModel.log
 
 
 def python_environment(**variables: str) -> dict[str, str]:

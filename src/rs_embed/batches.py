@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,7 +133,7 @@ def iter_embeddings(
     progress: bool | None = None,
     keep_images: bool = False,
     **options: Any,
-) -> Iterator[Embedding | RsEmbedError]:
+) -> Generator[Embedding | RsEmbedError, None, None]:
     """Return an iterator over the embeddings of many places, in order, made as it is consumed.
 
     Pixels are read in ``RS_EMBED_SCALEMAE_FETCH_WORKERS`` threads while earlier ones are in the
@@ -166,7 +168,7 @@ def iter_embeddings(
 
     Returns
     -------
-    iterator of Embedding
+    generator of Embedding
         Closing it (``.close()``, or leaving it to the garbage collector) stops its threads.
 
     Raises
@@ -207,15 +209,15 @@ def _outcomes(
     progress: bool | None,
     *,
     keep_images: bool,
-) -> Iterator[Embedding | RsEmbedError]:
-    with Bar(progress, unit="place", total=requests.count) as bar:
-        outcomes = embed(
-            task,
-            requests,
-            fetch_workers=task.plan.fetch_workers,
-            keep_images=keep_images,
-            tiles=Bar(show=False, unit="tile"),
-        )
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    made = embed(
+        task,
+        requests,
+        fetch_workers=task.plan.fetch_workers,
+        keep_images=keep_images,
+        tiles=Bar(show=False, unit="tile"),
+    )
+    with closing(made) as outcomes, Bar(progress, unit="place", total=requests.count) as bar:
         for index, outcome in enumerate(outcomes):
             label = requests.labels.popleft()
             if isinstance(outcome, RsEmbedError):
@@ -300,7 +302,8 @@ class _Requests:
         if kind and not isinstance(item, kind):
             expected = " or ".join(k.__name__ for k in kind)
             raise SpecError(
-                f"got {self._name}[{index}]={item!r} ({type(item).__name__}), expected {expected}"
+                f"got {self._name}[{index}]={reprlib.repr(item)} ({type(item).__name__}), "
+                f"expected {expected}"
             )
         if item is None:
             raise SpecError(f"got {self._name}[{index}]=None, expected pixels")
@@ -336,7 +339,7 @@ def _only_one(sources: Mapping[str, Any]) -> str:
         value, Iterable
     ):
         raise SpecError(
-            f"got {given[0]}={value!r} ({type(value).__name__}), expected a list or an iterator; "
-            "for one place use get_embedding"
+            f"got {given[0]}={reprlib.repr(value)} ({type(value).__name__}), expected "
+            "a list or an iterator; for one place use get_embedding"
         )
     return given[0]

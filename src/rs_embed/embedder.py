@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -210,7 +210,7 @@ def embed(
     fetch_workers: int,
     keep_images: bool,
     tiles: Bar,
-) -> Iterator[Embedding | RsEmbedError]:
+) -> Generator[Embedding | RsEmbedError, None, None]:
     """Yield the embedding of each request, in order, or the error that prevents it.
 
     Memory holds a few batches and the places being read, however many there are.

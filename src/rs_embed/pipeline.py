@@ -63,6 +63,27 @@ class _Workers:
             thread.join(max(deadline - time.monotonic(), 0))
 
 
+class _Source(Iterator[Item]):
+    """The items of an iterable; what it raises is kept until what came before is dealt with."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = iter(items)
+        self._failure: Exception | None = None
+
+    def __next__(self) -> Item:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except Exception as exc:  # raised by raise_failure
+            self._failure = exc
+            raise StopIteration from exc
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
 def ordered(
     items: Iterable[Item], work: Callable[[Item], Result], *, workers: int, ahead: int
 ) -> Generator[Result, None, None]:
@@ -82,30 +103,23 @@ def ordered(
     if workers == 0:
         yield from map(work, items)
         return
-    source, failure, exhausted = iter(items), None, False
+    source, exhausted = _Source(items), False
     waiting: deque[Future[Result]] = deque()
     threads = _Workers(workers)
     try:
         while True:
             taken = 0
-            # At least two for each one given, so that the lead grows; more while nothing is ready,
-            # so that a slow source does not hold back what is.
+            # At least two for each one given, so that the lead grows; more while nothing is ready.
             while not exhausted and len(waiting) < ahead and not (taken >= 2 and waiting[0].done()):
                 try:
-                    item = next(source)
+                    waiting.append(threads.submit(partial(work, next(source))))
+                    taken += 1
                 except StopIteration:
                     exhausted = True
-                except Exception as exc:  # noqa: BLE001  # raised below, after what came before
-                    failure, exhausted = exc, True
-                else:
-                    waiting.append(threads.submit(partial(work, item)))
-                    del item
-                    taken += 1
             if not waiting:
                 break
             yield waiting.popleft().result()
-        if failure is not None:
-            raise failure
+        source.raise_failure()
     finally:
         for future in waiting:
             future.cancel()
@@ -120,7 +134,7 @@ def grouped(
     Parameters
     ----------
     items : iterable
-        What to group.
+        What to group. If it raises, what came before is yielded first.
     key : callable
         Items of equal key may share a list; one whose key is None comes alone, at once.
     size : int
@@ -130,7 +144,8 @@ def grouped(
     """
     pending: dict[Hashable, list[Item]] = {}  # in the order of their first items
     arrival: dict[Hashable, int] = {}
-    for number, item in enumerate(items):
+    source = _Source(items)
+    for number, item in enumerate(source):
         kind = key(item)
         if kind is None:
             yield [item]
@@ -146,6 +161,7 @@ def grouped(
             del arrival[oldest]
             yield pending.pop(oldest)
     yield from pending.values()
+    source.raise_failure()
 
 
 def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
