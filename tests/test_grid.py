@@ -87,7 +87,7 @@ def ground_extent(grid: Grid) -> tuple[float, float]:
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_pixels_and_buffers_are_true_metres(region: str) -> None:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(REGIONS[region], st.floats(100, 3000), st.sampled_from([5, 10, 30]))
     def check(place: tuple[float, float], buffer_m: float, scale_m: float) -> None:
         grid = roi_grid(PointBuffer(*place, buffer_m), scale_m)
@@ -134,7 +134,7 @@ def test_no_place_on_earth_has_a_scale_off_by_more_than_a_thousandth() -> None:
     assert 0.00098 < worst < 0.00099  # a zone's edge at the equator
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(places, st.floats(100, 3000), st.sampled_from([0.5, 3, 10, 20]))
 def test_point_grids_have_one_shape_and_lie_on_the_lattice(
     place: tuple[float, float], buffer_m: float, scale_m: float
@@ -164,7 +164,7 @@ def edge_points(box: BBox, count: int = 2000) -> tuple[list[float], list[float]]
     return [*lon, *lon, *west, *east], [*south, *north, *lat, *lat]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(boxes())
 def test_box_grids_cover_the_box_and_no_more_than_a_pixel(box: BBox) -> None:
     grid = roi_grid(box, 10)
