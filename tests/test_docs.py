@@ -1,8 +1,9 @@
-"""The README is true: its code runs, its tables are complete."""
+"""README and docs are true: their code runs, their tables are complete, their links lead on."""
 
 from __future__ import annotations
 
 import doctest
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 
 import rs_embed.embedder
-from rs_embed import describe_model, errors
+from rs_embed import PointBuffer, describe_model, errors
+from rs_embed.grid import gsd_m, roi_grid
 from rs_embed.settings import VARIABLES
+from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: (?P<why>.+?) -->\n)?```python\n(?P<code>.*?)```", re.S)
 
 
@@ -30,18 +34,22 @@ def table(first_header: str) -> dict[str, str]:
     return rows
 
 
-def test_python_blocks_run() -> None:
-    blocks = list(BLOCK.finditer(README))
-    assert len(blocks) >= 3
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path) -> None:
     namespace: dict[str, Any] = {}
-    ran = 0
-    for block in blocks:
+    for block in BLOCK.finditer(page.read_text()):
+        code = compile(block["code"], page.name, "exec")
         if block["why"] is None:
-            exec(compile(block["code"], "README.md", "exec"), namespace)  # noqa: S102
-            ran += 1
-        else:
-            compile(block["code"], "README.md", "exec")
-    assert ran >= 2
+            exec(code, namespace)  # noqa: S102
+
+
+def test_every_python_block_is_found() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        assert len(list(BLOCK.finditer(text))) == text.count("```python"), page.name
+    ran = [block["why"] is None for block in BLOCK.finditer(README)]
+    assert len(ran) >= 3
+    assert sum(ran) >= 2
 
 
 def test_example_of_get_embedding_runs() -> None:
@@ -84,9 +92,34 @@ def test_errors_table_is_complete() -> None:
             assert f"`{kind.__name__}`" in README
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            path, _, anchor = target.partition("#")
+            linked = page.parent / path if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names by which a Markdown page's headings are linked."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_figures_of_metres_are_those_of_the_library() -> None:
+    rows = re.findall(r"^\| ([\d.]+) \|(.+)\|$", (ROOT / "docs" / "metres.md").read_text(), re.M)
+    assert [float(lat) for lat, _ in rows] == [0, 31.2, 45, 60, 70, 78, 85]
+    for lat, cells in rows:
+        place = PointBuffer(lon=121.5, lat=float(lat), buffer_m=2050)
+        mercator, metric = roi_grid(place, 10, "EPSG:3857"), roi_grid(place, 10)
+        sizes = [math.sqrt(math.prod(ground_pixel(grid))) for grid in (mercator, metric)]
+        halves = [math.sqrt(math.prod(ground_extent(grid))) / 2 for grid in (mercator, metric)]
+        assert gsd_m(mercator) == pytest.approx(sizes[0], rel=1e-4)
+        assert [cell.strip() for cell in cells.split("|")] == [
+            f"{sizes[0]:.2f}", f"{halves[0]:.0f}", f"{sizes[1]:.3f}", f"{halves[1]:.1f}",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "benchmarks"])

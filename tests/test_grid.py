@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
+import numpy as np
 import pytest
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Geod, Proj, Transformer
 
 from rs_embed.errors import GridError
 from rs_embed.grid import Grid, gsd_m, metric_crs, roi_grid, roi_window
 from rs_embed.specs import BBox, PointBuffer
 
-lons = st.floats(-180, 180)
-lats = st.floats(-90, 90)
-utm_lats = st.floats(-79.5, 83.5)
+GEOD = Geod(ellps="WGS84")
+
+
+def near(values: st.SearchStrategy[float], within: float) -> st.SearchStrategy[float]:
+    """Exactly one of ``values``, a hair beside it, or up to ``within`` degrees away."""
+    offsets = st.one_of(st.sampled_from([0, 1e-9, -1e-9, 1e-5, -1e-5]), st.floats(-within, within))
+    return st.builds(lambda value, offset: value + offset, values, offsets)
+
+
+lons, lats = st.floats(-180, 180), st.floats(-90, 90)
+zone_edges = near(st.integers(-29, 29).map(lambda n: 6.0 * n), 0.1)
+both_sides = st.sampled_from([-1, 1])
+# Where metres are at risk: a zone's edges, its exceptions, the antimeridian, and the ends of UTM.
+REGIONS: dict[str, st.SearchStrategy[tuple[float, float]]] = {
+    "anywhere": st.tuples(lons, lats),
+    "zone edges": st.tuples(zone_edges, near(st.floats(-79, 83), 0.5)),
+    "equator": st.tuples(zone_edges, near(st.just(0.0), 0.5)),
+    "Norway": st.tuples(
+        near(st.one_of(st.floats(3, 12), st.just(3.0), st.just(12.0)), 0.5),
+        near(st.one_of(st.floats(56, 64), st.just(56.0), st.just(64.0)), 0.5),
+    ),
+    "Svalbard": st.tuples(
+        near(st.sampled_from([0.0, 9.0, 21.0, 33.0, 42.0]), 3),
+        near(st.one_of(st.floats(72, 84), st.just(72.0), st.just(84.0)), 0.2),
+    ),
+    "antimeridian": st.tuples(
+        st.builds(lambda side, off: side * (180 - off), both_sides, st.floats(0, 0.05)), lats
+    ),
+    "ends of UTM": st.tuples(lons, near(st.sampled_from([-80.0, 84.0]), 0.1)),
+    "poles": st.tuples(
+        lons, st.builds(lambda side, off: side * (90 - off), both_sides, st.floats(0, 0.1))
+    ),
+}
+places = st.one_of(*REGIONS.values())
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> BBox:
+    """A box of up to a degree around, or ending at, one of the places; wider near the poles."""
+    lon, lat = draw(places)
+    height = draw(st.floats(0.005, 0.5))
+    width = draw(st.floats(0.005, 0.5)) * draw(st.sampled_from([1, 20 if abs(lat) > 89 else 1]))
+    low_lon, low_lat = max(lon - width, -180), max(lat - height, -90)
+    high_lon, high_lat = min(lon + width, 180), min(lat + height, 90)
+    return BBox(low_lon, low_lat, high_lon, high_lat)
 
 
 def utm(epsg: int = 32633, pixel: float = 10, shape: tuple[int, int] = (100, 80)) -> Grid:
@@ -29,24 +73,73 @@ def ground_pixel(grid: Grid) -> tuple[float, float]:
     row, column = grid.shape[0] // 2, grid.shape[1] // 2
     points = [(column + 0.5, row + 0.5), (column + 1.5, row + 0.5), (column + 0.5, row + 1.5)]
     (a, b, c) = [to_geographic.transform(*(grid.transform @ p)) for p in points]
-    geod = Geod(ellps="WGS84")
-    return geod.inv(*a, *b)[2], geod.inv(*a, *c)[2]
+    return GEOD.inv(*a, *b)[2], GEOD.inv(*a, *c)[2]
 
 
-@settings(max_examples=300, deadline=None)
-@given(lons, lats, st.sampled_from([5, 10, 30]))
-def test_sampling_pixels_are_true_metres_everywhere(lon: float, lat: float, scale_m: float) -> None:
-    grid = roi_grid(PointBuffer(lon, lat, 640), scale_m)
-    for side in ground_pixel(grid):
-        assert side == pytest.approx(scale_m, rel=1e-3)
-    assert gsd_m(grid) == scale_m
+def ground_extent(grid: Grid) -> tuple[float, float]:
+    """Metres on the ground between the middles of opposite edges, west to east, south to north."""
+    to_geographic = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    (rows, columns) = grid.shape
+    ends = [(0, rows / 2), (columns, rows / 2), (columns / 2, 0), (columns / 2, rows)]
+    (a, b, c, d) = [to_geographic.transform(*(grid.transform @ p)) for p in ends]
+    return GEOD.inv(*a, *b)[2], GEOD.inv(*c, *d)[2]
 
 
-@settings(max_examples=200, deadline=None)
-@given(lons, utm_lats, st.floats(100, 3000), st.sampled_from([0.5, 3, 10, 20]))
+@pytest.mark.parametrize("region", REGIONS)
+def test_pixels_and_buffers_are_true_metres(region: str) -> None:
+    @settings(max_examples=25, deadline=None)
+    @given(REGIONS[region], st.floats(100, 3000), st.sampled_from([5, 10, 30]))
+    def check(place: tuple[float, float], buffer_m: float, scale_m: float) -> None:
+        grid = roi_grid(PointBuffer(*place, buffer_m), scale_m)
+        for side in ground_pixel(grid):
+            assert side == pytest.approx(scale_m, rel=1e-3)
+        assert gsd_m(grid) == scale_m
+        for extent in ground_extent(grid):
+            assert abs(extent - 2 * buffer_m) <= 1e-3 * 2 * buffer_m + scale_m / 2
+
+    check()
+
+
+def test_no_place_on_earth_has_a_scale_off_by_more_than_a_thousandth() -> None:
+    # Coarse over the Earth, and just beside every edge of a zone or of an exception.
+    edges = [edge + hair for edge in range(-180, 181, 3) for hair in (-1e-9, 0, 1e-9)]
+    worst = 0.0
+    for lat in (
+        -90,
+        -80.001,
+        -80,
+        -60,
+        -30,
+        0,
+        30,
+        56,
+        57.3,
+        58.9,
+        60,
+        63.9,
+        72,
+        78,
+        84,
+        84.1,
+        89.96,
+    ):
+        by_crs: dict[CRS, list[float]] = {}
+        for lon in (*edges, *np.arange(3, 4, 0.02)):
+            if -180 <= lon <= 180 and (abs(lat) < 89 or lon == 0):
+                by_crs.setdefault(metric_crs(float(lon), lat), []).append(lon)
+        for crs, longitudes in by_crs.items():
+            factors = Proj(crs).get_factors(longitudes, [lat] * len(longitudes))
+            scales = np.array([factors.meridional_scale, factors.parallel_scale])
+            worst = max(worst, np.abs(scales - 1).max())
+    assert 0.00098 < worst < 0.00099  # a zone's edge at the equator
+
+
+@settings(max_examples=60, deadline=None)
+@given(places, st.floats(100, 3000), st.sampled_from([0.5, 3, 10, 20]))
 def test_point_grids_have_one_shape_and_lie_on_the_lattice(
-    lon: float, lat: float, buffer_m: float, scale_m: float
+    place: tuple[float, float], buffer_m: float, scale_m: float
 ) -> None:
+    lon, lat = place
     grid = roi_grid(PointBuffer(lon, lat, buffer_m), scale_m)
     side = round(2 * buffer_m / scale_m)
     assert grid.shape == (side, side)
@@ -63,29 +156,42 @@ def test_spec_example_is_410_pixels() -> None:
     assert roi_grid(PointBuffer(lon=121.5, lat=31.2, buffer_m=2048), 10).shape == (410, 410)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.floats(-179, 178), st.floats(-75, 74), st.floats(0.01, 0.5), st.floats(0.01, 0.5))
-def test_box_grids_cover_the_box_and_no_more_than_a_pixel(
-    lon: float, lat: float, width: float, height: float
-) -> None:
-    box = BBox(lon, lat, lon + width, lat + height)
+def edge_points(box: BBox, count: int = 2000) -> tuple[list[float], list[float]]:
+    """Longitudes and latitudes all along the box's edges."""
+    lon = np.linspace(box.minlon, box.maxlon, count)
+    lat = np.linspace(box.minlat, box.maxlat, count)
+    west, south, east, north = (np.full(count, edge) for edge in astuple(box))
+    return [*lon, *lon, *west, *east], [*south, *north, *lat, *lat]
+
+
+@settings(max_examples=60, deadline=None)
+@given(boxes())
+def test_box_grids_cover_the_box_and_no_more_than_a_pixel(box: BBox) -> None:
     grid = roi_grid(box, 10)
     to_grid = Transformer.from_crs("EPSG:4326", grid.crs, always_xy=True)
-    left, bottom, right, top = to_grid.transform_bounds(
-        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=21
-    )
-    asked, given = (left, bottom, right, top), grid.bounds
+    x, y = to_grid.transform(*edge_points(box))
+    asked, given = (min(x), min(y), max(x), max(y)), grid.bounds
     for inner, outer, outward in zip(asked, given, (-1, -1, 1, 1), strict=True):
-        assert -1e-3 <= (outer - inner) * outward <= 10 + 1e-3
+        assert -0.5 <= (outer - inner) * outward <= 10 + 0.5  # metres
+    for side in ground_pixel(grid):
+        assert side == pytest.approx(10, rel=1e-3)
+    assert gsd_m(grid) == 10
+
+
+def test_a_box_around_the_pole_is_covered() -> None:
+    # Its edge is one circle, cut short by half a kilometre where few points stand for it.
+    grid = roi_grid(BBox(-180, 89.5, 180, 90), 10)
+    radius = GEOD.inv(0, 89.5, 0, 90)[2]
+    assert np.abs(grid.bounds) == pytest.approx([radius] * 4, abs=10)
 
 
 @pytest.mark.parametrize(
     ("lon", "lat", "epsg"),
     [
-        (3, 56, 32632), (2.99, 60, 32631), (3, 64, 32631), (11.99, 63.9, 32632),
-        (8.99, 72, 32631), (9, 72, 32633), (20.99, 80, 32633), (21, 84, 32635), (33, 72, 32637),
-        (42, 80, 32638), (-180, 10, 32601), (180, 10, 32660), (-75.6, 37.7, 32618),
-        (39.3, -7.8, 32737), (0, -80, 32731), (0, 0, 32631),
+        (3.6, 56, 32631), (3.7, 56, 32632), (2.99, 60, 32631), (3, 60.1, 32632), (3, 64, 32631),
+        (11.99, 63.9, 32632), (8.99, 72, 32631), (9, 72, 32633), (20.99, 80, 32633),
+        (21, 84, 32635), (33, 72, 32637), (42, 80, 32638), (-180, 10, 32601), (180, 10, 32660),
+        (-75.6, 37.7, 32618), (39.3, -7.8, 32737), (0, -80, 32731), (0, 0, 32631),
     ],
 )  # fmt: skip
 def test_utm_zones_with_their_exceptions(lon: float, lat: float, epsg: int) -> None:

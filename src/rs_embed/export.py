@@ -6,8 +6,10 @@ import json
 import os
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 VECTOR_SUFFIXES = (".npz",)
 GRID_SUFFIXES = (".tif", ".tiff", ".nc")
 _META = "rs_embed_meta"
+# Who wrote a file that can be read.
+_ONE, _MANY = "Embedding.save", "many vectors (write_vectors)"
+_ROWS_AT_ONCE = 1024
 
 
 @contextmanager
@@ -85,16 +90,184 @@ def write_vector(path: Path, vector: NDArray[np.float32], meta: Mapping[str, Any
 
 def read_vector(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Return vector and meta of an ``.npz`` that `write_vector` wrote."""
+    content = _npz(path, ["embedding", _META], _ONE)
+    vector = content["embedding"]
     try:
-        with zipfile.ZipFile(path):  # an .npy under this name is no archive
-            pass
-        with np.load(path, allow_pickle=False) as content:
-            vector, meta = content["embedding"], json.loads(str(content[_META]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        meta = json.loads(str(content[_META]))
+    except ValueError as exc:
         raise _unreadable(path, exc) from exc
     if vector.ndim != 1 or vector.dtype != np.float32 or not isinstance(meta, dict):
         raise _unreadable(path, TypeError(f"{vector.dtype} of shape {vector.shape}"))
     return vector, meta
+
+
+@dataclass(frozen=True, eq=False)
+class VectorRow:
+    """One of many vectors for `write_vectors`.
+
+    Attributes
+    ----------
+    id : str
+        Name of the place.
+    lon, lat : float
+        Its centre, degrees (EPSG:4326).
+    vector : numpy.ndarray or None
+        ``(D,)`` float32; None where it failed.
+    meta : mapping or None
+        Provenance, JSON values.
+    error : str or None
+        Why there is no vector.
+    """
+
+    id: str
+    lon: float
+    lat: float
+    vector: NDArray[np.float32] | None
+    meta: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Many vectors, one a place; arrays of the same length N.
+
+    Attributes
+    ----------
+    embedding : numpy.ndarray
+        ``(N, D)`` float32, NaN where it failed.
+    id : numpy.ndarray
+        ``(N,)`` text: names of the places.
+    ok : numpy.ndarray
+        ``(N,)`` bool: whether there is a vector.
+    error : numpy.ndarray
+        ``(N,)`` text: why there is none, empty where there is one.
+    lon, lat : numpy.ndarray
+        ``(N,)`` float64: centres, degrees (EPSG:4326).
+    meta : numpy.ndarray
+        ``(N,)`` JSON text: the meta of each embedding, ``{}`` where there is none.
+    """
+
+    embedding: NDArray[np.float32]
+    id: NDArray[np.str_]
+    ok: NDArray[np.bool_]
+    error: NDArray[np.str_]
+    lon: NDArray[np.float64]
+    lat: NDArray[np.float64]
+    meta: NDArray[np.str_]
+
+
+def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
+    """Write many vectors into one ``.npz`` with the arrays of `Vectors`, in the order given.
+
+    Beside the texts, memory holds the vectors once.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; it appears whole or not at all.
+    rows : iterable of VectorRow
+        Read once.
+    count : int
+        Number of rows.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be written, vectors differ in length, or there are not ``count`` rows.
+    """
+    arrays = _collected(rows, count)
+    with written(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, values in arrays.items():
+            # Vectors barely shrink, and stored they are written and read at the disk's speed.
+            stored = name == "embedding"
+            _write_member(
+                archive, name, values, zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+            )
+
+
+def _collected(rows: Iterable[VectorRow], count: int) -> dict[str, NDArray[Any] | list[str]]:
+    """Return the columns of `Vectors`, texts as lists."""
+    ids: list[str] = []
+    errors: list[str] = []
+    metas: list[str] = []
+    lon, lat = np.empty((2, count))
+    ok = np.zeros(count, bool)
+    # Its width is known with the first vector.
+    vectors = np.empty((count, 0), np.float32)
+    for at, row in enumerate(rows):
+        if at == count:
+            raise ExportError(f"got more rows than the {count} expected")
+        ids.append(row.id)
+        errors.append(row.error or "")
+        metas.append(json.dumps(dict(row.meta or {})))
+        lon[at], lat[at] = row.lon, row.lat
+        if row.vector is None:
+            continue
+        if not ok.any():
+            vectors = np.full((count, *row.vector.shape), np.nan, np.float32)
+        if row.vector.shape != vectors.shape[1:]:
+            raise ExportError(
+                f"got a vector of shape {row.vector.shape} for {row.id!r}, expected "
+                f"{vectors.shape[1:]} as before; embed all places with the same model"
+            )
+        vectors[at] = row.vector
+        ok[at] = True
+    if len(ids) != count:
+        raise ExportError(f"got {len(ids)} rows, expected {count}")
+    return {
+        "embedding": vectors, "id": ids, "ok": ok, "error": errors, "lon": lon, "lat": lat,
+        "meta": metas,
+    }  # fmt: skip
+
+
+def _write_member(
+    archive: zipfile.ZipFile, name: str, rows: NDArray[Any] | list[str], compression: int
+) -> None:
+    """Write an array, or texts of one width, as ``.npy`` without another copy of the whole."""
+    if isinstance(rows, list):
+        dtype, inner = np.dtype(f"<U{max(map(len, rows), default=1) or 1}"), ()
+    else:
+        dtype, inner = rows.dtype, rows.shape[1:]
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (len(rows), *inner),
+    }
+    member = zipfile.ZipInfo(f"{name}.npy")
+    member.compress_type = compression
+    with archive.open(member, "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            file.write(np.asarray(rows[start : start + _ROWS_AT_ONCE], dtype).tobytes())
+
+
+def read_vectors(path: Path) -> Vectors:
+    """Return the arrays of an ``.npz`` that `write_vectors` wrote.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be read, or was not written by `write_vectors`.
+    """
+    arrays = _npz(path, [f.name for f in fields(Vectors)], _MANY)
+    kinds = {"embedding": "f4", "ok": "b1", "lon": "f8", "lat": "f8"}
+    for name, array in arrays.items():
+        kind = array.dtype.kind if name not in kinds else array.dtype.str[1:]
+        wrong = kind != kinds.get(name, "U") or array.ndim != 1 + (name == "embedding")
+        if wrong or array.shape[:1] != arrays["id"].shape:
+            what = TypeError(f"{name} is {array.dtype} of shape {array.shape}")
+            raise _unreadable(path, what, _MANY)
+    return Vectors(**arrays)
+
+
+def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path):  # an .npy under this name is no archive
+            pass
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+        raise _unreadable(path, exc, writer) from exc
 
 
 def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
@@ -159,6 +332,6 @@ def _require_netcdf() -> None:
         require(module, extra="netcdf", purpose="netCDF")
 
 
-def _unreadable(path: Path, exc: Exception) -> ExportError:
+def _unreadable(path: Path, exc: Exception, writer: str = _ONE) -> ExportError:
     reason = "there is no such file" if not path.is_file() else f"{type(exc).__name__}: {exc}"
-    return ExportError(f"cannot read {path} ({reason}), expected a file of Embedding.save")
+    return ExportError(f"cannot read {path} ({reason}), expected a file of {writer}")

@@ -209,11 +209,15 @@ def metric_crs(lon: float, lat: float) -> CRS:
     """Return the CRS in which a metre near (``lon``, ``lat``) is a metre on the ground.
 
     UTM with its Norway and Svalbard exceptions from 80°S to 84°N; beyond, where UPS would be up
-    to 0.6 % short, a polar stereographic projection of true scale at the place.
+    to 0.6 % short, a polar stereographic projection of true scale at the place. Its metres are
+    those of the ground within 0.1 % everywhere.
 
     Notes
     -----
-    Zones: NGA.SIG.0012 (2014), section 2-2 and the MGRS exceptions of its section 3-2.
+    Zones: NGA.SIG.0012 (2014), section 2-2 and the MGRS exceptions of its section 3-2, but for the
+    west of zone 32V: where 9°E is further away than a zone's edge at the equator is from its
+    meridian (west of 3.64°E at 56°N, of 3°E at 60°N; open sea), zone 32 is up to 0.13 % long and
+    zone 31 is kept.
     """
     from pyproj import CRS
 
@@ -222,12 +226,16 @@ def metric_crs(lon: float, lat: float) -> CRS:
         return CRS.from_proj4(
             f"+proj=stere +lat_0={pole} +lat_ts={lat:.1f} +lon_0={lon:.0f} +datum=WGS84 +units=m"
         )
-    zone = min(int((lon + 180) // 6) + 1, 60)
+    return CRS.from_epsg((32600 if lat >= 0 else 32700) + _utm_zone(lon, lat))
+
+
+def _utm_zone(lon: float, lat: float) -> int:
     if 56 <= lat < 64 and 3 <= lon < 12:
-        zone = 32
-    elif lat >= 72 and 0 <= lon < 42:
-        zone = 31 if lon < 9 else 33 if lon < 21 else 35 if lon < 33 else 37
-    return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+        # Ground distance to 9°E in degrees of the equator, where a zone reaches 3 of them.
+        return 32 if (9 - lon) * math.cos(math.radians(lat)) <= 3 else 31
+    if lat >= 72 and 0 <= lon < 42:
+        return 31 if lon < 9 else 33 if lon < 21 else 35 if lon < 33 else 37
+    return min(int((lon + 180) // 6) + 1, 60)
 
 
 def roi_grid(spatial: Spatial, scale_m: float, crs: str | None = None) -> Grid:
@@ -308,8 +316,10 @@ def _centred_start(at: float, side: int) -> int:
 
 
 def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tuple[int, int]]:
+    # Near a pole a parallel is a tight curve: six points a degree keep every arc within 0.01 px.
+    points = max(21, math.ceil(6 * (box.maxlon - box.minlon)))
     left, bottom, right, top = from_geographic.transform_bounds(
-        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=21
+        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=points
     )
     if not np.isfinite([left, bottom, right, top]).all():
         raise GridError(f"{box} lies outside the area of the CRS")

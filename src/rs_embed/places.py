@@ -1,0 +1,317 @@
+"""Many places from one file: CSV or GeoJSON to named points and boxes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive
+
+if TYPE_CHECKING:
+    import os
+
+_COLUMNS = {"longitude": "lon", "latitude": "lat"}
+_POINT, _BOX = ("lon", "lat"), ("minlon", "minlat", "maxlon", "maxlat")
+_LAYOUTS = "columns lon,lat (and buffer_m) or minlon,minlat,maxlon,maxlat"
+# Longitude and latitude on WGS 84 by the names that programs write into the old member "crs".
+_WGS84 = re.compile(r"(CRS:?84|EPSG[:/].*\b4326)$", re.IGNORECASE)
+_NOT_TEXT = "is no text in UTF-8; export it as 'CSV UTF-8' or as GeoJSON"
+
+
+@dataclass(frozen=True)
+class NamedPlace:
+    """A place and the name by which its result is found again.
+
+    Parameters
+    ----------
+    id : str
+        Unique within a file.
+    spatial : BBox or PointBuffer
+        The place.
+    """
+
+    id: str
+    spatial: Spatial
+
+
+def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) -> list[NamedPlace]:
+    """Return the places of a CSV or GeoJSON file, in its order.
+
+    Parameters
+    ----------
+    path : path
+        ``.csv``, ``.tsv`` or ``.txt``: a header with ``lon``, ``lat`` (or ``longitude``,
+        ``latitude``) and perhaps ``buffer_m``, or with ``minlon``, ``minlat``, ``maxlon``,
+        ``maxlat``; perhaps ``id``, else the row's number from 0; comma, semicolon or tab; UTF-8.
+        ``.geojson`` or ``.json`` (RFC 7946): a point with the property ``buffer_m``, or a polygon,
+        whose bounding box counts; ``id`` of the feature or its property, else its number from 0.
+    buffer_m : float, optional
+        Half of the side of the square around a point that states none, ground metres.
+
+    Returns
+    -------
+    list of NamedPlace
+        At least one, each with an id of its own.
+
+    Raises
+    ------
+    UnknownNameError
+        If the file is of another type.
+    SpecError
+        If it cannot be read, or a place in it cannot be meant; the message names the line or
+        the feature.
+    """
+    source = Path(path)
+    if buffer_m is not None:
+        check_positive("buffer_m", buffer_m, "ground metres")
+    reader = _READERS.get(source.suffix.lower())
+    if reader is None:
+        raise UnknownNameError.among("file type of places", source.suffix, _READERS)
+    with _located(str(source)):
+        places = _unique(reader(_text(source), buffer_m))
+        if buffer_m is not None and not any(isinstance(p.spatial, PointBuffer) for p in places):
+            raise SpecError(
+                f"got buffer_m={buffer_m:g}, but every place is a box, which has its own size; "
+                "leave buffer_m out"
+            )
+    return places
+
+
+def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
+    """Return the places, refusing none at all and the same id twice."""
+    places: dict[str, tuple[str, NamedPlace]] = {}
+    for where, place in entries:
+        if place.id in places:
+            raise SpecError(
+                f"{where}: got the id {place.id!r}, which {places[place.id][0]} has already, "
+                "expected each once; rename one, or leave ids out to number the places"
+            )
+        places[place.id] = where, place
+    if not places:
+        raise SpecError("holds no places, expected at least one")
+    return [place for _, place in places.values()]
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Put the file, line or feature in front of what is wrong there."""
+    try:
+        yield
+    except SpecError as exc:
+        raise SpecError(f"{where}: {exc}") from exc
+
+
+def _text(source: Path) -> str:
+    try:
+        text = source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise SpecError(f"{_NOT_TEXT} ({exc.reason} at byte {exc.start})") from exc
+    except (OSError, ValueError) as exc:
+        raise SpecError(f"cannot be read ({exc}), expected a CSV or GeoJSON file") from exc
+    if "\0" in text:
+        raise SpecError(f"{_NOT_TEXT} (it holds NUL bytes)")
+    return text
+
+
+def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPlace]]:
+    rows = _csv_rows(text)
+    try:
+        line, header = next(rows)
+    except StopIteration:
+        raise SpecError(f"is empty, expected a header with {_LAYOUTS}") from None
+    with _located(f"line {line}"):
+        columns, corners = _layout(header)
+    for number, (line, row) in enumerate(rows):
+        with _located(f"line {line}"):
+            if len(row) != len(header):
+                raise SpecError(
+                    f"got {len(row)} cells, expected {len(header)} as in the header; put text with "
+                    "separators in double quotes"
+                )
+            cells = {name: row[at].strip() for name, at in columns.items()}
+            numbers = {name: _number(name, cells[name]) for name in corners}
+            if cells.get("buffer_m") and corners == _POINT:
+                numbers["buffer_m"] = _number("buffer_m", cells["buffer_m"])
+            place = NamedPlace(_id(cells.get("id", number)), _place(numbers, buffer_m))
+        yield f"line {line}", place
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Give the line on which each row starts, and its cells; rows without content are left out."""
+    lines = list(io.StringIO(text, newline=""))
+    header = next((line for line in lines if line.strip()), "")
+    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            raise SpecError(f"line {start}: {exc}; check the double quotes") from exc
+        if any(cell.strip() for cell in row):
+            yield start, row
+
+
+def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return where each column of ours stands, and the names of those that make the place."""
+    names = [cell.strip().casefold() for cell in header]
+    names = [_COLUMNS.get(name, name) for name in names]
+    for name in (*_POINT, *_BOX, "buffer_m", "id"):
+        if names.count(name) > 1:
+            raise SpecError(f"got {names.count(name)} columns for {name}, expected one")
+    columns = {name: at for at, name in enumerate(names)}
+    complete = [layout for layout in (_POINT, _BOX) if columns.keys() >= set(layout)]
+    if len(complete) == 1:
+        return columns, complete[0]
+    if complete:
+        raise SpecError("got columns of points and of boxes, expected one of them")
+    hint = ""
+    if {"x", "y"} & columns.keys():
+        hint = "; x and y may be metres of a projection: name degrees of WGS 84 lon and lat"
+    raise SpecError(f"got the columns {', '.join(names)}, expected {_LAYOUTS}{hint}")
+
+
+def _number(name: str, cell: str) -> float:
+    try:
+        if "_" not in cell:
+            return float(cell)
+    except ValueError:
+        pass
+    hint = "; write the decimal point as '.'" if re.fullmatch(r"-?\d+,\d+", cell) else ""
+    raise SpecError(f"got {name}={cell!r}, expected a number{hint}")
+
+
+def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
+    if "minlon" in numbers:
+        return BBox(**numbers)
+    stated = numbers.get("buffer_m")
+    half_side = buffer_m if stated is None else stated
+    if half_side is None:
+        raise SpecError(
+            "got a point without buffer_m, expected half the side of the square around it in "
+            "metres: in the file (column or property buffer_m), or for all as buffer_m= "
+            "(--buffer-m)"
+        )
+    return PointBuffer(numbers["lon"], numbers["lat"], half_side)
+
+
+def _id(value: object) -> str:
+    """Return a name that can be shown in one line and stored anywhere."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise SpecError(f"got id={value!r}, expected text or a number")
+    name = str(value)
+    if not name or not name.isprintable():
+        raise SpecError(f"got id={name!r}, expected printable text; or leave ids out everywhere")
+    return name
+
+
+def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPlace]]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise SpecError(f"is no JSON ({exc}), expected GeoJSON") from exc
+    root = _member(content, "the file")
+    if root.get("type") == "FeatureCollection":
+        _check_crs(root)
+        features = root.get("features")
+        if not isinstance(features, list):
+            raise SpecError("got no list 'features' in the FeatureCollection")
+    else:
+        features = [root]
+    for number, feature in enumerate(features):
+        with _located(f"feature {number}"):
+            place = _from_feature(_member(feature, "the feature"), number, buffer_m)
+        yield f"feature {number}", place
+
+
+def _from_feature(feature: dict[str, Any], number: int, buffer_m: float | None) -> NamedPlace:
+    _check_crs(feature)
+    if feature.get("type") != "Feature":
+        feature = {"geometry": feature}
+    properties = _member(feature.get("properties") or {}, "'properties'")
+    geometry = _member(feature.get("geometry"), "'geometry'")
+    _check_crs(geometry)
+    named = (feature.get("id"), properties.get("id"), number)
+    name = _id(next(value for value in named if value is not None))
+    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    if kind == "Point":
+        lon, lat = _position(coordinates)
+        point = {"lon": lon, "lat": lat, "buffer_m": properties.get("buffer_m")}
+        return NamedPlace(name, _place(point, buffer_m))
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise SpecError(
+            f"got a geometry of type {kind!r}, expected Point, Polygon or MultiPolygon; make "
+            "points or polygons of it in a GIS"
+        )
+    return NamedPlace(name, _bounding_box(coordinates, depth=2 if kind == "Polygon" else 3))
+
+
+def _bounding_box(coordinates: Any, depth: int) -> BBox:
+    positions = [_position(position) for position in _flattened(coordinates, depth)]
+    if not positions:
+        raise SpecError("got a polygon without coordinates")
+    # Every position is looked at by the spec before they are compared.
+    for lon, lat in positions:
+        PointBuffer(lon, lat, buffer_m=1)
+    lons, lats = zip(*positions, strict=True)
+    if max(lons) - min(lons) > 180:
+        raise SpecError(
+            f"got a polygon from {min(lons):g} to {max(lons):g} degrees east, expected at most "
+            "half the Earth; make one feature on each side of the antimeridian"
+        )
+    return BBox(min(lons), min(lats), max(lons), max(lats))
+
+
+def _flattened(coordinates: Any, depth: int) -> Iterator[Any]:
+    if not isinstance(coordinates, list):
+        raise SpecError(f"got coordinates {coordinates!r}, expected nested lists of positions")
+    if depth == 0:
+        yield coordinates
+        return
+    for part in coordinates:
+        yield from _flattened(part, depth - 1)
+
+
+def _position(value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, list) or len(value) < 2:
+        raise SpecError(f"got the position {value!r}, expected [longitude, latitude]")
+    return value[0], value[1]
+
+
+def _member(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SpecError(f"got {value!r:.60} as {what}, expected a GeoJSON object")
+    return value
+
+
+def _check_crs(member: Mapping[str, Any]) -> None:
+    if "crs" not in member:
+        return
+    stated = member["crs"]
+    try:
+        name = str(stated["properties"]["name"])
+    except (TypeError, KeyError):
+        name = json.dumps(stated)
+    if not _WGS84.search(name):
+        raise SpecError(
+            f"got coordinates in the CRS {name}, expected longitude and latitude on WGS 84; "
+            "reproject it: ogr2ogr -t_srs EPSG:4326 -lco RFC7946=YES out.geojson in.geojson"
+        )
+
+
+_READERS: dict[str, Callable[[str, float | None], Iterator[tuple[str, NamedPlace]]]] = {
+    ".csv": _from_csv,
+    ".tsv": _from_csv,
+    ".txt": _from_csv,
+    ".geojson": _from_geojson,
+    ".json": _from_geojson,
+}
