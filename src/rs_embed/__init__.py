@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rs_embed.errors import TemporalWarning as TemporalWarning
     from rs_embed.errors import UnknownNameError as UnknownNameError
     from rs_embed.grid import Grid as Grid
+    from rs_embed.inspection import Inspection as Inspection
+    from rs_embed.inspection import inspect_input as inspect_input
     from rs_embed.raster import Raster as Raster
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
@@ -54,6 +56,7 @@ _HOMES = {
     "ImageryError": "errors",
     "ImageryWarning": "errors",
     "InputPrepSpec": "specs",
+    "Inspection": "inspection",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
     "OutputSpec": "specs",
@@ -71,6 +74,7 @@ _HOMES = {
     "describe_model": "registry",
     "get_embedding": "embedder",
     "get_embeddings_batch": "batches",
+    "inspect_input": "inspection",
     "iter_embeddings": "batches",
     "list_models": "registry",
 }

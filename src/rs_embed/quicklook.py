@@ -1,7 +1,8 @@
-"""A picture of a token grid: its first three principal components beside the image."""
+"""Pictures for the eye: a token grid beside its image, and the image that a model would see."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,6 +80,74 @@ def render(
         canvas.paste(panel.resize(size, resampling), (left, caption_px))
         draw.text((left + 2, 4), caption, fill="black")
     return canvas
+
+
+def render_input(
+    image: NDArray[np.uint8],
+    tiles: Sequence[tuple[int, int, int, int]],
+    token_valid: NDArray[np.bool_],
+    captions: Sequence[str],
+    *,
+    side_px: int = 512,
+) -> Image.Image:
+    """Return the picture of a model's input: as it is seen, brightened with tiles, histogram.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        ``(height, width, 3)`` uint8.
+    tiles : sequence of tuple of int
+        Row, column, height, width of each, pixels of ``image``; outlined in yellow.
+    token_valid : numpy.ndarray
+        ``(rows, columns)`` bool; tokens that do not count are covered in grey.
+    captions : sequence of str
+        Lines of text below.
+    side_px : int
+        Longer side of the image in the picture, pixels.
+    """
+    scale = side_px / max(image.shape[:2])
+    size = tuple(max(round(side * scale), 1) for side in image.shape[1::-1])
+    panels = [Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)]
+    bright = Image.fromarray(_stretched(image)).resize(size, Image.Resampling.LANCZOS)
+    cover = Image.fromarray(np.where(token_valid, 0, 200).astype(np.uint8))
+    grey = Image.new("RGB", size, (_NODATA_GREY,) * 3)
+    bright = Image.composite(grey, bright, cover.resize(size, Image.Resampling.NEAREST))
+    draw = ImageDraw.Draw(bright)
+    for row, column, height, width in tiles:
+        edges = (column, row, column + width, row + height)
+        left, top, right, bottom = (round(edge * scale) for edge in edges)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline="yellow")
+    panels += [bright, _histogram(image, side_px)]
+    titles = ("as the model sees it", "brightened; tiles; grey: no token", "values, 0 to 255")
+    caption_px, line_px = 22, 16
+    height = max(panel.height for panel in panels) + caption_px + line_px * len(captions) + 6
+    width = sum(panel.width for panel in panels) + _GAP_PX * (len(panels) - 1)
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = 0
+    for panel, title in zip(panels, titles, strict=True):
+        canvas.paste(panel, (left, caption_px))
+        draw.text((left + 2, 4), title, fill="black")
+        left += panel.width + _GAP_PX
+    top = max(panel.height for panel in panels) + caption_px + 6
+    for number, line in enumerate(captions):
+        draw.text((2, top + number * line_px), line, fill="black")
+    return canvas
+
+
+def _histogram(image: NDArray[np.uint8], side_px: int) -> Image.Image:
+    """Return the curves of how often each value occurs in red, green and blue."""
+    picture = Image.new("RGB", (side_px, side_px), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, side_px - 1, side_px - 1), outline="lightgrey")
+    counts = [np.bincount(image[..., band].ravel(), minlength=256) for band in range(3)]
+    highest = max(int(count.max()) for count in counts)
+    step = (side_px - 3) / 255
+    for count, colour in zip(counts, ("red", "green", "blue"), strict=True):
+        heights = count / highest * (side_px - 8)
+        points = [(1 + value * step, side_px - 2 - h) for value, h in enumerate(heights)]
+        draw.line(points, fill=colour, width=2)
+    return picture
 
 
 def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -94,6 +94,10 @@ class Task:
         ImageryError, GridError, ProviderError
             If there are no pixels, or they must not reach the model.
         """
+        return self.look(request, self.acquire(request, sizes), sizes)
+
+    def acquire(self, request: PixelRequest, sizes: Sizes) -> Acquired:
+        """Return the checked pixels of one place."""
         taken = request.acquire(self.description.inputs, partial(self._window, sizes=sizes))
         check_values(
             taken.raster,
@@ -101,6 +105,10 @@ class Task:
             min_valid=self.min_valid,
             vouched=taken.vouched,
         )
+        return taken
+
+    def look(self, request: PixelRequest, taken: Acquired, sizes: Sizes) -> Sight:
+        """Return what the model sees of pixels that were taken for ``request``."""
         tiled = self._tiled(taken.raster.grid.shape, sizes)
         seen = self._prepared(taken, sizes, tiled=tiled)
         gsd = self.plan.gsd
