@@ -392,8 +392,8 @@ def _window(raster: Raster, row: int, column: int, height: int, width: int) -> R
 
 
 def _thinned(raster: Raster) -> Raster:
-    """Return some valid pixels of a raster, in no place: tens of thousands where it has them."""
-    step = max(math.isqrt(raster.valid.size // 65536), 1)
+    """Return some valid pixels of a raster, in no place: some ten thousand where it has them."""
+    step = max(math.isqrt(raster.valid.size // 16384), 1)
     rows, columns = np.nonzero(raster.valid[::step, ::step])
     if not len(rows):
         step = 1
