@@ -1,0 +1,155 @@
+"""From options, as typed, to the arguments of the public functions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep
+from rs_embed.errors import ImageryError, SpecError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rs_embed.providers.base import Provider
+    from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
+
+
+def one_place(place: OnePlace, pixels: Pixels) -> dict[str, Any]:
+    """Return ``spatial`` and ``input_chw``."""
+    if place.input_npy is not None and pixels.local is not None:
+        raise SpecError("got --local with --input, expected one source of pixels")
+    return {
+        "spatial": _spatial(place),
+        "input_chw": None if place.input_npy is None else _array(place.input_npy),
+    }
+
+
+def common(
+    model: str, pixels: Pixels, period: Period, prep: Prep, options: ModelOptions
+) -> dict[str, Any]:
+    """Return the arguments that one place and many places have in common."""
+    from rs_embed.specs import FetchSpec
+    from rs_embed.task import MIN_VALID
+
+    fetch = FetchSpec(
+        scale_m=pixels.scale_m, cloudy_pct=pixels.cloudy_pct, crs=pixels.crs,
+        fill_value=pixels.fill_value,
+        composite=pixels.composite,  # type: ignore[arg-type]  # checked when built
+    )  # fmt: skip
+    sensor, stated_fetch = _source(model, pixels, fetch)
+    stated = {**asdict(options), "gsd": _gsd(options.gsd)}
+    return {
+        "temporal": _temporal(period),
+        "sensor": sensor,
+        "fetch": stated_fetch,
+        "backend": _backend(pixels),
+        "imagery": pixels.imagery,
+        "input_prep": _input_prep(prep),
+        "min_valid": MIN_VALID if pixels.min_valid is None else pixels.min_valid,
+        **{name: value for name, value in stated.items() if value is not None},
+    }
+
+
+def _spatial(place: OnePlace) -> Spatial | None:
+    from rs_embed.specs import BBox, PointBuffer
+
+    lon, lat, buffer_m = point = (place.lon, place.lat, place.buffer_m)
+    if place.bbox is not None:
+        if any(v is not None for v in point):
+            raise SpecError("got --bbox with --lon, --lat or --buffer-m, expected one place")
+        try:
+            edges = [float(v) for v in place.bbox.split(",")]
+        except ValueError as exc:
+            raise _no_box(place.bbox) from exc
+        if len(edges) != 4:
+            raise _no_box(place.bbox)
+        return BBox(*edges)
+    if lon is None and lat is None and buffer_m is None:
+        return None
+    if lon is None or lat is None or buffer_m is None:
+        raise SpecError("got part of a point, expected --lon, --lat and --buffer-m together")
+    return PointBuffer(lon, lat, buffer_m)
+
+
+def _no_box(text: str) -> SpecError:
+    return SpecError(f"got --bbox {text}, expected minlon,minlat,maxlon,maxlat")
+
+
+def _temporal(period: Period) -> TemporalSpec | None:
+    from rs_embed.specs import TemporalSpec
+
+    if period.start is None and period.end is None:
+        return None
+    if period.start is None or period.end is None:
+        raise SpecError("got part of a period, expected --start and --end together")
+    return TemporalSpec.range(period.start, period.end)
+
+
+def _input_prep(prep: Prep) -> InputPrepSpec:
+    from rs_embed.specs import InputPrepSpec
+
+    if prep.input_prep is None:
+        for option, value in (("--tile-size", prep.tile_size), ("--overlap-px", prep.overlap_px)):
+            if value is not None:
+                raise SpecError(
+                    f"got {option} {value} without tiles, expected --input-prep tile (or auto) "
+                    "with it"
+                )
+        return InputPrepSpec()
+    return InputPrepSpec(
+        prep.input_prep,  # type: ignore[arg-type]  # checked when built
+        prep.tile_size,
+        prep.overlap_px or 0,
+    )
+
+
+def _gsd(text: str | None) -> str | float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def _backend(pixels: Pixels) -> str | Provider:
+    if pixels.local is None:
+        return pixels.backend
+    if pixels.backend != "auto":
+        raise SpecError(
+            f"got --local with --backend {pixels.backend}, expected one source of pixels"
+        )
+    if pixels.imagery is not None:
+        raise SpecError("got --local with --imagery, expected one source of pixels")
+    from rs_embed.providers.local import LocalProvider
+
+    return LocalProvider(pixels.local)
+
+
+def _source(
+    model: str, pixels: Pixels, fetch: FetchSpec
+) -> tuple[SensorSpec | None, FetchSpec | None]:
+    """Return a sensor where collection, bands or units are stated, else what is to be fetched."""
+    from rs_embed.registry import describe_model
+    from rs_embed.specs import FetchSpec, SensorSpec
+
+    units = {
+        "reflectance_scale": pixels.reflectance_scale,
+        "reflectance_offset": pixels.reflectance_offset,
+    }
+    if pixels.collection is None and pixels.bands is None and set(units.values()) == {None}:
+        return None, None if fetch == FetchSpec() else fetch
+    contract = describe_model(model)["inputs"]
+    names = contract["bands"] if pixels.bands is None else pixels.bands.split(",")
+    sensor = SensorSpec(pixels.collection or contract["collection"], tuple(names), **units)
+    return sensor.with_fetch(fetch), None
+
+
+def _array(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as exc:
+        reason = "there is no such file" if not path.is_file() else "it is something else"
+        message = f"cannot read {path}, expected a .npy array of numbers: {reason}"
+        raise ImageryError(message) from exc
