@@ -149,12 +149,7 @@ class Journal:
     def delete(self) -> None:
         """Close the journal and remove its file."""
         self.close()
-        try:
-            # SQLite's own rollback file first: without its database it means nothing.
-            self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
-            self.path.unlink(missing_ok=True)
-        except OSError as exc:
-            raise ExportError(f"cannot delete {self.path}: {exc}; delete it by hand") from exc
+        _remove(self.path)
 
     def add(
         self,
@@ -234,14 +229,9 @@ class Journal:
         except sqlite3.ProgrammingError as exc:
             raise ExportError(f"cannot use {self.path}: {exc}") from exc
         except sqlite3.Error as exc:
-            # The low byte is the kind of error, the others its variant.
-            kind = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if kind == sqlite3.SQLITE_BUSY:
-                raise ExportError(
-                    f"{self.path} is in use by another process; wait for it, end it, or choose "
-                    "another name"
-                ) from exc
-            if kind in _UNWRITABLE:
+            if _kind(exc) == sqlite3.SQLITE_BUSY:
+                raise _in_use(self.path) from exc
+            if _kind(exc) in _UNWRITABLE:
                 raise ExportError(f"cannot write {self.path}: {exc}; choose another place") from exc
             raise self._damaged(str(exc)) from exc
 
@@ -250,6 +240,48 @@ class Journal:
             f"{self.path} is no journal of rs_embed, or is damaged ({reason}); choose another "
             "name, or delete it to begin anew (--overwrite)"
         )
+
+
+def discard(path: Path) -> None:
+    """Remove a journal, damaged or not, if there is one; not one that is open elsewhere.
+
+    Raises
+    ------
+    ExportError
+        If it is in use by another process, or cannot be removed.
+    """
+    if not path.is_file():
+        return
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as exc:
+        if _kind(exc) == sqlite3.SQLITE_BUSY:
+            raise _in_use(path) from exc
+    finally:
+        connection.close()
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        # SQLite's own rollback file first: without its database it means nothing.
+        path.with_name(path.name + "-journal").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise ExportError(f"cannot delete {path}: {exc}; delete it by hand") from exc
+
+
+def _kind(exc: sqlite3.Error) -> int:
+    """Return the kind of an error: the low byte of its code, the others say its variant."""
+    code: int = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF
+
+
+def _in_use(path: Path) -> ExportError:
+    return ExportError(
+        f"{path} is in use by another process; wait for it, end it, or choose another name"
+    )
 
 
 def _checksum(*parts: str | bytes | None) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-_place_option = functools.partial(typer.Option, rich_help_panel="Place and period")
+place_option = functools.partial(typer.Option, rich_help_panel="Place and period")
 _pixel_option = functools.partial(typer.Option, rich_help_panel="Pixels")
 _prep_option = functools.partial(typer.Option, rich_help_panel="Input of the model")
 _model_option = functools.partial(typer.Option, rich_help_panel="Model")
@@ -31,13 +31,13 @@ Pooling = Annotated[str | None, result_option(help="mean, max or cls.")]
 class OnePlace:
     """One place, or an array that has none."""
 
-    lon: Annotated[float | None, _place_option(help="Degrees east.")] = None
-    lat: Annotated[float | None, _place_option(help="Degrees north.")] = None
+    lon: Annotated[float | None, place_option(help="Degrees east.")] = None
+    lat: Annotated[float | None, place_option(help="Degrees north.")] = None
     buffer_m: Annotated[
-        float | None, _place_option(help="Half the side of the square, ground metres.")
+        float | None, place_option(help="Half the side of the square, ground metres.")
     ] = None
     bbox: Annotated[
-        str | None, _place_option(help="minlon,minlat,maxlon,maxlat instead of a point.")
+        str | None, place_option(help="minlon,minlat,maxlon,maxlat instead of a point.")
     ] = None
     input_npy: Annotated[
         Path | None,
@@ -49,27 +49,27 @@ class OnePlace:
 class Period:
     """When."""
 
-    start: Annotated[str | None, _place_option(help="First day, YYYY-MM-DD.")] = None
-    end: Annotated[str | None, _place_option(help="Day after the last, YYYY-MM-DD.")] = None
+    start: Annotated[str | None, place_option(help="First day, YYYY-MM-DD.")] = None
+    end: Annotated[str | None, place_option(help="Day after the last, YYYY-MM-DD.")] = None
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Where pixels come from, of which sensor and in which units."""
 
-    backend: Annotated[str, _place_option(help="Where imagery comes from: local or sample.")] = (
+    backend: Annotated[str, place_option(help="Where imagery comes from: local or sample.")] = (
         "auto"
     )
     local: Annotated[
         Path | None,
-        _place_option(
+        place_option(
             help="A GeoTIFF, a folder, or a STAC catalogue of your own, as backend local."
         ),
     ] = None
     cloudy_pct: Annotated[
-        float | None, _place_option(help="Scenes with less cloud than this, percent.")
+        float | None, place_option(help="Scenes with less cloud than this, percent.")
     ] = None
-    composite: Annotated[str | None, _place_option(help="median or mosaic.")] = None
+    composite: Annotated[str | None, place_option(help="median or mosaic.")] = None
     imagery: Annotated[str | None, _pixel_option(help="A GeoTIFF or COG of your own.")] = None
     scale_m: Annotated[
         float | None,
@@ -131,7 +131,7 @@ class ModelOptions:
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with each dataclass parameter as one option for each of its fields."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
 
     def options() -> Iterator[inspect.Parameter]:
         for name, own in inspect.signature(command).parameters.items():

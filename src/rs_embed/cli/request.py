@@ -132,15 +132,17 @@ def _source(
     from rs_embed.registry import describe_model
     from rs_embed.specs import FetchSpec, SensorSpec
 
-    units = {
-        "reflectance_scale": pixels.reflectance_scale,
-        "reflectance_offset": pixels.reflectance_offset,
-    }
-    if pixels.collection is None and pixels.bands is None and set(units.values()) == {None}:
+    scale, offset = pixels.reflectance_scale, pixels.reflectance_offset
+    if {pixels.collection, pixels.bands, scale, offset} == {None}:
         return None, None if fetch == FetchSpec() else fetch
     contract = describe_model(model)["inputs"]
     names = contract["bands"] if pixels.bands is None else pixels.bands.split(",")
-    sensor = SensorSpec(pixels.collection or contract["collection"], tuple(names), **units)
+    sensor = SensorSpec(
+        pixels.collection or contract["collection"],
+        tuple(names),
+        reflectance_scale=scale,
+        reflectance_offset=offset,
+    )
     return sensor.with_fetch(fetch), None
 
 

@@ -1,0 +1,119 @@
+"""``rs-embed batch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rs_embed.cli import request
+from rs_embed.cli.options import (
+    Device,
+    Json,
+    Model,
+    ModelOptions,
+    Period,
+    Pixels,
+    Pooling,
+    Prep,
+    expanded,
+    place_option,
+    print_json,
+    result_option,
+)
+from rs_embed.errors import RsEmbedError
+
+if TYPE_CHECKING:
+    from rs_embed.resumable import Report, ResumableBatch
+
+_SHOWN_ERRORS = 5
+# 128 and the number of SIGINT, as shells count.
+_INTERRUPTED = 130
+
+
+@expanded
+def batch(
+    places: Annotated[
+        Path, typer.Argument(help="CSV (id, lon, lat, buffer_m, or a box) or GeoJSON.")
+    ],
+    period: Period,
+    pixels: Pixels,
+    prep: Prep,
+    options: ModelOptions,
+    out: Annotated[Path, result_option("--out", "-o", help="The .npz to write, one row a place.")],
+    model: Model = "scalemae",
+    buffer_m: Annotated[
+        float | None,
+        place_option(help="Half the side of the square around points that state none, metres."),
+    ] = None,
+    device: Device = "auto",
+    pooling: Pooling = None,
+    on_error: Annotated[
+        str, result_option(help="return: a place that fails is a row of NaN. raise: it ends all.")
+    ] = "return",
+    overwrite: Annotated[
+        bool, result_option("--overwrite", help="Begin anew instead of going on.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Embed many places into one file, one vector each.
+
+    What is done is kept in OUT.partial: the same command goes on where it was interrupted.
+    Exit code 1 if a place failed, 130 if interrupted.
+
+    [dim]rs-embed batch places.csv -o vectors.npz --buffer-m 640 --backend sample
+    --weights random-init --variant tiny[/dim]
+
+    Windows of one GeoTIFF:
+
+    [dim]rs-embed batch places.geojson -o vectors.npz --imagery scene.tif[/dim]
+    """
+    from rs_embed import export
+    from rs_embed.places import read_places
+
+    export.check_writable(out, export.VECTOR_SUFFIXES)
+    named = read_places(places, buffer_m=buffer_m)
+
+    from rs_embed.resumable import ResumableBatch
+    from rs_embed.specs import OutputSpec
+
+    arguments = request.common(model, pixels, period, prep, options)
+    output = OutputSpec("pooled", pooling)  # type: ignore[arg-type]  # checked when built
+    with ResumableBatch(
+        out, named, model, overwrite=overwrite, output=output, device=device, **arguments
+    ) as work:
+        if work.resumed:
+            typer.echo(f"going on: {work.resumed} of {len(named)} places are done", err=True)
+        try:
+            report = work.run(on_error)  # type: ignore[arg-type]  # checked there
+        except KeyboardInterrupt:
+            _say_kept("interrupted", work, len(named))
+            raise typer.Exit(_INTERRUPTED) from None
+        except RsEmbedError:
+            if work.kept:
+                _say_kept("stopped", work, len(named))
+            raise
+    if json:
+        print_json(report.to_json())
+    else:
+        _print(report)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _say_kept(why: str, work: ResumableBatch, count: int) -> None:
+    typer.echo(f"{why}: {work.kept} of {count} places are kept; the same command goes on", err=True)
+
+
+def _print(report: Report) -> None:
+    counts = [f"{report.places - len(report.errors)} of {report.places} places"]
+    if report.errors:
+        counts.append(f"{len(report.errors)} failed (rows of NaN)")
+    if report.resumed:
+        counts.append(f"{report.resumed} done before")
+    typer.echo(f"wrote {report.path}: {', '.join(counts)}; {report.places_per_s:.1f} places/s")
+    for name, error in list(report.errors.items())[:_SHOWN_ERRORS]:
+        typer.echo(f"failed {name}: {error}")
+    if len(report.errors) > _SHOWN_ERRORS:
+        typer.echo("the others are in its array 'error'")
