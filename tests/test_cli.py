@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import rs_embed
 from rs_embed import Embedding
 from rs_embed.cli import app
 from rs_embed.errors import RsEmbedError, TemporalWarning
@@ -68,6 +69,41 @@ def test_embed_writes_a_grid_and_its_quicklook(tmp_path: Path) -> None:
     assert f"wrote {grid}" in output
     assert f"wrote {picture}" in output
     assert Embedding.load(grid).data.shape == (192, 16, 16)
+
+
+def test_embed_in_tiles() -> None:
+    tiled = json.loads(invoke(*SAMPLE, *RANDOM, "--input-prep", "tile", "--tile-size", "128",
+                              "--overlap-px", "32", "--json"))["meta"]  # fmt: skip
+    assert tiled["input_prep"] == "tile"
+    assert tiled["tiles"] == {"count": 9, "size": 128, "overlap_px": 32}
+    assert tiled["coverage"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.ImageryWarning")  # it states no clouds
+def test_embed_local_imagery() -> None:
+    pytest.importorskip("rs_embed.providers.local")
+    scene = Path(rs_embed.__file__).with_name("data") / "sample_s2.tif"
+    place = [*SAMPLE[:-4], "--image-size", "256", *RANDOM]
+    local = json.loads(invoke(*place, "--local", str(scene), "--json"))
+    assert local["meta"]["backend"] == "local"
+    sample = json.loads(invoke(*place, "--backend", "sample", "--json"))
+    assert np.allclose(local["values"], sample["values"], atol=1e-5)
+
+
+def test_inspect_says_what_the_model_would_see(tmp_path: Path) -> None:
+    asked = ["inspect", *SAMPLE[1:], "--input-prep", "tile", "--tile-size", "192"]
+    output = invoke(*asked, "--png", str(tmp_path / "seen.png"))
+    assert "tile: 256 x 256 px, 4 tiles of 192 x 192 px through the model" in output
+    assert "10 m read (default), 10 m in the input, 10 told to the model (metres)" in output
+    assert "sample: Virginia Eastern Shore, USA" in output
+    assert "100.0% of the area" in output
+    assert "band B4   min 316, median 657, max 1584" in output
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.format == "PNG"
+    stated = json.loads(invoke(*asked, "--json"))
+    assert len(stated["tiles"]) == 4
+    assert stated["raw"]["B4"]["median"] == 657
+    assert stated["meta"]["coverage"] == 1
 
 
 def test_embed_prints_json(tmp_path: Path) -> None:
@@ -148,6 +184,18 @@ def test_without_weights_and_network_the_line_says_how_to_mend_it(tmp_path: Path
         ([*SAMPLE, "-o", "/no/such/folder/v.npz"], "there is no folder"),
         ([*SAMPLE, "--quicklook", "q.png"], "expected --output grid"),
         (["embed", "--output", "gird"], "did you mean 'grid'"),
+        ([*SAMPLE, "--tile-size", "64"], "got --tile-size 64 without tiles, expected --input-prep"),
+        ([*SAMPLE, "--overlap-px", "16"], "got --overlap-px 16 without tiles"),
+        ([*SAMPLE, "--input-prep", "tiel"], "unknown input_prep 'tiel'"),
+        ([*SAMPLE, "--local", "x"], "got --local with --backend sample, expected one source"),
+        (["embed", "--imagery", "x.tif", "--local", "x"], "got --local with --imagery"),
+        (["embed", "--input", "x.npy", "--local", "x"], "got --local with --input"),
+        (["batch", "gone.csv", "-o", "v.npz"], "gone.csv: cannot be read"),
+        (["batch", "places.shp", "-o", "v.npz"], "unknown file type of places '.shp'"),
+        (["batch", "gone.csv", "-o", "v.csv"], "unknown file type '.csv'"),
+        (["batch", "gone.csv", "-o", "/no/such/folder/v.npz"], "there is no folder"),
+        (["inspect"], "got no spatial"),
+        (["inspect", "--png", "q.jpg"], "unknown file type '.jpg'"),
         (["describe", "scalmae"], "did you mean 'scalemae'"),
     ],
 )
@@ -190,12 +238,25 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Pat
     assert "broken   environment: got RS_EMBED_SCALEMAE_IMG='-3'" in broken.output
 
 
-@pytest.mark.parametrize("command", ["", "embed", "models", "describe", "doctor", "demo"])
+COMMANDS = ["embed", "batch", "inspect", "models", "describe", "doctor", "demo"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_teaches_by_example(command: str) -> None:
     output = invoke(*[c for c in [command] if c], "--help")
     assert "Usage" in output
     if command:
         assert f"rs-embed {command}" in output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from rs_embed.cli import app\n"
+        f"for c in {COMMANDS}: assert CliRunner().invoke(app, [c, '--help']).exit_code == 0\n"
+        "print(*{'torch', 'numpy', 'rasterio', 'xarray', 'sqlite3'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_version() -> None:

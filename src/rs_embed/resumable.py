@@ -184,13 +184,18 @@ class ResumableBatch:
             for key, result in zip(left, results, strict=True):
                 if isinstance(result, RsEmbedError):
                     if on_error == "raise":
-                        result.args = (f"place {self._places[key].id!r}: {result}",)
-                        raise result
+                        raise self._named(key, result)
                     self._journal.add(key, None, None, str(result))
                     continue
                 weights = self._same_weights(weights, result)
                 self._journal.add(key, result.data, result.meta, None)
                 self.kept += 1
+
+    def _named(self, key: str, error: RsEmbedError) -> RsEmbedError:
+        """Return the error with the id of its place, and its number among all places."""
+        error.args = (f"place {self._places[key].id!r}: {error}",)
+        error.index = list(self._places).index(key)
+        return error
 
     def _weights_so_far(self) -> dict[str, Any] | None:
         """Return which weights the results have that are kept; None where there are none."""

@@ -22,7 +22,10 @@ from rs_embed.errors import RsEmbedError, RsEmbedWarning
 app = typer.Typer(
     name="rs-embed",
     help="Any place, any time, any imagery: a ScaleMAE embedding that you can trust.",
-    epilog="Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage.",
+    epilog=(
+        "Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage, "
+        "130 interrupted."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

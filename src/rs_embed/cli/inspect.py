@@ -104,8 +104,8 @@ def _period(temporal: dict[str, str] | None) -> str:
 def _source(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Give where the pixels come from, and the scenes and days where these are known."""
     source = meta["source"]
-    scenes = source.get("scene", source.get("path"))
-    yield "source", meta["backend"] if scenes is None else f"{meta['backend']}: {scenes}"
+    where = next((source[key] for key in ("scene", "path", "root") if key in source), None)
+    yield "source", meta["backend"] if where is None else f"{meta['backend']}: {where}"
     acquired = source.get("acquired")
     if acquired:
         yield "acquired", acquired if isinstance(acquired, str) else " to ".join(acquired)

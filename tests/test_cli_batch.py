@@ -1,0 +1,247 @@
+"""Many places on the command line: counted, kept through every end, refused before any work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from rs_embed import OutputSpec, PointBuffer, get_embedding
+from rs_embed.cli import app
+from rs_embed.errors import ExportError
+from rs_embed.export import read_vectors
+from rs_embed.journal import Journal
+from rs_embed.providers.sample import CENTRE
+from tests.conftest import python_environment
+from tests.test_batches import SLOW
+
+LON, LAT = CENTRE
+OPTIONS = ["--backend", "sample", "--input-prep", "tile"]
+COUNT = 40
+CODE = "from rs_embed.cli import main; main()"
+
+
+def write_places(path: Path, count: int = 3, *rows: str) -> Path:
+    near = [f"p{i},{LON + 0.0004 * i:.5f},{LAT}" for i in range(count)]
+    path.write_text("\n".join(["id,lon,lat", *near, *rows]) + "\n")
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "vectors.npz"
+
+
+@pytest.fixture
+def batch(checkpoint: Path, out: Path) -> Callable[..., Result]:
+    """Return a function that runs the command on a file of places."""
+
+    def run(places: Path, *args: str) -> Result:
+        common = ["-o", str(out), "--weights", str(checkpoint), *OPTIONS]
+        buffer = [] if places.suffix == ".geojson" else ["--buffer-m", "640"]
+        return CliRunner().invoke(app, ["batch", str(places), *common, *buffer, *args])
+
+    return run
+
+
+def test_a_table_becomes_one_file(
+    batch: Callable[..., Result], tmp_path: Path, checkpoint: Path, out: Path
+) -> None:
+    done = batch(write_places(tmp_path / "places.csv"), "--pooling", "max")
+    assert done.exit_code == 0, done.output
+    assert re.search(rf"wrote {re.escape(str(out))}: 3 of 3 places; [\d.]+ places/s", done.output)
+    vectors = read_vectors(out)
+    assert list(vectors.id) == ["p0", "p1", "p2"]
+    assert vectors.ok.all()
+    assert vectors.lat == pytest.approx([LAT] * 3)
+    alone = get_embedding(
+        "scalemae", spatial=PointBuffer(round(LON + 0.0004, 5), LAT, 640), backend="sample",
+        weights=checkpoint, input_prep="tile", output=OutputSpec.pooled("max"),
+    )  # fmt: skip
+    assert np.abs(vectors.embedding[1] - alone.data).max() <= 1e-5
+    assert json.loads(vectors.meta[1])["fingerprint"] == alone.meta["fingerprint"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["places.csv", "vectors.npz"]
+
+
+def test_features_one_of_them_outside(
+    batch: Callable[..., Result], tmp_path: Path, out: Path
+) -> None:
+    def square(name: str, lon: float) -> dict[str, Any]:
+        ring = [[lon, LAT], [lon + 0.01, LAT], [lon + 0.01, LAT + 0.01], [lon, LAT]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        return {"type": "Feature", "id": name, "properties": None, "geometry": geometry}
+
+    features = [square("far", 10), square("bay", LON)]
+    places = tmp_path / "places.geojson"
+    places.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    done = batch(places)
+    assert done.exit_code == 1
+    assert "1 of 2 places, 1 failed (rows of NaN); " in done.output
+    assert "failed far: the place asked for" in done.output
+    vectors = read_vectors(out)
+    assert list(vectors.ok) == [False, True]
+    assert np.isnan(vectors.embedding[0]).all()
+    assert np.isfinite(vectors.embedding[1]).all()
+    assert "lies outside the imagery" in vectors.error[0]
+    report = json.loads(batch(places, "--json").stdout)
+    assert (report["places"], report["failed"], report["resumed"]) == (2, 1, 0)
+    assert report["file"] == str(out)
+    assert "lies outside" in report["errors"]["far"]
+
+
+def test_windows_of_one_file(
+    checkpoint: Path, tmp_path: Path, out: Path, write_scene: Callable[..., Path]
+) -> None:
+    rng = np.random.default_rng(5)
+    scene = write_scene(rng.integers(200, 3000, (3, 96, 96), dtype=np.uint16))
+    places = tmp_path / "places.csv"
+    places.write_text("lon,lat,buffer_m\n13.6895,46.9430,160\n13.6900,46.9430,160\n")
+    done = CliRunner().invoke(app, ["batch", str(places), "-o", str(out), "--imagery", str(scene),
+                                    "--weights", str(checkpoint), *OPTIONS[2:]])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    vectors = read_vectors(out)
+    assert list(vectors.id) == ["0", "1"]
+    assert json.loads(vectors.meta[0])["backend"] == "imagery"
+
+
+def test_the_first_error_can_end_it(
+    batch: Callable[..., Result], tmp_path: Path, out: Path
+) -> None:
+    places = write_places(tmp_path / "places.csv", 3, "far,0,0", f"last,{LON},{LAT}")
+    done = batch(places, "--on-error", "raise")
+    assert done.exit_code == 1
+    assert str(done.exception).startswith("place 'far': the place asked for")
+    assert "stopped: 3 of 5 places are kept; the same command goes on" in done.output
+    assert not out.exists()
+    done = batch(places)
+    assert "going on: 3 of 5 places are done" in done.output
+    assert "4 of 5 places, 1 failed (rows of NaN), 3 done before" in done.output
+
+
+def test_a_request_that_cannot_be_meant_leaves_nothing(
+    batch: Callable[..., Result], tmp_path: Path
+) -> None:
+    places = write_places(tmp_path / "places.csv")
+    for wrong in (["--display", "visaul"], ["--on-error", "skip"], ["--weights", "gone.bin"]):
+        done = batch(places, *wrong)
+        assert done.exit_code == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["places.csv"]
+
+
+def test_an_unwritable_place_is_refused_before_any_work(
+    batch: Callable[..., Result], out: Path
+) -> None:
+    out.mkdir()
+    done = batch(Path("gone.csv"))
+    assert isinstance(done.exception, ExportError)
+    assert "it is a folder" in str(done.exception)
+
+
+@pytest.fixture
+def slow_batch(
+    checkpoint: Path, install: Callable[..., Path], tmp_path: Path, out: Path
+) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts the command in a process that needs seconds."""
+    folder = install(
+        "slowness", "[rs_embed.providers]\nslow = slowness:Slow\n",
+        slowness=SLOW.format(seconds=0.2),
+    )  # fmt: skip
+    environment = python_environment(RS_EMBED_SCALEMAE_FETCH_WORKERS="1")
+    environment["RS_EMBED_SCALEMAE_BATCH_SIZE"] = "1"
+    environment["PYTHONPATH"] += os.pathsep + str(folder)
+    places = write_places(tmp_path / "places.csv", COUNT)
+
+    def start(*args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", CODE, "batch", str(places), "-o", str(out), "--buffer-m", "640",
+             "--weights", str(checkpoint), "--backend", "slow", "--input-prep", "tile", *args],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+def begun(process: subprocess.Popen[str], out: Path) -> None:
+    """Wait until some places are kept."""
+    partial = out.with_name(f"{out.name}.partial")
+    deadline = time.monotonic() + 60
+    while not partial.exists() or partial.stat().st_size < 30_000:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_it_goes_on_where_it_was_ended(
+    slow_batch: Callable[..., subprocess.Popen[str]], out: Path, end: signal.Signals
+) -> None:
+    out.write_text("what was there before")
+    process = slow_batch()
+    begun(process, out)
+    process.send_signal(end)
+    _, err = process.communicate(timeout=30)
+    assert out.read_text() == "what was there before"
+    if end == signal.SIGINT:
+        assert process.returncode == 130
+        (line,) = err.splitlines()
+        kept = re.fullmatch(
+            rf"interrupted: (\d+) of {COUNT} places are kept; the same command goes on", line
+        )
+        assert kept
+        assert 0 < int(kept[1]) < COUNT
+
+    other = slow_batch("--display", "visual")
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 1
+    assert 'was begun by another request (display absent there, "visual" here)' in err
+    assert "--overwrite" in err
+
+    again = slow_batch("--json")
+    printed, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    report = json.loads(printed)
+    assert err == f"going on: {report['resumed']} of {COUNT} places are done\n"
+    assert 0 < report["resumed"] < COUNT
+    if end == signal.SIGINT:
+        assert kept
+        assert report["resumed"] == int(kept[1])
+    vectors = read_vectors(out)
+    assert list(vectors.id) == [f"p{i}" for i in range(COUNT)]
+    assert vectors.ok.all()
+    assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_overwrite_begins_anew(batch: Callable[..., Result], tmp_path: Path, out: Path) -> None:
+    places = write_places(tmp_path / "places.csv", 3, "far,0,0")
+    batch(places, "--on-error", "raise")
+    done = batch(places, "--on-error", "raise", "--display", "visual")
+    assert "was begun by another request" in str(done.exception)
+    done = batch(places, "--display", "visual", "--overwrite")
+    assert "3 of 4 places, 1 failed (rows of NaN); " in done.output
+    assert json.loads(read_vectors(out).meta[0])["display"] == "visual"
+    assert batch(places, "--overwrite").exit_code == 1  # with nothing kept it is as without
+    assert json.loads(read_vectors(out).meta[0])["display"] == "reflectance"
+
+
+def test_overwrite_spares_what_is_in_use(
+    batch: Callable[..., Result], tmp_path: Path, out: Path
+) -> None:
+    partial = out.with_name(f"{out.name}.partial")
+    with Journal(partial, "{}"):
+        done = batch(write_places(tmp_path / "places.csv"), "--overwrite")
+        assert "is in use by another process" in str(done.exception)
+    partial.write_text("no journal at all")
+    assert "is no journal" in str(batch(tmp_path / "places.csv").exception)
+    assert batch(tmp_path / "places.csv", "--overwrite").exit_code == 0

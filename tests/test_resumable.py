@@ -1,0 +1,154 @@
+"""What is kept of a batch belongs to its request, its places and its weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rs_embed import (
+    CheckpointError,
+    ExportError,
+    OutputSpec,
+    PointBuffer,
+    ProviderError,
+    SpecError,
+    TemporalSpec,
+)
+from rs_embed.export import read_vectors
+from rs_embed.places import NamedPlace
+from rs_embed.providers.sample import CENTRE, SampleProvider
+from rs_embed.resumable import Report, ResumableBatch
+from tests.conftest import small_network
+
+LON, LAT = CENTRE
+FAR = NamedPlace("far", PointBuffer(0, 0, 640))
+
+
+def near(count: int, *, shift: float = 0) -> list[NamedPlace]:
+    return [
+        NamedPlace(f"p{i}", PointBuffer(LON + 0.001 * i + shift, LAT, 640)) for i in range(count)
+    ]
+
+
+@pytest.fixture
+def asked(checkpoint: Path) -> dict[str, Any]:
+    return {"backend": "sample", "weights": checkpoint, "input_prep": "tile"}
+
+
+def broken_off(out: Path, places: list[NamedPlace], asked: dict[str, Any]) -> None:
+    """Leave the results of ``places`` behind, as after an interruption."""
+    with (
+        pytest.raises(ProviderError, match="place 'far'") as caught,
+        ResumableBatch(out, [*places, FAR], "scalemae", **asked) as batch,
+    ):
+        batch.run("raise")
+    assert caught.value.index == len(places)
+    assert batch.kept == len(places)
+
+
+def finished(out: Path, places: list[NamedPlace], asked: dict[str, Any]) -> Report:
+    with ResumableBatch(out, places, "scalemae", **asked) as batch:
+        return batch.run()
+
+
+def test_a_changed_place_under_the_same_id_is_embedded_anew(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(3), asked)
+    moved = [*near(2), near(3, shift=0.004)[2]]
+    report = finished(out, moved[::-1], asked)  # the order is that of the places, not of the work
+    assert (report.places, report.resumed, report.errors) == (3, 2, {})
+    fresh = tmp_path / "fresh.npz"
+    finished(fresh, moved[::-1], asked)
+    kept, anew = read_vectors(out), read_vectors(fresh)
+    assert list(kept.id) == ["p2", "p1", "p0"]
+    assert np.abs(kept.embedding - anew.embedding).max() <= 1e-5
+
+
+def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    report = finished(out, near(2), asked)
+    assert report.resumed == report.places == 2
+    assert report.places_per_s == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"image_size": 64}, "image_size absent there, 64 here"),
+        ({"min_valid": 0.5}, "min_valid absent there, 0.5 here"),
+        ({"output": OutputSpec.pooled("cls")}, "output absent there"),
+        ({"temporal": TemporalSpec.year(2022)}, "temporal absent there"),
+        ({"backend": SampleProvider()}, 'backend "sample" there, {"name": "sample", "status"'),
+    ],
+)
+def test_another_request_is_refused(
+    tmp_path: Path, asked: dict[str, Any], change: dict[str, Any], difference: str
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(1), asked)
+    with pytest.raises(ExportError) as caught:
+        ResumableBatch(out, near(1), "scalemae", **{**asked, **change})
+    assert difference in str(caught.value)
+
+
+def test_the_environment_counts_where_it_changes_numbers(
+    tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(1), asked)
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "256")
+    with pytest.raises(ExportError, match="environment.RS_EMBED_SCALEMAE_IMG absent there") as got:
+        ResumableBatch(out, near(1), "scalemae", **asked)
+    assert "BATCH_SIZE" not in str(got.value)
+
+
+def test_replaced_weights_are_not_mixed(
+    tmp_path: Path, asked: dict[str, Any], checkpoint: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "weights"
+    shutil.copytree(checkpoint, weights)
+    asked = {**asked, "weights": weights}
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    (weights / "model.safetensors").unlink()
+    save_file(small_network(seed=9).state_dict(), weights / "model.safetensors")
+    with pytest.raises(CheckpointError, match="the 2 places in .* under the same name; bring"):
+        finished(out, near(4), asked)
+
+
+def test_replaced_imagery_is_another_request(
+    tmp_path: Path, asked: dict[str, Any], write_scene: Callable[..., Path]
+) -> None:
+    rng = np.random.default_rng(5)
+    scene = write_scene(rng.integers(200, 3000, (3, 96, 96), dtype=np.uint16))
+    asked = {**asked, "backend": "auto", "imagery": scene}
+    place = NamedPlace("in", PointBuffer(13.6895, 46.943, 160))
+    out = tmp_path / "v.npz"
+    with (
+        pytest.raises(Exception, match="place 'far'"),
+        ResumableBatch(out, [place, FAR], "scalemae", **asked) as batch,
+    ):
+        batch.run("raise")
+    write_scene(rng.integers(200, 3000, (3, 100, 96), dtype=np.uint16))
+    with pytest.raises(ExportError, match=r"imagery\.bytes \d+ there, \d+ here"):
+        finished(out, [place], asked)
+
+
+def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:
+    out = tmp_path / "v.npz"
+    with pytest.raises(SpecError, match="got a grid as output, expected a pooled one"):
+        ResumableBatch(out, near(1), "scalemae", output=OutputSpec.grid(), **asked)
+    with pytest.raises(SpecError, match="got imagery=ndarray, expected a path"):
+        ResumableBatch(out, near(1), "scalemae", imagery=np.zeros((3, 9, 9)))
+    assert not list(tmp_path.iterdir())
