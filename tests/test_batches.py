@@ -216,6 +216,23 @@ def test_a_place_does_not_fail_for_its_neighbour_in_the_batch(coordinate_model: 
     assert [r.index for r in results if isinstance(r, ModelError)] == [6, 7, 8]
 
 
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
+@pytest.mark.parametrize("prep", ["resize", "tile"])
+def test_sizes_that_loading_brings_to_light_count_for_all(
+    coordinate_model: object, prep: Any
+) -> None:
+    arrays = [coordinate_scene(100, 100)] * 40
+    asked: dict[str, Any] = {"fetch": FetchSpec(scale_m=10), "input_prep": prep}
+    late = get_embeddings_batch(
+        "coordinates", input_chws=arrays, image_size=64, loaded_size=96, **asked
+    )
+    known = get_embedding("coordinates", input_chw=arrays[0], image_size=96, **asked)
+    for embedding in late:
+        assert isinstance(embedding, Embedding)
+        assert embedding.meta == known.meta
+        assert embedding.meta["image_size"] == 96
+
+
 def test_a_generator_that_raises_is_not_swallowed(checkpoint: Path) -> None:
     def source() -> Iterator[PointBuffer]:
         yield from places(3)

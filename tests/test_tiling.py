@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
@@ -40,6 +40,7 @@ PLACES = [
 GRID = OutputSpec.grid()
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 700), st.integers(1, 700), st.integers(1, 9), st.integers(0, 8),
     st.sampled_from([8, 14, 16]),
