@@ -248,6 +248,28 @@ def test_a_generator_that_raises_is_not_swallowed(checkpoint: Path) -> None:
     assert not alive()
 
 
+class Faulty(SampleProvider):
+    """A provider with a bug: it raises what is not ours."""
+
+    def fetch(self, grid: Any, **asked: Any) -> Any:
+        if grid.shape[0] > 150:
+            raise ZeroDivisionError("a bug")
+        return super().fetch(grid, **asked)
+
+
+def test_a_bug_is_never_taken_for_a_missing_place(checkpoint: Path) -> None:
+    given = [*places(3), PointBuffer(LON, LAT, 900), *places(3)]
+    results = iter_embeddings(
+        "scalemae", spatials=given, backend=Faulty(), weights=checkpoint, input_prep="tile",
+        on_error="return",
+    )  # fmt: skip
+    assert len(vectors([next(results) for _ in range(3)])) == 3
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(results)
+    assert caught.value.__notes__ == [f"while reading or preparing number 3: {given[3]}"]
+    assert not alive()
+
+
 POINT = PointBuffer(LON, LAT, 640)
 
 

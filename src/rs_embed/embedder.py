@@ -284,6 +284,9 @@ def _look(task: Task, model: _Model, numbered: tuple[int, PixelRequest]) -> _Loo
         return _Looked(index, task.see(request, model.sizes), kept)
     except RsEmbedError as exc:
         return _Looked(index, exc, kept)
+    except Exception as exc:
+        exc.add_note(f"while reading or preparing number {index}: {request.label()}")
+        raise
 
 
 def _tiles(
