@@ -197,6 +197,32 @@ def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     return lengths[0] / 3, lengths[1] / 3
 
 
+def pixels_per_pixel(grid: Grid, there: Grid) -> float:
+    """Return how many pixels of ``there`` lie along a pixel of ``grid``, at the grid's centre.
+
+    Above 1 the grid is coarser. 1 if the centre is outside the area of the other CRS.
+
+    Raises
+    ------
+    GridError
+        If one of them has no CRS.
+    """
+    from pyproj import Transformer
+
+    transformer = Transformer.from_crs(_crs_of(grid), _crs_of(there), always_xy=True)
+    column, row = grid.shape[1] / 2, grid.shape[0] / 2
+    corners = [(column, row), (column + 1, row), (column, row + 1)]
+    xs, ys = transformer.transform(
+        *zip(*(grid.transform @ corner for corner in corners), strict=True)
+    )
+    if not np.isfinite([*xs, *ys]).all():
+        return 1.0
+    pixel = ~there.transform
+    (x, y), east, south = (pixel @ at for at in zip(xs, ys, strict=True))
+    area = (east[0] - x) * (south[1] - y) - (east[1] - y) * (south[0] - x)
+    return math.sqrt(abs(area))
+
+
 def metric_crs(lon: float, lat: float) -> CRS:
     """Return the CRS in which a metre near (``lon``, ``lat``) is a metre on the ground.
 

@@ -12,8 +12,13 @@ from rs_embed.specs import SensorSpec, TemporalSpec
 class Provider(Protocol):
     """A source of imagery; entry points of the group ``rs_embed.providers`` name its class."""
 
-    dated: bool
-    """Whether its imagery has dates, so that a period applies to it."""
+    @property
+    def name(self) -> str:
+        """What ``backend=`` calls it, and ``meta["backend"]`` says."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether its imagery has dates, so that a period applies to it."""
 
     def check_sensor(self, sensor: SensorSpec) -> None:
         """Raise `ProviderError` for what cannot be had here; None in it means not stated."""
@@ -31,4 +36,12 @@ class Provider(Protocol):
         """
 
     def status(self) -> str:
-        """Return one line that says whether the provider can be used, and if not, the mend."""
+        """Return one line: ``ready: ...``, or ``missing: ...; `` and the mend.
+
+        What is only not configured is missing; what is configured and fails raises.
+
+        Raises
+        ------
+        RsEmbedError
+            If what is configured cannot be used.
+        """

@@ -31,6 +31,7 @@ class SampleProvider:
     says so.
     """
 
+    name = "sample"
     dated = False
 
     def check_sensor(self, sensor: SensorSpec) -> None:
