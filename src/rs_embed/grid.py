@@ -212,9 +212,8 @@ def pixels_per_pixel(grid: Grid, there: Grid) -> float:
     transformer = Transformer.from_crs(_crs_of(grid), _crs_of(there), always_xy=True)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     corners = [(column, row), (column + 1, row), (column, row + 1)]
-    xs, ys = transformer.transform(
-        *zip(*(grid.transform @ corner for corner in corners), strict=True)
-    )
+    at_x, at_y = zip(*(grid.transform @ corner for corner in corners), strict=True)
+    xs, ys = transformer.transform(at_x, at_y)
     if not np.isfinite([*xs, *ys]).all():
         return 1.0
     pixel = ~there.transform
