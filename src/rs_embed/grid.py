@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rs_embed.specs import BBox, PointBuffer, Spatial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyproj import CRS
+    from pyproj import CRS, Transformer
 
 # Within this relative distance the nominal pixel size counts as the ground size. The scale factor
 # of UTM runs from 0.9996 to 1.001 within a zone and to 1.0013 on Sentinel-2 tiles that overlap the
@@ -123,10 +124,8 @@ class Grid:
         GridError
             If the grid has no CRS.
         """
-        from pyproj import Transformer
-
-        transformer = Transformer.from_crs(_crs_of(self), "EPSG:4326", always_xy=True)
-        west, south, east, north = transformer.transform_bounds(*self.bounds, densify_pts=21)
+        to_degrees = _to_geographic(_crs_of(self))
+        west, south, east, north = to_degrees.transform_bounds(*self.bounds, densify_pts=21)
         return west, south, east, north
 
     def to_json(self) -> dict[str, Any]:
@@ -178,6 +177,14 @@ def gsd_m(grid: Grid) -> float:
     if in_metres and abs(nominal / ground - 1) <= NOMINAL_TOLERANCE:
         return nominal
     return ground
+
+
+@lru_cache(maxsize=64)
+def _to_geographic(crs: CRS) -> Transformer:
+    """Return the transformer to degrees; making one takes a millisecond, and folders have many."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:

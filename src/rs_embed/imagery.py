@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +22,7 @@ from rs_embed.specs import Spatial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pyproj import CRS
 
 # STAC common names of the Sentinel-2 bands that ScaleMAE takes (STAC eo extension).
 _COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3", "B": "B2"}
@@ -330,8 +332,6 @@ def _window_in(grid: Grid, spatial: Spatial | None) -> Grid:
 
 def _file_grid(dataset: Any) -> Grid:
     """Return the file's grid, north up even where its rows run from south to north."""
-    from pyproj import CRS
-
     if dataset.crs is None or dataset.transform == Affine.identity():
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
@@ -342,7 +342,14 @@ def _file_grid(dataset: Any) -> Grid:
     transform, shape = dataset.transform, (dataset.height, dataset.width)
     if transform.e > 0:
         transform = transform @ Affine.translation(0, shape[0]) @ Affine.scale(1, -1)
-    return Grid(CRS.from_wkt(dataset.crs.to_wkt()), transform, shape)
+    return Grid(_crs_of_wkt(dataset.crs.to_wkt()), transform, shape)
+
+
+@lru_cache(maxsize=64)
+def _crs_of_wkt(wkt: str) -> CRS:
+    from pyproj import CRS
+
+    return CRS.from_wkt(wkt)
 
 
 def _read_window(
