@@ -173,10 +173,11 @@ def _items_linked(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
                 yield from below(target)
 
     try:
-        catalog = pystac.Catalog.from_file(str(path.absolute()))
+        catalog = pystac.read_file(str(path.absolute()))
     except malformed as exc:
-        raise ProviderError(f"{str(path)!r} is no STAC catalogue: {exc}") from exc
-    yield from below(catalog)
+        raise ProviderError(f"{str(path)!r} is no STAC catalogue: {exc!r}") from exc
+    if isinstance(catalog, pystac.Catalog):
+        yield from below(catalog)
 
 
 def _no_item(exc: Exception) -> str:
