@@ -299,6 +299,28 @@ def test_the_picture_for_the_eye_is_never_taken(tmp_path: Path) -> None:
         fetch(path)
 
 
+@pytest.mark.parametrize("shift", [0, 0.3])
+def test_a_pixel_needs_every_band_file(tmp_path: Path, shift: float) -> None:
+    assets = {}
+    for band in ("B04", "B03", "B02"):
+        data = np.full((1, 30, 40), 900, np.uint16)
+        data[:, 20:] = 0  # nodata in all of them
+        if band == "B04":
+            data[:, 5, 5] = 0  # dark water
+            data = data[:, :, :35]  # and a strip that it does not cover
+        grid = replace(GRID, shape=data.shape[1:])
+        write(tmp_path / f"{band}.tif", data, grid=grid, names=None)
+        assets[band] = {"href": f"./{band}.tif", "roles": ["data"]}
+    path = write_item(tmp_path, "item", assets=assets)
+    grid = replace(GRID, transform=GRID.transform @ Affine.translation(shift, shift))
+    expected = np.zeros(GRID.shape, bool)
+    expected[:20, :35] = True
+    expected[5, 5] = shift == 0  # where pixels are mixed, 0 is nodata
+    raster = fetch(path, grid=grid)
+    assert np.array_equal(raster.valid, expected)
+    assert (raster.data[1:, raster.valid] == 900).all()
+
+
 @pytest.mark.parametrize("migrate", [False, True])
 @pytest.mark.parametrize("written", ["1.0", "1.1", "common"])
 def test_bands_by_position_in_one_file(tmp_path: Path, written: str, migrate: bool) -> None:

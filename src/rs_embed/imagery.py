@@ -89,6 +89,10 @@ class BandFile:
         Value that marks nodata if the file declares none; None is 0.
     classes : bool
         Whether values are classes, which only the nearest pixel may give.
+    of_several : bool
+        Whether other files hold the scene's other bands. A nodata value of 0 marks a pixel where
+        all bands hold it, so that here, on the file's own lattice, it marks nothing; where pixels
+        are reprojected GDAL leaves out 0, and so it is invalid.
     """
 
     path: str
@@ -96,6 +100,7 @@ class BandFile:
     indexes: tuple[int, ...] | None = None
     fill_value: float | None = None
     classes: bool = False
+    of_several: bool = False
 
     def positions(self, names: Sequence[str | None]) -> list[int]:
         """Return the positions of the bands in a file whose bands have these ``names``.
@@ -208,7 +213,8 @@ def read_rows(file: BandFile, grid: Grid, rows: slice | None = None) -> Raster:
         nodata = _nodata(_declared_nodata(dataset, indexes), file.fill_value)
         if grid.lies_on(file_grid):
             resampling = "none"
-            data, valid = _read_window(dataset, file_grid, part, indexes, nodata)
+            marker = None if file.of_several and nodata == 0 else nodata
+            data, valid = _read_window(dataset, file_grid, part, indexes, marker)
         else:
             per_pixel = pixels_per_pixel(grid, file_grid)
             coarser = "average" if per_pixel >= AVERAGED_FROM else "bilinear"
@@ -353,7 +359,7 @@ def _crs_of_wkt(wkt: str) -> CRS:
 
 
 def _read_window(
-    dataset: Any, file_grid: Grid, window: Grid, indexes: Sequence[int], nodata: float
+    dataset: Any, file_grid: Grid, window: Grid, indexes: Sequence[int], nodata: float | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return data and validity of ``window``, which lies on the lattice of ``file_grid``."""
     from rasterio.windows import Window

@@ -168,7 +168,7 @@ def _band_files(
         indexes = tuple(place.index for place in places)
         return (BandFile(places[0].path, tuple(bands), indexes, fill),)
     return tuple(
-        BandFile(place.path, (band,), (place.index,), fill)
+        BandFile(place.path, (band,), (place.index,), fill, of_several=True)
         for place, band in zip(places, bands, strict=True)
     )
 
@@ -212,16 +212,14 @@ def _read_bands(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the bands of several files as one array.
 
-    As in one file, a pixel whose nodata is 0 is valid where any band is; one that a mask or
-    another value takes out of a single band is invalid.
+    A pixel is valid where every file has it and not all bands are 0.
     """
     rasters = [read_rows(file, grid, rows) for file in files]
     if len(rasters) == 1:
         return rasters[0].data, rasters[0].valid
     data = np.concatenate([raster.data for raster in rasters])
-    zero = (data == 0).all(axis=0)
-    each = np.stack([raster.valid | (raster.data[0] == 0) for raster in rasters])
-    return data, each.all(axis=0) & ~zero
+    valid = np.logical_and.reduce([raster.valid for raster in rasters])
+    return data, valid & (data != 0).any(axis=0)
 
 
 def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
