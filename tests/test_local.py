@@ -128,7 +128,7 @@ def test_a_file_is_one_scene(tmp_path: Path) -> None:
     assert raster.source["items"] == [
         {
             "id": "mine.tif", "acquired": None, "cloud_pct": None, "baseline": None,
-            "offset": "as declared", "files": [str(path)],
+            "offset": "as declared", "files": ["mine.tif"],
         }
     ]  # fmt: skip
     assert fetch(provider, None, cloudy_pct=30).notes == (
@@ -193,7 +193,8 @@ def test_catalogues_hold_the_same_as_their_folder(scenes_folder: Path, tmp_path:
     for content, (_, href) in zip(contents, items, strict=True):
         for asset in content["assets"].values():
             asset["href"] = f"{Path(href).parent}/{asset['href']}"
-    link_catalog(folder, "part", "Collection", *items[:2])
+    back = ("child", "./catalog.json")  # catalogues may go in circles
+    link_catalog(folder, "part", "Collection", *items[:2], back)
     link_catalog(folder, "catalog", "Catalog", ("child", "./part.json"), *items[2:])
     collected = folder / "found.json"
     collected.write_text(json.dumps({"type": "FeatureCollection", "features": contents}))
@@ -206,13 +207,18 @@ def test_catalogues_hold_the_same_as_their_folder(scenes_folder: Path, tmp_path:
         assert ids == [item["id"] for item in expected.source["items"]]
     one = fetch(folder / "north-1" / "north-1.json", grid=grid)
     assert [item["id"] for item in one.source["items"]] == ["north-1"]
+    link_catalog(folder, "part", "Collection", *items[:2], ("item", "./gone.json"))
     part = fetch(folder / "part.json", grid=grid)
     assert part.source["counts"]["scenes"] == 2
+    assert list(part.source["left_out"]) == ["gone.json"]
+    assert part.source["items"][0]["files"][0] == "north-1/B4.tif"
+    (folder / "catalog.json").unlink()
     (folder / "north-2" / "north-2.json").unlink()
     (folder / "north-7" / "north-7.json").write_text('{"type": "Feature"')
     left = fetch(folder, grid=grid)
     assert left.source["image_count"] == 1
-    assert {Path(name).name for name in left.source["left_out"]} == {"north-2.json", "north-7.json"}
+    assert list(left.source["left_out"]) == ["north-7/north-7.json"]
+    assert left.source["counts"]["scenes"] == 10  # 4 items, and 6 files that no item claims
 
 
 def test_roots_without_imagery(tmp_path: Path) -> None:

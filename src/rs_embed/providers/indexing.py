@@ -157,15 +157,18 @@ def _items_linked(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
     import pystac
 
     malformed = (pystac.STACError, pystac.STACTypeError, *_MALFORMED)
+    seen = set()
 
     def below(catalog: Catalog) -> Iterator[Item]:
         for link in catalog.links:
-            if link.rel not in ("item", "child"):
+            href = link.get_absolute_href() or str(link.href)
+            if link.rel not in ("item", "child") or href in seen:
                 continue
+            seen.add(href)
             try:
                 target = link.resolve_stac_object(root=catalog.get_root()).target
             except malformed as exc:
-                left_out[link.get_absolute_href() or str(link.href)] = _no_item(exc)
+                left_out[href] = _no_item(exc)
                 continue
             if isinstance(target, pystac.Item):
                 yield target

@@ -136,8 +136,8 @@ class LocalProvider:
         if root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
         with self._lock:
-            if self._index is None or self._index.root != root:
-                self._index = index_root(root)
+            if self._index is None or self._index.root != root.absolute():
+                self._index = index_root(root.absolute())
             return self._index
 
     def _shown(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -94,10 +95,10 @@ class SceneOnGrid:
                 valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
             return data, valid
 
-    def as_json(self, root: str) -> dict[str, Any]:
-        """Return what ``source`` says of it, paths below ``root`` shortened."""
+    def as_json(self, home: str) -> dict[str, Any]:
+        """Return what ``source`` says of it, its paths without the prefix ``home``."""
         scene = self.scene
-        files = dict.fromkeys(shown_path(file.path).removeprefix(root) for file in self.files)
+        files = dict.fromkeys(shown_path(file.path).removeprefix(home) for file in self.files)
         return {
             "id": scene.id,
             "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
@@ -289,7 +290,8 @@ def compose(
             + ("" if cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
-    items = [s.as_json(root.rstrip("/") + "/") for s in used[:_LISTED_ITEMS]]
+    home = root if os.path.isdir(root) else os.path.dirname(root)
+    items = [s.as_json(home.rstrip("/") + "/") for s in used[:_LISTED_ITEMS]]
     source = {
         "root": root,
         "composite": kind,
