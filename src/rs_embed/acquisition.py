@@ -17,10 +17,11 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.grid import Grid, gsd_m, roi_grid
-from rs_embed.imagery import read_imagery, shown_path
+from rs_embed.imagery import read_imagery
 from rs_embed.notes import Note
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE, MIN_SIDE_PX
 from rs_embed.raster import Raster
+from rs_embed.raster_files import shown_path
 from rs_embed.registry import find_provider, first_configured, provider_names
 from rs_embed.settings import LOCAL
 from rs_embed.specs import (

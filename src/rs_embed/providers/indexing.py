@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.bands import canonical_band
 from rs_embed.errors import GridError, ImageryError, ProviderError
-from rs_embed.imagery import Header, canonical_band, read_header
 from rs_embed.providers.scenes import (
     BandAt,
     Scene,
@@ -22,6 +22,7 @@ from rs_embed.providers.scenes import (
     product_of_name,
     scene_from_item,
 )
+from rs_embed.raster_files import Header, read_header
 
 if TYPE_CHECKING:
     from pystac import Catalog, Item

@@ -12,7 +12,10 @@ import numpy as np
 
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
-from rs_embed.imagery import (
+from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
+from rs_embed.providers.scenes import BandAt, Scene, Selection
+from rs_embed.raster import Raster
+from rs_embed.raster_files import (
     AVERAGED_FROM,
     BandFile,
     Header,
@@ -21,9 +24,6 @@ from rs_embed.imagery import (
     read_rows,
     shown_path,
 )
-from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
-from rs_embed.providers.scenes import BandAt, Scene, Selection
-from rs_embed.raster import Raster
 from rs_embed.specs import Composite
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rs_embed.bands import canonical_band
 from rs_embed.errors import ProviderError
 from rs_embed.grid import Grid
-from rs_embed.imagery import canonical_band
 from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
