@@ -647,11 +647,13 @@ def test_an_embedding_of_local_imagery(
 
     def embed(**kwargs: Any) -> Any:
         return get_embedding(
-            "scalemae", spatial=PointBuffer(lon, lat, 200), backend="local", weights=checkpoint,
-            image_size=256, temporal=JUNE, **kwargs,
+            "scalemae", spatial=PointBuffer(lon, lat, 200), weights=checkpoint, image_size=256,
+            temporal=JUNE, **{"backend": "local", **kwargs},
         )  # fmt: skip
 
     embedding = embed()
+    for other in ("auto", LocalProvider(scenes_folder)):
+        assert embed(backend=other).meta == embedding.meta
     assert embedding.meta["backend"] == "local"
     assert embedding.meta["source"]["image_count"] == 2  # less than 30 % cloud
     assert embedding.meta["reflectance_source"] == "imagery"
