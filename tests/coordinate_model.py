@@ -73,6 +73,7 @@ class CoordinatePlan:
     """Settled options."""
 
     image_size: int
+    loaded_size: int
     refuse: float
     fetch_workers: int
     batch_size: int | None
@@ -81,7 +82,7 @@ class CoordinatePlan:
     patch_size: int = PATCH
 
     def load(self) -> CoordinateEncoder:
-        return CoordinateEncoder(self.image_size, CoordinateModel.log, self.refuse)
+        return CoordinateEncoder(self.loaded_size, CoordinateModel.log, self.refuse)
 
 
 class CoordinateModel:
@@ -94,6 +95,9 @@ class CoordinateModel:
         aliases=(),
         options=(
             Option("image_size", "side", "64", type="integer"),
+            Option(
+                "loaded_size", "side that loading brings to light", "image_size", type="integer"
+            ),
             Option("refuse", "least GSD that it refuses", "none", type="number"),
         ),
     )
@@ -103,6 +107,7 @@ class CoordinateModel:
     ) -> CoordinatePlan:
         return CoordinatePlan(
             options.get("image_size", 64),
+            options.get("loaded_size", options.get("image_size", 64)),
             options.get("refuse", np.inf),
             settings.scalemae_fetch_workers,
             settings.scalemae_batch_size,

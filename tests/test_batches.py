@@ -216,6 +216,23 @@ def test_a_place_does_not_fail_for_its_neighbour_in_the_batch(coordinate_model: 
     assert [r.index for r in results if isinstance(r, ModelError)] == [6, 7, 8]
 
 
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
+@pytest.mark.parametrize("prep", ["resize", "tile"])
+def test_sizes_that_loading_brings_to_light_count_for_all(
+    coordinate_model: object, prep: Any
+) -> None:
+    arrays = [coordinate_scene(100, 100)] * 40
+    asked: dict[str, Any] = {"fetch": FetchSpec(scale_m=10), "input_prep": prep}
+    late = get_embeddings_batch(
+        "coordinates", input_chws=arrays, image_size=64, loaded_size=96, **asked
+    )
+    known = get_embedding("coordinates", input_chw=arrays[0], image_size=96, **asked)
+    for embedding in late:
+        assert isinstance(embedding, Embedding)
+        assert embedding.meta == known.meta
+        assert embedding.meta["image_size"] == 96
+
+
 def test_a_generator_that_raises_is_not_swallowed(checkpoint: Path) -> None:
     def source() -> Iterator[PointBuffer]:
         yield from places(3)
@@ -228,6 +245,28 @@ def test_a_generator_that_raises_is_not_swallowed(checkpoint: Path) -> None:
     assert len(vectors([next(results) for _ in range(3)])) == 3
     with pytest.raises(OSError, match="the table broke off"):
         next(results)
+    assert not alive()
+
+
+class Faulty(SampleProvider):
+    """A provider with a bug: it raises what is not ours."""
+
+    def fetch(self, grid: Any, **asked: Any) -> Any:
+        if grid.shape[0] > 150:
+            raise ZeroDivisionError("a bug")
+        return super().fetch(grid, **asked)
+
+
+def test_a_bug_is_never_taken_for_a_missing_place(checkpoint: Path) -> None:
+    given = [*places(3), PointBuffer(LON, LAT, 900), *places(3)]
+    results = iter_embeddings(
+        "scalemae", spatials=given, backend=Faulty(), weights=checkpoint, input_prep="tile",
+        on_error="return",
+    )  # fmt: skip
+    assert len(vectors([next(results) for _ in range(3)])) == 3
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(results)
+    assert caught.value.__notes__ == [f"while reading or preparing number 3: {given[3]}"]
     assert not alive()
 
 

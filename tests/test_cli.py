@@ -81,7 +81,6 @@ def test_embed_in_tiles() -> None:
 
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.ImageryWarning")  # it states no clouds
 def test_embed_local_imagery() -> None:
-    pytest.importorskip("rs_embed.providers.local")
     scene = Path(rs_embed.__file__).with_name("data") / "sample_s2.tif"
     place = [*SAMPLE[:-4], "--image-size", "256", *RANDOM]
     local = json.loads(invoke(*place, "--local", str(scene), "--json"))

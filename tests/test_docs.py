@@ -13,7 +13,7 @@ import pytest
 import rs_embed.embedder
 from rs_embed import PointBuffer, describe_model, errors
 from rs_embed.grid import gsd_m, roi_grid
-from rs_embed.settings import VARIABLES
+from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES
 from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
@@ -139,4 +139,4 @@ def test_description_is_json_and_names_the_licence() -> None:
     assert inputs["bands"] == ["B4", "B3", "B2"]
     assert (inputs["scale_m"], inputs["cloudy_pct"], inputs["composite"]) == (10, 30, "median")
     assert "CC BY-NC 4.0" in description["weights"][0]["licence"]
-    assert [v["name"] for v in description["environment"]] == [v.name for v in VARIABLES]
+    assert [v["name"] for v in description["environment"]] == [v.name for v in SCALEMAE_VARIABLES]

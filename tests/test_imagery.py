@@ -18,7 +18,8 @@ from pyproj import CRS, Geod, Transformer
 from rs_embed import BBox, PointBuffer, Raster
 from rs_embed.errors import GridError, ImageryError
 from rs_embed.grid import Grid
-from rs_embed.imagery import read_imagery, read_on_grid, shown_path
+from rs_embed.imagery import read_imagery
+from rs_embed.raster_files import BandFile, read_on_grid, read_rows, shown_path
 
 BANDS = ("B4", "B3", "B2")
 H, W = 90, 120
@@ -190,9 +191,64 @@ def test_internal_mask_is_honoured(write_scene: Callable[..., Path]) -> None:
         mask[:, 60:] = 0
         file.write_mask(mask)
     assert read(path).valid.mean() == 0.5
-    shifted = Grid(CRS.from_epsg(32633), Affine(10, 0, 400205, 0, -10, 5199805), (30, 40))
-    with pytest.raises(ImageryError, match="has a mask or alpha band, which is not warped"):
-        read_on_grid(path, shifted, bands=BANDS)
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_masks_are_warped_and_what_they_hide_bleeds_nowhere(
+    write_scene: Callable[..., Path], kind: str
+) -> None:
+    hidden = np.zeros((H, W), bool)
+    hidden[:, 60:] = hidden[40:45, 30:33] = True
+    data = np.full((4, H, W), 900, np.uint16)
+    data[:3, hidden] = 60000
+    data[3] = np.where(hidden, 0, 65535)
+    if kind == "alpha":
+        path = write_scene(data, names=(*BANDS, "alpha"), photometric="RGB", alpha="YES")
+    else:
+        path = write_scene(data[:3])
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(np.where(hidden, 0, 255).astype(np.uint8))
+    # A pixel is valid where the file's pixel under its centre is.
+    grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 400203, 0, -10, 5199804), (60, 70))
+    columns = ((grid.x - 400000) // 10).astype(int)
+    rows = ((5200000 - grid.y) // 10).astype(int)
+    raster = read_on_grid(path, grid, bands=BANDS)
+    assert np.array_equal(raster.valid, ~hidden[np.ix_(rows, columns)])
+    assert (raster.data[:, raster.valid] == 900).all()
+    coarse = Grid(CRS.from_epsg(32633), Affine(40, 0, 400200, 0, -40, 5199800), (12, 20))
+    raster = read_on_grid(path, coarse, bands=BANDS)
+    assert np.array_equal(raster.valid, np.broadcast_to(np.arange(20) < 10, (12, 20)))
+    assert (raster.data[:, raster.valid] == 900).all()
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32633", Affine(10, 0, 400203, 0, -10, 5199804)),
+        ("EPSG:32632", Affine(10, 0, 856797, 0, -10, 5209694)),
+        ("EPSG:32633", Affine(23, 0, 400050, 0, -23, 5199980)),
+    ],
+)
+def test_rows_read_apart_equal_those_of_the_whole(
+    write_scene: Callable[..., Path], crs: str, transform: Affine
+) -> None:
+    data = np.random.default_rng(2).integers(0, 9999, (3, H, W)).astype(np.uint16)
+    data[:, 20:40, 30:50] = 0
+    file = BandFile(str(write_scene(data, nodata=0)), BANDS)
+    grid = Grid(CRS.from_user_input(crs), transform, (37, 45))
+    whole = read_rows(file, grid)
+    parts = [read_rows(file, grid, slice(at, min(at + 8, 37))) for at in range(0, 37, 8)]
+    assert 0 < whole.valid.sum() < whole.valid.size
+    assert np.array_equal(whole.data, np.concatenate([p.data for p in parts], 1))
+    assert np.array_equal(whole.valid, np.concatenate([p.valid for p in parts]))
+    assert parts[1].grid == grid.window(8, 0, 8, 45)
+
+
+def test_a_position_that_the_file_lacks(write_scene: Callable[..., Path]) -> None:
+    file = BandFile(str(write_scene(coordinates())), ("B4",), indexes=(4,))
+    grid = Grid(CRS.from_epsg(32633), from_file_transform(), (20, 20))
+    with pytest.raises(ImageryError, match="has 3 bands, expected band 4 in it"):
+        read_rows(file, grid)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

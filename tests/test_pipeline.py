@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs_embed.pipeline import grouped, in_order, ordered
@@ -113,6 +113,7 @@ def test_closing_waits_a_moment_for_work_under_way_and_no_longer() -> None:
     assert not threads()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc-")), st.integers(1, 5), st.integers(1, 12))
 def test_groups_hold_everything_once_and_nothing_too_long(
     kinds: list[str], size: int, hold: int
@@ -137,6 +138,7 @@ def test_groups_hold_everything_once_and_nothing_too_long(
     assert sorted(seen) == list(range(len(kinds)))
 
 
+@settings(deadline=None)
 @given(st.permutations(range(20)))
 def test_order_is_restored(numbers: list[int]) -> None:
     assert list(in_order((n, str(n)) for n in numbers)) == [str(n) for n in range(20)]

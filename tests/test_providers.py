@@ -38,6 +38,8 @@ MODULE = """
             return Raster(data, np.ones(grid.shape, bool), sensor.bands, grid, source={"items": 2})
 
     class Elsewhere(Dated):
+        name = "elsewhere"
+
         def fetch(self, grid, *, temporal, sensor):
             return super().fetch(grid.window(0, 1, *grid.shape), temporal=temporal, sensor=sensor)
 """

@@ -9,10 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from numpy.typing import NDArray
 from pyproj import Transformer
 
-from rs_embed import Embedding, FetchSpec, OutputSpec, PointBuffer, SensorSpec, get_embedding
-from rs_embed.errors import ImageryError
+from rs_embed import (
+    Embedding,
+    FetchSpec,
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    get_embedding,
+)
+from rs_embed.errors import ImageryError, ProviderError
+from rs_embed.grid import Grid, known_crs
+from rs_embed.providers.local import LocalProvider
+from rs_embed.raster import Raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
 
@@ -113,3 +126,140 @@ def test_two_seasons_of_one_place_differ_and_two_crops_agree(
     assert first.meta["grid"]["shape"] == [256, 256]
     assert np.abs(first.data - second.data).max() > 0.1
     assert np.array_equal(first.data, embed(june, spatial=place).data)
+
+
+DATES = ("0810", "0813", "0815", "0818", "0820")
+AUGUST = TemporalSpec.range("2023-08-01", "2023-09-01")
+# Window of the 120 m pixels of 33TWM, part of it in the nodata wedge of three dates.
+TWM = Grid(known_crs(32633), Affine(120, 0, 499980, 0, -120, 5167020), (640, 640))
+WEST = TWM.window(100, 80, 60, 80)
+SERIES = SensorSpec("sentinel-2-l2a", ("B4", "B3", "B2"), 120, 100, "median", 0)
+
+
+def fetch(root: Path, grid: Grid, period: TemporalSpec = AUGUST, **kwargs: Any) -> Raster:
+    mask = kwargs.pop("cloud_mask", None)
+    provider = LocalProvider(root, cloud_mask=mask)
+    sensor = SensorSpec(**{**vars(SERIES), **kwargs})
+    return provider.fetch(grid, temporal=period, sensor=sensor)
+
+
+def series(shared_data: Path, name: str, top: int, left: int, grid: Grid) -> NDArray[np.uint16]:
+    """Windows of one band of 33TWM on the five dates ``(date, height, width)``."""
+    folder = shared_data / "s2/33tw_202308"
+    height, width = grid.shape
+    window = rasterio.windows.Window(left, top, width, height)
+    windows = []
+    for day in DATES:
+        (path,) = folder.glob(f"*_33TWM_2023{day}_0_L2A/{name}.tif")
+        with rasterio.open(path) as file:
+            windows.append(file.read(1, window=window))
+    return np.stack(windows)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+@pytest.mark.parametrize("cloud_mask", [None, "scl"])
+def test_median_of_five_dates(shared_data: Path, cloud_mask: str | None) -> None:
+    raster = fetch(shared_data / "s2/33tw_202308", WEST, cloud_mask=cloud_mask)
+    bands = np.stack(
+        [series(shared_data, name, 100, 80, WEST) for name in ("B04", "B03", "B02")], 1
+    )
+    usable = (bands != 0).any(axis=1)
+    assert usable.mean() < 1  # the wedge
+    if cloud_mask:
+        usable &= np.isin(series(shared_data, "SCL", 100, 80, WEST), [2, 4, 5, 6, 7, 11])
+    expected = np.nanmedian(np.where(usable[:, None], bands, np.nan), axis=0).astype(np.float32)
+    assert np.array_equal(raster.valid, usable.any(axis=0))
+    assert np.array_equal(raster.data[:, raster.valid], expected[:, raster.valid])
+    assert raster.source["resampling"] == ["none"]
+    assert raster.source["image_count"] == (4 if cloud_mask else 5)  # one is cloud all over
+
+
+def test_the_offset_is_not_taken_off_twice(shared_data: Path) -> None:
+    forest = TWM.window(300, 300, 40, 40)
+    day = TemporalSpec.range("2023-08-15", "2023-08-16")
+    raster = fetch(shared_data / "s2/33tw_202308", forest, day)
+    red = series(shared_data, "B04", 300, 300, forest)[DATES.index("0815")]
+    assert red.min() < 1000  # what a second subtraction would push to the floor
+    assert raster.data.dtype == np.uint16
+    assert np.array_equal(raster.data[0], red)
+    assert raster.reflectance == (1e-4, 0.0)
+    (item,) = raster.source["items"]
+    assert item["id"] == "S2A_33TWM_20230815_0_L2A"
+    assert item["offset"].startswith("already applied")
+
+
+def test_scenes_are_picked_by_their_cloud_cover(shared_data: Path) -> None:
+    folder = shared_data / "s2/33tw_202308"
+    middle = TWM.window(300, 300, 40, 40)
+    clear = fetch(folder, middle, cloudy_pct=1.2)
+    assert [item["acquired"][:10] for item in clear.source["items"]] == ["2023-08-13", "2023-08-15"]
+    assert clear.source["counts"] == {
+        "scenes": 10, "bands": 10, "place": 5, "period": 5, "cloud": 2, "newest": 2, "used": 2,
+    }  # fmt: skip
+    match = r"5 touch the place, 5 lie in .*, 0 have less than 0.1 % cloud \(the clearest has 0.207"
+    with pytest.raises(ProviderError, match=match):
+        fetch(folder, middle, cloudy_pct=0.1)
+
+
+def test_tiles_are_joined_across_their_half_pixel_shift(shared_data: Path) -> None:
+    border = TWM.window(530, 400, 60, 50)  # the southern tile begins in row 558.5
+    day = TemporalSpec.range("2023-08-15", "2023-08-16")
+    raster = fetch(shared_data / "s2/33tw_202308", border, day, composite="mosaic")
+    assert raster.valid.all()
+    assert raster.source["image_count"] == 2
+    assert raster.source["resampling"] == ["bilinear", "none"]
+    northern = series(shared_data, "B04", 530, 400, border)[DATES.index("0815")]
+    assert np.array_equal(raster.data[0, :28], northern[:28])
+    (path,) = (shared_data / "s2/33tw_202308").glob("*_33TWL_20230815_0_L2A/B04.tif")
+    with rasterio.open(path) as file:
+        southern = file.read(1, window=rasterio.windows.Window(400, 0, 50, 32)).astype(float)
+    # Row r is centred on the line between the southern tile's rows r - 29 and r - 28.
+    between = (southern[:-1] + southern[1:]) / 2
+    assert np.abs(raster.data[0, 29:] - between).max() <= 0.5
+
+
+def test_only_windows_are_read(shared_data: Path, tmp_path: Path) -> None:
+    # A sparse scene of 3 TB, on disk a few kB: more than any whole reading could hold.
+    path = tmp_path / "wide_20230815.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=700_000, width=700_000, dtype="uint16",
+        crs="EPSG:32633", transform=Affine(1, 0, 400000, 0, -1, 5600000), sparse_ok=True,
+        tiled=True, blockxsize=4096, blockysize=4096, bigtiff="yes", nodata=0,
+    ) as file:  # fmt: skip
+        window = rasterio.windows.Window(8192, 8192, 64, 64)
+        file.write(np.full((3, 64, 64), 900, np.uint16), window=window)
+    there = Grid(known_crs(32633), Affine(2, 0, 408192, 0, -2, 5591808), (32, 32))
+    raster = fetch(path, there, cloudy_pct=100, collection="wide")
+    assert (raster.data == 900).all()
+    assert raster.source["resampling"] == ["average"]
+
+
+def test_a_folder_is_dated_by_its_file_names(shared_data: Path) -> None:
+    folder = shared_data / "s2/rufiji_20m"
+    with rasterio.open(folder / "rufiji_boa_20180725_20m.tif") as file:
+        own = Grid(known_crs(32737), file.transform, file.shape)
+        pixels = file.read()
+    assert LocalProvider(folder).status().endswith("dates 2016-03-12 to 2020-01-01")
+    july = TemporalSpec.range("2018-07-25", "2018-07-26")
+    raster = fetch(folder, own, july, collection="rufiji")
+    assert np.array_equal(raster.data, pixels)
+    assert np.array_equal(raster.valid, (pixels != 0).any(axis=0))
+    year = fetch(folder, own, TemporalSpec.year(2018), collection="rufiji", cloudy_pct=30)
+    assert year.source["image_count"] == 6
+    assert year.valid.mean() > raster.valid.mean()
+    assert "was not applied to 6 scenes that state no cloud cover" in year.notes[0]
+
+
+def test_local_imagery_is_embedded(
+    checkpoint: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RS_EMBED_LOCAL", str(shared_data / "s2/33tw_202308"))
+    embedding = get_embedding(
+        "scalemae", spatial=PointBuffer(15.5, 46.3, 15360), temporal=AUGUST, backend="local",
+        fetch=FetchSpec(scale_m=120), weights=checkpoint, image_size=256,
+    )  # fmt: skip
+    assert np.isfinite(embedding.data).all()
+    assert embedding.meta["used_scale_m"] == 120
+    assert embedding.meta["source"]["image_count"] == 3
+    assert embedding.meta["temporal"] == {"start": "2023-08-01", "end": "2023-09-01"}
+    assert embedding.meta["warnings"] == []

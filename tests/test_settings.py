@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rs_embed.errors import SettingsError
-from rs_embed.settings import VARIABLES, Settings
+from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES, Settings
 
 
 def test_defaults() -> None:
@@ -16,6 +16,7 @@ def test_defaults() -> None:
     assert settings.scalemae_img is None
     assert settings.scalemae_fetch_workers == 8
     assert settings.scalemae_batch_size is None
+    assert settings.local is None
     assert settings.cache_dir == Path.home() / ".cache" / "rs_embed"
 
 
@@ -26,13 +27,18 @@ def test_values_are_read() -> None:
             "RS_EMBED_SCALEMAE_IMG": "448",
             "RS_EMBED_SCALEMAE_FETCH_WORKERS": "3",
             "RS_EMBED_SCALEMAE_BATCH_SIZE": "16",
+            "RS_EMBED_LOCAL": "~/scenes",
             "XDG_CACHE_HOME": "/elsewhere",
         }
     )
-    assert settings == Settings("me/mine", 448, 3, 16, Path("/elsewhere/rs_embed"))
+    scenes = Path.home() / "scenes"
+    assert settings == Settings("me/mine", 448, 3, 16, scenes, Path("/elsewhere/rs_embed"))
 
 
-@pytest.mark.parametrize("variable", [v.name for v in VARIABLES if not v.name.endswith("_ID")])
+NUMBERS = [v.name for v in SCALEMAE_VARIABLES if not v.name.endswith("_ID")]
+
+
+@pytest.mark.parametrize("variable", NUMBERS)
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "٣", "1e3"])
 def test_a_value_that_is_no_whole_number_is_refused(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"got {variable}='{value}', expected a whole number"):
@@ -48,6 +54,8 @@ def test_an_empty_value_is_refused(variable: str) -> None:
 def test_a_home_that_does_not_exist() -> None:
     with pytest.raises(SettingsError, match="got XDG_CACHE_HOME='~nobody-here'"):
         Settings.from_environ({"XDG_CACHE_HOME": "~nobody-here"})
+    with pytest.raises(SettingsError, match="got RS_EMBED_LOCAL='~nobody-here/x'"):
+        Settings.from_environ({"RS_EMBED_LOCAL": "~nobody-here/x"})
 
 
 def test_nothing_else_reads_the_environment() -> None:

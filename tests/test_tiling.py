@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
@@ -20,6 +20,7 @@ from rs_embed import (
     FetchSpec,
     ImageryError,
     InputPrepSpec,
+    LocalProvider,
     OutputSpec,
     PointBuffer,
     Raster,
@@ -40,6 +41,7 @@ PLACES = [
 GRID = OutputSpec.grid()
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 700), st.integers(1, 700), st.integers(1, 9), st.integers(0, 8),
     st.sampled_from([8, 14, 16]),
@@ -180,6 +182,28 @@ def test_a_window_is_brought_to_whole_patches_with_real_pixels(
     left, bottom, right, top = embedding.data.rio.bounds()
     assert abs((left + right) / 2 - 401_250) <= 10
     assert abs((bottom + top) / 2 - 5_198_750) <= 10
+
+
+@pytest.mark.parametrize(("crs", "left", "top"), [
+    ("EPSG:32633", 400_000, 5_200_000), ("EPSG:32737", 400_000, 9_200_000),
+])  # fmt: skip
+def test_a_provider_gives_the_few_more_real_pixels(
+    coordinate_model: object, write_scene: Callable[..., Path], crs: str, left: int, top: int
+) -> None:
+    path = write_scene(
+        coordinate_scene(250, 250), crs=crs, transform=Affine(10, 0, left, 0, -10, top)
+    )
+    to_geographic = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    place = PointBuffer(*to_geographic.transform(left + 1250, top - 1250), 1000)
+    embedding = get_embedding(
+        "coordinates", spatial=place, backend=LocalProvider(path), input_prep="tile", output=GRID,
+        fetch=FetchSpec(cloudy_pct=100),
+    )  # fmt: skip
+    assert embedding.meta["grid"]["shape"] == [208, 208]  # of 200
+    assert embedding.meta["source"]["resampling"] == ["none"]
+    column, row = decoded(embedding.data.values)
+    assert np.abs(left + 10 * column - embedding.data.x.values[None]).max() < 0.1
+    assert np.abs(top - 10 * row - embedding.data.y.values[:, None]).max() < 0.1
 
 
 def test_pooling_counts_every_token_once(coordinate_model: object) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rs_embed.grid import Grid as Grid
     from rs_embed.inspection import Inspection as Inspection
     from rs_embed.inspection import inspect_input as inspect_input
+    from rs_embed.providers.local import LocalProvider as LocalProvider
     from rs_embed.raster import Raster as Raster
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
@@ -57,6 +58,7 @@ _HOMES = {
     "ImageryWarning": "errors",
     "InputPrepSpec": "specs",
     "Inspection": "inspection",
+    "LocalProvider": "providers.local",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
     "OutputSpec": "specs",

@@ -17,11 +17,13 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.grid import Grid, gsd_m, roi_grid
-from rs_embed.imagery import read_imagery, shown_path
+from rs_embed.imagery import read_imagery
 from rs_embed.notes import Note
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE, MIN_SIDE_PX
 from rs_embed.raster import Raster
+from rs_embed.raster_files import shown_path
 from rs_embed.registry import find_provider, first_configured, provider_names
+from rs_embed.settings import LOCAL
 from rs_embed.specs import (
     BBox,
     FetchSpec,
@@ -126,8 +128,9 @@ class PixelRequest:
             name = first_configured()
             if name is None:
                 raise ProviderError(
-                    "no imagery source is configured for backend='auto'; name one of "
-                    f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
+                    f"no imagery source is configured for backend='auto'; set {LOCAL.name} to a "
+                    f"folder of imagery, name one of {', '.join(names)} as backend=, or pass own "
+                    "pixels as imagery= or input_chw="
                 )
             return replace(self, backend=name, provider=find_provider(name))
         if self.backend not in names:

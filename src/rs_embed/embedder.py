@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 # A GSD more than this factor outside the range of the training is worth a word.
 _FAR_FACTOR = 4
-# Tensors made ahead where the batch size is not stated: the largest default, that of CUDA.
-_VIEWS_AHEAD = 32
+# What is made ready ahead where nobody states the batch size, which the device decides later.
+_BATCH_SIZE = 16
 _VIEW_WORKERS = min(os.cpu_count() or 1, 8)
 
 
@@ -191,11 +191,17 @@ class _Model:
         self.sizes = task.sizes()
 
     @property
+    def loaded(self) -> bool:
+        return self._encoder is not None
+
+    @property
     def encoder(self) -> Encoder:
         if self._encoder is None:
-            self._encoder = self._task.plan.load()
-            # Weights that came just now can bring a config.json with other sizes.
-            self.sizes = Sizes(self._encoder.image_size, self._encoder.patch_size)
+            loaded = self._task.plan.load()
+            # Weights that came just now can bring a config.json with other sizes. They are set
+            # before the encoder: a thread that finds the model loaded takes them as final.
+            self.sizes = Sizes(loaded.image_size, loaded.patch_size)
+            self._encoder = loaded
         return self._encoder
 
     @property
@@ -234,15 +240,16 @@ def embed(
         If the model cannot be loaded; `CheckpointError` for its weights.
     """
     model = _Model(task)
+    batch_size = task.plan.batch_size or _BATCH_SIZE
     # Rasters that wait for their tiles stay in memory; resized ones are small.
-    ahead = fetch_workers + (0 if task.prep.mode == "tile" else _VIEWS_AHEAD)
+    ahead = fetch_workers + (batch_size if task.prep.mode == "resize" else 0)
     view_workers = _VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
     with ExitStack() as stages:
         sights = stages.enter_context(
             closing(
                 ordered(
                     enumerate(requests),
-                    partial(_look, task, model.sizes),
+                    partial(_look, task, model),
                     workers=fetch_workers,
                     ahead=ahead,
                 )
@@ -254,44 +261,50 @@ def embed(
                     _tiles(sights, task, model, keep_images=keep_images, bar=tiles),
                     partial(_view, task),
                     workers=view_workers,
-                    ahead=2 * (task.plan.batch_size or _VIEWS_AHEAD // 2),
+                    ahead=2 * batch_size,
                 )
             )
         )
         yield from in_order(_finished(views, model, tiles))
 
 
-def _look(
-    task: Task, sizes: Sizes, numbered: tuple[int, PixelRequest]
-) -> tuple[int, Sight | RsEmbedError]:
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """What came of reading and preparing one place; the request while it may be needed again."""
+
+    index: int
+    outcome: Sight | RsEmbedError
+    request: PixelRequest | None
+
+
+def _look(task: Task, model: _Model, numbered: tuple[int, PixelRequest]) -> _Looked:
     index, request = numbered
+    kept = None if model.loaded else request
     try:
-        return index, task.see(request, sizes)
+        return _Looked(index, task.see(request, model.sizes), kept)
     except RsEmbedError as exc:
-        return index, exc
+        return _Looked(index, exc, kept)
+    except Exception as exc:
+        exc.add_note(f"while reading or preparing number {index}: {request.label()}")
+        raise
 
 
 def _tiles(
-    sights: Iterable[tuple[int, Sight | RsEmbedError]],
-    task: Task,
-    model: _Model,
-    *,
-    keep_images: bool,
-    bar: Bar,
+    looked: Iterable[_Looked], task: Task, model: _Model, *, keep_images: bool, bar: Bar
 ) -> Iterator[tuple[_Place, Tile] | _Failed]:
     """Yield the tiles of each place, or its failure."""
-    for index, sight in sights:
-        outcome = sight
+    for look in looked:
+        outcome = look.outcome
         if isinstance(outcome, Sight):
             encoder = model.encoder  # only now may gigabytes move: the pixels are known to be good
-            if outcome.sizes != model.sizes:
-                _, outcome = _look(task, model.sizes, (index, outcome.request))
+            if outcome.sizes != model.sizes and look.request is not None:
+                outcome = _look(task, model, (look.index, look.request)).outcome
         if isinstance(outcome, RsEmbedError):
-            yield _Failed(index, outcome)
+            yield _Failed(look.index, outcome)
             continue
         seen = outcome.seen
         assembly = Assembly(seen, task.output, encoder.patch_size, keep_image=keep_images)
-        place = _Place(index, outcome, assembly)
+        place = _Place(look.index, outcome, assembly)
         bar.expect(len(seen.tiles))
         for tile in seen.tiles:
             yield place, tile

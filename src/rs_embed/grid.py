@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rs_embed.specs import BBox, PointBuffer, Spatial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pyproj import CRS
+    from pyproj import CRS, Transformer
 
 # Within this relative distance the nominal pixel size counts as the ground size. The scale factor
 # of UTM runs from 0.9996 to 1.001 within a zone and to 1.0013 on Sentinel-2 tiles that overlap the
@@ -131,10 +132,8 @@ class Grid:
         GridError
             If the grid has no CRS.
         """
-        from pyproj import Transformer
-
-        transformer = Transformer.from_crs(_crs_of(self), "EPSG:4326", always_xy=True)
-        west, south, east, north = transformer.transform_bounds(*self.bounds, densify_pts=21)
+        to_degrees = _to_geographic(_crs_of(self))
+        west, south, east, north = to_degrees.transform_bounds(*self.bounds, densify_pts=21)
         return west, south, east, north
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +187,14 @@ def gsd_m(grid: Grid) -> float:
     return ground
 
 
+@lru_cache(maxsize=64)
+def _to_geographic(crs: CRS) -> Transformer:
+    """Return the transformer to degrees; making one takes a millisecond, and folders have many."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     """Return width and height of the central pixel on the ellipsoid, metres."""
     from pyproj import Geod, Transformer
@@ -203,6 +210,31 @@ def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     _, _, lengths = Geod(ellps="WGS84").inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]],
                                             [lat[1], lat[3]])  # fmt: skip
     return lengths[0] / 3, lengths[1] / 3
+
+
+def pixels_per_pixel(grid: Grid, there: Grid) -> float:
+    """Return how many pixels of ``there`` lie along a pixel of ``grid``, at the grid's centre.
+
+    Above 1 the grid is coarser. 1 if the centre is outside the area of the other CRS.
+
+    Raises
+    ------
+    GridError
+        If one of them has no CRS.
+    """
+    from pyproj import Transformer
+
+    transformer = Transformer.from_crs(_crs_of(grid), _crs_of(there), always_xy=True)
+    column, row = grid.shape[1] / 2, grid.shape[0] / 2
+    corners = [(column, row), (column + 1, row), (column, row + 1)]
+    at_x, at_y = zip(*(grid.transform @ corner for corner in corners), strict=True)
+    xs, ys = transformer.transform(at_x, at_y)
+    if not np.isfinite([*xs, *ys]).all():
+        return 1.0
+    pixel = ~there.transform
+    (x, y), east, south = (pixel @ at for at in zip(xs, ys, strict=True))
+    area = (east[0] - x) * (south[1] - y) - (east[1] - y) * (south[0] - x)
+    return math.sqrt(abs(area))
 
 
 def metric_crs(lon: float, lat: float) -> CRS:

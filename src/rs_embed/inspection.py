@@ -171,7 +171,7 @@ def inspect_input(
     asked = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
     request, sizes = asked.checked(), task.sizes()
     taken = task.acquire(request, sizes)
-    sight = task.look(request, taken, sizes)
+    sight = task.look(taken, sizes)
     inputs = task.description.inputs
     inspection = Inspection(
         meta={**sight.meta, "warnings": [note.message for note in sight.notes]},

@@ -41,7 +41,13 @@ SCALEMAE_BATCH_SIZE = Variable(
     "8 on CPU, 32 on CUDA",
     "images per forward pass in batch calls",
 )
-VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
+LOCAL = Variable(
+    "RS_EMBED_LOCAL",
+    "not set",
+    "imagery of backend='local': a folder, a raster file, or a STAC .json",
+)
+SCALEMAE_VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
+VARIABLES = (*SCALEMAE_VARIABLES, LOCAL)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Settings:
         Reader threads of batch calls.
     scalemae_batch_size : int or None
         Images per forward pass; None leaves it to the device (8 on CPU, 32 on CUDA).
+    local : pathlib.Path or None
+        Root of the imagery of ``backend="local"``; None where there is none.
     cache_dir : pathlib.Path
         Where small records that can be made again are kept (``$XDG_CACHE_HOME/rs_embed``).
     """
@@ -66,6 +74,7 @@ class Settings:
     scalemae_img: int | None
     scalemae_fetch_workers: int
     scalemae_batch_size: int | None
+    local: Path | None
     cache_dir: Path
 
     @classmethod
@@ -87,6 +96,7 @@ class Settings:
             scalemae_img=_whole_number(environ, SCALEMAE_IMG),
             scalemae_fetch_workers=_whole_number(environ, SCALEMAE_FETCH_WORKERS) or FETCH_WORKERS,
             scalemae_batch_size=_whole_number(environ, SCALEMAE_BATCH_SIZE),
+            local=_path(environ, LOCAL),
             cache_dir=cache_dir,
         )
 
@@ -104,6 +114,16 @@ def _text(environ: Mapping[str, str], variable: Variable) -> str:
             f"unset it for the default {variable.default!r}"
         )
     return value
+
+
+def _path(environ: Mapping[str, str], variable: Variable) -> Path | None:
+    if variable.name not in environ:
+        return None
+    value = _text(environ, variable)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as exc:
+        raise SettingsError(f"got {variable.name}={value!r}: {exc}") from exc
 
 
 def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:

@@ -48,8 +48,6 @@ class Sight:
 
     Attributes
     ----------
-    request : PixelRequest
-        What it was made for.
     sizes : Sizes
         The sizes that it was made with.
     seen : ModelInput
@@ -62,7 +60,6 @@ class Sight:
         Warnings to give.
     """
 
-    request: PixelRequest
     sizes: Sizes
     seen: ModelInput
     told: float
@@ -94,7 +91,7 @@ class Task:
         ImageryError, GridError, ProviderError
             If there are no pixels, or they must not reach the model.
         """
-        return self.look(request, self.acquire(request, sizes), sizes)
+        return self.look(self.acquire(request, sizes), sizes)
 
     def acquire(self, request: PixelRequest, sizes: Sizes) -> Acquired:
         """Return the checked pixels of one place."""
@@ -107,8 +104,8 @@ class Task:
         )
         return taken
 
-    def look(self, request: PixelRequest, taken: Acquired, sizes: Sizes) -> Sight:
-        """Return what the model sees of pixels that were taken for ``request``."""
+    def look(self, taken: Acquired, sizes: Sizes) -> Sight:
+        """Return what the model sees of pixels that `acquire` returned."""
         tiled = self._tiled(taken.raster.grid.shape, sizes)
         seen = self._prepared(taken, sizes, tiled=tiled)
         gsd = self.plan.gsd
@@ -135,7 +132,7 @@ class Task:
             "valid_fraction": seen.valid_fraction,
             "valid_tokens": int(seen.valid_tokens.sum()),
         }
-        return Sight(request, sizes, seen, told, meta, notes)
+        return Sight(sizes, seen, told, meta, notes)
 
     def _prepared(self, taken: Acquired, sizes: Sizes, *, tiled: bool) -> ModelInput:
         look = partial(

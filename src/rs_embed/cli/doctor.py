@@ -91,7 +91,11 @@ def _backends() -> Iterator[Finding]:
 
     for name in provider_names():
         try:
-            yield Finding("ok", f"backend {name}", find_provider(name).status())
+            found, _, mend = find_provider(name).status().partition("; ")
+            if found.startswith("missing: "):
+                yield Finding("missing", f"backend {name}", found.removeprefix("missing: "), mend)
+            else:
+                yield Finding("ok", f"backend {name}", f"{found}; {mend}" if mend else found)
         except RsEmbedError as exc:
             yield Finding("broken", f"backend {name}", str(exc))
 

@@ -39,4 +39,12 @@ class Provider(Protocol):
         """
 
     def status(self) -> str:
-        """Return one line that says whether the provider can be used, and if not, the mend."""
+        """Return one line: ``ready: ...``, or ``missing: ...; `` and the mend.
+
+        What is only not configured is missing; what is configured and fails raises.
+
+        Raises
+        ------
+        RsEmbedError
+            If what is configured cannot be used.
+        """

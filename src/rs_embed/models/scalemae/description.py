@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rs_embed.models.base import DEVICES, InputContract, ModelDescription, Option, Weights
 from rs_embed.models.scalemae.config import VARIANTS
-from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, VARIABLES
+from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_VARIABLES
 from rs_embed.specs import INPUT_PREPS, POOLINGS
 
 RANDOM_INIT = "random-init"
@@ -92,7 +92,7 @@ DESCRIPTION = ModelDescription(
             ("float32", "bfloat16"),
         ),
     ),
-    environment=VARIABLES,
+    environment=SCALEMAE_VARIABLES,
     weights=(
         Weights(
             PUBLISHED,

@@ -1,0 +1,223 @@
+"""Several rasters of one grid into one: the median, or the latest valid pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.specs import COMPOSITES, Composite
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
+
+# Working memory, bytes: the stack of a strip of rows, its sorted copy and its masks.
+MEMORY = 256 * 2**20
+# Digital numbers without offset, in which scenes of different units meet.
+DIGITAL_NUMBERS = (1e-4, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One scene on the grid of the composite.
+
+    Attributes
+    ----------
+    id : str
+        Its name in messages.
+    read : callable
+        ``read(rows)`` returns data ``(bands, rows, width)`` and valid ``(rows, width)`` of a slice
+        of rows.
+    dtype : numpy.dtype
+        Type of what it returns.
+    reflectance : tuple of float or None
+        (scale, offset) that it declares.
+    """
+
+    id: str
+    read: Callable[[slice], Pixels]
+    dtype: np.dtype[Any]
+    reflectance: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Composited:
+    """The composite, and which layers gave it pixels.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        ``(bands, height, width)``; 0 where nothing is valid.
+    valid : numpy.ndarray
+        ``(height, width)`` bool.
+    reflectance : tuple of float or None
+        (scale, offset) of the values, None if no layer declares any.
+    used : tuple of bool
+        For each layer, whether it has a valid pixel here (median) or one that shows (mosaic).
+    """
+
+    data: NDArray[Any]
+    valid: NDArray[np.bool_]
+    reflectance: tuple[float, float] | None
+    used: tuple[bool, ...]
+
+
+def composite(
+    layers: Sequence[Layer],
+    kind: Composite,
+    shape: tuple[int, int, int],
+    *,
+    memory: int = MEMORY,
+) -> Composited:
+    """Return one image of several.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        At least one, oldest first. One alone passes with its type and units.
+    kind : {"median", "mosaic"}
+        Median of the valid pixels, float32, an even number of them averaging the middle two; or
+        the last valid pixel, in the layers' own type if they share one.
+    shape : tuple of int
+        Bands, height, width.
+    memory : int
+        Bytes that may be used besides the result; rows are worked on in strips of that size.
+
+    Raises
+    ------
+    ProviderError
+        If the layers' units cannot be brought to one.
+    """
+    if kind not in COMPOSITES:
+        raise UnknownNameError.among("composite", kind, COMPOSITES)
+    if len(layers) == 1:
+        data, valid = layers[0].read(slice(0, shape[1]))
+        return Composited(data, valid, layers[0].reflectance, (bool(valid.any()),))
+    dtype, reflectance = common_units(layers)
+    if kind == "median":
+        dtype = np.dtype(np.float32)
+    data, valid = np.zeros(shape, dtype), np.zeros(shape[1:], bool)
+    used = np.zeros(len(layers), bool)
+    at_once = len(layers) if kind == "median" else 1
+    reduce = _median_rows if kind == "median" else _mosaic_rows
+    for rows in _strips(shape, at_once, memory):
+        reads = [_in_units(layer, reflectance) for layer in layers]
+        data[:, rows], valid[rows], gave = reduce(reads, rows, dtype, shape)
+        used |= gave
+    return Composited(data, valid, reflectance, tuple(bool(u) for u in used))
+
+
+def common_units(
+    layers: Sequence[Layer],
+) -> tuple[np.dtype[Any], tuple[float, float] | None]:
+    """Return the type and (scale, offset) that all layers can be brought to.
+
+    Raises
+    ------
+    ProviderError
+        If some declare units and others do not, or integers meet floating-point numbers and
+        neither declares any.
+    """
+    dtypes = {layer.dtype for layer in layers}
+    units = {layer.reflectance for layer in layers}
+    single = np.dtype(np.float32)
+    if len(units) == 1 and len(dtypes) == 1:
+        return dtypes.pop(), units.pop()
+    if len(units) > 1 and None in units:
+        silent = next(layer for layer in layers if layer.reflectance is None)
+        other = next(layer for layer in layers if layer.reflectance is not None)
+        raise ProviderError(
+            f"{other.id!r} declares scale and offset {other.reflectance}, {silent.id!r} declares "
+            "none, expected units that can be brought to one; declare them (gdal_edit -scale "
+            "0.0001 -offset 0), or keep such scenes apart"
+        )
+    if units == {None} and len({dtype.kind == "f" for dtype in dtypes}) > 1:
+        whole = next(layer for layer in layers if layer.dtype.kind != "f")
+        broken = next(layer for layer in layers if layer.dtype.kind == "f")
+        raise ProviderError(
+            f"{whole.id!r} holds {whole.dtype} and {broken.id!r} {broken.dtype}, and neither "
+            "declares its units; declare them (gdal_edit -scale 0.0001 -offset 0), or keep such "
+            "scenes apart"
+        )
+    return single, units.pop() if len(units) == 1 else DIGITAL_NUMBERS
+
+
+def _in_units(layer: Layer, units: tuple[float, float] | None) -> Callable[[slice], Pixels]:
+    """Return the layer's ``read`` with values in ``units``."""
+    if layer.reflectance == units or layer.reflectance is None or units is None:
+        return layer.read
+    scale = layer.reflectance[0] / units[0]
+    offset = (layer.reflectance[1] - units[1]) / units[0]
+
+    def read(rows: slice) -> Pixels:
+        data, valid = layer.read(rows)
+        return (data * scale + offset).astype(np.float32), valid
+
+    return read
+
+
+def _strips(shape: tuple[int, int, int], at_once: int, memory: int) -> Iterator[slice]:
+    """Yield slices of rows whose stack of float32, twice, fits into ``memory``."""
+    bands, height, width = shape
+    step = max(1, memory // (width * 4 * bands * (2 * at_once + 2)))
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))
+
+
+def _median_rows(
+    reads: Sequence[Callable[[slice], Pixels]],
+    rows: slice,
+    dtype: np.dtype[Any],
+    shape: tuple[int, int, int],
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    stack = np.full((len(reads), shape[0], rows.stop - rows.start, shape[2]), np.nan, dtype)
+    counts = np.zeros(stack.shape[2:], np.int64)
+    gave = np.zeros(len(reads), bool)
+    for i, read in enumerate(reads):
+        data, valid = read(rows)
+        np.copyto(stack[i], data, where=valid, casting="same_kind")
+        counts += valid
+        gave[i] = valid.any()
+    return _median(stack, counts), counts > 0, gave
+
+
+def _median(stack: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the median over the first axis, NaN left out; 0 where ``counts`` is 0.
+
+    Sorting once is four times faster than `numpy.nanmedian`.
+    """
+    stack.sort(axis=0)  # NaN goes last
+    low = np.broadcast_to(np.maximum(counts - 1, 0) // 2, (1, *stack.shape[1:]))
+    high = np.broadcast_to(
+        np.minimum(counts // 2, np.maximum(counts - 1, 0)), (1, *stack.shape[1:])
+    )
+    middle: NDArray[np.float32] = np.take_along_axis(stack, low, 0)[0]
+    middle += np.take_along_axis(stack, high, 0)[0]
+    middle *= 0.5
+    middle[:, counts == 0] = 0
+    return middle
+
+
+def _mosaic_rows(
+    reads: Sequence[Callable[[slice], Pixels]],
+    rows: slice,
+    dtype: np.dtype[Any],
+    shape: tuple[int, int, int],
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
+    latest = np.zeros((shape[0], rows.stop - rows.start, shape[2]), dtype)
+    filled = np.zeros(latest.shape[1:], bool)
+    gave = np.zeros(len(reads), bool)
+    for i in range(len(reads) - 1, -1, -1):
+        data, valid = reads[i](rows)
+        new = valid & ~filled
+        np.copyto(latest, data, where=new, casting="same_kind")
+        filled |= new
+        gave[i] = new.any()
+        if filled.all():
+            break
+    return latest, filled, gave

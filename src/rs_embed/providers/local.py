@@ -1,0 +1,175 @@
+"""Imagery on disk: a raster file, a folder of them, or a static STAC catalogue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+
+from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.grid import Grid
+from rs_embed.providers.indexing import Index, index_root
+from rs_embed.providers.reading import CloudMask, compose
+from rs_embed.providers.scenes import NAME_BANDS, Scene, bands_that_exist, select_scenes
+from rs_embed.raster import Raster
+from rs_embed.settings import LOCAL, Settings
+from rs_embed.specs import SensorSpec, TemporalSpec
+
+# The collection of models' contracts: it asks for no collection by name.
+ANY_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
+_UNSET = f"{LOCAL.name} is not set"
+_MEND = f"set {LOCAL.name} to a folder, a raster file or a STAC .json, or use LocalProvider(root)"
+
+
+class LocalProvider:
+    """Imagery that lies under ``root``.
+
+    Parameters
+    ----------
+    root : path, optional
+        A raster file (one scene); a STAC Item, ItemCollection, Collection or Catalog ``.json``; or
+        a folder: that of a ``catalog.json`` or ``collection.json``, or one that is searched for
+        STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img) that no item refers to.
+        ``RS_EMBED_LOCAL`` if not given.
+    cloud_mask : {"scl"}, optional
+        Mask nodata, saturated pixels, clouds, cirrus and shadows by the asset ``scl`` of each
+        scene, which all scenes used must have then. None masks nothing.
+
+    Notes
+    -----
+    What lies under the root is looked up once, when first needed. Make a new provider to see files
+    that came later.
+
+    A raster file is dated by its tags (``TIFFTAG_DATETIME``, ``ACQUISITIONDATETIME``,
+    ``datetime``), else by the first ``YYYYMMDD`` or ``YYYY-MM-DD`` in its name.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, root: str | PathLike[str] | None = None, *, cloud_mask: CloudMask | None = None
+    ) -> None:
+        if cloud_mask not in (None, "scl"):
+            raise UnknownNameError.among("cloud_mask", cloud_mask, ["scl"])
+        self.cloud_mask: CloudMask | None = cloud_mask
+        self._root = None if root is None else Path(fspath(root)).expanduser()
+        self._lock = threading.Lock()
+        self._index: Index | None = None
+
+    def configured(self) -> bool:
+        """Return whether a root is given or named by ``RS_EMBED_LOCAL``."""
+        return self._root is not None or Settings.from_environ().local is not None
+
+    @property
+    def dated(self) -> bool:
+        """Whether any scene has a date."""
+        return self._indexed().dated
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise `ProviderError` for a collection, bands or nodata that no scene has.
+
+        No pixel is read.
+        """
+        scenes = self._scenes_of(sensor)
+        fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
+        if not fitting:
+            raise ProviderError(
+                f"none of {len(scenes)} scenes in {self._shown()!r} has the bands "
+                f"{', '.join(sensor.bands)} ({bands_that_exist(scenes)}); {NAME_BANDS}"
+            )
+        if self.cloud_mask == "scl" and not any(scene.scl for scene in fitting):
+            raise ProviderError(
+                f"got cloud_mask='scl', but none of {len(fitting)} scenes in {self._shown()!r} has "
+                "an asset 'scl'; leave cloud_mask out"
+            )
+        for scene in fitting:
+            if None not in (sensor.fill_value, scene.nodata) and sensor.fill_value != scene.nodata:
+                raise ProviderError(
+                    f"got fill_value={sensor.fill_value:g}, but {scene.id!r} declares nodata "
+                    f"{scene.nodata:g}; leave fill_value out, or correct the file (gdal_edit "
+                    "-a_nodata)"
+                )
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the composite of the scenes for a place and period; see `Provider.fetch`.
+
+        Scenes on the grid's own lattice come through untouched, others are reprojected: averaged
+        to at least 1.5 times coarser pixels, bilinear otherwise.
+
+        Raises
+        ------
+        ProviderError
+            If no scene remains, or one that does cannot be read.
+        """
+        index = self._indexed()
+        root = str(index.root)
+        selection = select_scenes(
+            self._scenes_of(sensor),
+            bands=sensor.bands,
+            grid=grid,
+            temporal=temporal,
+            cloudy_pct=sensor.cloudy_pct,
+            where=root,
+        )
+        raster = compose(
+            selection,
+            grid,
+            sensor.bands,
+            kind=sensor.composite or "median",
+            fill_value=sensor.fill_value,
+            cloud_mask=self.cloud_mask,
+            root=root,
+        )
+        notes = (*raster.notes, *_left_out_notes(index.left_out))
+        return replace(raster, source={**raster.source, "left_out": _left_out(index)}, notes=notes)
+
+    def status(self) -> str:
+        """Return how many scenes of which dates there are, or how to name a root."""
+        if not self.configured():
+            return f"missing: {_UNSET}; {_MEND}"
+        index = self._indexed()
+        days = sorted(s.acquired.date() for s in index.scenes if s.acquired is not None)
+        dates = f"dates {days[0]} to {days[-1]}" if days else "undated"
+        left_out = f", {len(index.left_out)} files left out" if index.left_out else ""
+        return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}"
+
+    def _indexed(self) -> Index:
+        root = self._root or Settings.from_environ().local
+        if root is None:
+            raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
+        with self._lock:
+            if self._index is None or self._index.root != root.absolute():
+                self._index = index_root(root.absolute())
+            return self._index
+
+    def _shown(self) -> str:
+        return str(self._indexed().root)
+
+    def _scenes_of(self, sensor: SensorSpec) -> Sequence[Scene]:
+        """Return the scenes of the sensor's collection; plain files belong to any."""
+        index = self._indexed()
+        known = {scene.collection for scene in index.scenes if scene.collection is not None}
+        if sensor.collection == ANY_COLLECTION or not known:
+            return index.scenes
+        if sensor.collection not in known:
+            raise ProviderError(
+                f"got collection={sensor.collection!r}, expected one that {str(index.root)!r} has: "
+                f"{', '.join(sorted(known))}; {ANY_COLLECTION!r} takes all of it"
+            )
+        return [scene for scene in index.scenes if scene.collection == sensor.collection]
+
+
+def _left_out(index: Index) -> dict[str, str]:
+    return dict(list(index.left_out.items())[:100])
+
+
+def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    return (
+        f"{len(left_out)} files that cannot be used were left out: "
+        f"{', '.join(list(left_out)[:3])}{more}; meta['source']['left_out'] says why",
+    )

@@ -1,0 +1,335 @@
+"""From a scene to its pixels on a grid: files opened, units harmonised, clouds masked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
+from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
+from rs_embed.providers.scenes import BandAt, Scene, Selection
+from rs_embed.raster import Raster
+from rs_embed.raster_files import (
+    AVERAGED_FROM,
+    BandFile,
+    Header,
+    declared_units,
+    read_header,
+    read_rows,
+    shown_path,
+)
+from rs_embed.specs import Composite
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CloudMask = Literal["scl"]
+# Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
+_MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
+_BOA_OFFSET = 1000
+# Share of valid values below the offset from which it has been taken off already.
+_APPLIED_SHARE = 0.01
+_LOOK_PX = 512
+_LISTED_ITEMS = 100
+_TREATMENTS = {
+    "declared": "as declared",
+    "none": "none before baseline 04.00",
+    "applied": "already applied (earthsearch:boa_offset_applied)",
+    "subtract": "1000 subtracted",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SceneOnGrid:
+    """A scene as it is read on one grid.
+
+    Attributes
+    ----------
+    scene : Scene
+        What is read.
+    grid : Grid
+        Where.
+    files : tuple of BandFile
+        Its bands, in the order wanted.
+    dtype : numpy.dtype
+        Type of the values.
+    reflectance : tuple of float or None
+        (scale, offset) of the values, None if nothing declares them.
+    coarser : float
+        Side of a source pixel in pixels of the grid.
+    resampling : str
+        How it comes to the grid.
+    treatment : str
+        What was done about the offset of Sentinel-2's digital numbers.
+    subtracts : bool
+        Whether that was to subtract it.
+    scl : BandFile or None
+        Classification by which clouds are masked, None for no mask.
+    """
+
+    scene: Scene
+    grid: Grid
+    files: tuple[BandFile, ...]
+    dtype: np.dtype[Any]
+    reflectance: tuple[float, float] | None
+    coarser: float
+    resampling: str
+    treatment: str
+    subtracts: bool
+    scl: BandFile | None
+
+    def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
+        with _named(self.scene):
+            data, valid = _read_bands(self.files, self.grid, rows)
+            if self.subtracts:
+                data = np.where(valid, _without_offset(data), data)
+            if self.scl is not None:
+                classes = read_rows(self.scl, self.grid, rows)
+                valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
+            return data, valid
+
+    def as_json(self, home: str) -> dict[str, Any]:
+        """Return what ``source`` says of it, its paths without the prefix ``home``."""
+        scene = self.scene
+        files = dict.fromkeys(shown_path(file.path).removeprefix(home) for file in self.files)
+        return {
+            "id": scene.id,
+            "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
+            "cloud_pct": scene.cloud_pct,
+            "baseline": scene.baseline,
+            "offset": self.treatment,
+            "files": list(files),
+        }
+
+
+def open_scene(
+    scene: Scene,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    fill_value: float | None,
+    cloud_mask: CloudMask | None,
+) -> SceneOnGrid:
+    """Return a scene ready to be read on ``grid``; only headers have been read so far.
+
+    Where it is doubtful whether the offset of Sentinel-2 was taken off already, its pixels on the
+    grid are looked at, thinned out.
+
+    Raises
+    ------
+    ProviderError
+        If a file cannot be opened, or contradicts what is said of it.
+    """
+    places = scene.find(bands)
+    if places is None:
+        raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(bands)}")
+    with _named(scene):
+        files = _band_files(places, bands, fill_value)
+        headers = [read_header(file.path) for file in files]
+        finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
+        treatment, subtracts = _offset_treatment(scene, files, grid)
+        declared = _units_of(places, files, headers)
+        return SceneOnGrid(
+            scene=scene,
+            grid=grid,
+            files=files,
+            dtype=_dtype_of(files, headers),
+            reflectance=declared if scene.offset_rule == "declared" else DIGITAL_NUMBERS,
+            coarser=1 / finest,
+            resampling=_resampling(grid, headers, finest),
+            treatment=treatment,
+            subtracts=subtracts,
+            scl=_scl_file(scene) if cloud_mask == "scl" else None,
+        )
+
+
+def _scl_file(scene: Scene) -> BandFile:
+    if scene.scl is None:
+        raise ProviderError(
+            f"scene {scene.id!r} has no asset 'scl', expected one for cloud_mask='scl'; leave "
+            "cloud_mask out, or take the scene out"
+        )
+    return BandFile(scene.scl.path, ("SCL",), (scene.scl.index,), classes=True)
+
+
+def _band_files(
+    places: Sequence[BandAt], bands: Sequence[str], fill_value: float | None
+) -> tuple[BandFile, ...]:
+    """Return the bands by file: one that holds them all is read once."""
+    # 0 is every contract's default: it yields to what a file declares, other values do not.
+    fill = fill_value or None
+    if len({place.path for place in places}) == 1:
+        indexes = tuple(place.index for place in places)
+        return (BandFile(places[0].path, tuple(bands), indexes, fill),)
+    return tuple(
+        BandFile(place.path, (band,), (place.index,), fill, of_several=True)
+        for place, band in zip(places, bands, strict=True)
+    )
+
+
+def _units_of(
+    places: Sequence[BandAt], files: Sequence[BandFile], headers: Sequence[Header]
+) -> tuple[float, float] | None:
+    """Return (scale, offset): what the catalogue says of the bands, else what the files say."""
+    stated = {place.declared for place in places}
+    if stated == {None}:
+        stated = {
+            declared_units(header, file.positions(header.names))
+            for file, header in zip(files, headers, strict=True)
+        }
+    if len(stated) > 1:
+        raise ImageryError(
+            f"its bands declare different scales and offsets {sorted(map(str, stated))}, expected "
+            "one for all; bring them to one first"
+        )
+    return stated.pop()
+
+
+def _dtype_of(files: Sequence[BandFile], headers: Sequence[Header]) -> np.dtype[Any]:
+    return np.result_type(
+        *(
+            np.dtype(header.dtypes[position - 1])
+            for file, header in zip(files, headers, strict=True)
+            for position in file.positions(header.names)
+        )
+    )
+
+
+def _resampling(grid: Grid, headers: Sequence[Header], per_pixel: float) -> str:
+    if all(grid.lies_on(header.grid) for header in headers):
+        return "none"
+    return "average" if per_pixel >= AVERAGED_FROM else "bilinear"
+
+
+def _read_bands(
+    files: Sequence[BandFile], grid: Grid, rows: slice
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the bands of several files as one array.
+
+    A pixel is valid where every file has it and not all bands are 0.
+    """
+    rasters = [read_rows(file, grid, rows) for file in files]
+    if len(rasters) == 1:
+        return rasters[0].data, rasters[0].valid
+    data = np.concatenate([raster.data for raster in rasters])
+    valid = np.logical_and.reduce([raster.valid for raster in rasters])
+    return data, valid & (data != 0).any(axis=0)
+
+
+def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
+    """Return digital numbers less 1000, at least 1: 0 is nodata."""
+    wide = data if data.dtype.kind == "f" else data.astype(np.int64)
+    lowered: NDArray[Any] = np.maximum(wide - _BOA_OFFSET, 1).astype(data.dtype)
+    return lowered
+
+
+def _offset_treatment(scene: Scene, files: Sequence[BandFile], grid: Grid) -> tuple[str, bool]:
+    """Return what is done about the offset, in words, and whether it is subtracted."""
+    rule = scene.offset_rule
+    if rule != "look":
+        return _TREATMENTS[rule], rule == "subtract"
+    height, width = grid.shape
+    thin = grid.resized(min(height, _LOOK_PX), min(width, _LOOK_PX))
+    data, valid = _read_bands(
+        [replace(file, classes=True) for file in files], thin, slice(0, thin.shape[0])
+    )
+    values = data[:, valid]
+    share = float((values < _BOA_OFFSET).mean()) if values.size else 0.0
+    applied = share > _APPLIED_SHARE
+    found = "already applied" if applied else "1000 subtracted"
+    return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
+
+
+@contextmanager
+def _named(scene: Scene) -> Iterator[None]:
+    """Turn what is wrong with a file into an error that names the scene and the mend."""
+    try:
+        yield
+    except (ImageryError, GridError) as exc:
+        raise ProviderError(
+            f"scene {scene.id!r} cannot be used: {exc}; replace its files, or take it out of the "
+            "source"
+        ) from exc
+
+
+def compose(
+    selection: Selection,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    kind: Composite,
+    fill_value: float | None,
+    cloud_mask: CloudMask | None,
+    root: str,
+) -> Raster:
+    """Return the composite of the selected scenes on ``grid``, with its provenance.
+
+    Raises
+    ------
+    ProviderError
+        If a scene cannot be read, units do not fit together, or no pixel is valid.
+    """
+    opened = [
+        open_scene(scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask)
+        for scene in selection.scenes
+    ]
+    layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance) for s in opened]
+    made = composite(layers, kind, (len(bands), *grid.shape))
+    used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
+    if not used:
+        raise ProviderError(
+            f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
+            f"pixel there ({_some([s.scene.id for s in opened])}); choose another place or period"
+            + ("" if cloud_mask is None else ", or leave cloud_mask out")
+        )
+    dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
+    home = root if os.path.isdir(root) else os.path.dirname(root)
+    items = [s.as_json(home.rstrip("/") + "/") for s in used[:_LISTED_ITEMS]]
+    source = {
+        "root": root,
+        "composite": kind,
+        "cloud_mask": cloud_mask,
+        "resampling": sorted({s.resampling for s in used}),
+        "items": items,
+        "items_not_listed": len(used) - len(items),
+        "image_count": len(used),
+        "acquired": [min(dates).isoformat(), max(dates).isoformat()] if dates else None,
+        "counts": {**selection.counts, "used": len(used)},
+    }
+    notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
+    return Raster(made.data, made.valid, tuple(bands), grid, made.reflectance, source, notes)
+
+
+def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
+    judged = [s for s in used if s.scene.offset_rule == "look"]
+    if judged:
+        said = _some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
+        yield (
+            f"{len(judged)} scenes do not say reliably whether the offset of Sentinel-2 was taken "
+            f"off their values, so it was judged by their pixels ({said})"
+        )
+
+
+def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:
+    coarser = [s.coarser for s in used if s.coarser > AVERAGED_FROM]
+    if coarser:
+        pixel_m = gsd_m(grid)
+        least, most = (f"{pixel_m * times:.4g}" for times in (min(coarser), max(coarser)))
+        span = least if least == most else f"{least} to {most}"
+        yield (
+            f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state "
+            f"fetch=FetchSpec(scale_m={least})"
+        )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """Return up to three names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
