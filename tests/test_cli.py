@@ -189,6 +189,7 @@ def test_without_weights_and_network_the_line_says_how_to_mend_it(tmp_path: Path
         ([*SAMPLE, "--local", "x"], "got --local with --backend sample, expected one source"),
         (["embed", "--imagery", "x.tif", "--local", "x"], "got --local with --imagery"),
         (["embed", "--input", "x.npy", "--local", "x"], "got --local with --input"),
+        ([*SAMPLE, "--cloud-mask", "scl"], "got --cloud-mask scl without --local"),
         (["batch", "gone.csv", "-o", "v.npz"], "gone.csv: cannot be read"),
         (["batch", "places.shp", "-o", "v.npz"], "unknown file type of places '.shp'"),
         (["batch", "gone.csv", "-o", "v.csv"], "unknown file type '.csv'"),

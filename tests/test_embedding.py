@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, name: str) -> None:
 
 
 def test_principal_components_are_those_of_the_covariance() -> None:
-    grid = tokens(8, 9, 6).transpose(2, 0, 1) * np.array([5, 3, 2, 1, 1, 1])[:, None, None]
+    grid = tokens(8, 9, 6) * np.array([5, 3, 2, 1, 1, 1])[:, None, None]
     grid[:, 0, 0] = np.nan
     colours = principal_components(grid.astype(np.float32))
     assert colours.shape == (8, 9, 3)
@@ -195,7 +195,7 @@ def test_principal_components_are_those_of_the_covariance() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 1)])
 def test_quicklook_of_few_tokens(shape: tuple[int, int]) -> None:
-    grid = tokens(*shape, 4).transpose(2, 0, 1)
+    grid = tokens(*shape, 4)
     assert principal_components(grid).shape == (*shape, 3)
     assert (principal_components(np.full_like(grid, np.nan)) == 128).all()
 

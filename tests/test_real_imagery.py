@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
+from typer.testing import CliRunner
 
 from rs_embed import (
     Embedding,
@@ -22,7 +24,9 @@ from rs_embed import (
     TemporalSpec,
     get_embedding,
 )
+from rs_embed.cli import app
 from rs_embed.errors import ImageryError, ProviderError
+from rs_embed.export import read_vectors
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.local import LocalProvider
 from rs_embed.raster import Raster
@@ -263,3 +267,30 @@ def test_local_imagery_is_embedded(
     assert embedding.meta["source"]["image_count"] == 3
     assert embedding.meta["temporal"] == {"start": "2023-08-01", "end": "2023-09-01"}
     assert embedding.meta["warnings"] == []
+
+
+def test_the_command_line_reads_a_catalogue(shared_data: Path, tmp_path: Path) -> None:
+    place = ["--lon", "15.5", "--lat", "46.1", "--buffer-m", "12000", "--scale-m", "120"]
+    source = ["--local", str(shared_data / "s2/33tw_202308"), "--cloud-mask", "scl"]
+    when = ["--start", "2023-08-10", "--end", "2023-08-19", "--cloudy-pct", "100"]
+    options = ["--input-prep", "tile", "--weights", "random-init", "--variant", "tiny"]
+    inspected = CliRunner().invoke(
+        app, ["inspect", *place, *source, *when, *options, "--png", str(tmp_path / "x.png")]
+    )
+    assert inspected.exit_code == 0, inspected.output
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    assert "2023-08-10" in inspected.output
+    table = tmp_path / "places.csv"
+    table.write_text("id,lon,lat,buffer_m\na,15.5,46.1,6000\nb,15.4,46.2,6000\nc,0,0,6000\n")
+    batch = CliRunner().invoke(
+        app,
+        ["batch", str(table), "-o", str(tmp_path / "v.npz"), *source, *when, *options,
+         "--scale-m", "120"],
+    )  # fmt: skip
+    assert batch.exit_code == 1
+    assert "failed c: no imagery for the place and period" in batch.output
+    vectors = read_vectors(tmp_path / "v.npz")
+    assert vectors.ok.tolist() == [True, True, False]
+    meta = json.loads(vectors.meta[0])
+    assert meta["source"]["cloud_mask"] == "scl"
+    assert meta["source"]["image_count"] == 8

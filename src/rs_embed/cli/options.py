@@ -66,6 +66,10 @@ class Pixels:
             help="A GeoTIFF, a folder, or a STAC catalogue of your own, as backend local."
         ),
     ] = None
+    cloud_mask: Annotated[
+        str | None,
+        place_option(help="scl: mask clouds and shadows of --local by its scene classification."),
+    ] = None
     cloudy_pct: Annotated[
         float | None, place_option(help="Scenes with less cloud than this, percent.")
     ] = None

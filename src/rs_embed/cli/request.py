@@ -113,6 +113,11 @@ def _gsd(text: str | None) -> str | float | None:
 
 def _backend(pixels: Pixels) -> str | Provider:
     if pixels.local is None:
+        if pixels.cloud_mask is not None:
+            raise SpecError(
+                f"got --cloud-mask {pixels.cloud_mask} without --local, expected both: only a STAC "
+                "catalogue of your own is masked"
+            )
         return pixels.backend
     if pixels.backend != "auto":
         raise SpecError(
@@ -122,7 +127,8 @@ def _backend(pixels: Pixels) -> str | Provider:
         raise SpecError("got --local with --imagery, expected one source of pixels")
     from rs_embed.providers.local import LocalProvider
 
-    return LocalProvider(pixels.local)
+    mask = pixels.cloud_mask
+    return LocalProvider(pixels.local, cloud_mask=mask)  # type: ignore[arg-type]  # checked there
 
 
 def _source(

@@ -133,7 +133,8 @@ class LocalProvider:
         days = sorted(s.acquired.date() for s in index.scenes if s.acquired is not None)
         dates = f"dates {days[0]} to {days[-1]}" if days else "undated"
         left_out = f", {len(index.left_out)} files left out" if index.left_out else ""
-        return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}"
+        mask = "" if self.cloud_mask is None else f", masked by {self.cloud_mask}"
+        return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}{mask}"
 
     def _indexed(self) -> Index:
         root = self._root or Settings.from_environ().local
