@@ -4,9 +4,11 @@
                                       [--height 5000] [--width 3000] [--variant tiny]
 
 Places are arrays of uint16 that a generator makes as they are wanted, through ``iter_embeddings``;
-memory must not grow with their number. The grid is one array in tiles: its process is compared with
-one that loads the network and holds the array and an output of the same size, and with one that
-also runs one batch of 8 tiles. Were the inputs of all tiles made at once, they would pile up.
+memory must not grow with their number. Some 80 are under way at once, so fewer take less.
+
+The grid is one array in tiles: its process is compared with one that loads the network and holds
+the array and an output of the same size, and with one that also runs one batch of 8 tiles. Were
+the inputs of all tiles made at once, they would pile up.
 """
 
 from __future__ import annotations
@@ -68,10 +70,11 @@ def main() -> None:
     beyond = {
         name: statistics.median(peaks[name]) - statistics.median(peaks[HOLD]) for name in peaks
     }
-    inputs_gb = asked.height * asked.width * 3 * 4 / 1e9
+    pixels_gb = asked.height * asked.width / 1e9
     print(
         f"\nThe grid takes {beyond[GRID]:.3f} GB beyond array and output, one batch "
-        f"{beyond[FORWARD]:.3f} GB; the inputs of all tiles at once would be {inputs_gb:.3f} GB"
+        f"{beyond[FORWARD]:.3f} GB, and the image that the embedding carries, with its validity, "
+        f"{4 * pixels_gb:.3f} GB; the inputs of all tiles at once would be {12 * pixels_gb:.3f} GB"
     )
     print(disturbance.report())
 
