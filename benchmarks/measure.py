@@ -24,12 +24,13 @@ def arguments(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--repeats", type=_positive, default=repeats, help=f"measured rounds (default {repeats})"
+        "--repeats", type=positive, default=repeats, help=f"measured rounds (default {repeats})"
     )
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return a whole number of at least 1 from an argument of the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {value}, expected 1 or more")

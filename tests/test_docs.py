@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-import rs_embed.embedder
 from rs_embed import PointBuffer, describe_model, errors
 from rs_embed.grid import gsd_m, roi_grid
 from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES
+from rs_embed.tiling import tiles_of
 from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
@@ -52,9 +55,10 @@ def test_every_python_block_is_found() -> None:
     assert sum(ran) >= 2
 
 
-def test_example_of_get_embedding_runs() -> None:
-    result = doctest.testmod(rs_embed.embedder)
-    assert result.attempted >= 3
+@pytest.mark.parametrize("module", ["embedder", "batches", "inspection"])
+def test_examples_of_docstrings_run(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"rs_embed.{module}"))
+    assert result.attempted >= 2
     assert result.failed == 0
 
 
@@ -120,6 +124,45 @@ def test_figures_of_metres_are_those_of_the_library() -> None:
         assert [cell.strip() for cell in cells.split("|")] == [
             f"{sizes[0]:.2f}", f"{halves[0]:.0f}", f"{sizes[1]:.3f}", f"{halves[1]:.1f}",
         ]  # fmt: skip
+
+
+def test_cost_of_tiles_is_that_of_the_library() -> None:
+    page = (ROOT / "docs" / "choosing-settings.md").read_text()
+    header = re.search(r"^\| image, px \|(.+)\|$", page, re.M)
+    assert header is not None
+    tilings = re.findall(r"tile (\d+), overlap (\d+)", header[1])
+    assert tilings == [("224", "0"), ("224", "64"), ("256", "0"), ("256", "64")]
+    rows = re.findall(r"^\| (\d+) \|((?: \d+ \([\d.]+\) \|)+)$", page, re.M)
+    assert [side for side, _ in rows] == ["256", "410", "1000", "2048"]
+    for side, cells in rows:
+        for (tile, overlap), cell in zip(tilings, cells.split("|"), strict=False):
+            size = int(side)
+            tiles = tiles_of(
+                (size, size), tile_size=int(tile), overlap_px=int(overlap), patch_size=16
+            )
+            pixels = sum(math.prod(one.window[2:]) for one in tiles)
+            assert cell.strip() == f"{len(tiles)} ({pixels / size**2:.2f})", (side, tile, overlap)
+
+
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(0, 39))
+def test_formula_of_tiles_is_that_of_the_library(patches: int, tile: int, overlap: int) -> None:
+    overlap = min(overlap, tile - 1)
+    stated = 1 if patches <= tile else 1 + math.ceil((patches - tile) / (tile - overlap))
+    tiles = tiles_of(
+        (16, 16 * patches), tile_size=16 * tile, overlap_px=16 * overlap, patch_size=16
+    )
+    assert len(tiles) == stated
+
+
+def test_cost_of_a_forward_is_that_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("bench_forward")
+    page = (ROOT / "docs" / "choosing-settings.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.]+) \|$", page, re.M)
+    assert [side for side, _, _ in rows] == ["224", "256", "448", "640"]
+    for side, tokens, gflop in rows:
+        assert int(tokens) == (int(side) // 16) ** 2
+        assert gflop == f"{benchmark.image_gflop(benchmark.CONFIG, int(side)):.1f}"
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "benchmarks"])

@@ -1,0 +1,109 @@
+"""What a batch call adds to the forward of its images: arrays in memory, 410 x 410 px of uint16.
+
+    python benchmarks/bench_batch.py [--repeats 5] [--images 32] [--variant large]
+
+The baseline is the bare forward of the same network on the same inputs, prepared beforehand, in
+batches of 8. ``iter_embeddings`` checks and prepares the arrays, runs the same batches, pools the
+tokens and writes the meta. That both give the same vectors is checked first.
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from measure import Disturbance, arguments, comparison, goal, in_turns, machine, ratios, seconds
+from networks import (
+    BATCH,
+    add_count,
+    add_variant,
+    forward,
+    in_batches,
+    network_of,
+    options,
+)
+from numpy.typing import NDArray
+
+from rs_embed import CoverageWarning, FetchSpec, get_embedding, inspect_input, iter_embeddings
+from rs_embed.models.scalemae.network import ScaleMae
+
+SIDE = 410
+GOAL_OVERHEAD = 0.05
+BARE = "bare forward"
+BATCHED = "iter_embeddings"
+SINGLE = "get_embedding, one by one"
+FETCH = FetchSpec(scale_m=10)
+
+
+def _arrays(count: int) -> list[NDArray[np.uint16]]:
+    random = np.random.default_rng(0)
+    return [random.integers(300, 3000, (3, SIDE, SIDE), dtype=np.uint16) for _ in range(count)]
+
+
+def _batched(arrays: Sequence[Any], model: dict[str, Any]) -> list[Any]:
+    return list(
+        iter_embeddings(
+            "scalemae", input_chws=arrays, fetch=FETCH, device="cpu", progress=False, **model
+        )
+    )
+
+
+def _one_by_one(arrays: Sequence[Any], model: dict[str, Any]) -> list[Any]:
+    return [
+        get_embedding(
+            "scalemae", input_chw=array, fetch=FETCH, device="cpu", progress=False, **model
+        )
+        for array in arrays
+    ]
+
+
+def _check(
+    network: ScaleMae, batches: Sequence[torch.Tensor], gsd: float, embeddings: Sequence[Any]
+) -> None:
+    """Stop unless the baseline runs the network on what the library runs it on."""
+    with torch.inference_mode():
+        _, patches = network(batches[0], torch.full((len(batches[0]),), gsd))  # B h w D
+    vectors = patches.mean(dim=(1, 2)).numpy()
+    if np.abs(vectors - np.stack([e.data for e in embeddings])).max() > 1e-4:
+        raise SystemExit("the baseline does not give the same vectors")
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=5)
+    add_count(parser, "--images", 32, "arrays to embed")
+    add_variant(parser, "large")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore", CoverageWarning)
+    arrays, model = _arrays(asked.images), options(asked.variant)
+    looks = [inspect_input("scalemae", input_chw=a, fetch=FETCH, **model) for a in arrays]
+    batches, gsd = in_batches([look.tensor() for look in looks]), looks[0].meta["input_res"]
+    network = network_of(asked.variant)
+    _check(network, batches, gsd, _batched(arrays[:BATCH], model))
+    actions: dict[str, Callable[[], object]] = {
+        BARE: partial(forward, network, batches, gsd),
+        BATCHED: partial(_batched, arrays, model),
+        SINGLE: partial(_one_by_one, arrays, model),
+    }
+    disturbance = Disturbance()
+    samples = in_turns(
+        {name: partial(seconds, act) for name, act in actions.items()}, asked.repeats
+    )
+    each = {name: [s / asked.images * 1000 for s in of_case] for name, of_case in samples.items()}
+    print(
+        f"{asked.images} arrays of {SIDE} x {SIDE} px, {asked.variant} network, batches of {BATCH} "
+        f"({machine()})\n"
+    )
+    print(comparison(each, baselines=[BARE], unit="ms an image", digits=0))
+    overhead = statistics.median(ratios(each[BATCHED], each[BARE])) - 1
+    text = f"{BATCHED} adds less than {GOAL_OVERHEAD:.0%} to the forward, {overhead:.1%}"
+    print("\n" + goal(text, overhead < GOAL_OVERHEAD))
+    print(disturbance.report())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""How well reading hides behind the model: places of the sample scene, 100 ms more for each read.
+
+    python benchmarks/bench_overlap.py [--repeats 5] [--places 200] [--latency 0.1] [--side 96]
+                                       [--variant tiny] [--image-size 160]
+
+The latency stands in for a server; the pixels come from the scene that ships. Place, network and
+image size are such that reading in 8 threads and the forward take about as long as each other.
+
+fetch alone
+    the library's own reading stage (read, check, prepare), drained, with no model.
+forward alone
+    the same network on the inputs of all places, prepared beforehand, in batches of 8.
+iter_embeddings
+    all of it. The goal is at most 1.15 times the longer of the two.
+
+Both work on the processor, so their processor time, divided by the cores, is a limit as well: where
+it exceeds the longer of the two, no overlap can reach that. It is printed beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from measure import Disturbance, arguments, comparison, goal, in_turns, machine, ratios, table
+from networks import add_count, add_variant, forward, in_batches, network_of, options
+
+from rs_embed import CoverageWarning, PointBuffer, Raster, TemporalSpec, iter_embeddings
+from rs_embed.acquisition import PixelRequest
+from rs_embed.grid import Grid
+from rs_embed.pipeline import ordered
+from rs_embed.preprocessing import normalised
+from rs_embed.providers.base import Provider
+from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, SampleProvider
+from rs_embed.specs import SensorSpec
+from rs_embed.task import Sight, Task, settle
+
+GOAL_RATIO = 1.15
+FETCH, FORWARD, ALL = "fetch alone", "forward alone", "iter_embeddings"
+LONGER, LIMIT = "longer of the two", "processor limit"
+_M_PER_DEGREE = 111_000
+
+
+class Delayed:
+    """A provider whose every read takes longer by ``latency_s``."""
+
+    name = "delayed"
+
+    def __init__(self, inner: Provider, latency_s: float) -> None:
+        self._inner = inner
+        self._latency_s = latency_s
+        self.dated = inner.dated
+
+    def configured(self) -> bool:
+        """Return False: it is only taken when named."""
+        return False
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Check as the inner provider does."""
+        self._inner.check_sensor(sensor)
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return what the inner provider returns, later."""
+        time.sleep(self._latency_s)
+        return self._inner.fetch(grid, temporal=temporal, sensor=sensor)
+
+    def status(self) -> str:
+        """Return what the inner provider says."""
+        return self._inner.status()
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds of wall time and of processor time."""
+
+    wall: float
+    processor: float
+
+
+def _took(action: Callable[[], object]) -> Took:
+    wall, processor = time.perf_counter(), time.process_time()
+    result = action()
+    took = Took(time.perf_counter() - wall, time.process_time() - processor)
+    del result
+    return took
+
+
+def _places(count: int, side: int) -> list[PointBuffer]:
+    """Return places of the sample scene, in a grid of rows that all lie within it."""
+    across = max(round(count**0.5), 1)
+    # Off the edges by 2 %, since the scene is a square of its UTM zone, not of degrees.
+    reach = (HALF_SIDE_M * 0.98 - side * 5) / _M_PER_DEGREE
+    step = 2 * reach / max(across, -(-count // across))
+    lon, lat = CENTRE
+    return [
+        PointBuffer(
+            lon - reach + step * (number % across),
+            lat - reach + step * (number // across),
+            side * 5,
+        )
+        for number in range(count)
+    ]
+
+
+def _drained(task: Task, requests: Sequence[PixelRequest]) -> list[Sight]:
+    """Return what the reading stage gives, with as many threads and as far ahead as in a batch."""
+    see = partial(_see, task)
+    return list(ordered(requests, see, workers=task.plan.fetch_workers, ahead=40))
+
+
+def _see(task: Task, request: PixelRequest) -> Sight:
+    return task.see(request, task.sizes())
+
+
+def _inputs(task: Task, sights: Sequence[Sight]) -> list[Any]:
+    contract = task.description.inputs
+    return [normalised(s.seen.cut(s.seen.tiles[0]), contract.mean, contract.std) for s in sights]
+
+
+def _all(places: Sequence[PointBuffer], provider: Provider, model: dict[str, Any]) -> list[Any]:
+    return list(
+        iter_embeddings(
+            "scalemae", spatials=places, backend=provider, device="cpu", progress=False, **model
+        )
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=5)
+    add_count(parser, "--places", 200, "places to embed")
+    add_count(parser, "--side", 96, "side of a place, pixels of 10 m")
+    add_count(parser, "--image-size", 160, "side of the model's input, pixels")
+    parser.add_argument("--latency", type=float, default=0.1, help="s a read (default 0.1)")
+    add_variant(parser, "tiny")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore", CoverageWarning)
+    model = {**options(asked.variant), "image_size": asked.image_size}
+    provider = Delayed(SampleProvider(), asked.latency)
+    places = _places(asked.places, asked.side)
+    task = settle(
+        "scalemae", output=None, input_prep="resize", min_valid=0.25, device="cpu", options=model
+    )
+    requests = [
+        PixelRequest(place, None, None, None, provider, None, None).checked() for place in places
+    ]
+    sights = _drained(task, requests)
+    batches, network = in_batches(_inputs(task, sights)), network_of(asked.variant)
+    actions: dict[str, Callable[[], object]] = {
+        FETCH: partial(_drained, task, requests),
+        FORWARD: partial(forward, network, batches, sights[0].told),
+        ALL: partial(_all, places, provider, model),
+    }
+    disturbance = Disturbance()
+    took = in_turns({name: partial(_took, act) for name, act in actions.items()}, asked.repeats)
+    walls = {name: [one.wall for one in of_case] for name, of_case in took.items()}
+    walls[LONGER] = [max(pair) for pair in zip(walls[FETCH], walls[FORWARD], strict=True)]
+    walls[LIMIT] = [
+        (fetch.processor + run.processor) / (os.cpu_count() or 1)
+        for fetch, run in zip(took[FETCH], took[FORWARD], strict=True)
+    ]
+    print(
+        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a read, "
+        f"{task.plan.fetch_workers} threads, {asked.variant} network at {asked.image_size} px "
+        f"({machine()})\n"
+    )
+    print(comparison(walls, baselines=[LONGER], unit="s"))
+    print("\nProcessor time\n")
+    rows = [[n, f"{statistics.median(one.processor for one in took[n]):.2f}"] for n in actions]
+    print(table(["case", "median s"], rows))
+    ratio = statistics.median(ratios(walls[ALL], walls[LONGER]))
+    text = f"{ALL} in {GOAL_RATIO} x the {LONGER}, {ratio:.2f} x"
+    print("\n" + goal(text, ratio <= GOAL_RATIO))
+    least = [max(pair) for pair in zip(walls[LONGER], walls[LIMIT], strict=True)]
+    reached = statistics.median(ratios(walls[ALL], least))
+    print(f"Against the longest of the three (processor limit too): {reached:.2f} x")
+    print(disturbance.report())
+
+
+if __name__ == "__main__":
+    main()
