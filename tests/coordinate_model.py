@@ -81,6 +81,10 @@ class CoordinatePlan:
     gsd: float | str = "metres"
     patch_size: int = PATCH
 
+    @property
+    def sizes_known(self) -> bool:
+        return self.loaded_size == self.image_size
+
     def load(self) -> CoordinateEncoder:
         return CoordinateEncoder(self.loaded_size, CoordinateModel.log, self.refuse)
 

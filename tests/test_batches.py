@@ -29,6 +29,7 @@ from rs_embed import (
     OutputSpec,
     PointBuffer,
     ProviderError,
+    SensorSpec,
     SpecError,
     TemporalSpec,
     TemporalWarning,
@@ -81,7 +82,7 @@ def test_places_of_all_sizes_equal_one_by_one(
     for place, together in zip(mixed, batch, strict=True):
         alone = get_embedding("scalemae", spatial=place, **asked)
         assert isinstance(together, Embedding)
-        assert np.nanmax(np.abs(together.data - alone.data)) <= 1e-5
+        np.testing.assert_allclose(together.data, alone.data, rtol=0, atol=1e-5, equal_nan=True)
         assert together.meta == alone.meta  # the fingerprint too
         assert together.image is None
     assert not alive()
@@ -99,6 +100,17 @@ def test_arrays_of_several_shapes_and_gsds(checkpoint: Path) -> None:
         assert isinstance(together, Embedding)
         assert np.abs(together.data - alone.data).max() <= 1e-5
         assert together.meta["input_res_m"] == scale.scale_m
+
+
+def test_one_array_holds_many(coordinate_model: object) -> None:
+    stack = np.stack([coordinate_scene(64, 64), coordinate_scene(64, 64) + np.uint16(200)])
+    results = vectors(
+        get_embeddings_batch(
+            "coordinates", input_chws=stack, fetch=FetchSpec(scale_m=10), input_prep="tile"
+        )
+    )
+    assert len(results) == 2
+    assert (results[1] > results[0]).all()
 
 
 def test_files_and_windows_of_one_file(checkpoint: Path, write_scene: Callable[..., Path]) -> None:
@@ -171,6 +183,53 @@ def test_memory_does_not_grow_with_the_number_of_places(checkpoint: Path) -> Non
     peak(10)
     few, many = peak(60), peak(240)
     assert many < 1.25 * few + 5e6  # 180 more would be 70 MB of pixels alone
+
+
+def test_a_failed_place_holds_no_pixels(coordinate_model: object) -> None:
+    def held(count: int) -> int:
+        wild = np.full((3, 400, 400), 60_000, np.uint16)  # 1 MB each, no reflectance
+        arrays = (wild + np.uint16(i) for i in range(count))
+        tracemalloc.start()
+        results = get_embeddings_batch(
+            "coordinates", input_chws=arrays, fetch=FetchSpec(scale_m=10), on_error="return"
+        )
+        try:
+            assert all(isinstance(result, ImageryError) for result in results)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert held(40) < 5e6
+
+
+def test_no_place_waits_for_the_end_because_of_its_shape(coordinate_model: object) -> None:
+    taken = 0
+
+    def source() -> Iterator[NDArray[np.uint16]]:
+        nonlocal taken
+        for number in range(2000):
+            taken += 1
+            yield coordinate_scene(64, 32 if number == 0 else 64)
+
+    results = iter_embeddings(
+        "coordinates", input_chws=source(), fetch=FetchSpec(scale_m=10), input_prep="tile"
+    )
+    next(results)  # the only one of its shape: no batch of it will ever be full
+    assert taken < 200
+    results.close()
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_refused_does_not_depend_on_the_order(coordinate_model: object, order: int) -> None:
+    # At 224 px the crop would drop the only valid pixels of the first; loading says 256.
+    rim = coordinate_scene(100, 100)
+    rim[:, 7:-7, 7:-7] = 0
+    results = get_embeddings_batch(
+        "coordinates", input_chws=[rim, coordinate_scene(100, 100)][::order], min_valid=0,
+        fetch=FetchSpec(scale_m=10), image_size=224, loaded_size=256, on_error="return",
+    )  # fmt: skip
+    assert len(vectors(results)) == 2
 
 
 def test_an_error_ends_it_after_what_came_before(checkpoint: Path) -> None:
@@ -287,8 +346,13 @@ POINT = PointBuffer(LON, LAT, 640)
         ({"spatials": [POINT], "input_chws": [1]}, "got spatials and input_chws, expected exactly"),
         ({"spatials": [POINT], "temporal": "2022"}, "got temporal='2022', expected a TemporalSpec"),
         ({"spatials": [POINT], "fetch": 10}, "got fetch=10, expected a FetchSpec or one for each"),
-        ({"spatials": [POINT], "fetch": [FetchSpec()] * 2}, "got 2 values of fetch for 1 spatials"),
-        ({"input_chws": [None]}, r"got input_chws\[0\]=None, expected pixels"),
+        ({"spatials": [POINT], "fetch": [FetchSpec()] * 2}, "got more values of fetch than the 1"),
+        ({"input_chws": np.zeros((0, 3, 64, 64))}, "got input_chws without a single item"),
+        ({"input_chws": [1], "temporal": [TemporalSpec.year(2020)]}, "got temporal with input_chw"),
+        ({"input_chws": [1], "fetch": [FetchSpec(cloudy_pct=5)]}, "got cloudy_pct with input_chw"),
+        ({"spatials": [POINT], "backend": "sample", "fetch": [FetchSpec(scale_m=20)],
+          "sensor": SensorSpec("a", ("B4", "B3", "B2"))}, "got both sensor and fetch"),
+        ({"input_chws": [None]}, r"got input_chws\[0\]=None \(NoneType\), expected"),
         ({"imageries": ["a.tif"], "imagery": "b.tif"}, "got both imagery and imageries"),
         ({"spatials": [POINT], "on_error": "ignore"}, "unknown on_error 'ignore'"),
         ({"spatials": [POINT], "backend": "smaple"}, "unknown backend 'smaple'.*'sample'"),
@@ -309,17 +373,22 @@ def test_batches_that_cannot_be_meant(
         (lambda: iter([POINT, "x"]), None, r"got spatials\[1\]='x'"),
         (lambda: [POINT] * 3, lambda: iter([FetchSpec()] * 2), "got 2 values of fetch, but more"),
         (lambda: [POINT] * 3, lambda: [FetchSpec(), 3, 4], r"got fetch=3 \(int\)"),
+        (
+            lambda: iter([POINT] * 2),
+            lambda: [FetchSpec()] * 5,
+            "got more values of fetch",
+        ),
+        (lambda: [POINT] * 2, lambda: [FetchSpec(), None], r"got fetch\[1\]=None"),
     ],
 )
 def test_an_iterator_is_checked_as_it_comes(
     checkpoint: Path, spatials: Callable[[], Any], fetch: Any, match: str
 ) -> None:
-    results = iter_embeddings(
-        "scalemae", spatials=spatials(), fetch=fetch and fetch(), backend="sample",
-        weights=checkpoint, input_prep="tile", on_error="return",
-    )  # fmt: skip
     with pytest.raises(SpecError, match=match):
-        list(results)
+        get_embeddings_batch(
+            "scalemae", spatials=spatials(), fetch=fetch and fetch(), backend="sample",
+            weights=checkpoint, input_prep="tile", on_error="return",
+        )  # fmt: skip
 
 
 def test_a_provider_object_and_a_period_for_each(checkpoint: Path) -> None:

@@ -95,7 +95,7 @@ def test_features_one_of_them_outside(
     assert np.isfinite(vectors.embedding[1]).all()
     assert "lies outside the imagery" in vectors.error[0]
     report = json.loads(batch(places, "--json").stdout)
-    assert (report["places"], report["failed"], report["resumed"]) == (2, 1, 0)
+    assert (report["places"], report["failed"], report["resumed"]) == (2, 1, 1)  # tried again
     assert report["file"] == str(out)
     assert "lies outside" in report["errors"]["far"]
 
@@ -187,12 +187,11 @@ def begun(process: subprocess.Popen[str], out: Path) -> None:
 def test_it_goes_on_where_it_was_ended(
     slow_batch: Callable[..., subprocess.Popen[str]], out: Path, end: signal.Signals
 ) -> None:
-    out.write_text("what was there before")
     process = slow_batch()
     begun(process, out)
     process.send_signal(end)
     _, err = process.communicate(timeout=30)
-    assert out.read_text() == "what was there before"
+    assert not out.exists()
     if end == signal.SIGINT:
         assert process.returncode == 130
         (line,) = err.splitlines()
@@ -221,6 +220,20 @@ def test_it_goes_on_where_it_was_ended(
     assert list(vectors.id) == [f"p{i}" for i in range(COUNT)]
     assert vectors.ok.all()
     assert not out.with_name(f"{out.name}.partial").exists()
+
+
+def test_a_finished_file_is_not_replaced_unasked(
+    batch: Callable[..., Result], tmp_path: Path, out: Path
+) -> None:
+    places = write_places(tmp_path / "places.csv", 2)
+    assert batch(places).exit_code == 0
+    before = out.read_bytes()
+    for again in ([], ["--pooling", "max"]):
+        refused = batch(places, *again)
+        assert "is there already, and finished; choose another name" in str(refused.exception)
+    assert out.read_bytes() == before
+    assert batch(places, "--pooling", "max", "--overwrite").exit_code == 0
+    assert out.read_bytes() != before
 
 
 def test_overwrite_begins_anew(batch: Callable[..., Result], tmp_path: Path, out: Path) -> None:

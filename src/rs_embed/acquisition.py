@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -67,17 +69,9 @@ class PixelRequest:
     imagery: Any
     provider: Provider | None = None
 
-    def checked(self) -> PixelRequest:
-        """Return the request with its provider found, if it needs one.
-
-        Raises
-        ------
-        SpecError
-            If arguments are of the wrong type or contradict each other.
-        ProviderError
-            If there is no source of imagery.
-        """
-        self.check_types()
+    def check(self) -> None:
+        """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
+        self._check_types()
         if self.sensor is not None and self.fetch is not None:
             raise SpecError(
                 "got both sensor and fetch, expected one: sensor replaces the model's default, "
@@ -86,12 +80,53 @@ class PixelRequest:
         if self.input_chw is not None and self.imagery is not None:
             raise SpecError("got both input_chw and imagery, expected one source of pixels")
         own = next((n for n in ("input_chw", "imagery") if getattr(self, n) is not None), None)
-        if own is None:
-            return self._with_provider()
-        self._check_own(own)
-        return self
+        if own is not None:
+            self._check_own(own)
+        elif self.spatial is None:
+            raise SpecError(
+                "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
+                "pixels as input_chw= or imagery="
+            )
 
-    def check_types(self) -> None:
+    def checked(self) -> PixelRequest:
+        """Return the request, checked, with its provider found if it needs one.
+
+        Raises
+        ------
+        SpecError
+            See `check`; `UnknownNameError` for the backend.
+        ProviderError
+            If there is no source of imagery.
+        """
+        self.check()
+        return self if self.own_pixels else self.with_provider()
+
+    @property
+    def own_pixels(self) -> bool:
+        """Whether the pixels are the caller's, not a provider's."""
+        return self.input_chw is not None or self.imagery is not None
+
+    def with_provider(self) -> PixelRequest:
+        """Return the request with its provider found; see `checked`."""
+        provider = resolved_provider(self.backend)
+        name = self.backend if isinstance(self.backend, str) else provider.name
+        return replace(self, backend=provider.name if name == "auto" else name, provider=provider)
+
+    def check_source(self, contract: InputContract) -> None:
+        """Raise what the provider says of the sensor, before any place is read.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        ProviderError
+            If the provider has no such imagery.
+        """
+        stated = self._stated(contract)
+        if self.provider is not None:
+            self.provider.check_sensor(stated)
+
+    def _check_types(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type."""
         for name, value, kinds in (
             ("spatial", self.spatial, (BBox, PointBuffer)),
@@ -109,33 +144,6 @@ class PixelRequest:
         if isinstance(self.imagery, str | os.PathLike):
             return " of ".join(filter(None, (place, shown_path(os.fspath(self.imagery)))))
         return place or f"a {type(self.imagery).__name__}"
-
-    def _with_provider(self) -> PixelRequest:
-        if self.spatial is None:
-            raise SpecError(
-                "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
-                "pixels as input_chw= or imagery="
-            )
-        if not isinstance(self.backend, str):
-            if not callable(getattr(self.backend, "fetch", None)):
-                raise SpecError(
-                    f"got backend={self.backend!r}, expected a name or a provider "
-                    "(rs_embed.providers.base.Provider)"
-                )
-            return replace(self, backend=self.backend.name, provider=self.backend)
-        names = provider_names()
-        if self.backend == "auto":
-            name = first_configured()
-            if name is None:
-                raise ProviderError(
-                    f"no imagery source is configured for backend='auto'; set {LOCAL.name} to a "
-                    f"folder of imagery, name one of {', '.join(names)} as backend=, or pass own "
-                    "pixels as imagery= or input_chw="
-                )
-            return replace(self, backend=name, provider=find_provider(name))
-        if self.backend not in names:
-            raise UnknownNameError.among("backend", self.backend, ["auto", *names])
-        return replace(self, provider=find_provider(self.backend))
 
     def _check_own(self, own: str) -> None:
         if self.temporal is not None or self.backend != "auto":
@@ -170,13 +178,7 @@ class PixelRequest:
         ImageryError, GridError, ProviderError
             See ``get_embedding``.
         """
-        stated = self.sensor or SensorSpec(contract.collection, contract.bands)
-        stated = stated.with_fetch(self.fetch) if self.fetch is not None else stated
-        if len(stated.bands) != len(contract.bands):
-            raise SpecError(
-                f"got {len(stated.bands)} bands {stated.bands}, expected {len(contract.bands)} in "
-                f"the order of {contract.bands}"
-            )
+        stated = self._stated(contract)
         if self.input_chw is not None:
             taken = self._take_array(stated, contract)
         elif self.imagery is not None:
@@ -193,6 +195,17 @@ class PixelRequest:
             reflectance_offset=taken.reflectance[1],
         )
         return taken
+
+    def _stated(self, contract: InputContract) -> SensorSpec:
+        """Return the sensor as the caller states it: the model's, with what ``fetch`` overrides."""
+        stated = self.sensor or SensorSpec(contract.collection, contract.bands)
+        stated = stated.with_fetch(self.fetch) if self.fetch is not None else stated
+        if len(stated.bands) != len(contract.bands):
+            raise SpecError(
+                f"got {len(stated.bands)} bands {stated.bands}, expected {len(contract.bands)} in "
+                f"the order of {contract.bands}"
+            )
+        return stated
 
     def _take_array(self, stated: SensorSpec, contract: InputContract) -> Acquired:
         if hasattr(self.input_chw, "rio") and self.input_chw.rio.crs is not None:
@@ -287,6 +300,36 @@ class PixelRequest:
         return None, (Note(message, TemporalWarning),)
 
 
+def resolved_provider(backend: str | Provider) -> Provider:
+    """Return the provider that ``backend`` names or is.
+
+    Raises
+    ------
+    SpecError
+        If it is neither a name nor a provider; `UnknownNameError` for an unknown name.
+    ProviderError
+        If it is ``"auto"`` and nothing is configured.
+    """
+    if not isinstance(backend, str):
+        if not callable(getattr(backend, "fetch", None)):
+            raise SpecError(
+                f"got backend={backend!r}, expected a name or a provider "
+                "(rs_embed.providers.base.Provider)"
+            )
+        return backend
+    names = provider_names()
+    if backend not in ["auto", *names]:
+        raise UnknownNameError.among("backend", backend, ["auto", *names])
+    name = first_configured() if backend == "auto" else backend
+    if name is None:
+        raise ProviderError(
+            f"no imagery source is configured for backend='auto'; set {LOCAL.name} to a folder of "
+            f"imagery, name one of {', '.join(names)} as backend=, or pass own pixels as imagery= "
+            "or input_chw="
+        )
+    return find_provider(name)
+
+
 def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
     """Raise `SpecError` unless ``value`` is None or of one of the ``kinds``."""
     if value is not None and not isinstance(value, kinds):
@@ -321,7 +364,7 @@ def _with_units(
     source = "imagery" if declared else "contract"
     if said != (None, None):
         source = "sensor"
-        if declared is not None and (scale, offset) != declared:
+        if declared is not None and not np.allclose((scale, offset), declared, rtol=1e-6, atol=0):
             message = (
                 f"the imagery declares reflectance_scale={declared[0]:g} and reflectance_offset="
                 f"{declared[1]:g}, but the sensor states {scale:g} and {offset:g}; leave out what "

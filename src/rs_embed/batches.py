@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,16 +31,12 @@ from rs_embed.task import MIN_VALID, Task, settle
 if TYPE_CHECKING:
     import xarray as xr
 
+    from rs_embed.models.base import InputContract
     from rs_embed.providers.base import Provider
 
 ON_ERROR = ("raise", "return")
-_KINDS: dict[str, tuple[type, ...]] = {
-    "spatial": (BBox, PointBuffer),
-    "input_chw": (),
-    "imagery": (),
-}
-# In place of the first item of an iterator, so that all else can be checked before it is consumed.
-_STAND_IN = {"spatial": PointBuffer(0, 0, 1), "input_chw": (), "imagery": ""}
+_FIELDS = {"spatials": "spatial", "input_chws": "input_chw", "imageries": "imagery"}
+_KINDS: dict[str, type] = {"temporal": TemporalSpec, "fetch": FetchSpec}
 
 
 def get_embeddings_batch(
@@ -199,6 +195,7 @@ def iter_embeddings(
         {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
         {"temporal": temporal, "fetch": fetch},
     )
+    requests.check_source(task.description.inputs)
     return _outcomes(task, requests, on_error, progress, keep_images=keep_images)
 
 
@@ -230,7 +227,7 @@ def _outcomes(
 
 
 class _Requests:
-    """The request of each place, made when its turn comes.
+    """The request of each place, made and checked when its turn comes.
 
     Parameters
     ----------
@@ -239,7 +236,7 @@ class _Requests:
     sources : mapping
         The places by the name of their argument; exactly one is not None.
     shared : mapping
-        Arguments that are one spec for all, or an iterable of one for each.
+        ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each.
 
     Attributes
     ----------
@@ -255,71 +252,68 @@ class _Requests:
         sources: Mapping[str, Iterable[Any] | None],
         shared: Mapping[str, Any],
     ) -> None:
-        self._name = _only_one(sources)
-        self._items = sources[self._name]
-        self._field = {"spatials": "spatial", "input_chws": "input_chw", "imageries": "imagery"}[
-            self._name
-        ]
+        self._name, self._items = _only_one(sources)
+        self._field = _FIELDS[self._name]
         if self._field == "imagery" and common.imagery is not None:
             raise SpecError("got both imagery and imageries, expected one source of pixels")
-        kinds = {"temporal": TemporalSpec, "fetch": FetchSpec}
-        for name, value in shared.items():
-            if isinstance(value, str) or not (
-                value is None or isinstance(value, kinds[name] | Iterable)
-            ):
-                raise SpecError(
-                    f"got {name}={value!r}, expected a {kinds[name].__name__} or one for each place"
-                )
-        self._each = {
-            name: value for name, value in shared.items() if not isinstance(value, kinds[name])
-        }
-        self._each = {name: value for name, value in self._each.items() if value is not None}
-        once = {name: value for name, value in shared.items() if name not in self._each}
+        self._each = {name: each for name, each in shared.items() if _for_each(name, each)}
+        once = {name: spec for name, spec in shared.items() if name not in self._each}
         self._common = replace(common, **once)
         self.count = len(self._items) if isinstance(self._items, Sized) else None
         self.labels: deque[str] = deque()
-        self._check_list()
+        if self.count == 0:
+            raise SpecError(f"got {self._name} without a single item, expected at least one")
+        self._check_what_is_there()
+        if self._field == "spatial" and not common.own_pixels:
+            self._common = self._common.with_provider()
 
-    def _check_list(self) -> None:
-        """Check all that is there already, before anything is read."""
-        first: Any = _STAND_IN[self._field]
-        if isinstance(self._items, Sequence):
-            if not len(self._items):
-                raise SpecError(f"got {self._name} without a single item, expected at least one")
-            for index, item in enumerate(self._items):
-                self._check_item(index, item)
-            first = self._items[0]
-        for name, values in self._each.items():
-            if isinstance(values, Sized) and self.count not in (None, len(values)):
-                raise SpecError(
-                    f"got {len(values)} values of {name} for {self.count} {self._name}, expected "
-                    "one for all or one for each"
-                )
-        self._common = replace(self._common, **{self._field: first}).checked()
+    def _check_what_is_there(self) -> None:
+        """Check every item that can be looked at without being used up."""
+        several = [self._items, *self._each.values()]
+        if any(isinstance(values, Iterator) for values in several):
+            return
+        for _ in self._requests():
+            pass
 
-    def _check_item(self, index: int, item: object) -> None:
-        kind = _KINDS[self._field]
-        if kind and not isinstance(item, kind):
-            expected = " or ".join(k.__name__ for k in kind)
-            raise SpecError(
-                f"got {self._name}[{index}]={reprlib.repr(item)} ({type(item).__name__}), "
-                f"expected {expected}"
-            )
-        if item is None:
-            raise SpecError(f"got {self._name}[{index}]=None, expected pixels")
+    def check_source(self, contract: InputContract) -> None:
+        """Raise once, before any place is read, what is wrong with the sensor of all."""
+        if "fetch" not in self._each:
+            self._common.check_source(contract)
 
     def __iter__(self) -> Iterator[PixelRequest]:
-        each = {name: iter(values) for name, values in self._each.items()}
-        for index, item in enumerate(self._items or ()):
-            self._check_item(index, item)
-            own = {name: self._next_of(name, values, index) for name, values in each.items()}
-            request = replace(self._common, **{self._field: item}, **own)
-            request.check_types()
+        for request in self._requests():
             self.labels.append(request.label())
             yield request
 
+    def _requests(self) -> Iterator[PixelRequest]:
+        each = {name: iter(values) for name, values in self._each.items()}
+        index = -1
+        for index, item in enumerate(self._items):  # the last one is wanted below
+            self._check_item(index, item)
+            own = {name: self._next_of(name, values, index) for name, values in each.items()}
+            request = replace(self._common, **{self._field: item}, **own)
+            request.check()
+            yield request
+        for name, values in each.items():
+            for _ in values:
+                raise SpecError(
+                    f"got more values of {name} than the {index + 1} {self._name}, expected one "
+                    "for all or one for each"
+                )
+
+    def _check_item(self, index: int, item: object) -> None:
+        kinds = (BBox, PointBuffer) if self._field == "spatial" else (object,)
+        if item is None or not isinstance(item, kinds):
+            pixels = "pixels" if self._field != "spatial" else "BBox or PointBuffer"
+            raise SpecError(
+                f"got {self._name}[{index}]={reprlib.repr(item)} ({type(item).__name__}), expected "
+                f"{pixels}"
+            )
+
     def _next_of(self, name: str, values: Iterator[Any], index: int) -> Any:
         for value in values:
+            if value is None:
+                raise SpecError(f"got {name}[{index}]=None, expected a {_KINDS[name].__name__}")
             return value
         raise SpecError(
             f"got {index} values of {name}, but more {self._name}; expected one for all or one for "
@@ -327,7 +321,18 @@ class _Requests:
         )
 
 
-def _only_one(sources: Mapping[str, Any]) -> str:
+def _for_each(name: str, value: Any) -> bool:
+    """Return whether there is a spec for each place, not one or none for all."""
+    kind = _KINDS[name]
+    if value is None or isinstance(value, kind):
+        return False
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SpecError(f"got {name}={value!r}, expected a {kind.__name__} or one for each place")
+    return True
+
+
+def _only_one(sources: Mapping[str, Any]) -> tuple[str, Iterable[Any]]:
+    """Return the one argument that is given, and its items."""
     given = [name for name, value in sources.items() if value is not None]
     if len(given) != 1:
         raise SpecError(
@@ -342,4 +347,4 @@ def _only_one(sources: Mapping[str, Any]) -> str:
             f"got {given[0]}={reprlib.repr(value)} ({type(value).__name__}), expected "
             "a list or an iterator; for one place use get_embedding"
         )
-    return given[0]
+    return given[0], value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -240,6 +241,8 @@ def embed(
         If the model cannot be loaded; `CheckpointError` for its weights.
     """
     model = _Model(task)
+    if fetch_workers and not task.plan.sizes_known:
+        _ = model.encoder  # what a place is refused for must not depend on its number
     batch_size = task.plan.batch_size or _BATCH_SIZE
     # Rasters that wait for their tiles stay in memory; resized ones are small.
     ahead = fetch_workers + (batch_size if task.prep.mode == "resize" else 0)
@@ -289,6 +292,14 @@ def _look(task: Task, model: _Model, numbered: tuple[int, PixelRequest]) -> _Loo
         raise
 
 
+def _forget_pixels(error: BaseException) -> None:
+    """Let go of the local variables behind an error that is kept: rasters are among them."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+
+
 def _tiles(
     looked: Iterable[_Looked], task: Task, model: _Model, *, keep_images: bool, bar: Bar
 ) -> Iterator[tuple[_Place, Tile] | _Failed]:
@@ -300,6 +311,7 @@ def _tiles(
             if outcome.sizes != model.sizes and look.request is not None:
                 outcome = _look(task, model, (look.index, look.request)).outcome
         if isinstance(outcome, RsEmbedError):
+            _forget_pixels(outcome)
             yield _Failed(look.index, outcome)
             continue
         seen = outcome.seen

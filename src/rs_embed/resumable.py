@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
+
 from rs_embed import export
 from rs_embed._version import __version__
 from rs_embed.batches import ON_ERROR, iter_embeddings
-from rs_embed.errors import CheckpointError, RsEmbedError, SpecError, UnknownNameError
+from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
 from rs_embed.journal import Journal, discard
 from rs_embed.places import NamedPlace
 from rs_embed.settings import SCALEMAE_BATCH_SIZE, SCALEMAE_FETCH_WORKERS, stated_variables
@@ -73,9 +75,10 @@ class Report:
 class ResumableBatch:
     """Embed named places into one ``.npz``, keeping each result on disk as it comes.
 
-    A context manager. The results are kept beside the file, in ``<file>.partial``; the same
-    request goes on from there, wherever it was interrupted, and another one is refused. A place
-    that changed under the same id is embedded anew, one that failed is tried again.
+    A context manager. The results are kept beside the file, in ``<file>.partial``, until all
+    places are done; the same request goes on from there, wherever it was interrupted, and another
+    one is refused. A place that changed under the same id is embedded anew, one that failed is
+    tried again.
 
     Parameters
     ----------
@@ -105,8 +108,8 @@ class ResumableBatch:
     SpecError
         If the output is a grid.
     ExportError
-        If the file cannot be written, or what is kept belongs to another request, is damaged, or
-        in use by another process.
+        If the file is there already and finished, or cannot be written, or what is kept belongs
+        to another request, is damaged, or in use by another process.
     """
 
     def __init__(
@@ -123,27 +126,43 @@ class ResumableBatch:
         output = arguments.get("output")
         if isinstance(output, OutputSpec) and output.mode == "grid":
             raise SpecError("got a grid as output, expected a pooled one: one vector a place")
+        for name in ("temporal", "fetch"):
+            if isinstance(arguments.get(name), Iterable):
+                raise SpecError(
+                    f"got {name} for each place, expected one for all: places may come and go when "
+                    "a batch is resumed"
+                )
         self._places = {_key(place): place for place in places}
+        if len(self._places) < len(places):
+            raise SpecError(
+                f"got {len(places)} places, of which {len(places) - len(self._places)} are there "
+                "twice with id and place; expected each once"
+            )
         self._model = model
         self._arguments = arguments
         self.journal_path = self.path.with_name(f"{self.path.name}.partial")
+        if self.path.exists() and not overwrite and not self.journal_path.exists():
+            raise ExportError(
+                f"{self.path} is there already, and finished; choose another name, or replace it "
+                "(--overwrite)"
+            )
         request = json.dumps(_request(model, arguments))
         if overwrite:
             discard(self.journal_path)
         self._journal = Journal(self.journal_path, request)
         self._done = self._journal.done() & self._places.keys()
         self.resumed = self.kept = len(self._done)
-        self._seconds = 0.0
+        self._finished = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         # What holds nothing must not stand in the way of a corrected request.
-        if self.kept:
-            self._journal.close()
-        else:
+        if self._finished or not self._journal.done():
             self._journal.delete()
+        else:
+            self._journal.close()
 
     def run(
         self, on_error: Literal["raise", "return"] = "return", *, progress: bool | None = None
@@ -168,8 +187,10 @@ class ResumableBatch:
         left = [key for key in self._places if key not in self._done]
         if left:
             self._embed(left, on_error, progress)
-        self._seconds = time.monotonic() - began
-        return self._write()
+        errors = self._write()
+        self._finished = not errors
+        seconds = time.monotonic() - began
+        return Report(self.path, len(self._places), self.resumed, errors, seconds)
 
     def _embed(self, left: list[str], on_error: str, progress: bool | None) -> None:
         results = iter_embeddings(
@@ -195,6 +216,7 @@ class ResumableBatch:
         """Return the error with the id of its place, and its number among all places."""
         error.args = (f"place {self._places[key].id!r}: {error}",)
         error.index = list(self._places).index(key)
+        error.__notes__ = []  # they number the places that were left
         return error
 
     def _weights_so_far(self) -> dict[str, Any] | None:
@@ -213,7 +235,8 @@ class ResumableBatch:
             )
         return now
 
-    def _write(self) -> Report:
+    def _write(self) -> dict[str, str]:
+        """Write the file; return the errors of the places that failed, by id."""
         errors: dict[str, str] = {}
 
         def rows() -> Iterator[export.VectorRow]:
@@ -226,8 +249,7 @@ class ResumableBatch:
                 )
 
         export.write_vectors(self.path, rows(), len(self._places))
-        self._journal.delete()
-        return Report(self.path, len(self._places), self.resumed, errors, self._seconds)
+        return errors
 
 
 def _key(place: NamedPlace) -> str:
@@ -258,6 +280,8 @@ def _as_json(value: Any) -> Any:
         return {"name": value.name, "status": value.status()}
     if is_dataclass(value):
         return to_json(value)
+    if isinstance(value, np.generic):
+        return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 

@@ -53,14 +53,14 @@ def batch(
         str, result_option(help="return: a place that fails is a row of NaN. raise: it ends all.")
     ] = "return",
     overwrite: Annotated[
-        bool, result_option("--overwrite", help="Begin anew instead of going on.")
+        bool, result_option("--overwrite", help="Begin anew, and replace a finished file.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Embed many places into one file, one vector each.
 
-    What is done is kept in OUT.partial: the same command goes on where it was interrupted.
-    Exit code 1 if a place failed, 130 if interrupted.
+    What is done is kept in OUT.partial: the same command goes on where it was interrupted, and
+    tries again what failed. Exit code 1 if a place failed, 130 if interrupted.
 
     [dim]rs-embed batch places.csv -o vectors.npz --buffer-m 640 --backend sample
     --weights random-init --variant tiny[/dim]
@@ -116,4 +116,6 @@ def _print(report: Report) -> None:
     for name, error in list(report.errors.items())[:_SHOWN_ERRORS]:
         typer.echo(f"failed {name}: {error}")
     if len(report.errors) > _SHOWN_ERRORS:
-        typer.echo("the others are in its array 'error'")
+        typer.echo("the others are in its 'error'")
+    if report.errors:
+        typer.echo("what is done is kept: the same command tries the failed places again")

@@ -220,6 +220,10 @@ class Plan(Protocol):
         """Side of a token's footprint, as far as it is known without a download."""
 
     @property
+    def sizes_known(self) -> bool:
+        """Whether a download can no longer change these sizes."""
+
+    @property
     def batch_size(self) -> int | None:
         """Images per forward pass in batch calls; None leaves it to the device."""
 

@@ -63,6 +63,11 @@ class ScaleMaePlan:
         """Side of a token's footprint, as far as it is known without a download."""
         return self._settle(self._on_disk())[0].patch_size
 
+    @property
+    def sizes_known(self) -> bool:
+        """Whether a download can no longer change these sizes."""
+        return self.weights == RANDOM_INIT or self._on_disk() is not None
+
     def load(self) -> Encoder:
         """Return the encoder; the networks of the last two checkpoints are remembered."""
         with _LOADING:
