@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -316,7 +317,7 @@ def test_many_vectors_survive(tmp_path: Path) -> None:
     back = read_vectors(path)
     assert back.id.tolist() == ["broken", "Åre", "c"]
     assert back.ok.tolist() == [False, True, True]
-    assert back.error.tolist() == ["no scene", "", ""]
+    assert back.error == ("no scene", "", "")
     assert back.lon.tolist() == [10, -75.5, 180]
     assert back.lat.tolist() == [50, 37.25, -90]
     assert [json.loads(text) for text in back.meta] == [{}, {"scale_m": 10, "text": "ü"}, {}]
@@ -325,7 +326,11 @@ def test_many_vectors_survive(tmp_path: Path) -> None:
     assert np.array_equal(back.embedding[1:], [vector(1), vector(2)])
     # Anyone can read it without us.
     with np.load(path, allow_pickle=False) as content:
-        assert set(content) == {"embedding", "id", "ok", "error", "lon", "lat", "meta"}
+        assert set(content) == {
+            "embedding", "id", "ok", "lon", "lat", "error.jsonl", "meta.jsonl",
+        }  # fmt: skip
+        lines = content["meta.jsonl"].decode().splitlines()
+        assert json.loads(lines[1]) == {"scale_m": 10, "text": "ü"}
         assert np.array_equal(content["embedding"], back.embedding, equal_nan=True)
         assert content["id"][1] == "Åre"
 
@@ -340,7 +345,7 @@ def test_any_number_of_vectors(tmp_path: Path, count: int) -> None:
     back = read_vectors(tmp_path / "v.npz")
     assert back.embedding.shape == (count, 0)
     assert back.id.tolist() == [str(i) for i in range(count)]
-    assert back.error.tolist() == ["failed" * (i % 7) for i in range(count)]
+    assert list(back.error) == ["failed" * (i % 7) for i in range(count)]
     assert [json.loads(text)["i"] for text in back.meta] == list(range(count))
 
 
@@ -400,18 +405,28 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         ("embedding", np.ones(2, np.float32), r"embedding is float32 of shape \(2,\)"),
         ("ok", np.ones(2, int), "ok is int64"),
         ("lon", np.ones(3), r"lon is float64 of shape \(3,\)"),
-        ("id", np.array("a"), "embedding is float32"),
-        ("meta", np.ones(2), "meta is float64"),
+        ("id", np.array("a"), "id is <U1"),
+        ("meta.jsonl", "{}\n", "2 errors and 1 metas of 2 places"),
+        ("error.jsonl", "broken\n\n", "JSONDecodeError"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
     text, number = np.array(["a", "b"]), np.zeros(2)
-    arrays: dict[str, Any] = {
+    members: dict[str, Any] = {
         "embedding": np.zeros((2, 4), np.float32), "id": text, "ok": np.ones(2, bool),
-        "error": text, "lon": number, "lat": number, "meta": text,
+        "lon": number, "lat": number, "error.jsonl": '""\n""\n', "meta.jsonl": "{}\n{}\n",
     }  # fmt: skip
-    np.savez(tmp_path / "v.npz", **arrays)
+
+    def write(**changed: Any) -> None:
+        given = {**members, **changed}
+        np.savez(tmp_path / "v.npz", **{k: v for k, v in given.items() if not isinstance(v, str)})
+        with zipfile.ZipFile(tmp_path / "v.npz", "a") as archive:
+            for member, content in given.items():
+                if isinstance(content, str):
+                    archive.writestr(member, content)
+
+    write()
     assert read_vectors(tmp_path / "v.npz").id.tolist() == ["a", "b"]
-    np.savez(tmp_path / "v.npz", **{**arrays, name: value})
+    write(**{name: value})
     with pytest.raises(ExportError, match=match):
         read_vectors(tmp_path / "v.npz")

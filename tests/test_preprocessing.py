@@ -23,6 +23,7 @@ from rs_embed.preprocessing import (
     prepare,
     prepare_tiles,
     to_uint8,
+    without_odd,
 )
 
 BANDS = ("B4", "B3", "B2")
@@ -226,6 +227,18 @@ def undeclared_nodata() -> NDArray[np.float64]:
 def test_values_that_must_not_reach_the_model(data: NDArray[np.generic], match: str) -> None:
     with pytest.raises(ImageryError, match=match):
         check_values(raster(data), reflectance=(1e-4, 0), min_valid=0.25, vouched=False)
+
+
+def test_the_odd_value_is_nodata() -> None:
+    data = good()
+    data[:, 5, 5] = 65535
+    data[1, 6, 6] = -9999
+    image = raster(data)
+    check_values(image, reflectance=(1e-4, 0), min_valid=0.25, vouched=False)  # below 1 %
+    cleaned, count = without_odd(image, (1e-4, 0))
+    assert count == 2
+    assert np.argwhere(~cleaned.valid).tolist() == [[5, 5], [6, 6]]
+    assert without_odd(raster(good()), (1e-4, 0))[1] == 0
 
 
 def test_too_little_valid() -> None:

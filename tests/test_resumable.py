@@ -13,6 +13,7 @@ import pytest
 from rs_embed import (
     CheckpointError,
     ExportError,
+    FetchSpec,
     OutputSpec,
     PointBuffer,
     ProviderError,
@@ -69,6 +70,33 @@ def test_a_changed_place_under_the_same_id_is_embedded_anew(
     kept, anew = read_vectors(out), read_vectors(fresh)
     assert list(kept.id) == ["p2", "p1", "p0"]
     assert np.abs(kept.embedding - anew.embedding).max() <= 1e-5
+
+
+def test_a_list_that_shares_nothing_takes_nothing_away(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(3), asked)
+    other = [NamedPlace("x", PointBuffer(1, 1, 640)), NamedPlace("y", PointBuffer(2, 2, 640))]
+    with (
+        pytest.raises(ProviderError, match="place 'x'"),
+        ResumableBatch(out, other, "scalemae", **asked) as batch,
+    ):
+        batch.run("raise")
+    assert finished(out, near(3), asked).resumed == 3
+
+
+def test_only_what_failed_is_tried_again(tmp_path: Path, asked: dict[str, Any]) -> None:
+    out = tmp_path / "v.npz"
+    report = finished(out, [*near(3), FAR], asked)
+    assert list(report.errors) == ["far"]
+    assert read_vectors(out).ok.tolist() == [True] * 3 + [False]
+    report = finished(out, [*near(3), FAR], asked)
+    assert (report.resumed, list(report.errors)) == (3, ["far"])
+    report = finished(out, near(3), asked)  # without it all is done
+    assert (report.resumed, report.errors) == (3, {})
+    with pytest.raises(ExportError, match="is there already, and finished"):
+        ResumableBatch(out, near(3), "scalemae", **asked)
 
 
 def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) -> None:
@@ -149,6 +177,11 @@ def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:
     out = tmp_path / "v.npz"
     with pytest.raises(SpecError, match="got a grid as output, expected a pooled one"):
         ResumableBatch(out, near(1), "scalemae", output=OutputSpec.grid(), **asked)
+    for each in ({"temporal": [TemporalSpec.year(2022)]}, {"fetch": [FetchSpec()]}):
+        with pytest.raises(SpecError, match="for each place, expected one for all"):
+            ResumableBatch(out, near(1), "scalemae", **{**asked, **each})
+    with pytest.raises(SpecError, match="got 4 places, of which 1 are there twice"):
+        ResumableBatch(out, [*near(3), near(3)[1]], "scalemae", **asked)
     with pytest.raises(SpecError, match="got imagery=ndarray, expected a path"):
         ResumableBatch(out, near(1), "scalemae", imagery=np.zeros((3, 9, 9)))
     assert not list(tmp_path.iterdir())

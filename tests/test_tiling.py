@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rs_embed import (
+    CoverageWarning,
     FetchSpec,
     ImageryError,
     InputPrepSpec,
@@ -143,7 +145,14 @@ def test_every_token_lies_within_a_hundredth_of_a_pixel(
         share = side % PATCH / PATCH
         edge = missing.take(-1, axis=axis)
         assert edge.all() if 0 < share < 0.5 else not edge[:1].any()
-    assert embedding.meta["coverage"] == 1
+    # Each axis on its own: how much of each patch lies within the image.
+    within = [
+        np.clip((side - 16 * np.arange(n)) / 16, 0, 1) for side, n in zip(shape, whole, strict=True)
+    ]
+    shares = np.outer(*within)
+    seen = shares[shares >= 0.5].sum() * 256 / (shape[0] * shape[1])
+    assert embedding.meta["coverage"] == pytest.approx(seen)
+    assert embedding.meta["valid_fraction"] == 1
     west, _, east, north = grid.rio.bounds()
     assert (west, north) == pytest.approx((left, top))
     assert east - west == pytest.approx(whole[1] * PATCH * pixel)
@@ -204,6 +213,18 @@ def test_a_provider_gives_the_few_more_real_pixels(
     column, row = decoded(embedding.data.values)
     assert np.abs(left + 10 * column - embedding.data.x.values[None]).max() < 0.1
     assert np.abs(top - 10 * row - embedding.data.y.values[:, None]).max() < 0.1
+
+
+def test_a_small_place_that_grows_much_is_told(
+    coordinate_model: object, write_scene: Callable[..., Path]
+) -> None:
+    to_geographic = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    place = PointBuffer(*to_geographic.transform(401_250, 5_198_750), 90)
+    path = write_scene(coordinate_scene(250, 250))
+    with pytest.warns(CoverageWarning, match="18 x 18 px was read as 32 x 32 px, .* 216% more"):
+        embedding = get_embedding("coordinates", imagery=path, spatial=place, input_prep="tile")
+    assert embedding.meta["asked_shape"] == [18, 18]
+    assert embedding.meta["grid"]["shape"] == [32, 32]
 
 
 def test_pooling_counts_every_token_once(coordinate_model: object) -> None:
@@ -278,14 +299,20 @@ def test_auto_tiles_what_the_resize_would_shrink(
     assert (embedding.meta["tiles"] or {}).get("count") == tiles
 
 
-def test_a_sliver_is_embedded(coordinate_model: object) -> None:
-    embedding = get_embedding(
-        "coordinates",
-        input_chw=coordinate_scene(4000, 17),
-        fetch=FetchSpec(scale_m=10),
-        input_prep="tile",
-        output=GRID,
-    )
+@pytest.mark.parametrize("width", [17, 19])
+def test_a_sliver_is_embedded(coordinate_model: object, width: int) -> None:
+    # 3 of 19 columns have no token: worth a word.
+    told = pytest.warns(CoverageWarning, match="15.8% of the area lie in patches at the bottom")
+    with told if width == 19 else nullcontext():
+        embedding = get_embedding(
+            "coordinates",
+            input_chw=coordinate_scene(4000, width),
+            fetch=FetchSpec(scale_m=10),
+            input_prep="tile",
+            output=GRID,
+        )
+    assert embedding.meta["valid_fraction"] == 1
+    assert embedding.meta["coverage"] == pytest.approx(16 / width)
     assert embedding.data.shape == (3, 250, 2)
     assert np.isnan(embedding.data.values[:, :, 1]).all()  # 1 of its 16 columns is there
     assert np.isfinite(embedding.data.values[:, :, 0]).all()

@@ -264,7 +264,15 @@ class PixelRequest:
         _check_side(grid, scale_m)
         grid = fit(grid)
         temporal, notes = self._period(contract, dated=provider.dated)
-        raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
+        try:
+            raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
+        except ProviderError as exc:
+            if temporal is None or self.temporal is not None:
+                raise
+            message = (
+                f"{exc}; no period was given, so the model's default was taken: state temporal="
+            )
+            raise ProviderError(message, transient=exc.transient) from exc
         if raster.grid != grid or raster.bands != sensor.bands:
             raise ProviderError(
                 f"backend={self.backend!r} returned {raster.bands} on {raster.grid.to_json()}, "

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,27 +139,29 @@ class Vectors:
         ``(N,)`` text: names of the places.
     ok : numpy.ndarray
         ``(N,)`` bool: whether there is a vector.
-    error : numpy.ndarray
-        ``(N,)`` text: why there is none, empty where there is one.
+    error : tuple of str
+        N texts: why there is none, empty where there is one.
     lon, lat : numpy.ndarray
         ``(N,)`` float64: centres, degrees (EPSG:4326).
-    meta : numpy.ndarray
-        ``(N,)`` JSON text: the meta of each embedding, ``{}`` where there is none.
+    meta : tuple of str
+        N JSON texts: the meta of each embedding, ``{}`` where there is none.
     """
 
     embedding: NDArray[np.float32]
     id: NDArray[np.str_]
     ok: NDArray[np.bool_]
-    error: NDArray[np.str_]
+    error: tuple[str, ...]
     lon: NDArray[np.float64]
     lat: NDArray[np.float64]
-    meta: NDArray[np.str_]
+    meta: tuple[str, ...]
 
 
 def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
-    """Write many vectors into one ``.npz`` with the arrays of `Vectors`, in the order given.
+    """Write many vectors into one ``.npz`` with the columns of `Vectors`, in the order given.
 
-    Beside the texts, memory holds the vectors once.
+    Arrays are members that ``numpy.load`` returns as such; ``meta.jsonl`` and ``error.jsonl`` are
+    texts in UTF-8, a line of JSON for each place, which it returns as bytes. Beside the texts,
+    memory holds the vectors once.
 
     Parameters
     ----------
@@ -175,18 +177,33 @@ def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
     ExportError
         If the file cannot be written, vectors differ in length, or there are not ``count`` rows.
     """
-    arrays = _collected(rows, count)
+    arrays, texts = _collected(rows, count)
     with written(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, values in arrays.items():
             # Vectors barely shrink, and stored they are written and read at the disk's speed.
             stored = name == "embedding"
-            _write_member(
-                archive, name, values, zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-            )
+            with archive.open(_member(f"{name}.npy", stored=stored), "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(
+                    file, np.lib.format.header_data_from_array_1_0(values)
+                )
+                # In parts: numpy's own write_array takes another 16 MiB and more.
+                for start in range(0, len(values), _ROWS_AT_ONCE):
+                    file.write(values[start : start + _ROWS_AT_ONCE].tobytes())
+        for name, lines in texts.items():
+            with archive.open(_member(f"{name}.jsonl", stored=False), "w") as file:
+                file.writelines(line.encode() + b"\n" for line in lines)
 
 
-def _collected(rows: Iterable[VectorRow], count: int) -> dict[str, NDArray[Any] | list[str]]:
-    """Return the columns of `Vectors`, texts as lists."""
+def _member(name: str, *, stored: bool) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    return member
+
+
+def _collected(
+    rows: Iterable[VectorRow], count: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
+    """Return the arrays of `Vectors`, and lines of JSON."""
     ids: list[str] = []
     errors: list[str] = []
     metas: list[str] = []
@@ -198,7 +215,7 @@ def _collected(rows: Iterable[VectorRow], count: int) -> dict[str, NDArray[Any] 
         if at == count:
             raise ExportError(f"got more rows than the {count} expected")
         ids.append(row.id)
-        errors.append(row.error or "")
+        errors.append(json.dumps(row.error or ""))
         metas.append(json.dumps(dict(row.meta or {})))
         lon[at], lat[at] = row.lon, row.lat
         if row.vector is None:
@@ -214,31 +231,8 @@ def _collected(rows: Iterable[VectorRow], count: int) -> dict[str, NDArray[Any] 
         ok[at] = True
     if len(ids) != count:
         raise ExportError(f"got {len(ids)} rows, expected {count}")
-    return {
-        "embedding": vectors, "id": ids, "ok": ok, "error": errors, "lon": lon, "lat": lat,
-        "meta": metas,
-    }  # fmt: skip
-
-
-def _write_member(
-    archive: zipfile.ZipFile, name: str, rows: NDArray[Any] | list[str], compression: int
-) -> None:
-    """Write an array, or texts of one width, as ``.npy`` without another copy of the whole."""
-    if isinstance(rows, list):
-        dtype, inner = np.dtype(f"<U{max(map(len, rows), default=1) or 1}"), ()
-    else:
-        dtype, inner = rows.dtype, rows.shape[1:]
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (len(rows), *inner),
-    }
-    member = zipfile.ZipInfo(f"{name}.npy")
-    member.compress_type = compression
-    with archive.open(member, "w", force_zip64=True) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            file.write(np.asarray(rows[start : start + _ROWS_AT_ONCE], dtype).tobytes())
+    arrays = {"embedding": vectors, "id": np.array(ids, np.str_), "ok": ok, "lon": lon, "lat": lat}
+    return arrays, {"error": errors, "meta": metas}
 
 
 def read_vectors(path: Path) -> Vectors:
@@ -249,18 +243,26 @@ def read_vectors(path: Path) -> Vectors:
     ExportError
         If the file cannot be read, or was not written by `write_vectors`.
     """
-    arrays = _npz(path, [f.name for f in fields(Vectors)], _MANY)
-    kinds = {"embedding": "f4", "ok": "b1", "lon": "f8", "lat": "f8"}
-    for name, array in arrays.items():
-        kind = array.dtype.kind if name not in kinds else array.dtype.str[1:]
-        wrong = kind != kinds.get(name, "U") or array.ndim != 1 + (name == "embedding")
-        if wrong or array.shape[:1] != arrays["id"].shape:
+    kinds = {"embedding": "f4", "id": "U", "ok": "b1", "lon": "f8", "lat": "f8"}
+    content = _npz(path, [*kinds, "error.jsonl", "meta.jsonl"], _MANY)
+    try:
+        errors, metas = (content.pop(f"{n}.jsonl").decode().splitlines() for n in ("error", "meta"))
+        messages = tuple(json.loads(line) for line in errors)
+    except (AttributeError, ValueError) as exc:
+        raise _unreadable(path, exc, _MANY) from exc
+    count = content["ok"].size
+    for name, array in content.items():
+        kind = array.dtype.kind if name == "id" else array.dtype.str[1:]
+        if kind != kinds[name] or array.ndim != 1 + (name == "embedding") or len(array) != count:
             what = TypeError(f"{name} is {array.dtype} of shape {array.shape}")
             raise _unreadable(path, what, _MANY)
-    return Vectors(**arrays)
+    if not len(messages) == len(metas) == count:
+        what = TypeError(f"{len(messages)} errors and {len(metas)} metas of {count} places")
+        raise _unreadable(path, what, _MANY)
+    return Vectors(**content, error=messages, meta=tuple(metas))
 
 
-def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, NDArray[Any]]:
+def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path):  # an .npy under this name is no archive
             pass

@@ -53,8 +53,10 @@ class ModelInput:
         ``(rows, columns)`` float64 in 0..1: valid share of each token's footprint.
     input_res_m : float
         Ground metres per pixel of what the model sees.
+    valid_fraction : float
+        Valid share of the raster's pixels that are seen, 0..1.
     coverage : float
-        Share of the raster's area that is seen, 0..1.
+        Share of the raster's area that tokens would cover if all of it were valid, 0..1.
     side_px : int
         Nominal side of what goes through the network at once, pixels.
     tiles : tuple of Tile
@@ -67,15 +69,11 @@ class ModelInput:
     grid: Grid
     token_valid: NDArray[np.float64]
     input_res_m: float
+    valid_fraction: float
     coverage: float
     side_px: int
     tiles: tuple[Tile, ...]
     cut: Callable[[Tile], NDArray[np.uint8]]
-
-    @property
-    def valid_fraction(self) -> float:
-        """Valid share of the whole, 0..1."""
-        return float(self.token_valid.mean())
 
     @property
     def valid_tokens(self) -> NDArray[np.bool_]:
@@ -193,6 +191,31 @@ def check_values(
     _check_reflectance_range(raster.data.min(axis=0)[raster.valid], brightest, reflectance)
 
 
+def without_odd(raster: Raster, reflectance: tuple[float, float]) -> tuple[Raster, int]:
+    """Return the raster without the pixels that `check_values` tolerates, and how many they are.
+
+    Up to 1 % of the pixels may have values that no reflectance has (an undeclared nodata value,
+    saturation); they become invalid.
+    """
+    odd = raster.valid & _is_odd(raster.data.min(axis=0), raster.data.max(axis=0), reflectance)
+    count = int(odd.sum())
+    return (replace(raster, valid=raster.valid & ~odd) if count else raster), count
+
+
+def _is_odd(
+    darkest: NDArray[Any], brightest: NDArray[Any], reflectance: tuple[float, float]
+) -> NDArray[np.bool_]:
+    low, high = _value_limits(reflectance)
+    odd: NDArray[np.bool_] = (darkest < low) | (brightest > high)
+    return odd
+
+
+def _value_limits(reflectance: tuple[float, float]) -> tuple[float, float]:
+    scale, offset = reflectance
+    low, high = ((limit - offset) / scale for limit in PLAUSIBLE_REFLECTANCE)
+    return low, high
+
+
 def _check_digital_numbers(raster: Raster, brightest: NDArray[Any]) -> None:
     highest = float(brightest.max())
     eight_bit = raster.data.dtype == np.uint8
@@ -214,8 +237,8 @@ def _check_reflectance_range(
 ) -> None:
     """Raise where more than 1 % of the pixels have a reflectance that no surface or cloud has."""
     scale, offset = reflectance
-    low, high = ((limit - offset) / scale for limit in PLAUSIBLE_REFLECTANCE)
-    odd = float(((darkest < low) | (brightest > high)).mean())
+    low, high = _value_limits(reflectance)
+    odd = float(_is_odd(darkest, brightest, reflectance).mean())
     if odd > 0.01:
         raise ImageryError(
             f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, of which "
@@ -322,6 +345,7 @@ def prepare(
         grid=cropped,
         token_valid=token_valid,
         input_res_m=input_res_m,
+        valid_fraction=float(token_valid.mean()),
         coverage=image_size**2 / (resized.shape[0] * resized.shape[1]),
         side_px=image_size,
         tiles=tuple(whole),
@@ -342,7 +366,8 @@ def prepare_tiles(
     """Return what the model sees of ``raster`` in tiles: its own pixels, all of them.
 
     A side that is no multiple of the patch is filled up to one with invalid pixels, at the bottom
-    and on the right. Invalid pixels take the colour of the nearest valid one in their tile.
+    and on the right; a patch there of which less than half lies within the raster gives no token.
+    Invalid pixels take the colour of the nearest valid one in their tile.
 
     Parameters
     ----------
@@ -373,11 +398,20 @@ def prepare_tiles(
         grid=raster.grid.window(0, 0, rows, columns),
         token_valid=token_valid,
         input_res_m=scale_m,
-        coverage=1.0,
+        valid_fraction=float(raster.valid.mean()),
+        coverage=_covered_share(raster.grid.shape, patch_size),
         side_px=tile_size,
         tiles=tuple(t for t in tiles if (token_valid[t.own] >= MIN_TOKEN_VALID).any()),
         cut=lambda tile: shown(_window(raster, *tile.window)),
     )
+
+
+def _covered_share(shape: tuple[int, int], patch_size: int) -> float:
+    """Return the share of an image within patches of which enough lies within the image."""
+    whole = np.ones(shape, dtype=bool)
+    shares = _patch_valid(whole, patch_size)
+    counted = shares[shares >= MIN_TOKEN_VALID].sum() * patch_size**2
+    return float(counted / whole.size)
 
 
 def _window(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:

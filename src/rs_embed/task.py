@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -21,7 +21,9 @@ from rs_embed.preprocessing import (
     prepare,
     prepare_tiles,
     resized_side,
+    without_odd,
 )
+from rs_embed.raster import Raster
 from rs_embed.registry import find_model
 from rs_embed.settings import Settings
 from rs_embed.specs import InputPrepSpec, OutputSpec, finite_number
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from rs_embed.models.base import ModelDescription, Plan
 
 MIN_VALID = 0.25
+# An area that is larger or smaller than the one asked for by this factor is worth a warning.
+_WORTH_A_WORD = 1.1
 _LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
 
@@ -95,14 +99,24 @@ class Task:
 
     def acquire(self, request: PixelRequest, sizes: Sizes) -> Acquired:
         """Return the checked pixels of one place."""
-        taken = request.acquire(self.description.inputs, partial(self._window, sizes=sizes))
+        asked: list[Grid] = []
+
+        def window(grid: Grid) -> Grid:
+            asked.append(grid)
+            return self._window(grid, sizes)
+
+        taken = request.acquire(self.description.inputs, window)
         check_values(
             taken.raster,
             reflectance=taken.reflectance,
             min_valid=self.min_valid,
             vouched=taken.vouched,
         )
-        return taken
+        raster, odd = without_odd(taken.raster, taken.reflectance)
+        shape = asked[0].shape if asked else raster.grid.shape
+        notes = (*taken.notes, *_odd_notes(raster, odd), *_growth_notes(shape, raster.grid.shape))
+        meta = {**taken.meta, "asked_shape": list(shape)}
+        return replace(taken, raster=raster, notes=notes, meta=meta)
 
     def look(self, taken: Acquired, sizes: Sizes) -> Sight:
         """Return what the model sees of pixels that `acquire` returned."""
@@ -110,7 +124,8 @@ class Task:
         seen = self._prepared(taken, sizes, tiled=tiled)
         gsd = self.plan.gsd
         told = _told_gsd(gsd, seen)
-        notes = (*taken.notes, *_pixel_notes(taken, seen))
+        shape = taken.raster.grid.shape
+        notes = (*taken.notes, *_coverage_notes(seen, shape, tiled=tiled))
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
         meta = {
             "model": self.description.id,
@@ -148,7 +163,7 @@ class Task:
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
         return look(tile_size=tile_size, overlap_px=overlap_px)
 
-    def _window(self, asked: Grid, *, sizes: Sizes) -> Grid:
+    def _window(self, asked: Grid, sizes: Sizes) -> Grid:
         """Return the window to read for a place: whole patches where it will be tiled."""
         if not self._tiled(asked.shape, sizes):
             return asked
@@ -209,24 +224,48 @@ def _tile_sizes(prep: InputPrepSpec, sizes: Sizes) -> tuple[int, int]:
     return tile_size, int(prep.overlap_px)
 
 
-def _pixel_notes(taken: Acquired, seen: ModelInput) -> list[Note]:
-    """Return what is worth a warning in the pixels and in what the model sees of them."""
-    notes = []
-    if taken.raster.data.dtype.kind == "f":
-        infinite = int(np.isinf(taken.raster.data).any(axis=0).sum())
-        if infinite:
-            notes.append(
-                Note(f"{infinite} infinite pixels were left out as nodata", ImageryWarning)
-            )
-    if seen.coverage < 1:
-        height, width = taken.raster.grid.shape
-        mend = ", image_size=256 too" if height == width else ""
-        text = (
-            f"the model sees {seen.coverage:.1%} of the area, the rest is cropped; "
-            f"input_prep='tile' keeps all of it{mend}"
+def _odd_notes(raster: Raster, odd: int) -> Iterator[Note]:
+    """Yield what is worth a warning in the values."""
+    if odd:
+        yield Note(
+            f"{odd} pixels have values that no reflectance has, and were left out as nodata; if "
+            "they mark nodata, say so with fetch=FetchSpec(fill_value=...)",
+            ImageryWarning,
         )
-        notes.append(Note(text, CoverageWarning))
-    return notes
+    if raster.data.dtype.kind == "f":
+        infinite = int(np.isinf(raster.data).any(axis=0).sum())
+        if infinite:
+            yield Note(f"{infinite} infinite pixels were left out as nodata", ImageryWarning)
+
+
+def _growth_notes(asked: tuple[int, int], read: tuple[int, int]) -> Iterator[Note]:
+    """Yield a warning where whole patches are much more than what was asked for."""
+    growth = read[0] * read[1] / (asked[0] * asked[1])
+    if growth > _WORTH_A_WORD:
+        yield Note(
+            f"the place of {asked[0]} x {asked[1]} px was read as {read[0]} x {read[1]} px, whole "
+            f"patches, {growth - 1:.0%} more area; a place of whole patches stays as it is",
+            CoverageWarning,
+        )
+
+
+def _coverage_notes(seen: ModelInput, shape: tuple[int, int], *, tiled: bool) -> Iterator[Note]:
+    """Yield a warning where the model does not see all, or sees it much enlarged."""
+    if tiled:
+        if seen.coverage < 1 / _WORTH_A_WORD:
+            yield Note(
+                f"{1 - seen.coverage:.1%} of the area lie in patches at the bottom or on the right "
+                "that are less than half within the image, and have no token; sides that are whole "
+                "patches lose nothing",
+                CoverageWarning,
+            )
+    elif seen.coverage < 1:
+        mend = ", image_size=256 too" if shape[0] == shape[1] else ""
+        yield Note(
+            f"the model sees {seen.coverage:.1%} of the area, the rest is cropped; "
+            f"input_prep='tile' keeps all of it{mend}",
+            CoverageWarning,
+        )
 
 
 def _told_gsd(policy: float | str, seen: ModelInput) -> float:
