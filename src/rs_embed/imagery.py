@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from rs_embed.raster import Raster
 from rs_embed.raster_files import nodata_value, read_file
 from rs_embed.specs import Spatial
 from rs_embed.windows import overlap, padded
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_imagery(
@@ -118,9 +115,43 @@ def _from_xarray(
 
     Bands and window are picked before any value is computed.
     """
+    band_dim, y_dim, x_dim = _dimensions(array)
+    from pyproj import CRS
+
+    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
+    indexes = band_indexes(_coordinate_names(array, band_dim), bands, "the DataArray")
+    picked = array.transpose(band_dim, y_dim, x_dim).isel({band_dim: [i - 1 for i in indexes]})
+    if float(picked[y_dim][0]) < float(picked[y_dim][-1]):
+        picked = picked.isel({y_dim: slice(None, None, -1)})
+    shape = (picked.sizes[y_dim], picked.sizes[x_dim])
+    crs = CRS.from_wkt(array.rio.crs.to_wkt())
+    grid = Grid(crs, picked.rio.transform(recalc=True), shape)
+    window = window_in(grid)
+    rows, columns = overlap(window, grid)
+    part = picked.isel({y_dim: rows, x_dim: columns})
+    there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
+    read = Raster.from_array(
+        part.values,
+        bands=bands,
+        crs=there.crs,
+        transform=there.transform,
+        nodata=nodata_value(nodata, fill_value),
+    )
+    data, valid = padded(read.data, read.valid, there, window)
+    source = {"xarray": str(array.name or ""), "resampling": "none"}
+    return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
+
+
+def _dimensions(array: Any) -> tuple[Any, Any, Any]:
+    """Return the names of the dimensions of bands, y and x of an array with CRS.
+
+    Raises
+    ------
+    ImageryError
+        If it has others, no CRS, or no regular coordinates.
+    """
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
-    from pyproj import CRS
     from rioxarray.exceptions import RioXarrayError
 
     if not isinstance(array, xr.DataArray):
@@ -147,33 +178,17 @@ def _from_xarray(
         )
     for dim in (x_dim, y_dim):
         _check_regular(array, dim)
-    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
-    indexes = band_indexes(_coordinate_names(array, others[0]), bands, "the DataArray")
-    picked = array.transpose(others[0], y_dim, x_dim).isel({others[0]: [i - 1 for i in indexes]})
-    if float(picked[y_dim][0]) < float(picked[y_dim][-1]):
-        picked = picked.isel({y_dim: slice(None, None, -1)})
-    shape = (picked.sizes[y_dim], picked.sizes[x_dim])
-    grid = Grid(CRS.from_wkt(crs.to_wkt()), picked.rio.transform(recalc=True), shape)
-    window = window_in(grid)
-    rows, columns = overlap(window, grid)
-    part = picked.isel({y_dim: rows, x_dim: columns})
-    there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
-    read = Raster.from_array(
-        part.values,
-        bands=bands,
-        crs=there.crs,
-        transform=there.transform,
-        nodata=nodata_value(nodata, fill_value),
-    )
-    data, valid = padded(read.data, read.valid, there, window)
+    return others[0], y_dim, x_dim
+
+
+def _attributed_units(array: Any) -> tuple[float, float] | None:
+    """Return (scale, offset) of CF's ``scale_factor`` and ``add_offset``."""
     try:
         scale = float(array.attrs.get("scale_factor", 1))
         offset = float(array.attrs.get("add_offset", 0))
     except (TypeError, ValueError) as exc:
         raise ImageryError(f"got scale_factor or add_offset that are no numbers: {exc}") from exc
-    reflectance = None if (scale, offset) == (1, 0) else (scale, offset)
-    source = {"xarray": str(array.name or ""), "resampling": "none"}
-    return Raster(data, valid, tuple(bands), window, reflectance, source)
+    return None if (scale, offset) == (1, 0) else (scale, offset)
 
 
 def _coordinate_names(array: Any, dim: Any) -> list[str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,7 +51,7 @@ class Inspection:
     _sight: Sight = field(repr=False)
     _normalisation: tuple[tuple[float, ...], tuple[float, ...]] = field(repr=False)
 
-    @property
+    @cached_property
     def image(self) -> NDArray[np.uint8]:
         """``(height, width, 3)`` uint8: the whole that the model would see."""
         return self._sight.seen.image
