@@ -25,7 +25,8 @@ from rs_embed.errors import ImageryWarning, ProviderError, UnknownNameError
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.base import Provider
 from rs_embed.providers.local import LocalProvider
-from rs_embed.providers.scenes import boxes, grid_boxes, product_of_name, scene_from_item, touch
+from rs_embed.providers.products import baseline_number, product_of_name
+from rs_embed.providers.scenes import boxes, grid_boxes, scene_from_item, touch
 from rs_embed.raster import Raster
 from rs_embed.registry import find_provider
 from rs_embed.specs import SensorSpec
@@ -100,6 +101,21 @@ def write_item(
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def test_file_urls_are_decoded(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder, 100%"
+    image = {
+        "href": (folder / "item.tif").as_uri(), "roles": ["data"],
+        "eo:bands": [{"name": n} for n in ("red", "green", "blue")],
+    }  # fmt: skip
+    item = write_item(folder, "item", assets={"image": image})
+    for root in (item, folder):
+        raster = fetch(root)
+        assert (raster.data == 900).all()
+        assert raster.source["image_count"] == 1  # and the file is no scene of its own
+    link_catalog(folder, "catalog", "Catalog", ("item", item.as_uri()))
+    assert fetch(folder / "catalog.json").source["items"][0]["files"] == ["item.tif"]
 
 
 def fetch(
@@ -384,6 +400,51 @@ def test_the_offset_is_taken_off_once(
     assert raster.source["items"][0]["baseline"] == baseline
 
 
+@pytest.mark.parametrize("stated", ["05.09", "5.09", 5.09, "N0509", "0509", " 05.09"])
+def test_a_baseline_is_read_as_it_is_written(tmp_path: Path, stated: Any) -> None:
+    assert baseline_number(stated) == 5.09
+    write_item(tmp_path, "item", 1500, properties={"s2:processing_baseline": stated})
+    raster = fetch(tmp_path)
+    assert (raster.data == 500).all()
+    assert raster.source["items"][0]["baseline"] == "05.09"
+
+
+@pytest.mark.parametrize(("stated", "number"), [(4, 4.0), ("4", 4.0), (5.1, 5.1), ("05.10", 5.1)])
+def test_baselines_as_numbers(stated: Any, number: float) -> None:
+    assert baseline_number(stated) == number
+
+
+@pytest.mark.parametrize("stated", ["", "unknown", 509, True, [5, 9], "05.09.1"])
+def test_a_baseline_that_says_nothing_is_an_error(tmp_path: Path, stated: Any) -> None:
+    write_item(tmp_path, "odd", 1500, properties={"s2:processing_baseline": stated})
+    with pytest.raises(ProviderError, match="odd.*s2:processing_baseline=.*such as '05.09'"):
+        LocalProvider(tmp_path / "odd.json").check_sensor(SENSOR)
+    write_item(tmp_path, "good", 1500, properties={"s2:processing_baseline": "05.09"})
+    raster = fetch(tmp_path)
+    assert (raster.data == 500).all()
+    assert "s2:processing_baseline" in raster.source["left_out"]["odd"]
+
+
+def test_the_baseline_may_stand_in_the_name_of_the_product(tmp_path: Path) -> None:
+    said = {"s2:product_uri": URI.format("N0509", "20230610T120000")}
+    write_item(tmp_path / "item", "item", 1500, properties=said)
+    assert (fetch(tmp_path / "item").data == 500).all()
+    planetary = URI.replace("_{}_R", "_R").format("20230610T120000").removesuffix(".SAFE")
+    write_item(tmp_path / "planetary", planetary, 1500, properties=said)
+    assert (fetch(tmp_path / "planetary").data == 500).all()
+    name = URI.format("N0509", "20230610T120000").removesuffix(".SAFE")
+    for value, expected in ((1500, 500), (700, 700)):  # of a file only the pixels tell
+        write(tmp_path / "file" / f"{name}.tif", value)
+        raster = fetch(tmp_path / "file")
+        assert (raster.data == expected).all()
+        assert "judged by the pixels" in raster.source["items"][0]["offset"]
+    with rasterio.open(tmp_path / "file" / f"{name}.tif", "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 3, (-0.1,) * 3
+    raster = fetch(tmp_path / "file")
+    assert (raster.data == 700).all()
+    assert raster.reflectance == (1e-4, -0.1)
+
+
 def test_dark_pixels_stay_valid_when_the_offset_is_taken_off(tmp_path: Path) -> None:
     data = np.full((3, 30, 40), 900, np.uint16)
     data[:, :10] = 0
@@ -420,20 +481,112 @@ def test_only_the_newest_processing_counts(tmp_path: Path) -> None:
     product = "S2A_MSIL2A_20230610T095031_{}_R079_T33TWM_{}"
     for value, baseline, made in (
         (100, "N0300", "20230610T120000"),
-        (200, "N0510", "20240101T0000"),
+        (1200, "N0510", "20240101T0000"),
     ):
         write_item(
             tmp_path, f"v{value}", value,
             properties={"s2:product_uri": product.format(baseline, (made + "00")[:15]) + ".SAFE"},
         )  # fmt: skip
-    write_item(tmp_path, "S2B_33TWM_20230611_0_L2A", 600)
-    write_item(tmp_path, "S2B_33TWM_20230611_1_L2A", 800)
+    said = {"s2:processing_baseline": "05.10"}
+    write_item(tmp_path, "S2B_33TWM_20230611_0_L2A", 1600, properties=said)
+    write_item(tmp_path, "S2B_33TWM_20230611_1_L2A", 1800, properties=said)
     raster = fetch(tmp_path)
     assert raster.source["counts"]["newest"] == 2
     assert (raster.data == 500).all()
-    assert product_of_name(product.format("N0510", "20240101T000000"))[1] == (
-        5.1, "20240101T000000", 0, "",
-    )  # fmt: skip
+    version = product_of_name(product.format("N0510", "20240101T000000")).version
+    assert version == (5.1, "20240101000000", 0)
+
+
+def ring_of(*corners: tuple[float, float]) -> dict[str, Any]:
+    """A polygon from corners as shares of the extent of `GRID`, (0, 0) its south-west."""
+    west, south, east, north = GRID.geographic_bounds()
+    ring = [[west + x * (east - west), south + y * (north - south)] for x, y in corners]
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
+def box_of(shape: dict[str, Any]) -> list[float]:
+    x, y = zip(*shape["coordinates"][0], strict=True)
+    return [min(x), min(y), max(x), max(y)]
+
+
+WHOLE = ring_of((0, 0), (1, 0), (1, 1), (0, 1))
+NORTH_HALF = ring_of((0, 0.4), (1, 0.3), (1, 1), (0, 1))
+SOUTH_HALF = ring_of((0, 0), (1, 0), (1, 0.3), (0, 0.4))
+WEST_WEDGE = ring_of((0, 0), (1, 0), (0, 1))  # the boxes of both wedges are the whole tile
+EAST_WEDGE = ring_of((1, 0), (1, 1), (0, 1))
+URI = "S2A_MSIL2A_20230610T095031_{}_R079_T33TWM_{}.SAFE"
+STRIP = "S2A_OPER_MSI_L2A_DS_2BPS_{}_S20230610T{}_N05.09"
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({}, ["second"]),
+        ({"s2:generation_time": "2023-06-12T00:00:00Z"}, ["first"]),  # the first says the 13th
+        ({"geometry": NORTH_HALF}, ["first", "second"]),
+        ({"geometry": NORTH_HALF, "bbox": box_of(WHOLE)}, ["first", "second"]),
+        ({"datetime": "2023-06-10T10:00:03Z"}, ["second"]),
+        ({"datetime": "2023-06-10T10:00:30Z"}, ["first", "second"]),
+        ({"s2:datastrip_id": STRIP.format("20240101T000000", "095302")}, ["second"]),
+        ({"s2:datastrip_id": STRIP.format("20230610T120000", "095632")}, ["first", "second"]),
+        ({"s2:datastrip_id": "of another kind"}, ["first", "second"]),
+        ({"s2:datatake_id": "GS2A_20230610T095031_041600_N05.10"}, ["second"]),
+        ({"s2:datatake_id": "GS2A_20230610T095031_041601_N05.09"}, ["first", "second"]),
+        ({"s2:processing_baseline": "05.00"}, ["first"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["esa", "earth-search"])
+def test_only_what_is_the_same_acquisition_is_dropped(
+    tmp_path: Path, kind: str, change: dict[str, Any], left: list[str]
+) -> None:
+    names = {"first": "S2A_33TWM_20230610_0_L2A", "second": "S2A_33TWM_20230610_1_L2A"}
+    for name in names:
+        said = {
+            "datetime": "2023-06-10T10:00:00Z", "s2:processing_baseline": "05.09",
+            "s2:datastrip_id": STRIP.format("20230610T120000", "095301"),
+            "s2:datatake_id": "GS2A_20230610T095031_041600_N05.09",
+            "s2:generation_time": "2023-06-13T00:00:00Z",
+        }  # fmt: skip
+        if kind == "esa":
+            said["s2:product_uri"] = URI.format("N0509", f"20230610T12000{name == 'second':d}")
+        if name == "second":
+            said |= {"s2:generation_time": "2023-06-14T00:00:00Z", **change}
+        shape = said.pop("geometry", WHOLE)
+        box = said.pop("bbox", box_of(shape))  # type: ignore[arg-type]
+        path = write_item(tmp_path, names[name], 1500, properties=said)
+        content = {**json.loads(path.read_text()), "geometry": shape, "bbox": box}
+        path.write_text(json.dumps(content))
+    raster = fetch(tmp_path)
+    assert [item["id"] for item in raster.source["items"]] == [names[name] for name in left]
+
+
+def test_parts_of_a_split_tile_are_all_taken(tmp_path: Path) -> None:
+    parts = (NORTH_HALF, SOUTH_HALF), (WEST_WEDGE, EAST_WEDGE)
+    for day, pair in enumerate(parts, 10):
+        for part, shape in enumerate(pair):
+            name = f"S2A_33TWM_202306{day}_{part}_L2A"
+            path = write_item(tmp_path, name, properties={"datetime": f"2023-06-{day}T10:00:00Z"})
+            content = json.loads(path.read_text())
+            content |= {"geometry": shape, "bbox": box_of(shape)}
+            path.write_text(json.dumps(content))
+    assert fetch(tmp_path).source["counts"]["newest"] == 4
+    content["geometry"] = {"type": "MultiPolygon", "coordinates": [[], shape["coordinates"]]}
+    path.write_text(json.dumps(content))
+    assert fetch(tmp_path).source["counts"]["newest"] == 4
+    content["geometry"] = {"type": "Point", "coordinates": [15.0, 46.9]}
+    path.write_text(json.dumps(content))
+    assert fetch(tmp_path).source["counts"]["newest"] == 3  # the boxes are all that is known
+
+
+def test_files_named_as_products(tmp_path: Path) -> None:
+    name = URI.removesuffix(".SAFE") + ".tif"
+    for value, made in ((1100, "20230610T120000"), (1200, "20230610T120001")):
+        write(tmp_path / name.format("N0300", made), value)
+    raster = fetch(tmp_path)  # perhaps parts, each of which covers the tile
+    assert raster.source["image_count"] == 2
+    write(tmp_path / name.format("N0500", "20230701T120000"), 1300)
+    newest = fetch(tmp_path).source["items"]
+    assert [item["baseline"] for item in newest] == ["05.00"]
 
 
 def test_scenes_of_other_crs_type_and_band_names_meet(tmp_path: Path) -> None:

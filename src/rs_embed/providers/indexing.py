@@ -7,19 +7,20 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.bands import canonical_band
 from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.providers.products import product_of_name
 from rs_embed.providers.scenes import (
     BandAt,
     Scene,
     grid_boxes,
     in_utc,
-    product_of_name,
+    local_path,
     scene_from_item,
 )
 from rs_embed.raster_files import Header, read_header
@@ -100,7 +101,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
             elif path.suffix.lower() == ".json":
                 items += _item_of(path, left_out)
     taken = {
-        os.path.realpath(asset.get_absolute_href() or asset.href)
+        os.path.realpath(local_path(asset.get_absolute_href() or asset.href))
         for item in items
         for asset in item.assets.values()
     }
@@ -166,6 +167,8 @@ def _items_linked(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
             if link.rel not in ("item", "child") or href in seen:
                 continue
             seen.add(href)
+            if href != local_path(href):
+                link.target = local_path(href)  # which pystac would not decode
             try:
                 target = link.resolve_stac_object(root=catalog.get_root()).target
             except malformed as exc:
@@ -222,7 +225,9 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
     places = [BandAt(str(path), i) for i in range(1, len(header.names) + 1)]
     named = any(header.names)
     bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
-    product, version = product_of_name(path.stem)
+    product = product_of_name(path.stem)
+    if {*header.scales, *header.offsets} != {1, 0}:
+        product = replace(product, baseline=None)  # the file says itself what its values are
     return Scene(
         id=path.relative_to(base).as_posix(),
         acquired=_date_of(header, path.name),
@@ -232,7 +237,7 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
         named=named,
         nodata=header.nodatavals[0],
         product=product,
-        version=version,
+        is_file=True,
     )
 
 
