@@ -471,6 +471,76 @@ def test_a_doubtful_offset_is_judged_by_the_pixels(
     assert "judged by their pixels (item: " in raster.notes[0]
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_doubtful_offset_is_judged_once_for_the_scene(tmp_path: Path, apart: bool) -> None:
+    data = np.full((3, 1200, 1100), 1500, np.uint16)
+    data[:, :600] = 400  # neighbouring windows alone would be judged differently
+    data[:, :, :50] = 0
+    grid = replace(GRID, shape=data.shape[1:])
+    said = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False}
+    assets: dict[str, Any] = {}
+    for band, values in zip(("B04", "B03", "B02"), data, strict=True):
+        write(tmp_path / f"{band}.tif", values[None], grid=grid, names=None)
+        assets[band] = {"href": f"./{band}.tif", "roles": ["data"]}
+    write_item(
+        tmp_path, "item", collection="sentinel-2-l2a", properties=said, grid=grid,
+        assets=assets if apart else None,
+    )  # fmt: skip
+    write(tmp_path / "item.tif", data, grid=grid)
+    provider = LocalProvider(tmp_path / "item.json")
+    dark, bright = (
+        fetch(provider, grid=grid.window(top, 500, 40, 40), composite="mosaic")
+        for top in (500, 700)
+    )
+    assert (dark.data == 400).all()
+    assert (bright.data == 1500).all()
+    offsets = {raster.source["items"][0]["offset"] for raster in (dark, bright)}
+    assert offsets == {"already applied (judged by the pixels: 50.0% are below 1000)"}
+    for band in ("item", "B04", "B03", "B02"):  # the judgement stands, its pixels unread
+        count = 3 if band == "item" else 1
+        write(tmp_path / f"{band}.tif", np.full((count, *grid.shape), 1500, np.uint16), grid=grid,
+              names=None if count == 1 else ("red", "green", "blue"))  # fmt: skip
+    assert (fetch(provider, grid=grid.window(500, 500, 40, 40)).data == 1500).all()
+    anew = LocalProvider(tmp_path / "item.json")
+    assert (fetch(anew, grid=grid.window(500, 500, 40, 40)).data == 500).all()
+
+
+@pytest.mark.parametrize("said", ["05.09", "02.07"])
+def test_reflectance_is_not_taken_for_digital_numbers(tmp_path: Path, said: str) -> None:
+    rng = np.random.default_rng(0)
+    reflectance = rng.uniform(0.01, 1.2, (3, 30, 40)).astype(np.float32)
+    write_item(tmp_path, "item", properties={"s2:processing_baseline": said})
+    write(tmp_path / "item.tif", reflectance)
+    with pytest.raises(
+        ProviderError,
+        match=rf"'item' states processing baseline {said}.*float32 of at most 1\.2; multiply",
+    ):
+        fetch(tmp_path)
+    write(tmp_path / "item.tif", (reflectance * 10000 + 1000).round())
+    expected = reflectance * 10000 + (0 if said == "05.09" else 1000)
+    assert fetch(tmp_path).data == pytest.approx(expected, abs=1)
+    write_item(tmp_path, "item")
+    write(tmp_path / "item.tif", reflectance)
+    assert np.array_equal(fetch(tmp_path).data, reflectance)
+
+
+def test_a_scene_with_a_mask_is_judged_where_it_is_valid(tmp_path: Path) -> None:
+    data = np.full((3, 30, 40), 1500, np.uint16)
+    data[:, :, 25:] = 100
+    said = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False}
+    path = write_item(tmp_path, "item", collection="sentinel-2-l2a", properties=said)
+    write(tmp_path / "item.tif", data, nodata=None)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "item.tif", "r+") as file,
+    ):
+        file.write_mask((data[0] == 1500).astype(np.uint8) * 255)
+    assert (fetch(path).data[:, :, :25] == 500).all()
+    write(tmp_path / "item.tif", np.zeros_like(data))
+    with pytest.raises(ProviderError, match="none of the 1 scenes"):
+        fetch(path)
+
+
 def test_scenes_of_different_offsets_meet_harmonised(tmp_path: Path) -> None:
     write_item(tmp_path, "new", 2500, properties={"s2:processing_baseline": "05.00"})
     write_item(tmp_path, "old", 1300, properties={"s2:processing_baseline": "02.00"})

@@ -180,6 +180,27 @@ def read_rows(file: BandFile, grid: Grid, rows: slice | None = None) -> Raster:
         return Raster(data, valid, file.bands, part, declared_units(dataset, indexes), source)
 
 
+def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
+    """Return a whole file in few pixels, from its overviews if it has any.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read or lacks a band.
+    """
+    with _opened(file.path) as dataset:
+        grid = _file_grid(dataset).resized(*shape)
+        indexes = file.positions(_band_names(dataset))
+        nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
+        step = 1 if dataset.transform.e < 0 else -1
+        data = dataset.read(indexes, out_shape=(len(indexes), *shape))[:, ::step]
+        valid = valid_mask(data, None if file.of_several and nodata == 0 else nodata)
+        if _has_mask(dataset, indexes):
+            valid &= dataset.dataset_mask(out_shape=shape)[::step] > 0
+        source = {"path": shown_path(file.path), "resampling": "nearest"}
+        return Raster(data, valid, file.bands, grid, declared_units(dataset, indexes), source)
+
+
 def _read_warped(
     dataset: Any,
     part: Grid,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from rs_embed.raster_files import (
     declared_units,
     read_header,
     read_rows,
+    read_thinned,
     shown_path,
 )
 from rs_embed.specs import Composite
@@ -36,6 +38,8 @@ _BOA_OFFSET = 1000
 # Share of valid values below the offset from which it has been taken off already.
 _APPLIED_SHARE = 0.01
 _LOOK_PX = 512
+# Greatest value that passes for reflectance: snow and glint exceed 1.
+_TOP_REFLECTANCE = 2
 _LISTED_ITEMS = 100
 _TREATMENTS = {
     "declared": "as declared",
@@ -119,8 +123,8 @@ def open_scene(
 ) -> SceneOnGrid:
     """Return a scene ready to be read on ``grid``; only headers have been read so far.
 
-    Where it is doubtful whether the offset of Sentinel-2 was taken off already, its pixels on the
-    grid are looked at, thinned out.
+    Where it is doubtful whether the offset of Sentinel-2 was taken off already, the whole scene is
+    looked at once, thinned out.
 
     Raises
     ------
@@ -134,13 +138,15 @@ def open_scene(
         files = _band_files(places, bands, fill_value)
         headers = [read_header(file.path) for file in files]
         finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
-        treatment, subtracts = _offset_treatment(scene, files, grid)
+        dtype = _dtype_of(files, headers)
+        _check_digital_numbers(scene, files, dtype)
+        treatment, subtracts = _offset_treatment(scene, files)
         declared = _units_of(places, files, headers)
         return SceneOnGrid(
             scene=scene,
             grid=grid,
             files=files,
-            dtype=_dtype_of(files, headers),
+            dtype=dtype,
             reflectance=declared if scene.offset_rule == "declared" else DIGITAL_NUMBERS,
             coarser=1 / finest,
             resampling=_resampling(grid, headers, finest),
@@ -215,7 +221,10 @@ def _read_bands(
 
     A pixel is valid where every file has it and not all bands are 0.
     """
-    rasters = [read_rows(file, grid, rows) for file in files]
+    return _joined([read_rows(file, grid, rows) for file in files])
+
+
+def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if len(rasters) == 1:
         return rasters[0].data, rasters[0].valid
     data = np.concatenate([raster.data for raster in rasters])
@@ -230,21 +239,52 @@ def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
     return lowered
 
 
-def _offset_treatment(scene: Scene, files: Sequence[BandFile], grid: Grid) -> tuple[str, bool]:
+def _offset_treatment(scene: Scene, files: tuple[BandFile, ...]) -> tuple[str, bool]:
     """Return what is done about the offset, in words, and whether it is subtracted."""
     rule = scene.offset_rule
     if rule != "look":
         return _TREATMENTS[rule], rule == "subtract"
-    height, width = grid.shape
-    thin = grid.resized(min(height, _LOOK_PX), min(width, _LOOK_PX))
-    data, valid = _read_bands(
-        [replace(file, classes=True) for file in files], thin, slice(0, thin.shape[0])
-    )
-    values = data[:, valid]
-    share = float((values < _BOA_OFFSET).mean()) if values.size else 0.0
+    share = _looked_at(scene, files).dark
     applied = share > _APPLIED_SHARE
     found = "already applied" if applied else "1000 subtracted"
     return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
+
+
+def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a scene whose values are reflectance though its baseline means digital numbers."""
+    if scene.offset_rule == "declared" or dtype.kind != "f":
+        return
+    top = _looked_at(scene, files).top
+    if top <= _TOP_REFLECTANCE:
+        raise ProviderError(
+            f"scene {scene.id!r} states processing baseline {scene.baseline}, so that its values "
+            f"are expected to be digital numbers (reflectance * 10000), but they are {dtype} of at "
+            f"most {top:.3g}; multiply them by 10000, or take the baseline out of the item (or "
+            "the file's name) if they are reflectance without offset"
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the valid values of a scene are: the share below the offset, and the greatest."""
+
+    dark: float
+    top: float
+
+
+@lru_cache(maxsize=4096)
+def _looked_at(scene: Scene, files: tuple[BandFile, ...]) -> _Look:  # noqa: ARG001
+    """Return what the whole scene holds, thinned out: the same for every place in it.
+
+    The scene is a part of the key alone: a new provider has new ones and looks anew.
+    """
+    shapes = [read_header(file.path).grid.shape for file in files]
+    height, width = (min(_LOOK_PX, *sides) for sides in zip(*shapes, strict=True))
+    data, valid = _joined([read_thinned(file, (height, width)) for file in files])
+    values = data[:, valid]
+    if not values.size:
+        return _Look(0.0, np.inf)
+    return _Look(float((values < _BOA_OFFSET).mean()), float(values.max()))
 
 
 @contextmanager
