@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +46,16 @@ class TestLocalProvider(ProviderContract):
     @pytest.fixture
     def provider(self, contract_scenes: Path) -> Provider:
         return LocalProvider(contract_scenes)
+
+    def test_messages(self, provider: Provider) -> None:
+        """They say how many scenes each filter left, and what exists."""
+        grid = SCENES[0].grid.window(20, 70, 20, 20)
+        with pytest.raises(ProviderError, match=r"of 6 scenes .* 3 touch .*, 0 lie in 2020-01-01"):
+            self.fetch(provider, grid, TemporalSpec.year(2020))
+        with pytest.raises(ProviderError, match=r"3 .* 0 have less than 5 %.*clearest has 5 %"):
+            self.fetch(provider, grid, cloudy_pct=5)
+        with pytest.raises(ProviderError, match="no imagery for the place and period"):
+            self.fetch(provider, SCENES[0].grid.window(5000, 5000, 20, 20))
 
 
 @pytest.fixture(scope="module")
@@ -800,6 +815,82 @@ def test_three_thousand_files_are_looked_at_once(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert provider.status().startswith("ready: 3000 scenes")
     assert time.monotonic() - begun < max(0.5, first / 4)
+
+
+@pytest.fixture
+def scans() -> Iterator[Callable[[Path], list[str]]]:
+    """Count listings of a folder, each of which takes a while."""
+    watched: dict[str, list[str]] = {}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.scandir" and str(arguments[0]) in watched:
+            watched[str(arguments[0])].append(event)
+            time.sleep(0.05)
+
+    sys.addaudithook(hook)  # can never be removed
+    yield lambda folder: watched.setdefault(str(folder), [])
+    watched.clear()
+
+
+def test_threads_look_a_folder_up_once(tmp_path: Path, scans: Callable[[Path], list[str]]) -> None:
+    write(tmp_path / "a_20230610.tif", 900)
+    provider, seen, start = LocalProvider(tmp_path), scans(tmp_path), threading.Barrier(8)
+
+    def look(_: int) -> bool:
+        start.wait()
+        return provider.dated
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(look, range(8)))
+    assert len(seen) == 1
+
+
+def test_a_folder_without_imagery_is_looked_up_once(
+    tmp_path: Path, scans: Callable[[Path], list[str]]
+) -> None:
+    folder = tmp_path / "scenes"
+    provider, seen = LocalProvider(folder), scans(folder)
+    with pytest.raises(ProviderError, match="does not exist"):
+        fetch(provider)
+    folder.mkdir()
+    for _ in range(3):
+        with pytest.raises(ProviderError, match="no STAC item and no georeferenced raster"):
+            fetch(provider)
+    assert len(seen) == 1
+    write(folder / "a_20230610.tif", 900)
+    assert fetch(folder).valid.all()
+
+
+def test_the_identity_changes_with_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    with_scl(folder, "one", 900, np.full(GRID.shape, 4, np.uint8))
+    provider = LocalProvider(folder)
+    seen = [provider.identity()]
+    assert LocalProvider(folder).identity() == seen[0]
+    (folder / "readme.txt").write_text("no imagery")
+    assert provider.identity() == seen[0]
+    assert LocalProvider(folder, cloud_mask="scl").identity() != seen[0]
+
+    def changed() -> bool:
+        seen.append(provider.identity())
+        assert seen[-1] == LocalProvider(folder).identity()
+        return seen[-1] not in seen[:-1]
+
+    write(folder / "two_20230610.tif", 900)
+    assert changed()
+    write(folder / "two_20230610.tif", 901)
+    assert changed()
+    for name in ("one_scl.tif", "one.json", "one.tif"):
+        os.utime(folder / name, (1, 1))
+        assert changed(), name
+    (folder / "two_20230610.tif").unlink()
+    assert changed()
+    link_catalog(folder, "catalog", "Catalog", ("item", "./one.json"))
+    provider = LocalProvider(folder)
+    assert changed()
+    for name in ("catalog.json", "one.json", "one.tif", "one_scl.tif"):
+        os.utime(folder / name, (2, 2))
+        assert changed(), name
 
 
 def test_footprints_cross_the_antimeridian(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ MODULE = """
         def check_sensor(self, sensor):
             pass
 
+        def identity(self):
+            return "1"
+
         def fetch(self, grid, *, temporal, sensor):
             self.asked.append((temporal, sensor))
             data = np.random.default_rng(0).integers(200, 3000, (3, *grid.shape))
@@ -119,6 +122,7 @@ def test_the_sample_honours_the_units_of_its_sensor(embed: Callable[..., Embeddi
 def test_find_provider() -> None:
     assert find_provider("sample") is find_provider("sample")
     assert isinstance(find_provider("sample"), SampleProvider)
+    assert find_provider("sample").identity() == SampleProvider().identity()
     assert "lon -75.6" in find_provider("sample").status()
     with pytest.raises(UnknownNameError, match="unknown backend 'samples'.*mean 'sample'"):
         find_provider("samples")

@@ -39,8 +39,8 @@ class LocalProvider:
 
     Notes
     -----
-    What lies under the root is looked up once, when first needed. Make a new provider to see files
-    that came later.
+    What lies under the root is looked up once, when first needed, and so is that nothing does. Make
+    a new provider to see files that came later.
 
     A raster file is dated by its tags (``TIFFTAG_DATETIME``, ``ACQUISITIONDATETIME``,
     ``datetime``), else by the first ``YYYYMMDD`` or ``YYYY-MM-DD`` in its name.
@@ -56,7 +56,7 @@ class LocalProvider:
         self.cloud_mask: CloudMask | None = cloud_mask
         self._root = None if root is None else Path(fspath(root)).expanduser()
         self._lock = threading.Lock()
-        self._index: Index | None = None
+        self._looked: tuple[Path, Index | ProviderError] | None = None
 
     def configured(self) -> bool:
         """Return whether a root is given or named by ``RS_EMBED_LOCAL``."""
@@ -125,6 +125,14 @@ class LocalProvider:
         notes = (*raster.notes, *_left_out_notes(index.left_out))
         return replace(raster, source={**raster.source, "left_out": _left_out(index)}, notes=notes)
 
+    def identity(self) -> str:
+        """Return a digest of the names, sizes and times of all files, as they are now.
+
+        Files that were added, removed or replaced change it, though this object still serves what
+        it looked up first. What a ``.vrt`` refers to is not looked at.
+        """
+        return f"{self._indexed().fingerprint()} cloud_mask={self.cloud_mask}"
+
     def status(self) -> str:
         """Return how many scenes of which dates there are, or how to name a root."""
         if not self.configured():
@@ -140,10 +148,16 @@ class LocalProvider:
         root = self._root or Settings.from_environ().local
         if root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
+        root = root.absolute()
         with self._lock:
-            if self._index is None or self._index.root != root.absolute():
-                self._index = index_root(root.absolute())
-            return self._index
+            if self._looked is None or self._looked[0] != root:
+                self._looked = root, _look(root)
+            found = self._looked[1]
+            if isinstance(found, ProviderError) and not root.exists():
+                self._looked = None  # quickly looked up again, and it may be mounted late
+        if isinstance(found, ProviderError):
+            raise ProviderError(str(found), transient=found.transient) from found
+        return found
 
     def _shown(self) -> str:
         return str(self._indexed().root)
@@ -160,6 +174,14 @@ class LocalProvider:
                 f"{', '.join(sorted(known))}; {ANY_COLLECTION!r} takes all of it"
             )
         return [scene for scene in index.scenes if scene.collection == sensor.collection]
+
+
+def _look(root: Path) -> Index | ProviderError:
+    """Return what lies under ``root``, or why there is nothing: a failure is kept as well."""
+    try:
+        return index_root(root)
+    except ProviderError as exc:
+        return exc
 
 
 def _left_out(index: Index) -> dict[str, str]:
