@@ -26,13 +26,14 @@ from typer.testing import CliRunner
 
 from rs_embed import FetchSpec, PointBuffer, TemporalSpec, get_embedding
 from rs_embed.cli import app
-from rs_embed.errors import ImageryWarning, ProviderError, UnknownNameError
+from rs_embed.errors import ImageryError, ImageryWarning, ProviderError, UnknownNameError
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.base import Provider
 from rs_embed.providers.local import LocalProvider
 from rs_embed.providers.products import baseline_number, product_of_name
 from rs_embed.providers.scenes import boxes, grid_boxes, scene_from_item, touch
 from rs_embed.raster import Raster
+from rs_embed.raster_files import OpenFiles
 from rs_embed.registry import find_provider
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import SCENES, SENSOR, ProviderContract, write_contract_scenes
@@ -891,6 +892,55 @@ def test_the_identity_changes_with_the_files(tmp_path: Path) -> None:
     for name in ("catalog.json", "one.json", "one.tif", "one_scl.tif"):
         os.utime(folder / name, (2, 2))
         assert changed(), name
+
+
+def open_files() -> list[str]:
+    """Paths of the files that this process has open."""
+    folder = Path("/proc/self/fd")
+    return [os.readlink(entry) for entry in folder.iterdir() if entry.exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("shift", [0, 0.3])
+def test_files_stay_open_for_one_composite(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shift: float
+) -> None:
+    tall = replace(GRID, shape=(2500, 1000))
+    rng = np.random.default_rng(0)
+    stack = rng.integers(1, 9000, (3, 3, *tall.shape)).astype(np.uint16)
+    for i, data in enumerate(stack):
+        write(tmp_path / f"s{i}_2023061{i}.tif", data, grid=tall, tiled=True, blockysize=256)
+    provider = LocalProvider(tmp_path)
+    assert provider.dated
+    grid = replace(tall, transform=tall.transform @ Affine.translation(shift, shift))
+    grid = grid.window(100, 0, 2400, 1000)  # strips of four
+    with caplog.at_level("DEBUG", logger="rasterio._base"):
+        raster = fetch(provider, grid=grid)
+    started = [record.getMessage() for record in caplog.records]
+    opened = [message for message in started if "is started" in message]
+    if not shift:
+        assert np.array_equal(raster.data, np.median(stack[:, :, 100:], axis=0)[:, :2400])
+        assert len(opened) == len(stack)
+    assert not [path for path in open_files() if path.endswith(".tif")]
+    path = tmp_path / "s2_20230612.tif"
+    path.write_bytes(path.read_bytes()[:2_000_000])
+    with pytest.raises(ProviderError, match="scene 's2_20230612.tif' cannot be used"):
+        fetch(provider, grid=grid)
+    assert not [path for path in open_files() if path.endswith(".tif")]
+
+
+def test_only_so_many_files_stay_open(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / f"{i}.tif", 900)) for i in range(3)]
+    with OpenFiles(most=2) as files:
+        seen = []
+        for path in paths * 2:
+            with files.dataset(path) as dataset:
+                seen.append(dataset)
+        assert [seen[i] is seen[i + 3] for i in range(3)] == [True, True, False]
+        assert [dataset.closed for dataset in seen] == [False, False, True] * 2
+        with pytest.raises(ImageryError, match="cannot read"), files.dataset("gone.tif"):
+            pass
+    assert all(dataset.closed for dataset in seen)
 
 
 def test_footprints_cross_the_antimeridian(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rs_embed.errors import ProviderError, UnknownNameError
 from rs_embed.grid import Grid
+from rs_embed.notes import some
 from rs_embed.providers.indexing import Index, index_root
 from rs_embed.providers.reading import CloudMask, compose
 from rs_embed.providers.scenes import NAME_BANDS, Scene, bands_that_exist, select_scenes
@@ -191,8 +192,7 @@ def _left_out(index: Index) -> dict[str, str]:
 def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
     if not left_out:
         return ()
-    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
     return (
         f"{len(left_out)} files that cannot be used were left out: "
-        f"{', '.join(list(left_out)[:3])}{more}; meta['source']['left_out'] says why",
+        f"{some(list(left_out))}; meta['source']['left_out'] says why",
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
+from rs_embed.notes import some
 from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes import BandAt, Scene, Selection
 from rs_embed.raster import Raster
@@ -20,6 +21,7 @@ from rs_embed.raster_files import (
     AVERAGED_FROM,
     BandFile,
     Header,
+    OpenFiles,
     declared_units,
     read_header,
     read_rows,
@@ -75,6 +77,11 @@ class SceneOnGrid:
         Whether that was to subtract it.
     scl : BandFile or None
         Classification by which clouds are masked, None for no mask.
+    opened : OpenFiles
+        Its files, and those of the other scenes.
+    blocks : tuple of int or None
+        First row of the grid at which a block of the first file begins, and rows of a block; None
+        where it is reprojected.
     """
 
     scene: Scene
@@ -87,15 +94,17 @@ class SceneOnGrid:
     treatment: str
     subtracts: bool
     scl: BandFile | None
+    opened: OpenFiles
+    blocks: tuple[int, int] | None
 
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
         with _named(self.scene):
-            data, valid = _read_bands(self.files, self.grid, rows)
+            data, valid = _read_bands(self.files, self.grid, rows, self.opened)
             if self.subtracts:
                 data = np.where(valid, _without_offset(data), data)
             if self.scl is not None:
-                classes = read_rows(self.scl, self.grid, rows)
+                classes = read_rows(self.scl, self.grid, rows, self.opened)
                 valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
             return data, valid
 
@@ -120,6 +129,7 @@ def open_scene(
     *,
     fill_value: float | None,
     cloud_mask: CloudMask | None,
+    opened: OpenFiles,
 ) -> SceneOnGrid:
     """Return a scene ready to be read on ``grid``; only headers have been read so far.
 
@@ -136,7 +146,7 @@ def open_scene(
         raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(bands)}")
     with _named(scene):
         files = _band_files(places, bands, fill_value)
-        headers = [read_header(file.path) for file in files]
+        headers = [read_header(file.path, opened) for file in files]
         finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
         dtype = _dtype_of(files, headers)
         _check_digital_numbers(scene, files, dtype)
@@ -153,6 +163,8 @@ def open_scene(
             treatment=treatment,
             subtracts=subtracts,
             scl=_scl_file(scene) if cloud_mask == "scl" else None,
+            opened=opened,
+            blocks=_blocks(grid, headers[0]),
         )
 
 
@@ -214,14 +226,21 @@ def _resampling(grid: Grid, headers: Sequence[Header], per_pixel: float) -> str:
     return "average" if per_pixel >= AVERAGED_FROM else "bilinear"
 
 
+def _blocks(grid: Grid, header: Header) -> tuple[int, int] | None:
+    if not grid.lies_on(header.grid):
+        return None
+    _, top = ~header.grid.transform @ (grid.transform.c, grid.transform.f)
+    return -round(top) % header.block_rows, header.block_rows
+
+
 def _read_bands(
-    files: Sequence[BandFile], grid: Grid, rows: slice
+    files: Sequence[BandFile], grid: Grid, rows: slice, opened: OpenFiles
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the bands of several files as one array.
 
     A pixel is valid where every file has it and not all bands are 0.
     """
-    return _joined([read_rows(file, grid, rows) for file in files])
+    return _joined([read_rows(file, grid, rows, opened) for file in files])
 
 
 def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -316,17 +335,20 @@ def compose(
     ProviderError
         If a scene cannot be read, units do not fit together, or no pixel is valid.
     """
-    opened = [
-        open_scene(scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask)
-        for scene in selection.scenes
-    ]
-    layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance) for s in opened]
-    made = composite(layers, kind, (len(bands), *grid.shape))
+    with OpenFiles() as files:
+        opened = [
+            open_scene(
+                scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
+            )
+            for scene in selection.scenes
+        ]
+        layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance, s.blocks) for s in opened]
+        made = composite(layers, kind, (len(bands), *grid.shape))
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
     if not used:
         raise ProviderError(
             f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
-            f"pixel there ({_some([s.scene.id for s in opened])}); choose another place or period"
+            f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
             + ("" if cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
@@ -350,7 +372,7 @@ def compose(
 def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
     judged = [s for s in used if s.scene.offset_rule == "look"]
     if judged:
-        said = _some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
+        said = some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
         yield (
             f"{len(judged)} scenes do not say reliably whether the offset of Sentinel-2 was taken "
             f"off their values, so it was judged by their pixels ({said})"
@@ -367,9 +389,3 @@ def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:
             f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state "
             f"fetch=FetchSpec(scale_m={least})"
         )
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """Return up to three names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
