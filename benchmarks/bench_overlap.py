@@ -70,6 +70,10 @@ class Delayed:
         time.sleep(self._latency_s)
         return self._inner.fetch(grid, temporal=temporal, sensor=sensor)
 
+    def identity(self) -> str:
+        """Return that of the inner provider."""
+        return self._inner.identity()
+
     def status(self) -> str:
         """Return what the inner provider says."""
         return self._inner.status()

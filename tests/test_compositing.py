@@ -88,6 +88,29 @@ def test_strips_are_as_small_as_memory_asks() -> None:
     assert asked == [7, 7, 7, 7, 7, 5]
 
 
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ((0, 4), [8] * 5),
+        ((3, 4), [7, 8, 8, 8, 8, 1]),
+        ((9, 16), [9, 10, 6, 10, 5]),  # a block that does not fit is read in parts
+        ((5, 100), [5, 10, 10, 10, 5]),
+    ],
+)
+def test_strips_end_where_blocks_do(blocks: tuple[int, int], expected: list[int]) -> None:
+    asked: list[int] = []
+    stack = layers(2)
+
+    def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        asked.append(rows.stop - rows.start)
+        return stack[0].read(rows)
+
+    watched = Layer("watched", read, stack[0].dtype, None, blocks)
+    made = composite([stack[1], watched], "median", SHAPE, memory=3 * 25 * 4 * 6 * 10)
+    assert asked == expected
+    assert np.array_equal(made.data, composite(stack, "median", SHAPE).data)
+
+
 def test_a_layer_below_a_full_one_is_not_read() -> None:
     def never(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         pytest.fail("read")

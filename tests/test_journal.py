@@ -184,7 +184,7 @@ def test_another_request_names_the_differences(path: Path) -> None:
     assert '"xxx' in message
     assert "xxx... here" in message
     assert message.endswith("delete the file (--overwrite)")
-    with pytest.raises(ExportError, match="image_size 224 there, absent here; and 4 more"):
+    with pytest.raises(ExportError, match="image_size 224 there, absent here and 4 more"):
         Journal(path, json.dumps({"a": 1, "b": 1, "c": 1, "d": 1, "y": 1, "z": 1}))
     # The order of its members does not make another request, and a refusal changes nothing.
     reordered = dict(reversed(json.loads(REQUEST).items()))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +26,14 @@ from typer.testing import CliRunner
 
 from rs_embed import FetchSpec, PointBuffer, TemporalSpec, get_embedding
 from rs_embed.cli import app
-from rs_embed.errors import ImageryWarning, ProviderError, UnknownNameError
+from rs_embed.errors import ImageryError, ImageryWarning, ProviderError, UnknownNameError
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.base import Provider
 from rs_embed.providers.local import LocalProvider
-from rs_embed.providers.scenes import boxes, grid_boxes, product_of_name, scene_from_item, touch
+from rs_embed.providers.products import baseline_number, product_of_name
+from rs_embed.providers.scenes import boxes, grid_boxes, scene_from_item, touch
 from rs_embed.raster import Raster
+from rs_embed.raster_files import OpenFiles
 from rs_embed.registry import find_provider
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import SCENES, SENSOR, ProviderContract, write_contract_scenes
@@ -40,6 +47,16 @@ class TestLocalProvider(ProviderContract):
     @pytest.fixture
     def provider(self, contract_scenes: Path) -> Provider:
         return LocalProvider(contract_scenes)
+
+    def test_messages(self, provider: Provider) -> None:
+        """They say how many scenes each filter left, and what exists."""
+        grid = SCENES[0].grid.window(20, 70, 20, 20)
+        with pytest.raises(ProviderError, match=r"of 6 scenes .* 3 touch .*, 0 lie in 2020-01-01"):
+            self.fetch(provider, grid, TemporalSpec.year(2020))
+        with pytest.raises(ProviderError, match=r"3 .* 0 have less than 5 %.*clearest has 5 %"):
+            self.fetch(provider, grid, cloudy_pct=5)
+        with pytest.raises(ProviderError, match="no imagery for the place and period"):
+            self.fetch(provider, SCENES[0].grid.window(5000, 5000, 20, 20))
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +117,21 @@ def write_item(
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def test_file_urls_are_decoded(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder, 100%"
+    image = {
+        "href": (folder / "item.tif").as_uri(), "roles": ["data"],
+        "eo:bands": [{"name": n} for n in ("red", "green", "blue")],
+    }  # fmt: skip
+    item = write_item(folder, "item", assets={"image": image})
+    for root in (item, folder):
+        raster = fetch(root)
+        assert (raster.data == 900).all()
+        assert raster.source["image_count"] == 1  # and the file is no scene of its own
+    link_catalog(folder, "catalog", "Catalog", ("item", item.as_uri()))
+    assert fetch(folder / "catalog.json").source["items"][0]["files"] == ["item.tif"]
 
 
 def fetch(
@@ -384,6 +416,51 @@ def test_the_offset_is_taken_off_once(
     assert raster.source["items"][0]["baseline"] == baseline
 
 
+@pytest.mark.parametrize("stated", ["05.09", "5.09", 5.09, "N0509", "0509", " 05.09"])
+def test_a_baseline_is_read_as_it_is_written(tmp_path: Path, stated: Any) -> None:
+    assert baseline_number(stated) == 5.09
+    write_item(tmp_path, "item", 1500, properties={"s2:processing_baseline": stated})
+    raster = fetch(tmp_path)
+    assert (raster.data == 500).all()
+    assert raster.source["items"][0]["baseline"] == "05.09"
+
+
+@pytest.mark.parametrize(("stated", "number"), [(4, 4.0), ("4", 4.0), (5.1, 5.1), ("05.10", 5.1)])
+def test_baselines_as_numbers(stated: Any, number: float) -> None:
+    assert baseline_number(stated) == number
+
+
+@pytest.mark.parametrize("stated", ["", "unknown", 509, True, [5, 9], "05.09.1"])
+def test_a_baseline_that_says_nothing_is_an_error(tmp_path: Path, stated: Any) -> None:
+    write_item(tmp_path, "odd", 1500, properties={"s2:processing_baseline": stated})
+    with pytest.raises(ProviderError, match="odd.*s2:processing_baseline=.*such as '05.09'"):
+        LocalProvider(tmp_path / "odd.json").check_sensor(SENSOR)
+    write_item(tmp_path, "good", 1500, properties={"s2:processing_baseline": "05.09"})
+    raster = fetch(tmp_path)
+    assert (raster.data == 500).all()
+    assert "s2:processing_baseline" in raster.source["left_out"]["odd"]
+
+
+def test_the_baseline_may_stand_in_the_name_of_the_product(tmp_path: Path) -> None:
+    said = {"s2:product_uri": URI.format("N0509", "20230610T120000")}
+    write_item(tmp_path / "item", "item", 1500, properties=said)
+    assert (fetch(tmp_path / "item").data == 500).all()
+    planetary = URI.replace("_{}_R", "_R").format("20230610T120000").removesuffix(".SAFE")
+    write_item(tmp_path / "planetary", planetary, 1500, properties=said)
+    assert (fetch(tmp_path / "planetary").data == 500).all()
+    name = URI.format("N0509", "20230610T120000").removesuffix(".SAFE")
+    for value, expected in ((1500, 500), (700, 700)):  # of a file only the pixels tell
+        write(tmp_path / "file" / f"{name}.tif", value)
+        raster = fetch(tmp_path / "file")
+        assert (raster.data == expected).all()
+        assert "judged by the pixels" in raster.source["items"][0]["offset"]
+    with rasterio.open(tmp_path / "file" / f"{name}.tif", "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 3, (-0.1,) * 3
+    raster = fetch(tmp_path / "file")
+    assert (raster.data == 700).all()
+    assert raster.reflectance == (1e-4, -0.1)
+
+
 def test_dark_pixels_stay_valid_when_the_offset_is_taken_off(tmp_path: Path) -> None:
     data = np.full((3, 30, 40), 900, np.uint16)
     data[:, :10] = 0
@@ -410,6 +487,76 @@ def test_a_doubtful_offset_is_judged_by_the_pixels(
     assert "judged by their pixels (item: " in raster.notes[0]
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_doubtful_offset_is_judged_once_for_the_scene(tmp_path: Path, apart: bool) -> None:
+    data = np.full((3, 1200, 1100), 1500, np.uint16)
+    data[:, :600] = 400  # neighbouring windows alone would be judged differently
+    data[:, :, :50] = 0
+    grid = replace(GRID, shape=data.shape[1:])
+    said = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False}
+    assets: dict[str, Any] = {}
+    for band, values in zip(("B04", "B03", "B02"), data, strict=True):
+        write(tmp_path / f"{band}.tif", values[None], grid=grid, names=None)
+        assets[band] = {"href": f"./{band}.tif", "roles": ["data"]}
+    write_item(
+        tmp_path, "item", collection="sentinel-2-l2a", properties=said, grid=grid,
+        assets=assets if apart else None,
+    )  # fmt: skip
+    write(tmp_path / "item.tif", data, grid=grid)
+    provider = LocalProvider(tmp_path / "item.json")
+    dark, bright = (
+        fetch(provider, grid=grid.window(top, 500, 40, 40), composite="mosaic")
+        for top in (500, 700)
+    )
+    assert (dark.data == 400).all()
+    assert (bright.data == 1500).all()
+    offsets = {raster.source["items"][0]["offset"] for raster in (dark, bright)}
+    assert offsets == {"already applied (judged by the pixels: 50.0% are below 1000)"}
+    for band in ("item", "B04", "B03", "B02"):  # the judgement stands, its pixels unread
+        count = 3 if band == "item" else 1
+        write(tmp_path / f"{band}.tif", np.full((count, *grid.shape), 1500, np.uint16), grid=grid,
+              names=None if count == 1 else ("red", "green", "blue"))  # fmt: skip
+    assert (fetch(provider, grid=grid.window(500, 500, 40, 40)).data == 1500).all()
+    anew = LocalProvider(tmp_path / "item.json")
+    assert (fetch(anew, grid=grid.window(500, 500, 40, 40)).data == 500).all()
+
+
+@pytest.mark.parametrize("said", ["05.09", "02.07"])
+def test_reflectance_is_not_taken_for_digital_numbers(tmp_path: Path, said: str) -> None:
+    rng = np.random.default_rng(0)
+    reflectance = rng.uniform(0.01, 1.2, (3, 30, 40)).astype(np.float32)
+    write_item(tmp_path, "item", properties={"s2:processing_baseline": said})
+    write(tmp_path / "item.tif", reflectance)
+    with pytest.raises(
+        ProviderError,
+        match=rf"'item' states processing baseline {said}.*float32 of at most 1\.2; multiply",
+    ):
+        fetch(tmp_path)
+    write(tmp_path / "item.tif", (reflectance * 10000 + 1000).round())
+    expected = reflectance * 10000 + (0 if said == "05.09" else 1000)
+    assert fetch(tmp_path).data == pytest.approx(expected, abs=1)
+    write_item(tmp_path, "item")
+    write(tmp_path / "item.tif", reflectance)
+    assert np.array_equal(fetch(tmp_path).data, reflectance)
+
+
+def test_a_scene_with_a_mask_is_judged_where_it_is_valid(tmp_path: Path) -> None:
+    data = np.full((3, 30, 40), 1500, np.uint16)
+    data[:, :, 25:] = 100
+    said = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False}
+    path = write_item(tmp_path, "item", collection="sentinel-2-l2a", properties=said)
+    write(tmp_path / "item.tif", data, nodata=None)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "item.tif", "r+") as file,
+    ):
+        file.write_mask((data[0] == 1500).astype(np.uint8) * 255)
+    assert (fetch(path).data[:, :, :25] == 500).all()
+    write(tmp_path / "item.tif", np.zeros_like(data))
+    with pytest.raises(ProviderError, match="none of the 1 scenes"):
+        fetch(path)
+
+
 def test_scenes_of_different_offsets_meet_harmonised(tmp_path: Path) -> None:
     write_item(tmp_path, "new", 2500, properties={"s2:processing_baseline": "05.00"})
     write_item(tmp_path, "old", 1300, properties={"s2:processing_baseline": "02.00"})
@@ -420,20 +567,113 @@ def test_only_the_newest_processing_counts(tmp_path: Path) -> None:
     product = "S2A_MSIL2A_20230610T095031_{}_R079_T33TWM_{}"
     for value, baseline, made in (
         (100, "N0300", "20230610T120000"),
-        (200, "N0510", "20240101T0000"),
+        (1200, "N0510", "20240101T0000"),
     ):
         write_item(
             tmp_path, f"v{value}", value,
             properties={"s2:product_uri": product.format(baseline, (made + "00")[:15]) + ".SAFE"},
         )  # fmt: skip
-    write_item(tmp_path, "S2B_33TWM_20230611_0_L2A", 600)
-    write_item(tmp_path, "S2B_33TWM_20230611_1_L2A", 800)
+    said = {"s2:processing_baseline": "05.10"}
+    write_item(tmp_path, "S2B_33TWM_20230611_0_L2A", 1600, properties=said)
+    write_item(tmp_path, "S2B_33TWM_20230611_1_L2A", 1800, properties=said)
     raster = fetch(tmp_path)
     assert raster.source["counts"]["newest"] == 2
     assert (raster.data == 500).all()
-    assert product_of_name(product.format("N0510", "20240101T000000"))[1] == (
-        5.1, "20240101T000000", 0, "",
-    )  # fmt: skip
+    version = product_of_name(product.format("N0510", "20240101T000000")).version
+    assert version == (5.1, "20240101000000", 0)
+
+
+def ring_of(*corners: tuple[float, float]) -> dict[str, Any]:
+    """A polygon from corners as shares of the extent of `GRID`, (0, 0) its south-west."""
+    west, south, east, north = GRID.geographic_bounds()
+    ring = [[west + x * (east - west), south + y * (north - south)] for x, y in corners]
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
+def box_of(shape: dict[str, Any]) -> list[float]:
+    x, y = zip(*shape["coordinates"][0], strict=True)
+    return [min(x), min(y), max(x), max(y)]
+
+
+WHOLE = ring_of((0, 0), (1, 0), (1, 1), (0, 1))
+NORTH_HALF = ring_of((0, 0.4), (1, 0.3), (1, 1), (0, 1))
+SOUTH_HALF = ring_of((0, 0), (1, 0), (1, 0.3), (0, 0.4))
+WEST_WEDGE = ring_of((0, 0), (1, 0), (0, 1))  # the boxes of both wedges are the whole tile
+EAST_WEDGE = ring_of((1, 0), (1, 1), (0, 1))
+URI = "S2A_MSIL2A_20230610T095031_{}_R079_T33TWM_{}.SAFE"
+STRIP = "S2A_OPER_MSI_L2A_DS_2BPS_{}_S20230610T{}_N05.09"
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({}, ["second"]),
+        ({"s2:generation_time": "2023-06-12T00:00:00Z"}, ["first"]),  # the first says the 13th
+        ({"geometry": NORTH_HALF}, ["first", "second"]),
+        ({"geometry": NORTH_HALF, "bbox": box_of(WHOLE)}, ["first", "second"]),
+        ({"datetime": "2023-06-10T10:00:03Z"}, ["second"]),
+        ({"datetime": "2023-06-10T10:00:30Z"}, ["first", "second"]),
+        ({"s2:datastrip_id": STRIP.format("20240101T000000", "095302")}, ["second"]),
+        ({"s2:datastrip_id": STRIP.format("20230610T120000", "095632")}, ["first", "second"]),
+        ({"s2:datastrip_id": "of another kind"}, ["first", "second"]),
+        ({"s2:datatake_id": "GS2A_20230610T095031_041600_N05.10"}, ["second"]),
+        ({"s2:datatake_id": "GS2A_20230610T095031_041601_N05.09"}, ["first", "second"]),
+        ({"s2:processing_baseline": "05.00"}, ["first"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["esa", "earth-search"])
+def test_only_what_is_the_same_acquisition_is_dropped(
+    tmp_path: Path, kind: str, change: dict[str, Any], left: list[str]
+) -> None:
+    names = {"first": "S2A_33TWM_20230610_0_L2A", "second": "S2A_33TWM_20230610_1_L2A"}
+    for name in names:
+        said = {
+            "datetime": "2023-06-10T10:00:00Z", "s2:processing_baseline": "05.09",
+            "s2:datastrip_id": STRIP.format("20230610T120000", "095301"),
+            "s2:datatake_id": "GS2A_20230610T095031_041600_N05.09",
+            "s2:generation_time": "2023-06-13T00:00:00Z",
+        }  # fmt: skip
+        if kind == "esa":
+            said["s2:product_uri"] = URI.format("N0509", f"20230610T12000{name == 'second':d}")
+        if name == "second":
+            said |= {"s2:generation_time": "2023-06-14T00:00:00Z", **change}
+        shape = said.pop("geometry", WHOLE)
+        box = said.pop("bbox", box_of(shape))  # type: ignore[arg-type]
+        path = write_item(tmp_path, names[name], 1500, properties=said)
+        content = {**json.loads(path.read_text()), "geometry": shape, "bbox": box}
+        path.write_text(json.dumps(content))
+    raster = fetch(tmp_path)
+    assert [item["id"] for item in raster.source["items"]] == [names[name] for name in left]
+
+
+def test_parts_of_a_split_tile_are_all_taken(tmp_path: Path) -> None:
+    parts = (NORTH_HALF, SOUTH_HALF), (WEST_WEDGE, EAST_WEDGE)
+    for day, pair in enumerate(parts, 10):
+        for part, shape in enumerate(pair):
+            name = f"S2A_33TWM_202306{day}_{part}_L2A"
+            path = write_item(tmp_path, name, properties={"datetime": f"2023-06-{day}T10:00:00Z"})
+            content = json.loads(path.read_text())
+            content |= {"geometry": shape, "bbox": box_of(shape)}
+            path.write_text(json.dumps(content))
+    assert fetch(tmp_path).source["counts"]["newest"] == 4
+    content["geometry"] = {"type": "MultiPolygon", "coordinates": [[], shape["coordinates"]]}
+    path.write_text(json.dumps(content))
+    assert fetch(tmp_path).source["counts"]["newest"] == 4
+    for nowhere in (ring_of((0, 0), (0, 0), (0, 0)), {"type": "Point", "coordinates": [15, 46]}):
+        content["geometry"] = nowhere
+        path.write_text(json.dumps(content))
+        assert fetch(tmp_path).source["counts"]["newest"] == 3  # only the boxes are known
+
+
+def test_files_named_as_products(tmp_path: Path) -> None:
+    name = URI.removesuffix(".SAFE") + ".tif"
+    for value, made in ((1100, "20230610T120000"), (1200, "20230610T120001")):
+        write(tmp_path / name.format("N0300", made), value)
+    raster = fetch(tmp_path)  # perhaps parts, each of which covers the tile
+    assert raster.source["image_count"] == 2
+    write(tmp_path / name.format("N0500", "20230701T120000"), 1300)
+    newest = fetch(tmp_path).source["items"]
+    assert [item["baseline"] for item in newest] == ["05.00"]
 
 
 def test_scenes_of_other_crs_type_and_band_names_meet(tmp_path: Path) -> None:
@@ -577,6 +817,131 @@ def test_three_thousand_files_are_looked_at_once(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert provider.status().startswith("ready: 3000 scenes")
     assert time.monotonic() - begun < max(0.5, first / 4)
+
+
+@pytest.fixture
+def scans() -> Iterator[Callable[[Path], list[str]]]:
+    """Count listings of a folder, each of which takes a while."""
+    watched: dict[str, list[str]] = {}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.scandir" and str(arguments[0]) in watched:
+            watched[str(arguments[0])].append(event)
+            time.sleep(0.05)
+
+    sys.addaudithook(hook)  # can never be removed
+    yield lambda folder: watched.setdefault(str(folder), [])
+    watched.clear()
+
+
+def test_threads_look_a_folder_up_once(tmp_path: Path, scans: Callable[[Path], list[str]]) -> None:
+    write(tmp_path / "a_20230610.tif", 900)
+    provider, seen, start = LocalProvider(tmp_path), scans(tmp_path), threading.Barrier(8)
+
+    def look(_: int) -> bool:
+        start.wait()
+        return provider.dated
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(look, range(8)))
+    assert len(seen) == 1
+
+
+def test_a_folder_without_imagery_is_looked_up_once(
+    tmp_path: Path, scans: Callable[[Path], list[str]]
+) -> None:
+    folder = tmp_path / "scenes"
+    provider, seen = LocalProvider(folder), scans(folder)
+    with pytest.raises(ProviderError, match="does not exist"):
+        fetch(provider)
+    folder.mkdir()
+    for _ in range(3):
+        with pytest.raises(ProviderError, match="no STAC item and no georeferenced raster"):
+            fetch(provider)
+    assert len(seen) == 1
+    write(folder / "a_20230610.tif", 900)
+    assert fetch(folder).valid.all()
+
+
+def test_the_identity_changes_with_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    with_scl(folder, "one", 900, np.full(GRID.shape, 4, np.uint8))
+    provider = LocalProvider(folder)
+    seen = [provider.identity()]
+    assert LocalProvider(folder).identity() == seen[0]
+    (folder / "readme.txt").write_text("no imagery")
+    assert provider.identity() == seen[0]
+    assert LocalProvider(folder, cloud_mask="scl").identity() != seen[0]
+
+    def changed() -> bool:
+        seen.append(provider.identity())
+        assert seen[-1] == LocalProvider(folder).identity()
+        return seen[-1] not in seen[:-1]
+
+    write(folder / "two_20230610.tif", 900)
+    assert changed()
+    write(folder / "two_20230610.tif", 901)
+    assert changed()
+    for name in ("one_scl.tif", "one.json", "one.tif"):
+        os.utime(folder / name, (1, 1))
+        assert changed(), name
+    (folder / "two_20230610.tif").unlink()
+    assert changed()
+    link_catalog(folder, "catalog", "Catalog", ("item", "./one.json"))
+    provider = LocalProvider(folder)
+    assert changed()
+    for name in ("catalog.json", "one.json", "one.tif", "one_scl.tif"):
+        os.utime(folder / name, (2, 2))
+        assert changed(), name
+
+
+def open_files() -> list[str]:
+    """Paths of the files that this process has open."""
+    folder = Path("/proc/self/fd")
+    return [os.readlink(entry) for entry in folder.iterdir() if entry.exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("shift", [0, 0.3])
+def test_files_stay_open_for_one_composite(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shift: float
+) -> None:
+    tall = replace(GRID, shape=(2500, 1000))
+    rng = np.random.default_rng(0)
+    stack = rng.integers(1, 9000, (3, 3, *tall.shape)).astype(np.uint16)
+    for i, data in enumerate(stack):
+        write(tmp_path / f"s{i}_2023061{i}.tif", data, grid=tall, tiled=True, blockysize=256)
+    provider = LocalProvider(tmp_path)
+    assert provider.dated
+    grid = replace(tall, transform=tall.transform @ Affine.translation(shift, shift))
+    grid = grid.window(100, 0, 2400, 1000)  # strips of four
+    with caplog.at_level("DEBUG", logger="rasterio._base"):
+        raster = fetch(provider, grid=grid)
+    started = [record.getMessage() for record in caplog.records]
+    opened = [message for message in started if "is started" in message]
+    if not shift:
+        assert np.array_equal(raster.data, np.median(stack[:, :, 100:], axis=0)[:, :2400])
+        assert len(opened) == len(stack)
+    assert not [path for path in open_files() if path.endswith(".tif")]
+    path = tmp_path / "s2_20230612.tif"
+    path.write_bytes(path.read_bytes()[:2_000_000])
+    with pytest.raises(ProviderError, match="scene 's2_20230612.tif' cannot be used"):
+        fetch(provider, grid=grid)
+    assert not [path for path in open_files() if path.endswith(".tif")]
+
+
+def test_only_so_many_files_stay_open(tmp_path: Path) -> None:
+    paths = [str(write(tmp_path / f"{i}.tif", 900)) for i in range(3)]
+    with OpenFiles(most=2) as files:
+        seen = []
+        for path in paths * 2:
+            with files.dataset(path) as dataset:
+                seen.append(dataset)
+        assert [seen[i] is seen[i + 3] for i in range(3)] == [True, True, False]
+        assert [dataset.closed for dataset in seen] == [False, False, True] * 2
+        with pytest.raises(ImageryError, match="cannot read"), files.dataset("gone.tif"):
+            pass
+    assert all(dataset.closed for dataset in seen)
 
 
 def test_footprints_cross_the_antimeridian(tmp_path: Path) -> None:

@@ -32,10 +32,14 @@ MODULE = """
         def check_sensor(self, sensor):
             pass
 
+        def identity(self):
+            return "1"
+
         def fetch(self, grid, *, temporal, sensor):
             self.asked.append((temporal, sensor))
             data = np.random.default_rng(0).integers(200, 3000, (3, *grid.shape))
-            return Raster(data, np.ones(grid.shape, bool), sensor.bands, grid, source={"items": 2})
+            source = {"image_count": 2, "items": []}
+            return Raster(data, np.ones(grid.shape, bool), sensor.bands, grid, source=source)
 
     class Elsewhere(Dated):
         name = "elsewhere"
@@ -76,7 +80,7 @@ def test_a_dated_provider_gets_period_and_defaults(embed: Callable[..., Embeddin
     with pytest.warns(TemporalWarning, match="default was taken: 2022-06-01 up to 2022-09-01"):
         embedding = embed("dated")
     assert embedding.meta["temporal"] == {"start": "2022-06-01", "end": "2022-09-01"}
-    assert embedding.meta["source"] == {"items": 2}
+    assert embedding.meta["source"] == {"image_count": 2, "items": []}
     assert embedding.meta["warnings"]
     embed("dated", temporal=TemporalSpec.year(2020), fetch=FetchSpec(cloudy_pct=5))
     provider: Any = find_provider("dated")
@@ -119,6 +123,7 @@ def test_the_sample_honours_the_units_of_its_sensor(embed: Callable[..., Embeddi
 def test_find_provider() -> None:
     assert find_provider("sample") is find_provider("sample")
     assert isinstance(find_provider("sample"), SampleProvider)
+    assert find_provider("sample").identity() == SampleProvider().identity()
     assert "lon -75.6" in find_provider("sample").status()
     with pytest.raises(UnknownNameError, match="unknown backend 'samples'.*mean 'sample'"):
         find_provider("samples")

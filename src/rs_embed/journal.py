@@ -15,6 +15,7 @@ import numpy as np
 
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.export import check_place
+from rs_embed.notes import some
 
 if TYPE_CHECKING:
     import os
@@ -128,11 +129,9 @@ class Journal:
             raise self._damaged("its request is unreadable") from exc
         differences = list(_differences(begun, asked))
         if differences:
-            shown = differences[:_MOST_DIFFERENCES]
-            if len(differences) > len(shown):
-                shown.append(f"and {len(differences) - len(shown)} more")
+            shown = some(differences, _MOST_DIFFERENCES, "; ")
             raise ExportError(
-                f"{self.path} was begun by another request ({'; '.join(shown)}); ask for the same, "
+                f"{self.path} was begun by another request ({shown}); ask for the same, "
                 "or begin anew: delete the file (--overwrite)"
             )
 

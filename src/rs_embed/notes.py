@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,12 @@ class Note:
 
     message: str
     category: type[RsEmbedWarning]
+
+
+def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
+    """Return up to ``most`` of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more
 
 
 def give_warnings(notes: Iterable[Note]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
@@ -97,6 +97,8 @@ class Header:
         Reflectance = value * scale + offset, per band; 1 and 0 where nothing is declared.
     tags : mapping
         Metadata of the file, that of GDAL's domain ``IMAGERY`` included.
+    block_rows : int
+        Rows that are stored, and so decoded, together.
     """
 
     name: str
@@ -107,10 +109,48 @@ class Header:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     tags: Mapping[str, str]
+    block_rows: int
 
 
-def read_header(path: str) -> Header:
-    """Return what the file says of itself.
+class OpenFiles:
+    """Files that stay open while one thread reads several parts of them, closed at the end.
+
+    Parameters
+    ----------
+    most : int
+        How many; further ones are opened anew for each read.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._kept: dict[str, Any] = {}
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kept.clear()
+        self._closing.close()
+
+    @contextmanager
+    def dataset(self, path: str) -> Iterator[Any]:
+        """Give the open file; every failure of GDAL within becomes ours."""
+        import rasterio
+
+        if path not in self._kept and len(self._kept) >= self._most:
+            with _opened(path) as dataset:
+                yield dataset
+            return
+        with _ours(path):
+            if path not in self._kept:
+                self._kept[path] = rasterio.open(path)
+                self._closing.callback(self._kept[path].close)
+            yield self._kept[path]
+
+
+def read_header(path: str, opened: OpenFiles | None = None) -> Header:
+    """Return what the file says of itself; ``opened`` keeps it open.
 
     Raises
     ------
@@ -120,7 +160,7 @@ def read_header(path: str) -> Header:
     import rasterio
 
     # One look per possible sidecar file instead of a listing of the folder, which may be huge.
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _opened(path) as dataset:
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _opened(path, opened) as dataset:
         return Header(
             path,
             _file_grid(dataset),
@@ -130,6 +170,7 @@ def read_header(path: str) -> Header:
             tuple(dataset.scales),
             tuple(dataset.offsets),
             {**dataset.tags(ns="IMAGERY"), **dataset.tags()},
+            max(height for height, _ in dataset.block_shapes),
         )
 
 
@@ -147,14 +188,17 @@ def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raste
     return raster
 
 
-def read_rows(file: BandFile, grid: Grid, rows: slice | None = None) -> Raster:
+def read_rows(
+    file: BandFile, grid: Grid, rows: slice | None = None, opened: OpenFiles | None = None
+) -> Raster:
     """Return the pixels of a file on some rows of ``grid``, all of them if not stated.
 
     Where the grid lies on the file's own lattice the pixels come through untouched; elsewhere
     they are reprojected, averaged if the grid is at least 1.5 times coarser, bilinear otherwise,
     nearest for classes. Invalid pixels (nodata, internal mask, alpha) give nothing to their
     neighbours, and what the file does not cover is invalid. ``source["resampling"]`` says which it
-    was. Only the window is read, and rows read apart equal those of the whole.
+    was. Only the window is read, and rows read apart equal those of the whole; ``opened`` keeps the
+    file open between them.
 
     Raises
     ------
@@ -163,7 +207,7 @@ def read_rows(file: BandFile, grid: Grid, rows: slice | None = None) -> Raster:
     """
     rows = slice(0, grid.shape[0]) if rows is None else rows
     part = grid.window(rows.start, 0, rows.stop - rows.start, grid.shape[1])
-    with _opened(file.path) as dataset:
+    with _opened(file.path, opened) as dataset:
         file_grid = _file_grid(dataset)
         indexes = file.positions(_band_names(dataset))
         nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
@@ -178,6 +222,27 @@ def read_rows(file: BandFile, grid: Grid, rows: slice | None = None) -> Raster:
             data, valid = _read_warped(dataset, part, indexes, nodata, resampling, per_pixel)
         source = {"path": shown_path(file.path), "resampling": resampling}
         return Raster(data, valid, file.bands, part, declared_units(dataset, indexes), source)
+
+
+def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
+    """Return a whole file in few pixels, from its overviews if it has any.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read or lacks a band.
+    """
+    with _opened(file.path) as dataset:
+        grid = _file_grid(dataset).resized(*shape)
+        indexes = file.positions(_band_names(dataset))
+        nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
+        step = 1 if dataset.transform.e < 0 else -1
+        data = dataset.read(indexes, out_shape=(len(indexes), *shape))[:, ::step]
+        valid = valid_mask(data, None if file.of_several and nodata == 0 else nodata)
+        if _has_mask(dataset, indexes):
+            valid &= dataset.dataset_mask(out_shape=shape)[::step] > 0
+        source = {"path": shown_path(file.path), "resampling": "nearest"}
+        return Raster(data, valid, file.bands, grid, declared_units(dataset, indexes), source)
 
 
 def _read_warped(
@@ -256,15 +321,26 @@ def read_file(
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
     """Open a raster file; every failure of GDAL until it is closed becomes ours."""
     import rasterio
+
+    if kept is not None:
+        with kept.dataset(path) as dataset:
+            yield dataset
+        return
+    with _ours(path), rasterio.open(path) as dataset:
+        yield dataset
+
+
+@contextmanager
+def _ours(path: str) -> Iterator[None]:
+    """Turn failures of GDAL into ours."""
     from rasterio.errors import RasterioError
 
     shown = shown_path(path)
     try:
-        with rasterio.open(path) as dataset:
-            yield dataset
+        yield
     except RasterioError as exc:
         if os.path.isdir(path):
             reason = "it is a folder"

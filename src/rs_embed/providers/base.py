@@ -32,10 +32,28 @@ class Provider(Protocol):
         ``temporal`` is None if and only if the provider is not ``dated``; every other value of
         ``sensor`` than ``crs`` and the units is stated.
 
+        ``Raster.source`` says where the pixels come from, in what JSON can hold, and becomes
+        ``meta["source"]``. It has at least ``image_count``, the number of scenes used. Of a
+        provider with dates it also has ``items``: a list of mappings, one a scene that was used,
+        oldest first, each with ``id`` and ``acquired`` (ISO 8601 in UTC, or None). Where it lists
+        only some of many, ``items_not_listed`` says how many are missing.
+
         Raises
         ------
         ProviderError
             If there is no imagery for the place and period, or the source fails.
+        """
+
+    def identity(self) -> str:
+        """Return text that changes when what it serves may have changed.
+
+        A batch that is resumed goes on only if it is the same as when the batch was begun, in
+        another process too.
+
+        Raises
+        ------
+        RsEmbedError
+            If what is configured cannot be used.
         """
 
     def status(self) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 
 # Working memory, bytes: the stack of a strip of rows, its sorted copy and its masks.
-MEMORY = 256 * 2**20
+# Each of the threads that fetch has as much.
+MEMORY = 64 * 2**20
 # Digital numbers without offset, in which scenes of different units meet.
 DIGITAL_NUMBERS = (1e-4, 0.0)
 
@@ -37,12 +38,16 @@ class Layer:
         Type of what it returns.
     reflectance : tuple of float or None
         (scale, offset) that it declares.
+    blocks : tuple of int or None
+        First row at which a block of its file begins, and rows of a block: what is best read at
+        once. None where that is not known.
     """
 
     id: str
     read: Callable[[slice], Pixels]
     dtype: np.dtype[Any]
     reflectance: tuple[float, float] | None
+    blocks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,8 @@ class Composited:
     Attributes
     ----------
     data : numpy.ndarray
-        ``(bands, height, width)``; 0 where nothing is valid.
+        ``(bands, height, width)``; 0 where nothing is valid, except that a single layer passes as
+        it is, whatever it holds there.
     valid : numpy.ndarray
         ``(height, width)`` bool.
     reflectance : tuple of float or None
@@ -105,7 +111,8 @@ def composite(
     used = np.zeros(len(layers), bool)
     at_once = len(layers) if kind == "median" else 1
     reduce = _median_rows if kind == "median" else _mosaic_rows
-    for rows in _strips(shape, at_once, memory):
+    blocks = next((layer.blocks for layer in layers if layer.blocks is not None), None)
+    for rows in _strips(shape, at_once, memory, blocks):
         reads = [_in_units(layer, reflectance) for layer in layers]
         data[:, rows], valid[rows], gave = reduce(reads, rows, dtype, shape)
         used |= gave
@@ -161,12 +168,23 @@ def _in_units(layer: Layer, units: tuple[float, float] | None) -> Callable[[slic
     return read
 
 
-def _strips(shape: tuple[int, int, int], at_once: int, memory: int) -> Iterator[slice]:
-    """Yield slices of rows whose stack of float32, twice, fits into ``memory``."""
+def _strips(
+    shape: tuple[int, int, int], at_once: int, memory: int, blocks: tuple[int, int] | None
+) -> Iterator[slice]:
+    """Yield slices of rows whose stack of float32, twice, fits into ``memory``.
+
+    They end where a block does if one fits into them, so that no block is decoded twice.
+    """
     bands, height, width = shape
     step = max(1, memory // (width * 4 * bands * (2 * at_once + 2)))
-    for start in range(0, height, step):
-        yield slice(start, min(start + step, height))
+    first, block = blocks or (0, 1)
+    start = 0
+    while start < height:
+        stop = start + step
+        at_block = stop - (stop - first) % block
+        stop = min(at_block if at_block > start else stop, height)
+        yield slice(start, stop)
+        start = stop
 
 
 def _median_rows(

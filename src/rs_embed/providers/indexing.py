@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.bands import canonical_band
 from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.providers.products import product_of_name
 from rs_embed.providers.scenes import (
     BandAt,
     Scene,
     grid_boxes,
     in_utc,
-    product_of_name,
+    local_path,
     scene_from_item,
 )
 from rs_embed.raster_files import Header, read_header
@@ -38,16 +40,56 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSErr
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The scenes under a root, and what was left out with the reason."""
+    """The scenes under a root, and what was left out with the reason.
+
+    Attributes
+    ----------
+    root : Path
+        Where they lie.
+    scenes : tuple of Scene
+        What was found.
+    left_out : mapping
+        Path or id of what cannot be used -> reason.
+    described : frozenset of str
+        Paths of the STAC files that were read.
+    walked : bool
+        Whether the root is a folder that was searched.
+    """
 
     root: Path
     scenes: tuple[Scene, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    described: frozenset[str] = frozenset()
+    walked: bool = False
 
     @property
     def dated(self) -> bool:
         """Whether any scene has a date."""
         return any(scene.acquired is not None for scene in self.scenes)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes when a file is added, removed or replaced.
+
+        Sizes and times of all files are looked up now; none is opened.
+        """
+        paths = set(self.described)
+        for scene in self.scenes:
+            paths.update(band.path for band in scene.bands.values())
+            paths.update([] if scene.scl is None else [scene.scl.path])
+        if self.walked:
+            paths.update(str(path) for path in _files_below(self.root))
+        digest = hashlib.sha256()
+        for path in sorted(paths):
+            digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def _size_and_time(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "not on this disk"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def index_root(root: Path) -> Index:
@@ -67,14 +109,19 @@ def index_root(root: Path) -> Index:
             "LocalProvider(root)"
         )
     left_out: dict[str, str] = {}
+    linked: set[str] = set()
+    walked = False
     if root.is_file():
-        items = _items_in_json(root, left_out) if root.suffix.lower() == ".json" else []
+        items = _items_in_json(root, left_out, linked) if root.suffix.lower() == ".json" else []
         files = [] if root.suffix.lower() == ".json" else [root]
         base = root.parent
     else:
         base = root
         tops = [root / name for name in _TOPS if (root / name).is_file()]
-        items, files = (_items_in_json(tops[0], left_out), []) if tops else _walk(root, left_out)
+        walked = not tops
+        items, files = (
+            (_items_in_json(tops[0], left_out, linked), []) if tops else _walk(root, left_out)
+        )
     scenes = _item_scenes(items, left_out)
     scenes += _file_scenes(files, base, left_out)
     below = f"{base}{os.sep}"
@@ -85,26 +132,34 @@ def index_root(root: Path) -> Index:
             f"no imagery in {str(root)!r}: it has no STAC item and no georeferenced raster "
             f"({', '.join(sorted(_RASTERS))}){'; left out: ' + reasons if reasons else ''}"
         )
-    return Index(root, tuple(scenes), left_out)
+    described = linked.union(item.get_self_href() or "" for item in items) - {""}
+    return Index(root, tuple(scenes), left_out, frozenset(described), walked)
 
 
 def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]:
     """Return the STAC items below ``root``, and the rasters that none of them refers to."""
     items: list[Item] = []
     rasters: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for path in (Path(folder, name) for name in sorted(names)):
-            if path.suffix.lower() in _RASTERS:
-                rasters.append(path)
-            elif path.suffix.lower() == ".json":
-                items += _item_of(path, left_out)
+    for path in _files_below(root):
+        if path.suffix.lower() == ".json":
+            items += _item_of(path, left_out)
+        else:
+            rasters.append(path)
     taken = {
-        os.path.realpath(asset.get_absolute_href() or asset.href)
+        os.path.realpath(local_path(asset.get_absolute_href() or asset.href))
         for item in items
         for asset in item.assets.values()
     }
     return items, [path for path in rasters if os.path.realpath(path) not in taken]
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield rasters and JSON files, sorted within each folder."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.suffix.lower() in _RASTERS | {".json"}:
+                yield path
 
 
 def _item_of(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
@@ -123,8 +178,12 @@ def _json_in(path: Path, left_out: dict[str, str]) -> Any:
         return None
 
 
-def _items_in_json(path: Path, left_out: dict[str, str]) -> list[Item]:
-    """Return the items of a STAC Item, ItemCollection, Collection or Catalog."""
+def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> list[Item]:
+    """Return the items of a STAC Item, ItemCollection, Collection or Catalog.
+
+    The paths of the files that were read are added to ``linked``.
+    """
+    linked.add(str(path))
     content = _json_in(path, left_out)
     kind = content.get("type") if isinstance(content, dict) else None
     if kind == "Feature":
@@ -132,7 +191,7 @@ def _items_in_json(path: Path, left_out: dict[str, str]) -> list[Item]:
     if kind == "FeatureCollection":
         return list(_items_from(content.get("features", ()), path, left_out))
     if kind in ("Catalog", "Collection"):
-        return list(_items_linked(path, left_out))
+        return list(_items_linked(path, left_out, linked))
     raise ProviderError(
         f"{str(path)!r} is no STAC Item, ItemCollection, Collection or Catalog "
         f"({left_out.get(str(path), f'its type is {kind!r}')})"
@@ -153,19 +212,21 @@ def _items_from(contents: Iterable[Any], path: Path, left_out: dict[str, str]) -
             left_out[str(path) if name is None else f"{path} ({name})"] = _no_item(exc)
 
 
-def _items_linked(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
+def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
     """Yield the items that a catalogue links to, and those of its children."""
     import pystac
 
     malformed = (pystac.STACError, pystac.STACTypeError, *_MALFORMED)
-    seen = set()
 
     def below(catalog: Catalog) -> Iterator[Item]:
         for link in catalog.links:
-            href = link.get_absolute_href() or str(link.href)
+            found = link.get_absolute_href() or str(link.href)
+            href = local_path(found)
             if link.rel not in ("item", "child") or href in seen:
                 continue
             seen.add(href)
+            if href != found:
+                link.target = href  # pystac would not decode it
             try:
                 target = link.resolve_stac_object(root=catalog.get_root()).target
             except malformed as exc:
@@ -222,7 +283,9 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
     places = [BandAt(str(path), i) for i in range(1, len(header.names) + 1)]
     named = any(header.names)
     bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
-    product, version = product_of_name(path.stem)
+    product = product_of_name(path.stem)
+    if {*header.scales, *header.offsets} != {1, 0}:
+        product = replace(product, baseline=None)  # the file says itself what its values are
     return Scene(
         id=path.relative_to(base).as_posix(),
         acquired=_date_of(header, path.name),
@@ -232,7 +295,7 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
         named=named,
         nodata=header.nodatavals[0],
         product=product,
-        version=version,
+        is_file=True,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rs_embed.errors import ProviderError, UnknownNameError
 from rs_embed.grid import Grid
+from rs_embed.notes import some
 from rs_embed.providers.indexing import Index, index_root
 from rs_embed.providers.reading import CloudMask, compose
 from rs_embed.providers.scenes import NAME_BANDS, Scene, bands_that_exist, select_scenes
@@ -39,8 +40,8 @@ class LocalProvider:
 
     Notes
     -----
-    What lies under the root is looked up once, when first needed. Make a new provider to see files
-    that came later.
+    What lies under the root is looked up once, when first needed, and so is that nothing does. Make
+    a new provider to see files that came later.
 
     A raster file is dated by its tags (``TIFFTAG_DATETIME``, ``ACQUISITIONDATETIME``,
     ``datetime``), else by the first ``YYYYMMDD`` or ``YYYY-MM-DD`` in its name.
@@ -56,7 +57,7 @@ class LocalProvider:
         self.cloud_mask: CloudMask | None = cloud_mask
         self._root = None if root is None else Path(fspath(root)).expanduser()
         self._lock = threading.Lock()
-        self._index: Index | None = None
+        self._looked: tuple[Path, Index | ProviderError] | None = None
 
     def configured(self) -> bool:
         """Return whether a root is given or named by ``RS_EMBED_LOCAL``."""
@@ -125,6 +126,14 @@ class LocalProvider:
         notes = (*raster.notes, *_left_out_notes(index.left_out))
         return replace(raster, source={**raster.source, "left_out": _left_out(index)}, notes=notes)
 
+    def identity(self) -> str:
+        """Return a digest of the names, sizes and times of all files, as they are now.
+
+        Files that were added, removed or replaced change it, though this object still serves what
+        it looked up first. What a ``.vrt`` refers to is not looked at.
+        """
+        return f"{self._indexed().fingerprint()} cloud_mask={self.cloud_mask}"
+
     def status(self) -> str:
         """Return how many scenes of which dates there are, or how to name a root."""
         if not self.configured():
@@ -140,10 +149,16 @@ class LocalProvider:
         root = self._root or Settings.from_environ().local
         if root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
+        root = root.absolute()
         with self._lock:
-            if self._index is None or self._index.root != root.absolute():
-                self._index = index_root(root.absolute())
-            return self._index
+            if self._looked is None or self._looked[0] != root:
+                self._looked = root, _look(root)
+            found = self._looked[1]
+            if isinstance(found, ProviderError) and not root.exists():
+                self._looked = None  # quickly looked up again, and it may be mounted late
+        if isinstance(found, ProviderError):
+            raise ProviderError(str(found), transient=found.transient) from found
+        return found
 
     def _shown(self) -> str:
         return str(self._indexed().root)
@@ -162,6 +177,14 @@ class LocalProvider:
         return [scene for scene in index.scenes if scene.collection == sensor.collection]
 
 
+def _look(root: Path) -> Index | ProviderError:
+    """Return what lies under ``root``, or why there is nothing: a failure is kept as well."""
+    try:
+        return index_root(root)
+    except ProviderError as exc:
+        return exc
+
+
 def _left_out(index: Index) -> dict[str, str]:
     return dict(list(index.left_out.items())[:100])
 
@@ -169,8 +192,7 @@ def _left_out(index: Index) -> dict[str, str]:
 def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
     if not left_out:
         return ()
-    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
     return (
         f"{len(left_out)} files that cannot be used were left out: "
-        f"{', '.join(list(left_out)[:3])}{more}; meta['source']['left_out'] says why",
+        f"{some(list(left_out))}; meta['source']['left_out'] says why",
     )

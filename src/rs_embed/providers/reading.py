@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
+from rs_embed.notes import some
 from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes import BandAt, Scene, Selection
 from rs_embed.raster import Raster
@@ -19,9 +21,11 @@ from rs_embed.raster_files import (
     AVERAGED_FROM,
     BandFile,
     Header,
+    OpenFiles,
     declared_units,
     read_header,
     read_rows,
+    read_thinned,
     shown_path,
 )
 from rs_embed.specs import Composite
@@ -36,6 +40,8 @@ _BOA_OFFSET = 1000
 # Share of valid values below the offset from which it has been taken off already.
 _APPLIED_SHARE = 0.01
 _LOOK_PX = 512
+# Greatest value that passes for reflectance: snow and glint exceed 1.
+_TOP_REFLECTANCE = 2
 _LISTED_ITEMS = 100
 _TREATMENTS = {
     "declared": "as declared",
@@ -71,6 +77,11 @@ class SceneOnGrid:
         Whether that was to subtract it.
     scl : BandFile or None
         Classification by which clouds are masked, None for no mask.
+    opened : OpenFiles
+        Its files, and those of the other scenes.
+    blocks : tuple of int or None
+        First row of the grid at which a block of the first file begins, and rows of a block; None
+        where it is reprojected.
     """
 
     scene: Scene
@@ -83,15 +94,17 @@ class SceneOnGrid:
     treatment: str
     subtracts: bool
     scl: BandFile | None
+    opened: OpenFiles
+    blocks: tuple[int, int] | None
 
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
         with _named(self.scene):
-            data, valid = _read_bands(self.files, self.grid, rows)
+            data, valid = _read_bands(self.files, self.grid, rows, self.opened)
             if self.subtracts:
                 data = np.where(valid, _without_offset(data), data)
             if self.scl is not None:
-                classes = read_rows(self.scl, self.grid, rows)
+                classes = read_rows(self.scl, self.grid, rows, self.opened)
                 valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
             return data, valid
 
@@ -116,11 +129,12 @@ def open_scene(
     *,
     fill_value: float | None,
     cloud_mask: CloudMask | None,
+    opened: OpenFiles,
 ) -> SceneOnGrid:
     """Return a scene ready to be read on ``grid``; only headers have been read so far.
 
-    Where it is doubtful whether the offset of Sentinel-2 was taken off already, its pixels on the
-    grid are looked at, thinned out.
+    Where it is doubtful whether the offset of Sentinel-2 was taken off already, the whole scene is
+    looked at once, thinned out.
 
     Raises
     ------
@@ -132,21 +146,25 @@ def open_scene(
         raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(bands)}")
     with _named(scene):
         files = _band_files(places, bands, fill_value)
-        headers = [read_header(file.path) for file in files]
+        headers = [read_header(file.path, opened) for file in files]
         finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
-        treatment, subtracts = _offset_treatment(scene, files, grid)
+        dtype = _dtype_of(files, headers)
+        _check_digital_numbers(scene, files, dtype)
+        treatment, subtracts = _offset_treatment(scene, files)
         declared = _units_of(places, files, headers)
         return SceneOnGrid(
             scene=scene,
             grid=grid,
             files=files,
-            dtype=_dtype_of(files, headers),
+            dtype=dtype,
             reflectance=declared if scene.offset_rule == "declared" else DIGITAL_NUMBERS,
             coarser=1 / finest,
             resampling=_resampling(grid, headers, finest),
             treatment=treatment,
             subtracts=subtracts,
             scl=_scl_file(scene) if cloud_mask == "scl" else None,
+            opened=opened,
+            blocks=_blocks(grid, headers[0]),
         )
 
 
@@ -208,14 +226,24 @@ def _resampling(grid: Grid, headers: Sequence[Header], per_pixel: float) -> str:
     return "average" if per_pixel >= AVERAGED_FROM else "bilinear"
 
 
+def _blocks(grid: Grid, header: Header) -> tuple[int, int] | None:
+    if not grid.lies_on(header.grid):
+        return None
+    _, top = ~header.grid.transform @ (grid.transform.c, grid.transform.f)
+    return -round(top) % header.block_rows, header.block_rows
+
+
 def _read_bands(
-    files: Sequence[BandFile], grid: Grid, rows: slice
+    files: Sequence[BandFile], grid: Grid, rows: slice, opened: OpenFiles
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the bands of several files as one array.
 
     A pixel is valid where every file has it and not all bands are 0.
     """
-    rasters = [read_rows(file, grid, rows) for file in files]
+    return _joined([read_rows(file, grid, rows, opened) for file in files])
+
+
+def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if len(rasters) == 1:
         return rasters[0].data, rasters[0].valid
     data = np.concatenate([raster.data for raster in rasters])
@@ -230,21 +258,52 @@ def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
     return lowered
 
 
-def _offset_treatment(scene: Scene, files: Sequence[BandFile], grid: Grid) -> tuple[str, bool]:
+def _offset_treatment(scene: Scene, files: tuple[BandFile, ...]) -> tuple[str, bool]:
     """Return what is done about the offset, in words, and whether it is subtracted."""
     rule = scene.offset_rule
     if rule != "look":
         return _TREATMENTS[rule], rule == "subtract"
-    height, width = grid.shape
-    thin = grid.resized(min(height, _LOOK_PX), min(width, _LOOK_PX))
-    data, valid = _read_bands(
-        [replace(file, classes=True) for file in files], thin, slice(0, thin.shape[0])
-    )
-    values = data[:, valid]
-    share = float((values < _BOA_OFFSET).mean()) if values.size else 0.0
+    share = _looked_at(scene, files).dark
     applied = share > _APPLIED_SHARE
     found = "already applied" if applied else "1000 subtracted"
     return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
+
+
+def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a scene whose values are reflectance though its baseline means digital numbers."""
+    if scene.offset_rule == "declared" or dtype.kind != "f":
+        return
+    top = _looked_at(scene, files).top
+    if top <= _TOP_REFLECTANCE:
+        raise ProviderError(
+            f"scene {scene.id!r} states processing baseline {scene.baseline}, so that its values "
+            f"are expected to be digital numbers (reflectance * 10000), but they are {dtype} of at "
+            f"most {top:.3g}; multiply them by 10000, or take the baseline out of the item (or "
+            "the file's name) if they are reflectance without offset"
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the valid values of a scene are: the share below the offset, and the greatest."""
+
+    dark: float
+    top: float
+
+
+@lru_cache(maxsize=4096)
+def _looked_at(scene: Scene, files: tuple[BandFile, ...]) -> _Look:  # noqa: ARG001
+    """Return what the whole scene holds, thinned out: the same for every place in it.
+
+    The scene is a part of the key alone: a new provider has new ones and looks anew.
+    """
+    shapes = [read_header(file.path).grid.shape for file in files]
+    height, width = (min(_LOOK_PX, *sides) for sides in zip(*shapes, strict=True))
+    data, valid = _joined([read_thinned(file, (height, width)) for file in files])
+    values = data[:, valid]
+    if not values.size:
+        return _Look(0.0, np.inf)
+    return _Look(float((values < _BOA_OFFSET).mean()), float(values.max()))
 
 
 @contextmanager
@@ -276,17 +335,20 @@ def compose(
     ProviderError
         If a scene cannot be read, units do not fit together, or no pixel is valid.
     """
-    opened = [
-        open_scene(scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask)
-        for scene in selection.scenes
-    ]
-    layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance) for s in opened]
-    made = composite(layers, kind, (len(bands), *grid.shape))
+    with OpenFiles() as files:
+        opened = [
+            open_scene(
+                scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
+            )
+            for scene in selection.scenes
+        ]
+        layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance, s.blocks) for s in opened]
+        made = composite(layers, kind, (len(bands), *grid.shape))
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
     if not used:
         raise ProviderError(
             f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
-            f"pixel there ({_some([s.scene.id for s in opened])}); choose another place or period"
+            f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
             + ("" if cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
@@ -310,7 +372,7 @@ def compose(
 def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
     judged = [s for s in used if s.scene.offset_rule == "look"]
     if judged:
-        said = _some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
+        said = some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
         yield (
             f"{len(judged)} scenes do not say reliably whether the offset of Sentinel-2 was taken "
             f"off their values, so it was judged by their pixels ({said})"
@@ -327,9 +389,3 @@ def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:
             f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state "
             f"fetch=FetchSpec(scale_m={least})"
         )
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """Return up to three names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

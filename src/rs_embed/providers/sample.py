@@ -67,6 +67,10 @@ class SampleProvider:
         source = {**raster.source, **PROVENANCE, "path": "rs_embed/data/sample_s2.tif"}
         return replace(raster, source=source)
 
+    def identity(self) -> str:
+        """Return the name of its one scene, which never changes."""
+        return f"sample_s2.tif, {PROVENANCE['licence']}"
+
     def status(self) -> str:
         """Return where its one scene lies."""
         lon, lat = CENTRE

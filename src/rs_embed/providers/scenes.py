@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
 from rs_embed.bands import canonical_band
 from rs_embed.errors import ProviderError
 from rs_embed.grid import Grid
+from rs_embed.providers.products import SAME_TIME_S, Product, product_of_item
 from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
@@ -28,12 +30,9 @@ _NEVER_ROLES = {"visual", "overview", "thumbnail", "metadata"}
 _NEVER_KEYS = {"visual", "overview", "thumbnail", "preview", "rendered_preview", "tilejson"}
 _DATA_ROLES = {"data", "reflectance"}
 
-# Product names of ESA (Planetary Computer leaves out the baseline), then ids of Earth Search.
-_PRODUCT = re.compile(
-    r"(S2[A-D])_MSI(L\w\w)_(\d{8}T\d{6})_(?:N(\d{4})_)?(R\d{3})_(T\w{5})_(\d{8}T\d{6})(?:\.SAFE)?"
-)
-_EARTH_SEARCH_ID = re.compile(r"(S2[A-D])_(\d{1,2}\w{3})_(\d{8})_(\d+)_(L\w\w)")
 _OFFSET_SINCE = 4.0
+# Of the width and height of a footprint, and of the area of an outline.
+_NEARLY = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,17 @@ class Scene:
         Scene classification map.
     collection : str or None
         Collection that it belongs to.
-    baseline : str or None
-        Processing baseline of Sentinel-2, e.g. ``"05.09"``.
     offset_applied : bool or None
         What ``earthsearch:boa_offset_applied`` says.
     nodata : float or None
         Nodata value that its file declares, as far as it was looked at.
-    product : tuple of str
-        The same for reprocessings of one datatake and tile; empty where it is not known.
-    version : tuple
-        Greatest for the newest of these.
+    product : Product
+        What is known of the Sentinel-2 product that it is.
+    outline : tuple of float or None
+        Area and centroid (x, y) in degrees of the pixels that it has; None where only their box is
+        known.
+    is_file : bool
+        Whether it is a plain file, of which no item says anything.
     """
 
     id: str
@@ -90,11 +90,11 @@ class Scene:
     named: bool = True
     scl: BandAt | None = None
     collection: str | None = None
-    baseline: str | None = None
     offset_applied: bool | None = None
     nodata: float | None = None
-    product: tuple[str, ...] = ()
-    version: tuple[float, str, int, str] = (0, "", 0, "")
+    product: Product = field(default_factory=Product)
+    outline: tuple[float, float, float] | None = None
+    is_file: bool = False
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
         """Return where the ``wanted`` bands lie, None if one of them is missing."""
@@ -104,6 +104,12 @@ class Scene:
         return None if None in found else tuple(band for band in found if band is not None)
 
     @property
+    def baseline(self) -> str | None:
+        """Processing baseline of Sentinel-2, e.g. ``"05.09"``."""
+        number = self.product.baseline
+        return None if number is None else f"{number:05.2f}"
+
+    @property
     def offset_rule(self) -> OffsetRule:
         """How the pixels become digital numbers without offset (reflectance * 10000).
 
@@ -111,9 +117,10 @@ class Scene:
         -----
         ESA adds 1000 to the digital numbers since processing baseline 04.00. Earth Search takes
         it off again and says so in ``earthsearch:boa_offset_applied``, whatever
-        ``raster:bands.offset`` says; in its ``sentinel-2-l2a`` a false flag is not reliable.
+        ``raster:bands.offset`` says; in its ``sentinel-2-l2a`` a false flag is not reliable. Of
+        a plain file only the name of its product is known, not what was done to it since.
         """
-        baseline = _baseline_number(self.baseline)
+        baseline = self.product.baseline
         if self.offset_applied:
             return "applied"
         if baseline is None:
@@ -121,7 +128,7 @@ class Scene:
         if baseline < _OFFSET_SINCE:
             return "none"
         ambiguous = self.offset_applied is False and self.collection == "sentinel-2-l2a"
-        return "look" if ambiguous else "subtract"
+        return "look" if ambiguous or self.is_file else "subtract"
 
     @property
     def order(self) -> tuple[bool, datetime, str]:
@@ -154,8 +161,6 @@ def scene_from_item(item: Item) -> Scene:
     acquired = item.datetime or item.common_metadata.start_datetime
     cloud = said.get("eo:cloud_cover")
     applied = said.get("earthsearch:boa_offset_applied")
-    baseline = said.get("s2:processing_baseline")
-    product, version = _product_of(item)
     return Scene(
         id=item.id,
         acquired=None if acquired is None else in_utc(acquired),
@@ -164,11 +169,15 @@ def scene_from_item(item: Item) -> Scene:
         footprint=_footprint_of(item),
         scl=_scl_of(item),
         collection=item.collection_id,
-        baseline=None if baseline is None else str(baseline),
         offset_applied=applied if isinstance(applied, bool) else None,
-        product=product,
-        version=version,
+        product=product_of_item(item.id, said),
+        outline=None if item.geometry is None else _outline_of(item.geometry),
     )
+
+
+def local_path(href: str) -> str:
+    """Return the path that a ``file:`` URL names, decoded; other URLs and paths as they are."""
+    return url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -203,33 +212,6 @@ def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
         for a in ours
         for b in theirs
     )
-
-
-def product_of_name(name: str) -> tuple[tuple[str, ...], tuple[float, str, int, str]]:
-    """Return what a Sentinel-2 product's name says: what reprocessings share, and which it is."""
-    if match := _PRODUCT.fullmatch(name):
-        mission, level, sensed, baseline, orbit, tile, made = match.groups()
-        return (mission, level, sensed, orbit, tile), (float(baseline or 0) / 100, made, 0, "")
-    if match := _EARTH_SEARCH_ID.fullmatch(name):
-        mission, tile, day, sequence, level = match.groups()
-        return (mission, level, day, tile), (0, "", int(sequence), "")
-    return (), (0, "", 0, "")
-
-
-def _product_of(item: Item) -> tuple[tuple[str, ...], tuple[float, str, int, str]]:
-    said = item.properties
-    names = (said.get("s2:product_uri"), said.get("s2:product_id"), item.id)
-    found = (product_of_name(str(name)) for name in names if name)
-    product, (baseline, made, _, _) = next((f for f in found if f[0]), ((), (0, "", 0, "")))
-    stated = _baseline_number(said.get("s2:processing_baseline"))
-    _, (_, _, sequence, _) = product_of_name(item.id)
-    stamp = str(said.get("s2:generation_time") or said.get("created") or "")
-    return product, (baseline if stated is None else stated, made, sequence, stamp)
-
-
-def _baseline_number(text: object) -> float | None:
-    match = re.fullmatch(r"N?(\d\d)\.?(\d\d)", str(text))
-    return float(f"{match[1]}.{match[2]}") if match else None
 
 
 def _bands_of(item: Item) -> dict[str, BandAt]:
@@ -284,8 +266,8 @@ def _band_at(asset: Asset, at: int) -> BandAt:
     fields = {**asset.extra_fields, **(described[at] if at < len(described) else {})}
     scale, offset = fields.get("raster:scale"), fields.get("raster:offset")
     declared = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
-    path = asset.get_absolute_href() or asset.href
-    return BandAt(path.removeprefix("file://"), at + 1, None if declared == (1, 0) else declared)
+    path = local_path(asset.get_absolute_href() or asset.href)
+    return BandAt(path, at + 1, None if declared == (1, 0) else declared)
 
 
 def _scl_of(item: Item) -> BandAt | None:
@@ -310,6 +292,25 @@ def _points(coordinates: Sequence[Any]) -> Iterator[tuple[float, float]]:
         return
     for part in coordinates:
         yield from _points(part)
+
+
+def _outline_of(geometry: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return area and centroid of what the outer rings of a (multi)polygon enclose."""
+    coordinates = geometry.get("coordinates") or ()
+    polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}
+    area = x = y = 0.0
+    for polygon in polygons.get(geometry.get("type", ""), ()):
+        if not polygon:
+            continue
+        ring = np.array([point[:2] for point in polygon[0]], float)
+        a, b = ring - ring[0], np.roll(ring, -1, axis=0) - ring[0]
+        cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
+        ring_area = cross.sum() / 2
+        if ring_area:
+            middle = ring[0] + ((a + b) * cross[:, None]).sum(axis=0) / (6 * ring_area)
+            area += abs(ring_area)
+            x, y = x + abs(ring_area) * middle[0], y + abs(ring_area) * middle[1]
+    return (area, x / area, y / area) if area else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,13 +385,46 @@ def select_scenes(
 
 
 def newest_products(scenes: Iterable[Scene]) -> list[Scene]:
-    """Return ``scenes`` with only the newest processing of each datatake and tile."""
-    newest: dict[tuple[str, ...], Scene] = {}
+    """Return ``scenes`` with only the newest processing of each acquisition.
+
+    Two are the same one only if their products, times and footprints agree: the parts of a tile
+    that is split between datastrips share most of their names, and all of them are wanted.
+    """
+    newest: dict[tuple[str, ...], list[Scene]] = {}
     for scene in scenes:
-        key = scene.product or ("", scene.id, str(id(scene)))
-        if key not in newest or newest[key].version < scene.version:
-            newest[key] = scene
-    return list(newest.values())
+        rivals = newest.setdefault(scene.product.key or (scene.id, str(id(scene))), [])
+        same = [rival for rival in rivals if _same_pixels(scene, rival)]
+        if all(rival.product.version < scene.product.version for rival in same):
+            rivals[:] = [*(rival for rival in rivals if rival not in same), scene]
+    return [scene for rivals in newest.values() for scene in rivals]
+
+
+def _same_pixels(one: Scene, other: Scene) -> bool:
+    """Return whether two scenes are processings of one acquisition of one place."""
+    if not one.product.may_reprocess(other.product):
+        return False
+    if one.acquired is None or other.acquired is None:
+        return False
+    if abs((one.acquired - other.acquired).total_seconds()) > SAME_TIME_S:
+        return False
+    if one.is_file and other.is_file and one.product.baseline == other.product.baseline:
+        return False  # files of parts may both cover the tile, with nodata
+    return _same_footprint(one, other)
+
+
+def _same_footprint(one: Scene, other: Scene) -> bool:
+    """Return whether two footprints nearly agree: their boxes, and what of these is filled."""
+    ours, theirs = one.footprint or (), other.footprint or ()
+    if not ours or len(ours) != len(theirs):
+        return False
+    edges = np.array([(a, b) for a, b in zip(ours, theirs, strict=True)])
+    sides = np.abs(edges[:, 0, 2:] - edges[:, 0, :2]).max(axis=0)
+    if (np.abs(edges[:, 0] - edges[:, 1]) > _NEARLY * np.tile(sides, 2)).any():
+        return False
+    if one.outline is None or other.outline is None:
+        return True
+    off = np.abs(np.subtract(one.outline, other.outline))
+    return bool((off <= _NEARLY * np.array([one.outline[0], *sides])).all())
 
 
 def _has_bands(bands: Sequence[str]) -> _Filter:
