@@ -249,7 +249,8 @@ def test_catalogues_hold_the_same_as_their_folder(scenes_folder: Path, tmp_path:
     (folder / "north-7" / "north-7.json").write_text('{"type": "Feature"')
     left = fetch(folder, grid=grid)
     assert left.source["image_count"] == 1
-    assert list(left.source["left_out"]) == ["north-7/north-7.json"]
+    assert list(left.source["left_out"]) == ["found.json", "north-7/north-7.json"]
+    assert "name it as the root" in left.source["left_out"]["found.json"]
     assert left.source["counts"]["scenes"] == 10  # 4 items, and 6 files that no item claims
 
 
@@ -1028,3 +1029,25 @@ def test_an_embedding_of_local_imagery(
     assert any("upsampled" in warning for warning in finer.meta["warnings"])
     with pytest.raises(ProviderError, match="0 have less than 5 % cloud"):
         embed(fetch=FetchSpec(cloudy_pct=5))
+
+
+def test_files_of_a_broken_item_are_no_scenes_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "a_20230610.tif", 900)
+    write(tmp_path / "clouds_20230611.tif", 9000)
+    item: dict[str, Any] = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "clouds", "geometry": None, "links": [],
+        "properties": {"datetime": "broken", "eo:cloud_cover": 95},
+        "assets": {"data": {"href": "./clouds_20230611.tif"}},
+    }  # fmt: skip
+    (tmp_path / "clouds.json").write_text(json.dumps(item))
+    raster = fetch(tmp_path)
+    assert [item["id"] for item in raster.source["items"]] == ["a_20230610.tif"]
+    assert list(raster.source["left_out"]) == ["clouds.json (clouds)"]
+
+
+def test_scenes_without_a_date_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "a_20230610.tif", 900)
+    write(tmp_path / "latest.tif", 2000)
+    raster = fetch(tmp_path)
+    assert raster.source["image_count"] == 1
+    assert "1 scenes without a date were left out" in raster.notes[0]

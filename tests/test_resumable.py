@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyproj import Transformer
 
 from rs_embed import (
     CheckpointError,
     ExportError,
     FetchSpec,
+    LocalProvider,
     OutputSpec,
     PointBuffer,
     ProviderError,
@@ -114,7 +116,6 @@ def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) 
         ({"min_valid": 0.5}, "min_valid absent there, 0.5 here"),
         ({"output": OutputSpec.pooled("cls")}, "output absent there"),
         ({"temporal": TemporalSpec.year(2022)}, "temporal absent there"),
-        ({"backend": SampleProvider()}, 'backend "sample" there, {"name": "sample", "status"'),
     ],
 )
 def test_another_request_is_refused(
@@ -171,6 +172,38 @@ def test_replaced_imagery_is_another_request(
     write_scene(rng.integers(200, 3000, (3, 100, 96), dtype=np.uint16))
     with pytest.raises(ExportError, match=r"imagery\.bytes \d+ there, \d+ here"):
         finished(out, [place], asked)
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.ImageryWarning")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_changed_file_of_a_provider_is_another_request(
+    tmp_path: Path, checkpoint: Path, write_scene: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch, named: bool,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(2)
+    path = write_scene(rng.integers(200, 3000, (3, 96, 96), dtype=np.uint16))
+    monkeypatch.setenv("RS_EMBED_LOCAL", str(path))
+    to_geographic = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    place = NamedPlace("a", PointBuffer(*to_geographic.transform(400_480, 5_199_520), 160))
+    out = tmp_path / "v.npz"
+
+    def asked() -> dict[str, Any]:
+        backend = "local" if named else LocalProvider(path)
+        return {"backend": backend, "weights": checkpoint, "input_prep": "tile"}
+
+    broken_off(out, [place], asked())
+    # Same size and shape: only the content, and so the time, is another.
+    write_scene(rng.integers(200, 3000, (3, 96, 96), dtype=np.uint16))
+    with pytest.raises(ExportError, match=r"was begun by another request \(backend\.identity"):
+        finished(out, [place], asked())
+
+
+def test_a_provider_is_itself_by_name_or_as_an_object(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    assert finished(out, near(2), {**asked, "backend": SampleProvider()}).resumed == 2
 
 
 def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:

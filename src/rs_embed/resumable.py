@@ -15,18 +15,20 @@ import numpy as np
 
 from rs_embed import export
 from rs_embed._version import __version__
+from rs_embed.acquisition import resolved_provider
 from rs_embed.batches import ON_ERROR, iter_embeddings
 from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
 from rs_embed.journal import Journal, discard
 from rs_embed.places import NamedPlace
-from rs_embed.settings import SCALEMAE_BATCH_SIZE, SCALEMAE_FETCH_WORKERS, stated_variables
+from rs_embed.settings import LOCAL, SCALEMAE_BATCH_SIZE, SCALEMAE_FETCH_WORKERS, stated_variables
 from rs_embed.specs import OutputSpec, to_json
 
 if TYPE_CHECKING:
     from rs_embed.embedding import Embedding
+    from rs_embed.providers.base import Provider
 
-# They change how fast results come, not what they are.
-_ONLY_SPEED = {SCALEMAE_FETCH_WORKERS.name, SCALEMAE_BATCH_SIZE.name}
+# They change how fast results come, or are part of what the provider says of itself.
+_NOT_NUMBERS = {SCALEMAE_FETCH_WORKERS.name, SCALEMAE_BATCH_SIZE.name, LOCAL.name}
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
 
 
@@ -265,19 +267,27 @@ def _request(model: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return everything that determines the vectors but the places, as JSON values."""
     stated = {name: value for name, value in arguments.items() if value is not None}
     stated.pop("device", None)  # the numbers are the same within the tolerance
+    backend = stated.pop("backend", "auto")
     variables = stated_variables()
+    pixels = (
+        {"imagery": _file(stated.pop("imagery"))}
+        if "imagery" in stated
+        else {"backend": _provider(resolved_provider(backend))}
+    )
     return {
         "version": __version__,
         "model": model,
-        "environment": {k: v for k, v in variables.items() if k not in _ONLY_SPEED},
+        "environment": {k: v for k, v in variables.items() if k not in _NOT_NUMBERS},
         **{name: _as_json(value) for name, value in stated.items()},
-        **({"imagery": _file(stated["imagery"])} if "imagery" in stated else {}),
+        **pixels,
     }
 
 
+def _provider(provider: Provider) -> dict[str, str]:
+    return {"name": provider.name, "identity": provider.identity()}
+
+
 def _as_json(value: Any) -> Any:
-    if callable(getattr(value, "fetch", None)):  # a provider: what it holds is part of its status
-        return {"name": value.name, "status": value.status()}
     if is_dataclass(value):
         return to_json(value)
     if isinstance(value, np.generic):

@@ -140,17 +140,28 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
     """Return the STAC items below ``root``, and the rasters that none of them refers to."""
     items: list[Item] = []
     rasters: list[Path] = []
+    claimed: set[str] = set()
     for path in _files_below(root):
         if path.suffix.lower() == ".json":
-            items += _item_of(path, left_out)
+            content = _json_in(path, left_out)
+            kind = content.get("type") if isinstance(content, dict) else None
+            if kind == "FeatureCollection" and "stac_version" in json.dumps(content):
+                left_out[str(path)] = "holds several STAC items; name it as the root to read them"
+            elif kind == "Feature" and "stac_version" in content:
+                items += _items_from([content], path, left_out)
+                claimed.update(_claimed_files(content, path))
         else:
             rasters.append(path)
-    taken = {
-        os.path.realpath(local_path(asset.get_absolute_href() or asset.href))
-        for item in items
-        for asset in item.assets.values()
-    }
-    return items, [path for path in rasters if os.path.realpath(path) not in taken]
+    return items, [path for path in rasters if os.path.realpath(path) not in claimed]
+
+
+def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
+    """Yield the files that an item names, be it valid or not: they are no scenes of their own."""
+    assets = feature.get("assets")
+    for asset in assets.values() if isinstance(assets, dict) else ():
+        href = asset.get("href") if isinstance(asset, dict) else None
+        if isinstance(href, str):
+            yield os.path.realpath(path.parent / local_path(href))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -160,14 +171,6 @@ def _files_below(root: Path) -> Iterator[Path]:
         for path in (Path(folder, name) for name in sorted(names)):
             if path.suffix.lower() in _RASTERS | {".json"}:
                 yield path
-
-
-def _item_of(path: Path, left_out: dict[str, str]) -> Iterator[Item]:
-    """Yield the item in a JSON file; other JSON is none of ours."""
-    content = _json_in(path, left_out)
-    feature = isinstance(content, dict) and content.get("type") == "Feature"
-    if feature and "stac_version" in content:
-        yield from _items_from([content], path, left_out)
 
 
 def _json_in(path: Path, left_out: dict[str, str]) -> Any:

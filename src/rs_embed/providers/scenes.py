@@ -363,8 +363,11 @@ def select_scenes(
     counts = {"scenes": len(scenes)}
     said: list[str] = []
     left = list(scenes)
+    undated = 0
     for step in filters:
         before, left = left, [scene for scene in left if step.passes(scene)]
+        if step.key == "period":
+            undated = sum(scene.acquired is None for scene in before)
         counts[step.key] = len(left)
         said.append(f"{len(left)} {step.says}")
         if not left:
@@ -381,6 +384,8 @@ def select_scenes(
             f"cloudy_pct={cloudy_pct:g} was not applied to {unstated} scenes that state no cloud "
             "cover"
         )
+    if undated:
+        notes.append(f"{undated} scenes without a date were left out, since a period was asked for")
     return Selection(tuple(sorted(newest, key=lambda s: s.order)), counts, tuple(notes))
 
 
