@@ -187,6 +187,15 @@ def gsd_m(grid: Grid) -> float:
     return ground
 
 
+# Making a transformer takes longer than most places need it for; each thread gets its own inside.
+@lru_cache(maxsize=64)
+def _from_geographic(crs: CRS) -> Transformer:
+    """Return the transformer of longitude and latitude to a CRS."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+
 @lru_cache(maxsize=64)
 def _to_geographic(crs: CRS) -> Transformer:
     """Return the transformer to degrees; making one takes a millisecond, and folders have many."""
@@ -197,9 +206,9 @@ def _to_geographic(crs: CRS) -> Transformer:
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     """Return width and height of the central pixel on the ellipsoid, metres."""
-    from pyproj import Geod, Transformer
+    from pyproj import Geod
 
-    to_geographic = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    to_geographic = _to_geographic(crs)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     # Three pixels, not one: rounding in the inverse projection then stays far below 0.01 %.
     ends = [(column - 1.5, row), (column + 1.5, row), (column, row - 1.5), (column, row + 1.5)]
@@ -311,9 +320,7 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) ->
     GridError
         If the place is smaller than a pixel, larger than 250 million, or outside the CRS's area.
     """
-    from pyproj import Transformer
-
-    from_geographic = Transformer.from_crs("EPSG:4326", _crs_of(lattice), always_xy=True)
+    from_geographic = _from_geographic(_crs_of(lattice))
     to_pixel = ~lattice.transform
     column, row = to_pixel @ from_geographic.transform(*spatial.centre)
     if not math.isfinite(column) or not math.isfinite(row):

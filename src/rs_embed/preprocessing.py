@@ -220,7 +220,8 @@ def _check_digital_numbers(raster: Raster, brightest: NDArray[Any]) -> None:
     highest = float(brightest.max())
     eight_bit = raster.data.dtype == np.uint8
     # A few wild values must not hide that all others are reflectance 0..1.
-    normalised_already = not eight_bit and 0 < float(np.percentile(brightest, 99)) <= 1.5
+    low = np.count_nonzero(brightest <= 1.5) >= 0.99 * brightest.size
+    normalised_already = not eight_bit and highest > 0 and low
     if eight_bit or normalised_already or 0 < highest <= 255:
         kind = "normalised to 0..1" if normalised_already else "8-bit"
         scale = "1" if normalised_already else "1 / 255"
@@ -263,9 +264,10 @@ def check_seen(token_valid: NDArray[np.float64], image: NDArray[np.uint8]) -> No
             f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
             "expected at least one; choose another place or period"
         )
-    low, high = np.percentile(image, [0.1, 99.9])
-    if low == 255 or high == 0:
-        colour = "white" if low == 255 else "black"
+    nearly_all = 0.999 * image.size
+    white = np.count_nonzero(image == 255) >= nearly_all
+    if white or np.count_nonzero(image == 0) >= nearly_all:
+        colour = "white" if white else "black"
         raise ImageryError(
             f"the model would see nothing but {colour}; check the units (reflectance_scale, "
             "reflectance_offset) and display"
