@@ -16,14 +16,13 @@ from pyproj import CRS
 from rs_embed import Raster
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid
+from rs_embed.plausibility import check_values, without_odd
 from rs_embed.preprocessing import (
-    check_values,
     model_grid,
     normalised,
     prepare,
     prepare_tiles,
     to_uint8,
-    without_odd,
 )
 
 BANDS = ("B4", "B3", "B2")

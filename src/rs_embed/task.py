@@ -14,14 +14,13 @@ from rs_embed.acquisition import Acquired, PixelRequest, check_type
 from rs_embed.errors import CoverageWarning, ImageryWarning, SpecError
 from rs_embed.grid import Grid
 from rs_embed.notes import Note
+from rs_embed.plausibility import check_values, without_odd
 from rs_embed.preprocessing import (
     Display,
     ModelInput,
-    check_values,
     prepare,
     prepare_tiles,
     resized_side,
-    without_odd,
 )
 from rs_embed.raster import Raster
 from rs_embed.registry import find_model

@@ -13,7 +13,8 @@ from rs_embed.grid import Grid
 from rs_embed.notes import some
 from rs_embed.providers.indexing import Index, index_root
 from rs_embed.providers.reading import CloudMask, compose
-from rs_embed.providers.scenes import NAME_BANDS, Scene, bands_that_exist, select_scenes
+from rs_embed.providers.scenes import Scene
+from rs_embed.providers.selection import NAME_BANDS, bands_that_exist, select_scenes
 from rs_embed.raster import Raster
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec

@@ -15,7 +15,8 @@ from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.notes import some
 from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
-from rs_embed.providers.scenes import BandAt, Scene, Selection
+from rs_embed.providers.scenes import BandAt, Scene
+from rs_embed.providers.selection import Selection
 from rs_embed.raster import Raster
 from rs_embed.raster_files import (
     AVERAGED_FROM,
