@@ -55,7 +55,8 @@ class Bar:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
-            console=Console(stderr=True),
+            # Whoever asks for the bar gets it, into a file or a notebook too.
+            console=Console(stderr=True, force_terminal=True),
             auto_refresh=False,  # no thread of its own
             transient=True,
         )
