@@ -36,7 +36,7 @@ from rs_embed.acquisition import PixelRequest
 from rs_embed.grid import Grid
 from rs_embed.pipeline import ordered
 from rs_embed.preprocessing import normalised
-from rs_embed.providers.base import Provider
+from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, SampleProvider
 from rs_embed.specs import SensorSpec
 from rs_embed.task import Sight, Task, settle
@@ -74,9 +74,13 @@ class Delayed:
         """Return that of the inner provider."""
         return self._inner.identity()
 
-    def status(self) -> str:
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
         """Return what the inner provider says."""
-        return self._inner.status()
+        return self._inner.cost(grid, sensor=sensor)
+
+    def status(self, *, online: bool = False) -> str:
+        """Return what the inner provider says."""
+        return self._inner.status(online=online)
 
 
 @dataclass(frozen=True)

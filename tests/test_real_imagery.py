@@ -141,8 +141,7 @@ SERIES = SensorSpec("sentinel-2-l2a", ("B4", "B3", "B2"), 120, 100, "median", 0)
 
 
 def fetch(root: Path, grid: Grid, period: TemporalSpec = AUGUST, **kwargs: Any) -> Raster:
-    mask = kwargs.pop("cloud_mask", None)
-    provider = LocalProvider(root, cloud_mask=mask)
+    provider = LocalProvider(root)
     sensor = SensorSpec(**{**vars(SERIES), **kwargs})
     return provider.fetch(grid, temporal=period, sensor=sensor)
 

@@ -17,7 +17,12 @@ def test_defaults() -> None:
     assert settings.scalemae_fetch_workers == 8
     assert settings.scalemae_batch_size is None
     assert settings.local is None
-    assert settings.cache_dir == Path.home() / ".cache" / "rs_embed"
+    assert settings.ee_project is None
+    assert settings.ee_endpoint == "standard"
+    assert settings.stac == "earth-search"
+    assert settings.cache_dir is None
+    assert settings.cache_gb == 10
+    assert settings.records_dir == Path.home() / ".cache" / "rs_embed"
 
 
 def test_values_are_read() -> None:
@@ -28,11 +33,29 @@ def test_values_are_read() -> None:
             "RS_EMBED_SCALEMAE_FETCH_WORKERS": "3",
             "RS_EMBED_SCALEMAE_BATCH_SIZE": "16",
             "RS_EMBED_LOCAL": "~/scenes",
+            "GOOGLE_CLOUD_PROJECT": "theirs",
+            "EE_PROJECT": "mine",
+            "RS_EMBED_EE_ENDPOINT": "high-volume",
+            "RS_EMBED_STAC": "https://stac.example/v1",
+            "RS_EMBED_CACHE_DIR": "~/kept",
+            "RS_EMBED_CACHE_GB": "3",
             "XDG_CACHE_HOME": "/elsewhere",
         }
     )
-    scenes = Path.home() / "scenes"
-    assert settings == Settings("me/mine", 448, 3, 16, scenes, Path("/elsewhere/rs_embed"))
+    assert settings == Settings(
+        scalemae_id="me/mine",
+        scalemae_img=448,
+        scalemae_fetch_workers=3,
+        scalemae_batch_size=16,
+        local=Path.home() / "scenes",
+        ee_project="mine",
+        ee_endpoint="high-volume",
+        stac="https://stac.example/v1",
+        cache_dir=Path.home() / "kept",
+        cache_gb=3,
+        records_dir=Path("/elsewhere/rs_embed"),
+    )
+    assert Settings.from_environ({"GOOGLE_CLOUD_PROJECT": "theirs"}).ee_project == "theirs"
 
 
 NUMBERS = [v.name for v in SCALEMAE_VARIABLES if not v.name.endswith("_ID")]

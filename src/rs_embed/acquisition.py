@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
 
 # What a provider searches or warps by, and own pixels cannot honour.
-_ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs")
+_ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs", "cloud_mask")
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,11 +103,16 @@ class ProviderError(RsEmbedError, RuntimeError):
     ----------
     transient : bool
         True where the same request may succeed later, so that retrying is sensible.
+    retry_after_s : float or None
+        Seconds after which the service asks to be tried again; None where it does not say.
     """
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(
+        self, message: str, *, transient: bool = False, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.transient = transient
+        self.retry_after_s = retry_after_s
 
 
 class ModelError(RsEmbedError, RuntimeError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 # Pixels of the file along one pixel of the grid from which they are averaged.
 AVERAGED_FROM = 1.5
+# How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
+_PASSING = re.compile(
+    r"(?:HTTP response code|HTTP error code)\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
+    r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
+    r"transfer closed|could not connect|failed to connect",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,9 @@ class Header:
 
 
 class OpenFiles:
-    """Files that stay open while one thread reads several parts of them, closed at the end.
+    """Files that stay open while several parts of them are read, closed at the end.
+
+    Any thread may read; each file is read by one at a time.
 
     Parameters
     ----------
@@ -123,7 +134,8 @@ class OpenFiles:
 
     def __init__(self, most: int = 64) -> None:
         self._most = most
-        self._kept: dict[str, Any] = {}
+        self._kept: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -138,15 +150,27 @@ class OpenFiles:
         """Give the open file; every failure of GDAL within becomes ours."""
         import rasterio
 
-        if path not in self._kept and len(self._kept) >= self._most:
+        with self._lock:
+            if path not in self._kept and len(self._kept) < self._most:
+                self._kept[path] = _Kept()
+            kept = self._kept.get(path)
+        if kept is None:
             with _opened(path) as dataset:
                 yield dataset
             return
-        with _ours(path):
-            if path not in self._kept:
-                self._kept[path] = rasterio.open(path)
-                self._closing.callback(self._kept[path].close)
-            yield self._kept[path]
+        with kept.lock, _ours(path):
+            if kept.dataset is None:
+                kept.dataset = rasterio.open(path)
+                self._closing.callback(kept.dataset.close)
+            yield kept.dataset
+
+
+class _Kept:
+    """A file that is or will be open, and who reads it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.dataset: Any = None
 
 
 def read_header(path: str, opened: OpenFiles | None = None) -> Header:
@@ -318,6 +342,16 @@ def read_file(
         data, valid = _read_window(dataset, grid, window, indexes, nodata)
         source = {"path": shown_path(path), "resampling": "none"}
         return Raster(data, valid, tuple(bands), window, declared_units(dataset, indexes), source)
+
+
+def may_pass(failure: BaseException) -> bool:
+    """Return whether a file could not be read for a reason of a server's that may pass."""
+    chain: BaseException | None = failure
+    while chain is not None:
+        if _PASSING.search(str(chain)):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class Variable:
 
 
 FETCH_WORKERS = 8
+CACHE_GB_DEFAULT = 10
 
 SCALEMAE_ID = Variable(
     "RS_EMBED_SCALEMAE_ID",
@@ -46,8 +47,31 @@ LOCAL = Variable(
     "not set",
     "imagery of backend='local': a folder, a raster file, or a STAC .json",
 )
+EE_ENDPOINT = Variable(
+    "RS_EMBED_EE_ENDPOINT",
+    "standard",
+    "endpoint of backend='gee': standard, high-volume, or a URL",
+)
+STAC = Variable(
+    "RS_EMBED_STAC",
+    "earth-search",
+    "catalogue of backend='stac': earth-search, planetary-computer, the URL of a STAC API, or that "
+    "of a static catalogue",
+)
+CACHE_DIR = Variable(
+    "RS_EMBED_CACHE_DIR",
+    "not set",
+    "folder that keeps the pixels that providers gave, for later calls; none are kept without it",
+)
+CACHE_GB = Variable(
+    "RS_EMBED_CACHE_GB",
+    str(CACHE_GB_DEFAULT),
+    "size of that folder, gigabytes: what was used longest ago goes first",
+)
+# What Earth Engine's own tools read, the first that is set.
+EE_PROJECTS = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 SCALEMAE_VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
-VARIABLES = (*SCALEMAE_VARIABLES, LOCAL)
+VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB)
 
 
 @dataclass(frozen=True)
@@ -66,7 +90,18 @@ class Settings:
         Images per forward pass; None leaves it to the device (8 on CPU, 32 on CUDA).
     local : pathlib.Path or None
         Root of the imagery of ``backend="local"``; None where there is none.
-    cache_dir : pathlib.Path
+    ee_project : str or None
+        Google Cloud project that Earth Engine counts requests to (``EE_PROJECT``, then
+        ``GOOGLE_CLOUD_PROJECT``); None leaves it to the credentials.
+    ee_endpoint : str
+        ``"standard"``, ``"high-volume"`` or a URL.
+    stac : str
+        Name of a preset, or a URL.
+    cache_dir : pathlib.Path or None
+        Where pixels of providers are kept; None where they are not.
+    cache_gb : int
+        Greatest size of that folder, gigabytes.
+    records_dir : pathlib.Path
         Where small records that can be made again are kept (``$XDG_CACHE_HOME/rs_embed``).
     """
 
@@ -75,7 +110,12 @@ class Settings:
     scalemae_fetch_workers: int
     scalemae_batch_size: int | None
     local: Path | None
-    cache_dir: Path
+    ee_project: str | None
+    ee_endpoint: str
+    stac: str
+    cache_dir: Path | None
+    cache_gb: int
+    records_dir: Path
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -88,7 +128,7 @@ class Settings:
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
         try:
-            cache_dir = Path(cache_home).expanduser() / "rs_embed"
+            records_dir = Path(cache_home).expanduser() / "rs_embed"
         except RuntimeError as exc:
             raise SettingsError(f"got XDG_CACHE_HOME={cache_home!r}: {exc}") from exc
         return cls(
@@ -97,7 +137,12 @@ class Settings:
             scalemae_fetch_workers=_whole_number(environ, SCALEMAE_FETCH_WORKERS) or FETCH_WORKERS,
             scalemae_batch_size=_whole_number(environ, SCALEMAE_BATCH_SIZE),
             local=_path(environ, LOCAL),
-            cache_dir=cache_dir,
+            ee_project=next((environ[name] for name in EE_PROJECTS if environ.get(name)), None),
+            ee_endpoint=_text(environ, EE_ENDPOINT),
+            stac=_text(environ, STAC),
+            cache_dir=_path(environ, CACHE_DIR),
+            cache_gb=_whole_number(environ, CACHE_GB) or CACHE_GB_DEFAULT,
+            records_dir=records_dir,
         )
 
 

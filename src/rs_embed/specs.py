@@ -12,11 +12,13 @@ from typing import Any, Literal
 from rs_embed.errors import SpecError, UnknownNameError
 
 Composite = Literal["median", "mosaic"]
+CloudMask = Literal["scl", "cloud_score_plus"]
 OutputMode = Literal["pooled", "grid"]
 Pooling = Literal["mean", "max", "cls"]
 InputPrepMode = Literal["resize", "tile", "auto"]
 
 COMPOSITES: tuple[Composite, ...] = ("median", "mosaic")
+CLOUD_MASKS: tuple[CloudMask, ...] = ("scl", "cloud_score_plus")
 OUTPUT_MODES: tuple[OutputMode, ...] = ("pooled", "grid")
 POOLINGS: tuple[Pooling, ...] = ("mean", "max", "cls")
 INPUT_PREPS: tuple[InputPrepMode, ...] = ("resize", "tile", "auto")
@@ -154,6 +156,9 @@ class SensorSpec:
         Value that marks nodata in the pixels; None is what the imagery declares, else 0.
     crs : str or None
         CRS to sample in; None is the UTM zone (or polar grid) of the place.
+    cloud_mask : {"scl", "cloud_score_plus"} or None
+        What marks the pixels of each scene that are left out as cloud; None leaves out none. See
+        `FetchSpec`.
     reflectance_scale, reflectance_offset : float or None
         Reflectance = value * scale + offset. None is 1/10000 and 0, the digital numbers of
         Sentinel-2; stating them also vouches for the units, so values are no longer questioned.
@@ -171,6 +176,7 @@ class SensorSpec:
     composite: Composite | None = None
     fill_value: float | None = None
     crs: str | None = None
+    cloud_mask: CloudMask | None = None
     reflectance_scale: float | None = None
     reflectance_offset: float | None = None
 
@@ -211,11 +217,15 @@ class FetchSpec:
         CRS to sample in instead of the UTM zone of the place.
     fill_value : float or None
         Value that marks nodata in the pixels.
+    cloud_mask : {"scl", "cloud_score_plus"} or None
+        Leave out of each scene, before they are combined, what Sentinel-2's scene classification
+        calls nodata, saturated, cloud, cirrus or shadow (``"scl"``), or what Cloud Score+ rates
+        below 0.6 (``"cloud_score_plus"``, Earth Engine only).
 
     Raises
     ------
     SpecError
-        If a value is of the wrong type or outside its range.
+        If a value is of the wrong type or outside its range; `UnknownNameError` for names.
     """
 
     scale_m: float | None = None
@@ -223,6 +233,7 @@ class FetchSpec:
     composite: Composite | None = None
     crs: str | None = None
     fill_value: float | None = None
+    cloud_mask: CloudMask | None = None
 
     def __post_init__(self) -> None:
         _check_fetch_values(self)
@@ -380,6 +391,8 @@ def _check_fetch_values(spec: SensorSpec | FetchSpec) -> None:
         raise SpecError(f"got cloudy_pct={spec.cloudy_pct!r}, expected percent from 0 to 100")
     if spec.composite is not None and spec.composite not in COMPOSITES:
         raise UnknownNameError.among("composite", spec.composite, COMPOSITES)
+    if spec.cloud_mask is not None and spec.cloud_mask not in CLOUD_MASKS:
+        raise UnknownNameError.among("cloud_mask", spec.cloud_mask, CLOUD_MASKS)
     if spec.fill_value is not None:
         finite_number("fill_value", spec.fill_value)
     if spec.crs is not None and (not isinstance(spec.crs, str) or not spec.crs):

@@ -188,7 +188,17 @@ class ProviderContract:
         assert provider.name
         assert provider.dated
         assert provider.status().startswith("ready: ")
-        assert "\n" not in provider.status()
+        assert provider.status(online=True).startswith("ready: ")
+        assert "\n" not in provider.status(online=True)
+
+    def test_cost(self, provider: Provider) -> None:
+        """It grows with the place, and is known beforehand."""
+        small, large = (
+            provider.cost(NORTH[0].grid.window(0, 0, side, side), sensor=self.sensor)
+            for side in (64, 4096)
+        )
+        assert small.requests <= large.requests
+        assert small.download_bytes <= large.download_bytes
 
     def test_identity(self, provider: Provider) -> None:
         """It is the same as long as nothing changes."""

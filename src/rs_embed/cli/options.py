@@ -57,9 +57,9 @@ class Period:
 class Pixels:
     """Where pixels come from, of which sensor and in which units."""
 
-    backend: Annotated[str, place_option(help="Where imagery comes from: local or sample.")] = (
-        "auto"
-    )
+    backend: Annotated[
+        str, place_option(help="Where imagery comes from: gee, stac, local or sample.")
+    ] = "auto"
     local: Annotated[
         Path | None,
         place_option(
@@ -68,7 +68,7 @@ class Pixels:
     ] = None
     cloud_mask: Annotated[
         str | None,
-        place_option(help="scl: mask clouds and shadows of --local by its scene classification."),
+        place_option(help="Leave out clouds: scl, or cloud_score_plus (gee only)."),
     ] = None
     cloudy_pct: Annotated[
         float | None, place_option(help="Scenes with less cloud than this, percent.")

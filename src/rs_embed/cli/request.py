@@ -36,6 +36,7 @@ def common(
         scale_m=pixels.scale_m, cloudy_pct=pixels.cloudy_pct, crs=pixels.crs,
         fill_value=pixels.fill_value,
         composite=pixels.composite,  # type: ignore[arg-type]  # checked when built
+        cloud_mask=pixels.cloud_mask,  # type: ignore[arg-type]  # checked when built
     )  # fmt: skip
     sensor, stated_fetch = _source(model, pixels, fetch)
     stated = {**asdict(options), "gsd": _gsd(options.gsd)}
@@ -113,11 +114,6 @@ def _gsd(text: str | None) -> str | float | None:
 
 def _backend(pixels: Pixels) -> str | Provider:
     if pixels.local is None:
-        if pixels.cloud_mask is not None:
-            raise SpecError(
-                f"got --cloud-mask {pixels.cloud_mask} without --local, expected both: only a STAC "
-                "catalogue of your own is masked"
-            )
         return pixels.backend
     if pixels.backend != "auto":
         raise SpecError(
@@ -127,8 +123,7 @@ def _backend(pixels: Pixels) -> str | Provider:
         raise SpecError("got --local with --imagery, expected one source of pixels")
     from rs_embed.providers.local import LocalProvider
 
-    mask = pixels.cloud_mask
-    return LocalProvider(pixels.local, cloud_mask=mask)  # type: ignore[arg-type]  # checked there
+    return LocalProvider(pixels.local)
 
 
 def _source(

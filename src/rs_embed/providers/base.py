@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from rs_embed.grid import Grid
 from rs_embed.raster import Raster
 from rs_embed.specs import SensorSpec, TemporalSpec
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What fetching one place asks of a service.
+
+    Attributes
+    ----------
+    requests : int
+        Requests that its pixels and their provenance take.
+    download_bytes : int
+        Bytes of pixels that come back, before compression.
+    more : str
+        What else it takes that is not known before, and where a quota is shown; may be empty.
+    """
+
+    requests: int = 0
+    download_bytes: int = 0
+    more: str = ""
 
 
 class Provider(Protocol):
@@ -56,10 +76,14 @@ class Provider(Protocol):
             If what is configured cannot be used.
         """
 
-    def status(self) -> str:
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
+        """Return what fetching ``sensor`` on ``grid`` asks of a service; asks nothing of it."""
+
+    def status(self, *, online: bool = False) -> str:
         """Return one line: ``ready: ...``, or ``missing: ...; `` and the mend.
 
-        What is only not configured is missing; what is configured and fails raises.
+        What is only not configured is missing; what is configured and fails raises. The network is
+        touched only where ``online``.
 
         Raises
         ------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.pipeline import ordered
 from rs_embed.specs import COMPOSITES, Composite
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def composite(
     shape: tuple[int, int, int],
     *,
     memory: int = MEMORY,
+    readers: int = 0,
 ) -> Composited:
     """Return one image of several.
 
@@ -93,6 +96,8 @@ def composite(
         Bands, height, width.
     memory : int
         Bytes that may be used besides the result; rows are worked on in strips of that size.
+    readers : int
+        Threads that read layers at once; 0 reads them one after the other.
 
     Raises
     ------
@@ -111,12 +116,23 @@ def composite(
     used = np.zeros(len(layers), bool)
     at_once = len(layers) if kind == "median" else 1
     reduce = _median_rows if kind == "median" else _mosaic_rows
+    # The mosaic takes the latest first, and stops where nothing is missing any more.
+    order = list(layers) if kind == "median" else list(layers)[::-1]
     blocks = next((layer.blocks for layer in layers if layer.blocks is not None), None)
     for rows in _strips(shape, at_once, memory, blocks):
-        reads = [_in_units(layer, reflectance) for layer in layers]
-        data[:, rows], valid[rows], gave = reduce(reads, rows, dtype, shape)
+        reads = [_in_units(layer, reflectance) for layer in order]
+        with closing(_read_ahead(reads, rows, readers)) as pixels:
+            data[:, rows], valid[rows], gave = reduce(pixels, len(reads), rows, dtype, shape)
         used |= gave
-    return Composited(data, valid, reflectance, tuple(bool(u) for u in used))
+    gave_pixels = tuple(bool(u) for u in (used if kind == "median" else used[::-1]))
+    return Composited(data, valid, reflectance, gave_pixels)
+
+
+def _read_ahead(
+    reads: Sequence[Callable[[slice], Pixels]], rows: slice, readers: int
+) -> Generator[Pixels, None, None]:
+    """Yield the pixels of each layer, in order, some of them read ahead."""
+    return ordered(reads, lambda read: read(rows), workers=min(readers, len(reads)), ahead=readers)
 
 
 def common_units(
@@ -188,16 +204,16 @@ def _strips(
 
 
 def _median_rows(
-    reads: Sequence[Callable[[slice], Pixels]],
+    pixels: Iterable[Pixels],
+    count: int,
     rows: slice,
     dtype: np.dtype[Any],
     shape: tuple[int, int, int],
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
-    stack = np.full((len(reads), shape[0], rows.stop - rows.start, shape[2]), np.nan, dtype)
+    stack = np.full((count, shape[0], rows.stop - rows.start, shape[2]), np.nan, dtype)
     counts = np.zeros(stack.shape[2:], np.int64)
-    gave = np.zeros(len(reads), bool)
-    for i, read in enumerate(reads):
-        data, valid = read(rows)
+    gave = np.zeros(count, bool)
+    for i, (data, valid) in enumerate(pixels):
         np.copyto(stack[i], data, where=valid, casting="same_kind")
         counts += valid
         gave[i] = valid.any()
@@ -222,16 +238,16 @@ def _median(stack: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np
 
 
 def _mosaic_rows(
-    reads: Sequence[Callable[[slice], Pixels]],
+    pixels: Iterable[Pixels],
+    count: int,
     rows: slice,
     dtype: np.dtype[Any],
     shape: tuple[int, int, int],
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
     latest = np.zeros((shape[0], rows.stop - rows.start, shape[2]), dtype)
     filled = np.zeros(latest.shape[1:], bool)
-    gave = np.zeros(len(reads), bool)
-    for i in range(len(reads) - 1, -1, -1):
-        data, valid = reads[i](rows)
+    gave = np.zeros(count, bool)
+    for i, (data, valid) in enumerate(pixels):
         new = valid & ~filled
         np.copyto(latest, data, where=new, casting="same_kind")
         filled |= new

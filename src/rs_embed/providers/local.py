@@ -8,11 +8,12 @@ from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 
-from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.errors import ProviderError
 from rs_embed.grid import Grid
 from rs_embed.notes import some
+from rs_embed.providers.base import Cost
 from rs_embed.providers.indexing import Index, index_root
-from rs_embed.providers.reading import CloudMask, compose
+from rs_embed.providers.reading import check_mask, compose
 from rs_embed.providers.scenes import Scene
 from rs_embed.providers.selection import NAME_BANDS, bands_that_exist, select_scenes
 from rs_embed.raster import Raster
@@ -35,9 +36,6 @@ class LocalProvider:
         a folder: that of a ``catalog.json`` or ``collection.json``, or one that is searched for
         STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img) that no item refers to.
         ``RS_EMBED_LOCAL`` if not given.
-    cloud_mask : {"scl"}, optional
-        Mask nodata, saturated pixels, clouds, cirrus and shadows by the asset ``scl`` of each
-        scene, which all scenes used must have then. None masks nothing.
 
     Notes
     -----
@@ -50,12 +48,7 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(
-        self, root: str | PathLike[str] | None = None, *, cloud_mask: CloudMask | None = None
-    ) -> None:
-        if cloud_mask not in (None, "scl"):
-            raise UnknownNameError.among("cloud_mask", cloud_mask, ["scl"])
-        self.cloud_mask: CloudMask | None = cloud_mask
+    def __init__(self, root: str | PathLike[str] | None = None) -> None:
         self._root = None if root is None else Path(fspath(root)).expanduser()
         self._lock = threading.Lock()
         self._looked: tuple[Path, Index | ProviderError] | None = None
@@ -81,11 +74,7 @@ class LocalProvider:
                 f"none of {len(scenes)} scenes in {self._shown()!r} has the bands "
                 f"{', '.join(sensor.bands)} ({bands_that_exist(scenes)}); {NAME_BANDS}"
             )
-        if self.cloud_mask == "scl" and not any(scene.scl for scene in fitting):
-            raise ProviderError(
-                f"got cloud_mask='scl', but none of {len(fitting)} scenes in {self._shown()!r} has "
-                "an asset 'scl'; leave cloud_mask out"
-            )
+        check_mask(sensor.cloud_mask, fitting, self._shown())
         for scene in fitting:
             if None not in (sensor.fill_value, scene.nodata) and sensor.fill_value != scene.nodata:
                 raise ProviderError(
@@ -121,7 +110,7 @@ class LocalProvider:
             sensor.bands,
             kind=sensor.composite or "median",
             fill_value=sensor.fill_value,
-            cloud_mask=self.cloud_mask,
+            cloud_mask=sensor.cloud_mask,
             root=root,
         )
         notes = (*raster.notes, *_left_out_notes(index.left_out))
@@ -133,9 +122,13 @@ class LocalProvider:
         Files that were added, removed or replaced change it, though this object still serves what
         it looked up first. What a ``.vrt`` refers to is not looked at.
         """
-        return f"{self._indexed().fingerprint()} cloud_mask={self.cloud_mask}"
+        return self._indexed().fingerprint()
 
-    def status(self) -> str:
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:  # noqa: ARG002
+        """Return that it asks nothing of any service, unless items refer to one."""
+        return Cost()
+
+    def status(self, *, online: bool = False) -> str:  # noqa: ARG002
         """Return how many scenes of which dates there are, or how to name a root."""
         if not self.configured():
             return f"missing: {_UNSET}; {_MEND}"
@@ -143,8 +136,7 @@ class LocalProvider:
         days = sorted(s.acquired.date() for s in index.scenes if s.acquired is not None)
         dates = f"dates {days[0]} to {days[-1]}" if days else "undated"
         left_out = f", {len(index.left_out)} files left out" if index.left_out else ""
-        mask = "" if self.cloud_mask is None else f", masked by {self.cloud_mask}"
-        return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}{mask}"
+        return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}"
 
     def _indexed(self) -> Index:
         root = self._root or Settings.from_environ().local

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.notes import some
+from rs_embed.pipeline import ordered
 from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes import BandAt, Scene
 from rs_embed.providers.selection import Selection
@@ -24,17 +25,17 @@ from rs_embed.raster_files import (
     Header,
     OpenFiles,
     declared_units,
+    may_pass,
     read_header,
     read_rows,
     read_thinned,
     shown_path,
 )
-from rs_embed.specs import Composite
+from rs_embed.specs import CloudMask, Composite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CloudMask = Literal["scl"]
 # Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
 _MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
 _BOA_OFFSET = 1000
@@ -166,6 +167,30 @@ def open_scene(
             scl=_scl_file(scene) if cloud_mask == "scl" else None,
             opened=opened,
             blocks=_blocks(grid, headers[0]),
+        )
+
+
+def check_mask(cloud_mask: CloudMask | None, scenes: Sequence[Scene], where: str) -> None:
+    """Raise `ProviderError` for a cloud mask that none of the scenes can be given.
+
+    Parameters
+    ----------
+    cloud_mask : {"scl", "cloud_score_plus"} or None
+        What is asked.
+    scenes : sequence of Scene
+        Those that have the bands.
+    where : str
+        The source, as messages name it.
+    """
+    if cloud_mask == "cloud_score_plus":
+        raise ProviderError(
+            f"got cloud_mask='cloud_score_plus', which only backend='gee' has, not {where!r}; use "
+            "cloud_mask='scl' or leave it out"
+        )
+    if cloud_mask == "scl" and not any(scene.scl for scene in scenes):
+        raise ProviderError(
+            f"got cloud_mask='scl', but none of {len(scenes)} scenes in {where!r} has an asset "
+            "'scl'; leave cloud_mask out"
         )
 
 
@@ -315,7 +340,8 @@ def _named(scene: Scene) -> Iterator[None]:
     except (ImageryError, GridError) as exc:
         raise ProviderError(
             f"scene {scene.id!r} cannot be used: {exc}; replace its files, or take it out of the "
-            "source"
+            "source",
+            transient=may_pass(exc),
         ) from exc
 
 
@@ -328,23 +354,38 @@ def compose(
     fill_value: float | None,
     cloud_mask: CloudMask | None,
     root: str,
+    readers: int = 0,
+    options: Mapping[str, str] | None = None,
 ) -> Raster:
     """Return the composite of the selected scenes on ``grid``, with its provenance.
+
+    Scenes are opened and read in ``readers`` threads (0: in this one), with these ``options`` of
+    GDAL.
 
     Raises
     ------
     ProviderError
         If a scene cannot be read, units do not fit together, or no pixel is valid.
     """
-    with OpenFiles() as files:
-        opened = [
-            open_scene(
+    import rasterio
+
+    def opening(scene: Scene) -> SceneOnGrid:
+        with rasterio.Env(**(options or {})):
+            return open_scene(
                 scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
             )
-            for scene in selection.scenes
-        ]
-        layers = [Layer(s.scene.id, s.read, s.dtype, s.reflectance, s.blocks) for s in opened]
-        made = composite(layers, kind, (len(bands), *grid.shape))
+
+    def layer(scene: SceneOnGrid) -> Layer:
+        def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            with rasterio.Env(**(options or {})):  # each thread has its own
+                return scene.read(rows)
+
+        return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
+
+    with OpenFiles() as files:
+        opened = list(ordered(selection.scenes, opening, workers=readers, ahead=2 * readers))
+        layers = [layer(scene) for scene in opened]
+        made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
     if not used:
         raise ProviderError(

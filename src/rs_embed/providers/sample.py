@@ -7,6 +7,7 @@ from importlib.resources import as_file, files
 
 from rs_embed.errors import ImageryError, ProviderError
 from rs_embed.grid import Grid
+from rs_embed.providers.base import Cost
 from rs_embed.raster import Raster
 from rs_embed.raster_files import read_on_grid
 from rs_embed.specs import SensorSpec, TemporalSpec
@@ -46,7 +47,7 @@ class SampleProvider:
                 f"backend='sample' has only {COLLECTION!r} with {BANDS}; leave sensor out, or "
                 "pass your own imagery="
             )
-        for name in ("cloudy_pct", "composite", "fill_value"):
+        for name in ("cloudy_pct", "composite", "fill_value", "cloud_mask"):
             if getattr(sensor, name) is not None:
                 raise ProviderError(
                     f"got {name}={getattr(sensor, name)!r}, but backend='sample' is one cloud-free "
@@ -71,7 +72,11 @@ class SampleProvider:
         """Return the name of its one scene, which never changes."""
         return f"sample_s2.tif, {PROVENANCE['licence']}"
 
-    def status(self) -> str:
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:  # noqa: ARG002
+        """Return that it asks nothing of anyone."""
+        return Cost()
+
+    def status(self, *, online: bool = False) -> str:  # noqa: ARG002
         """Return where its one scene lies."""
         lon, lat = CENTRE
         return f"ready: one scene, 3.2 km around lon {lon}, lat {lat}"

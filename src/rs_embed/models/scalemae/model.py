@@ -51,7 +51,7 @@ class ScaleMaePlan:
     device: str
     batch_size: int | None
     fetch_workers: int
-    cache_dir: Path
+    records_dir: Path
 
     @property
     def image_size(self) -> int:
@@ -80,7 +80,7 @@ class ScaleMaePlan:
         config, size = self._settle(found)
         file = _FileState.of(found.path)
         # Hashing starts before PyTorch is imported: both take seconds, on different cores.
-        digest = _digest(file, found.announced_sha256, self.cache_dir / "sha256.json")
+        digest = _digest(file, found.announced_sha256, self.records_dir / "sha256.json")
         from rs_embed.models.scalemae.encoder import NativeEncoder, RshfEncoder, resolve_device
 
         device = resolve_device(self.device)
@@ -186,7 +186,7 @@ class ScaleMaeModel:
             device=device,
             batch_size=settings.scalemae_batch_size,
             fetch_workers=settings.scalemae_fetch_workers,
-            cache_dir=settings.cache_dir,
+            records_dir=settings.records_dir,
         )
         _check_together(plan)
         return plan

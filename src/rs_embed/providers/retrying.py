@@ -1,0 +1,70 @@
+"""Requests that fail for a while: tried again, later each time, and not for ever."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rs_embed._optional import require
+from rs_embed.errors import ProviderError
+
+Result = TypeVar("Result")
+
+# Libraries stay silent unless the application asks: each retry would print a line.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often, and for how long, a request that may succeed later is tried.
+
+    Waits double from ``wait_initial_s`` up to ``wait_max_s``, with a random part so that threads do
+    not come back all at once. Where the service says how long to wait, that is done, unless it is
+    longer than ``timeout_s``.
+
+    Attributes
+    ----------
+    attempts : int
+        Tries in all.
+    wait_initial_s, wait_max_s : float
+        First and longest wait between two tries, seconds.
+    timeout_s : float
+        Time after which nothing is tried again, seconds.
+    """
+
+    attempts: int = 8
+    wait_initial_s: float = 0.5
+    wait_max_s: float = 30.0
+    timeout_s: float = 300.0
+
+    def persist(self, request: Callable[[], Result]) -> Result:
+        """Return what ``request`` returns, tried again while its `ProviderError` is transient.
+
+        Raises
+        ------
+        ProviderError
+            The last one, which is still transient if only patience ended.
+        """
+        stamina = require("stamina", extra="stac", purpose="retries")
+        caller = stamina.RetryingCaller(
+            attempts=self.attempts,
+            timeout=self.timeout_s,
+            wait_initial=self.wait_initial_s,
+            wait_max=self.wait_max_s,
+            wait_jitter=self.wait_initial_s,
+        )
+        result: Result = caller(self._again, request)
+        return result
+
+    def _again(self, error: Exception) -> bool | float:
+        """Return whether to try again, or the seconds to wait before."""
+        if not isinstance(error, ProviderError) or not error.transient:
+            return False
+        if error.retry_after_s is None:
+            return True
+        if error.retry_after_s > self.timeout_s:
+            return False
+        return error.retry_after_s + random.uniform(0, self.wait_initial_s)  # noqa: S311
