@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from rs_embed.plausibility import MIN_SIDE_PX
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE
 from rs_embed.raster import Raster
 from rs_embed.raster_files import shown_path
-from rs_embed.registry import find_provider, first_configured, provider_names
+from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
 from rs_embed.settings import LOCAL
 from rs_embed.specs import (
     BBox,
@@ -39,8 +40,9 @@ from rs_embed.specs import (
 
 if TYPE_CHECKING:
     from rs_embed.models.base import InputContract
-    from rs_embed.providers.base import Provider
+    from rs_embed.providers.base import Cost, Provider
 
+_log = logging.getLogger("rs_embed")
 # What a provider searches or warps by, and own pixels cannot honour.
 _ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs", "cloud_mask")
 
@@ -69,6 +71,7 @@ class PixelRequest:
     input_chw: Any
     imagery: Any
     provider: Provider | None = None
+    backend_asked: str | None = None
 
     def check(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
@@ -108,10 +111,16 @@ class PixelRequest:
         return self.input_chw is not None or self.imagery is not None
 
     def with_provider(self) -> PixelRequest:
-        """Return the request with its provider found; see `checked`."""
+        """Return the request with its provider found; see `checked`.
+
+        What ``backend="auto"`` chose is logged, and stays: no request goes on to another provider.
+        """
         provider = resolved_provider(self.backend)
-        name = self.backend if isinstance(self.backend, str) else provider.name
-        return replace(self, backend=provider.name if name == "auto" else name, provider=provider)
+        asked = self.backend if isinstance(self.backend, str) else provider.name
+        name = provider.name if asked == "auto" else asked
+        if asked == "auto":
+            _log.info("backend='auto' takes %r (%s)", name, provider.status())
+        return replace(self, backend=name, provider=provider, backend_asked=asked)
 
     def check_source(self, contract: InputContract) -> None:
         """Raise what the provider says of the sensor, before any place is read.
@@ -197,6 +206,23 @@ class PixelRequest:
         )
         return taken
 
+    def expected(
+        self, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> tuple[Grid, Cost] | None:
+        """Return the grid that `acquire` would ask a provider for, and what that costs.
+
+        Nothing is asked of the provider. None for own pixels.
+
+        Raises
+        ------
+        SpecError, ImageryError, GridError, ProviderError
+            What `acquire` raises before it asks for pixels.
+        """
+        if self.own_pixels or self.provider is None:
+            return None
+        sensor, grid = self._asked_of_provider(self._stated(contract), contract, fit)
+        return grid, self.provider.cost(grid, sensor=sensor)
+
     def _stated(self, contract: InputContract) -> SensorSpec:
         """Return the sensor as the caller states it: the model's, with what ``fetch`` overrides."""
         stated = self.sensor or SensorSpec(contract.collection, contract.bands)
@@ -246,6 +272,7 @@ class PixelRequest:
         """Return own pixels; ``meta`` names a sensor only where the caller did."""
         meta = {
             "backend": "imagery" if self.input_chw is None else "input_chw",
+            "backend_asked": None,
             "temporal": None,
             "sensor": None if self.sensor is None else to_json(self.sensor),
             "scale_m_source": said_by,
@@ -255,15 +282,11 @@ class PixelRequest:
     def _take_provided(
         self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
     ) -> Acquired:
-        provider, spatial = self.provider, self.spatial
-        sensor = contract_defaults(stated, contract)
-        scale_m = sensor.scale_m
-        if provider is None or spatial is None or scale_m is None:
-            raise SpecError("got no provider, spatial or scale_m, expected all three")
+        provider = self.provider
+        if provider is None:
+            raise SpecError("got no provider, expected the request to be checked before")
         provider.check_sensor(stated)
-        grid = roi_grid(spatial, scale_m, sensor.crs)
-        _check_side(grid, scale_m)
-        grid = fit(grid)
+        sensor, grid = self._asked_of_provider(stated, contract, fit)
         temporal, notes = self._period(contract, dated=provider.dated)
         try:
             raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
@@ -281,11 +304,23 @@ class PixelRequest:
             )
         meta = {
             "backend": self.backend,
+            "backend_asked": self.backend_asked,
             "temporal": None if temporal is None else to_json(temporal),
             "sensor": to_json(sensor),
             "scale_m_source": "default" if stated.scale_m is None else "stated",
         }
         return _with_units(raster, stated, gsd_m(grid), meta, notes)
+
+    def _asked_of_provider(
+        self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> tuple[SensorSpec, Grid]:
+        """Return the sensor with all defaults, and the grid to sample it on."""
+        sensor = contract_defaults(stated, contract)
+        if self.spatial is None or sensor.scale_m is None:
+            raise SpecError("got no spatial or scale_m, expected both")
+        grid = roi_grid(self.spatial, sensor.scale_m, sensor.crs)
+        _check_side(grid, sensor.scale_m)
+        return sensor, fit(grid)
 
     def _period(
         self, contract: InputContract, *, dated: bool
@@ -332,9 +367,10 @@ def resolved_provider(backend: str | Provider) -> Provider:
     name = first_configured() if backend == "auto" else backend
     if name is None:
         raise ProviderError(
-            f"no imagery source is configured for backend='auto'; set {LOCAL.name} to a folder of "
-            f"imagery, name one of {', '.join(names)} as backend=, or pass own pixels as imagery= "
-            "or input_chw="
+            f"no imagery source is configured for backend='auto', which takes the first of "
+            f"{', '.join(AUTO_ORDER)}; set {LOCAL.name} to a folder of imagery, install one with "
+            "pip install 'rs-embed[stac]', name one of "
+            f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
     return find_provider(name)
 

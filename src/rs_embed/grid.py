@@ -338,9 +338,15 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) ->
     if width * height > MAX_PIXELS:
         raise GridError(
             f"{spatial} is {height:.4g} x {width:.4g} px of {pixel_m:g} m, expected at most "
-            f"{MAX_PIXELS:,} px; use a smaller place or larger pixels"
+            f"{MAX_PIXELS:,} px; cut it into {_parts(height)} x {_parts(width)} or more places "
+            "of one batch, or use larger pixels"
         )
     return lattice.window(top, left, height, width)
+
+
+def _parts(side_px: float) -> int:
+    """Return into how many parts a side is cut so that squares of such parts are not too large."""
+    return max(1, math.ceil(side_px / math.isqrt(MAX_PIXELS)))
 
 
 def _centred_start(at: float, side: int) -> int:

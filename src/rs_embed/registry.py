@@ -17,8 +17,8 @@ from rs_embed.providers.base import Provider
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
-# The sample scene is never picked unasked.
-AUTO_ORDER = ("local",)
+# Own imagery, then an account, then what needs none. The sample scene is never picked unasked.
+AUTO_ORDER = ("local", "gee", "stac")
 
 
 def find_model(name: str) -> Model:

@@ -26,7 +26,7 @@ from rs_embed.raster import Raster
 from rs_embed.registry import find_model
 from rs_embed.settings import Settings
 from rs_embed.specs import InputPrepSpec, OutputSpec, finite_number
-from rs_embed.tiling import check_tiling, whole_patches
+from rs_embed.tiling import check_tiling, tiles_of, whole_patches
 
 if TYPE_CHECKING:
     from rs_embed.models.base import ModelDescription, Plan
@@ -169,6 +169,19 @@ class Task:
         patch = sizes.patch_size
         height, width = (whole_patches(side, patch) * patch for side in asked.shape)
         return asked.enlarged(height, width)
+
+    def window(self, asked: Grid) -> Grid:
+        """Return the window to read for a place, as far as sizes are known without a download."""
+        return self._window(asked, self.sizes())
+
+    def image_count(self, shape: tuple[int, int]) -> int:
+        """Return how many images of a window of that shape go through the model."""
+        sizes = self.sizes()
+        if not self._tiled(shape, sizes):
+            return 1
+        tile_size, overlap_px = _tile_sizes(self.prep, sizes)
+        tiling = {"overlap_px": overlap_px, "patch_size": sizes.patch_size}
+        return len(tiles_of(shape, tile_size=tile_size, **tiling))
 
     def _tiled(self, shape: tuple[int, int], sizes: Sizes) -> bool:
         if self.prep.mode == "auto":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,9 +23,10 @@ from rs_embed.cli.options import (
     print_json,
     result_option,
 )
-from rs_embed.errors import RsEmbedError
+from rs_embed.errors import RsEmbedError, SpecError
 
 if TYPE_CHECKING:
+    from rs_embed.places import NamedPlace
     from rs_embed.resumable import Report, ResumableBatch
 
 _SHOWN_ERRORS = 5
@@ -55,6 +57,10 @@ def batch(
     overwrite: Annotated[
         bool, result_option("--overwrite", help="Begin anew, and replace a finished file.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        result_option("--dry-run", help="Say what it will ask for; fetch and write nothing."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Embed many places into one file, one vector each.
@@ -68,6 +74,11 @@ def batch(
     Windows of one GeoTIFF:
 
     [dim]rs-embed batch places.geojson -o vectors.npz --imagery scene.tif[/dim]
+
+    What it will ask of Earth Engine, without asking:
+
+    [dim]rs-embed batch places.csv -o vectors.npz --backend gee --start 2022-06-01
+    --end 2022-09-01 --dry-run[/dim]
     """
     from rs_embed import export
     from rs_embed.places import read_places
@@ -79,6 +90,9 @@ def batch(
     from rs_embed.specs import OutputSpec
 
     arguments = request.common(model, pixels, period, prep, options)
+    if dry_run:
+        _estimate(model, named, arguments, device, json=json)
+        return
     output = OutputSpec("pooled", pooling)  # type: ignore[arg-type]  # checked when built
     with ResumableBatch(
         out, named, model, overwrite=overwrite, output=output, device=device, **arguments
@@ -99,6 +113,39 @@ def batch(
     else:
         _print(report)
     if report.errors:
+        raise typer.Exit(1)
+
+
+def _estimate(
+    model: str, named: Sequence[NamedPlace], arguments: dict[str, Any], device: str, *, json: bool
+) -> None:
+    """Print what the batch will ask for; exit with 1 if a place cannot be meant."""
+    from rs_embed.estimate import estimate_batch
+
+    if arguments.pop("imagery") is not None:
+        raise SpecError(
+            "got --dry-run with --imagery, expected a backend: own files ask nothing of a service"
+        )
+    found = estimate_batch(
+        model,
+        spatials=[place.spatial for place in named],
+        device=device,  # type: ignore[arg-type]  # checked there
+        **arguments,
+    )
+    if json:
+        print_json(found.to_json())
+    else:
+        typer.echo(
+            f"{found.places} places, {found.pixels / 1e6:.1f} million pixels, "
+            f"{found.images} images through the model"
+        )
+        size = f", {found.download_bytes / 1e6:.1f} MB of pixels" if found.download_bytes else ""
+        typer.echo(f"backend {found.backend}: {found.requests} requests{size}")
+        if found.more:
+            typer.echo(found.more)
+        for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
+            typer.echo(f"refused {named[index].id}: {reason}")
+    if found.refused:
         raise typer.Exit(1)
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,14 +27,19 @@ class Finding:
     mend: str = ""
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the services too whether they answer.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Say what is installed, which imagery and weights can be used, and how to mend the rest.
 
-    Touches no network. Exit code 1 if something is broken.
+    Touches no network without --online. Exit code 1 if something is broken.
 
     [dim]rs-embed doctor[/dim]
     """
-    findings = [*_packages(), *_settings(), *_devices(), *_backends(), *_weights()]
+    findings = [*_packages(), *_settings(), *_devices(), *_backends(online=online), *_weights()]
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -50,6 +55,8 @@ def _packages() -> Iterator[Finding]:
     for name in ("torch", "numpy", "pillow", "rasterio", "pyproj", "xarray", "huggingface-hub"):
         yield Finding("ok", name, importlib.metadata.version(name))
     for extra, modules, purpose in (
+        ("gee", ("ee", "stamina"), "backend='gee'"),
+        ("stac", ("pystac_client", "stamina"), "backend='stac'"),
         ("netcdf", ("h5netcdf", "h5py"), "netCDF files"),
         ("rshf", ("rshf",), "loader='rshf'"),
     ):
@@ -86,18 +93,28 @@ def _devices() -> Iterator[Finding]:
             yield Finding("ok", f"device {name}", "available")
 
 
-def _backends() -> Iterator[Finding]:
-    from rs_embed.registry import find_provider, provider_names
+def _backends(*, online: bool) -> Iterator[Finding]:
+    from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
 
     for name in provider_names():
         try:
-            found, _, mend = find_provider(name).status().partition("; ")
+            found, _, mend = find_provider(name).status(online=online).partition("; ")
             if found.startswith("missing: "):
                 yield Finding("missing", f"backend {name}", found.removeprefix("missing: "), mend)
             else:
                 yield Finding("ok", f"backend {name}", f"{found}; {mend}" if mend else found)
         except RsEmbedError as exc:
             yield Finding("broken", f"backend {name}", str(exc))
+    order = f"the first that is configured of {', '.join(AUTO_ORDER)}"
+    try:
+        chosen = first_configured()
+    except RsEmbedError as exc:
+        yield Finding("broken", "backend auto", str(exc))
+        return
+    if chosen is None:
+        yield Finding("missing", "backend auto", order, "configure one of them, see above")
+    else:
+        yield Finding("ok", "backend auto", f"takes {chosen}, {order}")
 
 
 def _weights() -> Iterator[Finding]:
