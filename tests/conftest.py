@@ -31,7 +31,7 @@ SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_rat
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
-    for name in [n for n in os.environ if n.startswith("RS_EMBED_")]:
+    for name in [n for n in os.environ if n.startswith(("RS_EMBED_", "EE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 

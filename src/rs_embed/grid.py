@@ -337,7 +337,7 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) ->
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
     if width * height > MAX_PIXELS:
         raise GridError(
-            f"{spatial} is {height:.4g} x {width:.4g} px of {pixel_m:g} m, expected at most "
+            f"{spatial} is {height:,.0f} x {width:,.0f} px of {pixel_m:g} m, expected at most "
             f"{MAX_PIXELS:,} px; cut it into {_parts(height)} x {_parts(width)} or more places "
             "of one batch, or use larger pixels"
         )
