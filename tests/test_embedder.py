@@ -472,7 +472,6 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"imagery": "x.tif", "fetch": FetchSpec(cloudy_pct=5)}, SpecError, "got cloudy_pct with"),
         ({"imagery": "x.tif", "fetch": FetchSpec(crs="EPSG:3857")}, SpecError, "got crs with"),
         ({"spatial": CENTRE_POINT, "backend": "smaple"}, UnknownNameError, "mean 'sample'"),
-        ({"spatial": CENTRE_POINT}, ProviderError, "no imagery source is configured"),
         ({"spatial": CENTRE_POINT, "backend": "sample",
           "sensor": SensorSpec("L8", ("a", "b", "c"))}, ProviderError,
          "got collection='L8'.*leave sensor out"),
