@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -69,6 +70,7 @@ class PixelRequest:
     input_chw: Any
     imagery: Any
     provider: Provider | None = None
+    cache: str | os.PathLike[str] | PatchCache | None = None
 
     def check(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
@@ -98,6 +100,8 @@ class PixelRequest:
             See `check`; `UnknownNameError` for the backend.
         ProviderError
             If there is no source of imagery.
+        SettingsError
+            If the folder of ``RS_EMBED_CACHE_DIR`` cannot be one.
         """
         self.check()
         return self if self.own_pixels else self.with_provider()
@@ -111,6 +115,9 @@ class PixelRequest:
         """Return the request with its provider found; see `checked`."""
         provider = resolved_provider(self.backend)
         name = self.backend if isinstance(self.backend, str) else provider.name
+        cache = open_cache(self.cache)
+        if cache is not None:
+            provider = CachedProvider(provider, cache)
         return replace(self, backend=provider.name if name == "auto" else name, provider=provider)
 
     def check_source(self, contract: InputContract) -> None:
@@ -147,6 +154,8 @@ class PixelRequest:
         return place or f"a {type(self.imagery).__name__}"
 
     def _check_own(self, own: str) -> None:
+        if self.cache is not None:
+            raise SpecError(f"got cache with {own}: only the pixels of a provider are kept")
         if self.temporal is not None or self.backend != "auto":
             given = "temporal" if self.temporal is not None else "backend"
             raise SpecError(f"got {given} with {own}: own pixels are not searched by a provider")

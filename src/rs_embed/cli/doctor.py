@@ -14,7 +14,7 @@ import typer
 import rs_embed
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
-from rs_embed.settings import SCALEMAE_ID, Settings, stated_variables
+from rs_embed.settings import CACHE_DIR, SCALEMAE_ID, Settings, stated_variables
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def doctor(json: Json = False) -> None:
 
     [dim]rs-embed doctor[/dim]
     """
-    findings = [*_packages(), *_settings(), *_devices(), *_backends(), *_weights()]
+    findings = [*_packages(), *_settings(), *_devices(), *_backends(), *_cache(), *_weights()]
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -98,6 +98,26 @@ def _backends() -> Iterator[Finding]:
                 yield Finding("ok", f"backend {name}", f"{found}; {mend}" if mend else found)
         except RsEmbedError as exc:
             yield Finding("broken", f"backend {name}", str(exc))
+
+
+def _cache() -> Iterator[Finding]:
+    from rs_embed.cache import PatchCache
+
+    try:
+        settings = Settings.from_environ()
+    except RsEmbedError:
+        return  # said above
+    folder, bound = settings.cache_dir, settings.cache_gb
+    if folder is None:
+        yield Finding("ok", "cache", f"off; {CACHE_DIR.name} names a folder to keep pixels in")
+    elif not folder.exists():
+        yield Finding("ok", "cache", f"{folder}, made when first used, of at most {bound} GB")
+    elif not folder.is_dir():
+        mend = f"set {CACHE_DIR.name} to a folder, or unset it"
+        yield Finding("broken", "cache", f"{folder} is no folder", mend)
+    else:
+        count, size = PatchCache(folder, bound * 10**9).usage()
+        yield Finding("ok", "cache", f"{folder}, {count} entries, {size:,} bytes of {bound} GB")
 
 
 def _weights() -> Iterator[Finding]:
