@@ -840,3 +840,6 @@ def test_the_cache_itself_raises(folder: Path) -> None:
         PatchCache(folder, BIG).get({"number": 0}, GRID)
     with pytest.raises(ExportError, match="the pixels cannot be kept in"):
         put(PatchCache(folder / "none", BIG), 0)
+    for look in (PatchCache.ls, PatchCache.usage, PatchCache.clear):
+        with pytest.raises(ExportError, match="none cannot be listed: "):
+            look(PatchCache(folder / "none", BIG))

@@ -172,13 +172,25 @@ class PatchCache:
             raise ExportError(f"the pixels cannot be kept in {self.folder}: {exc}") from exc
 
     def ls(self) -> list[Entry]:
-        """Return the entries, the last used first; their pixels are not read."""
+        """Return the entries, the last used first; their pixels are not read.
+
+        Raises
+        ------
+        ExportError
+            If the folder cannot be listed.
+        """
         entries = [_entry(Path(file.path), status) for file, status in self._files(_ENTRY)]
         known = [entry for entry in entries if entry is not None]
         return sorted(known, key=lambda entry: entry.used, reverse=True)
 
     def usage(self) -> tuple[int, int]:
-        """Return how many entries there are, and their bytes; none is opened."""
+        """Return how many entries there are, and their bytes; none is opened.
+
+        Raises
+        ------
+        ExportError
+            If the folder cannot be listed.
+        """
         sizes = [status.st_size for _, status in self._files(_ENTRY)]
         return len(sizes), sum(sizes)
 
@@ -193,7 +205,7 @@ class PatchCache:
         Raises
         ------
         ExportError
-            If an entry cannot be removed.
+            If the folder cannot be listed, or an entry not be removed.
         """
         self._remove_abandoned()
         removed = [0, 0]
@@ -247,7 +259,11 @@ class PatchCache:
 
     def _files(self, names: re.Pattern[str]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
         """Give the files with such names that are still there."""
-        with os.scandir(self.folder) as files:
+        try:
+            listing = os.scandir(self.folder)
+        except OSError as exc:
+            raise ExportError(f"the folder {self.folder} cannot be listed: {exc}") from exc
+        with listing as files:
             for file in files:
                 if names.fullmatch(file.name) and file.is_file(follow_symlinks=False):
                     try:

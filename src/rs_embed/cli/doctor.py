@@ -110,13 +110,16 @@ def _cache() -> Iterator[Finding]:
     folder, bound = settings.cache_dir, settings.cache_gb
     if folder is None:
         yield Finding("ok", "cache", f"off; {CACHE_DIR.name} names a folder to keep pixels in")
-    elif not folder.exists():
-        yield Finding("ok", "cache", f"{folder}, made when first used, of at most {bound} GB")
-    elif not folder.is_dir():
-        mend = f"set {CACHE_DIR.name} to a folder, or unset it"
-        yield Finding("broken", "cache", f"{folder} is no folder", mend)
-    else:
+        return
+    try:
+        folder.stat()
         count, size = PatchCache(folder, bound * 10**9).usage()
+    except FileNotFoundError:
+        yield Finding("ok", "cache", f"{folder}, made when first used, of at most {bound} GB")
+    except OSError as exc:
+        mend = f"set {CACHE_DIR.name} to a folder, or unset it"
+        yield Finding("broken", "cache", str(exc), mend)
+    else:
         yield Finding("ok", "cache", f"{folder}, {count} entries, {size:,} bytes of {bound} GB")
 
 
