@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -71,6 +72,7 @@ class PixelRequest:
     input_chw: Any
     imagery: Any
     provider: Provider | None = None
+    cache: str | os.PathLike[str] | PatchCache | None = None
     backend_asked: str | None = None
 
     def check(self) -> None:
@@ -101,6 +103,8 @@ class PixelRequest:
             See `check`; `UnknownNameError` for the backend.
         ProviderError
             If there is no source of imagery.
+        SettingsError
+            If the folder of ``RS_EMBED_CACHE_DIR`` cannot be one.
         """
         self.check()
         return self if self.own_pixels else self.with_provider()
@@ -120,6 +124,9 @@ class PixelRequest:
         name = provider.name if asked == "auto" else asked
         if asked == "auto":
             _log.info("backend='auto' takes %r (%s)", name, provider.status())
+        cache = open_cache(self.cache)
+        if cache is not None:
+            provider = CachedProvider(provider, cache)
         return replace(self, backend=name, provider=provider, backend_asked=asked)
 
     def check_source(self, contract: InputContract) -> None:
@@ -156,6 +163,8 @@ class PixelRequest:
         return place or f"a {type(self.imagery).__name__}"
 
     def _check_own(self, own: str) -> None:
+        if self.cache is not None:
+            raise SpecError(f"got cache with {own}: only the pixels of a provider are kept")
         if self.temporal is not None or self.backend != "auto":
             given = "temporal" if self.temporal is not None else "backend"
             raise SpecError(f"got {given} with {own}: own pixels are not searched by a provider")

@@ -51,6 +51,7 @@ def get_embeddings_batch(
     input_chws: Iterable[Any] | None = None,
     imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
     imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -99,6 +100,7 @@ def get_embeddings_batch(
             input_chws=input_chws,
             imageries=imageries,
             imagery=imagery,
+            cache=cache,
             input_prep=input_prep,
             min_valid=min_valid,
             device=device,
@@ -122,6 +124,7 @@ def iter_embeddings(
     input_chws: Iterable[Any] | None = None,
     imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
     imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -159,7 +162,7 @@ def iter_embeddings(
     keep_images : bool
         Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
         vectors.
-    sensor, output, backend, input_prep, min_valid, device, **options
+    sensor, output, backend, cache, input_prep, min_valid, device, **options
         As for `get_embedding`.
 
     Returns
@@ -191,7 +194,7 @@ def iter_embeddings(
         options=options,
     )
     requests = _Requests(
-        PixelRequest(None, None, sensor, None, backend, None, imagery),
+        PixelRequest(None, None, sensor, None, backend, None, imagery, cache=cache),
         {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
         {"temporal": temporal, "fetch": fetch},
     )

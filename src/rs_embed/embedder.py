@@ -51,6 +51,7 @@ def get_embedding(
     backend: str | Provider = "auto",
     input_chw: Any = None,
     imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -84,6 +85,10 @@ def get_embedding(
         reflectance as digital numbers 0..10000. State its GSD: ``fetch=FetchSpec(scale_m=...)``.
     imagery : path, xarray.DataArray or Raster, optional
         Georeferenced pixels in the same units; GSD, CRS and nodata are read from it.
+    cache : path, optional
+        Folder that keeps the pixels of providers for later calls, made if it is not there;
+        ``RS_EMBED_CACHE_DIR`` if not given, and nothing is kept without either. Not with own
+        pixels.
     input_prep : {"resize", "tile", "auto"} or InputPrepSpec
         How an image becomes the model's input: one resized and cropped image, or tiles of its own
         pixels.
@@ -141,7 +146,9 @@ def get_embedding(
         device=device,
         options=options,
     )
-    request = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
+    request = PixelRequest(
+        spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache=cache
+    )
     with Bar(progress, unit="tile") as bar:
         outcomes = embed(task, [request.checked()], fetch_workers=0, keep_images=True, tiles=bar)
         (outcome,) = outcomes

@@ -122,6 +122,7 @@ def inspect_input(
     backend: str | Provider = "auto",
     input_chw: Any = None,
     imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     **options: Any,
@@ -133,7 +134,8 @@ def inspect_input(
 
     Parameters
     ----------
-    model, spatial, temporal, sensor, fetch, backend, input_chw, imagery, input_prep, min_valid
+    model, spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache, input_prep, \
+    min_valid
         As for ``get_embedding``.
     **options
         The model's own options.
@@ -169,7 +171,7 @@ def inspect_input(
         device="auto",
         options=options,
     )
-    asked = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery)
+    asked = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache=cache)
     request, sizes = asked.checked(), task.sizes()
     taken = task.acquire(request, sizes)
     sight = task.look(taken, sizes)

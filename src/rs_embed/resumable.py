@@ -20,7 +20,14 @@ from rs_embed.batches import ON_ERROR, iter_embeddings
 from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
 from rs_embed.journal import Journal, discard
 from rs_embed.places import NamedPlace
-from rs_embed.settings import LOCAL, SCALEMAE_BATCH_SIZE, SCALEMAE_FETCH_WORKERS, stated_variables
+from rs_embed.settings import (
+    CACHE_DIR,
+    CACHE_GB,
+    LOCAL,
+    SCALEMAE_BATCH_SIZE,
+    SCALEMAE_FETCH_WORKERS,
+    stated_variables,
+)
 from rs_embed.specs import OutputSpec, to_json
 
 if TYPE_CHECKING:
@@ -28,7 +35,10 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
 
 # They change how fast results come, or are part of what the provider says of itself.
-_NOT_NUMBERS = {SCALEMAE_FETCH_WORKERS.name, SCALEMAE_BATCH_SIZE.name, LOCAL.name}
+_NOT_NUMBERS = {
+    variable.name
+    for variable in (SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE, LOCAL, CACHE_DIR, CACHE_GB)
+}
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
 
 
@@ -267,6 +277,7 @@ def _request(model: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return everything that determines the vectors but the places, as JSON values."""
     stated = {name: value for name, value in arguments.items() if value is not None}
     stated.pop("device", None)  # the numbers are the same within the tolerance
+    stated.pop("cache", None)  # the pixels are the same
     backend = stated.pop("backend", "auto")
     variables = stated_variables()
     pixels = (

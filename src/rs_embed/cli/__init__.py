@@ -11,6 +11,7 @@ import typer
 
 import rs_embed
 from rs_embed.cli.batch import batch
+from rs_embed.cli.cache import cache
 from rs_embed.cli.demo import demo
 from rs_embed.cli.describe import describe
 from rs_embed.cli.doctor import doctor
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (embed, batch, inspect, models, describe, doctor, demo):
     app.command()(command)
+app.add_typer(cache, name="cache")
 
 
 def _print_version(wanted: bool) -> None:

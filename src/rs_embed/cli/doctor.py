@@ -14,7 +14,7 @@ import typer
 import rs_embed
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
-from rs_embed.settings import SCALEMAE_ID, Settings, stated_variables
+from rs_embed.settings import CACHE_DIR, SCALEMAE_ID, Settings, stated_variables
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,14 @@ def doctor(
 
     [dim]rs-embed doctor[/dim]
     """
-    findings = [*_packages(), *_settings(), *_devices(), *_backends(online=online), *_weights()]
+    findings = [
+        *_packages(),
+        *_settings(),
+        *_devices(),
+        *_backends(online=online),
+        *_cache(),
+        *_weights(),
+    ]
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -115,6 +122,29 @@ def _backends(*, online: bool) -> Iterator[Finding]:
         yield Finding("missing", "backend auto", order, "configure one of them, see above")
     else:
         yield Finding("ok", "backend auto", f"takes {chosen}, {order}")
+
+
+def _cache() -> Iterator[Finding]:
+    from rs_embed.cache import PatchCache
+
+    try:
+        settings = Settings.from_environ()
+    except RsEmbedError:
+        return  # said above
+    folder, bound = settings.cache_dir, settings.cache_gb
+    if folder is None:
+        yield Finding("ok", "cache", f"off; {CACHE_DIR.name} names a folder to keep pixels in")
+        return
+    try:
+        folder.stat()
+        count, size = PatchCache(folder, bound * 10**9).usage()
+    except FileNotFoundError:
+        yield Finding("ok", "cache", f"{folder}, made when first used, of at most {bound} GB")
+    except OSError as exc:
+        mend = f"set {CACHE_DIR.name} to a folder, or unset it"
+        yield Finding("broken", "cache", str(exc), mend)
+    else:
+        yield Finding("ok", "cache", f"{folder}, {count} entries, {size:,} bytes of {bound} GB")
 
 
 def _weights() -> Iterator[Finding]:

@@ -74,6 +74,9 @@ class Pixels:
         float | None, place_option(help="Scenes with less cloud than this, percent.")
     ] = None
     composite: Annotated[str | None, place_option(help="median or mosaic.")] = None
+    cache: Annotated[
+        str | None, place_option(help="Folder that keeps fetched pixels for later calls.")
+    ] = None
     imagery: Annotated[str | None, _pixel_option(help="A GeoTIFF or COG of your own.")] = None
     scale_m: Annotated[
         float | None,

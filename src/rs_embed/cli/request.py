@@ -46,6 +46,7 @@ def common(
         "fetch": stated_fetch,
         "backend": _backend(pixels),
         "imagery": pixels.imagery,
+        "cache": pixels.cache,
         "input_prep": _input_prep(prep),
         "min_valid": MIN_VALID if pixels.min_valid is None else pixels.min_valid,
         **{name: value for name, value in stated.items() if value is not None},
