@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from rs_embed.errors import ProviderError
 from rs_embed.registry import first_configured
 from rs_embed.testing import NORTH, write_contract_scenes
 
-SMALL = {"weights": "random-init", "variant": "tiny"}
+SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny"}
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rs_embed.acquisition import PixelRequest
+from rs_embed.acquisition import PixelRequest, resolved_provider
 from rs_embed.errors import RsEmbedError, SpecError
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 from rs_embed.task import MIN_VALID, settle
@@ -68,6 +68,8 @@ def estimate_batch(
 ) -> Estimate:
     """Return what ``iter_embeddings`` with these arguments would ask for; fetches nothing.
 
+    Pixels that a cache keeps are not counted off.
+
     Sizes are those of weights on disk; without any, the model's default ones.
 
     Raises
@@ -84,14 +86,14 @@ def estimate_batch(
         device=device,
         options=options,
     )
-    common = PixelRequest(None, temporal, sensor, fetch, backend, None, None).with_provider()
+    provider = resolved_provider(backend)
     contract = task.description.inputs
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
     for index, spatial in enumerate(spatials):
         places += 1
         request = PixelRequest(
-            spatial, temporal, sensor, fetch, common.backend, None, None, common.provider
+            spatial, temporal, sensor, fetch, provider.name, None, None, provider
         )
         request.check()
         try:
@@ -109,6 +111,4 @@ def estimate_batch(
         more = cost.more
     if not places:
         raise SpecError("got no place, expected at least one")
-    return Estimate(
-        str(common.backend), places, images, pixels, requests, download_bytes, more, refused
-    )
+    return Estimate(provider.name, places, images, pixels, requests, download_bytes, more, refused)

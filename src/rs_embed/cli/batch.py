@@ -126,6 +126,7 @@ def _estimate(
         raise SpecError(
             "got --dry-run with --imagery, expected a backend: own files ask nothing of a service"
         )
+    arguments.pop("cache")
     found = estimate_batch(
         model,
         spatials=[place.spatial for place in named],
