@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from rs_embed.grid import Grid as Grid
     from rs_embed.inspection import Inspection as Inspection
     from rs_embed.inspection import inspect_input as inspect_input
+    from rs_embed.providers.earth_engine import EarthEngineProvider as EarthEngineProvider
     from rs_embed.providers.local import LocalProvider as LocalProvider
+    from rs_embed.providers.stac import StacProvider as StacProvider
     from rs_embed.raster import Raster as Raster
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
@@ -48,6 +50,7 @@ _HOMES = {
     "BBox": "specs",
     "CheckpointError": "errors",
     "CoverageWarning": "errors",
+    "EarthEngineProvider": "providers.earth_engine",
     "Embedding": "embedding",
     "ExportError": "errors",
     "FetchSpec": "specs",
@@ -70,6 +73,7 @@ _HOMES = {
     "SensorSpec": "specs",
     "SettingsError": "errors",
     "SpecError": "errors",
+    "StacProvider": "providers.stac",
     "TemporalSpec": "specs",
     "TemporalWarning": "errors",
     "UnknownNameError": "errors",
