@@ -68,13 +68,17 @@ class Stored:
     lattice: Lattice
 
     @property
-    def box(self) -> Box:
+    def boxes(self) -> list[Box]:
+        """Where it lies, degrees; two boxes across the antimeridian."""
         height, width = self.lattice.shape
         corners = [self.lattice.transform @ (c, r) for c in (0, width) for r in (0, height)]
         xs, ys = zip(*corners, strict=True)
-        return rasterio.warp.transform_bounds(  # type: ignore[no-any-return]
+        west, south, east, north = rasterio.warp.transform_bounds(
             self.lattice.crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys)
         )
+        if west <= east:
+            return [(west, south, east, north)]
+        return [(west, south, 180, north), (-180, south, east, north)]
 
     def draw(self, band: str, at: Lattice, how: str) -> Drawn:
         """Return values and validity on another lattice."""
@@ -151,7 +155,7 @@ class Picture:
     kind: str
     properties: Mapping[str, Any] = field(default_factory=dict)
     stored: Stored | None = None
-    box: Box | None = None
+    boxes: Sequence[Box] = ()
 
 
 def _picture(stored: Stored, how: str = "nearest") -> Picture:
@@ -159,7 +163,7 @@ def _picture(stored: Stored, how: str = "nearest") -> Picture:
     properties = {"system:index": stored.id, **stored.properties}
     return Picture(
         lambda band, at: stored.draw(band, at, how), tuple(stored.bands), kind, properties, stored,
-        stored.box,
+        stored.boxes,
     )  # fmt: skip
 
 
@@ -330,9 +334,9 @@ def _intersects(_: Service, leftField: str, rightValue: Box) -> Callable[[Pictur
     west, south, east, north = rightValue
 
     def passes(picture: Picture) -> bool:
-        assert picture.box is not None
-        w, s, e, n = picture.box
-        return w <= east and west <= e and s <= north and south <= n
+        return any(
+            w <= east and west <= e and s <= north and south <= n for w, s, e, n in picture.boxes
+        )
 
     return passes
 

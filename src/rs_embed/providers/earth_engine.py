@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -53,6 +52,10 @@ _MORE = (
 )
 
 
+class _AbandonedError(Exception):
+    """Another part of the place has failed, so that this one is not tried again."""
+
+
 class EarthEngineProvider:
     """Imagery that Google Earth Engine selects, masks, composes and resamples on its side.
 
@@ -69,7 +72,8 @@ class EarthEngineProvider:
     patience : Patience, optional
         How often, and for how long, a request is tried.
     max_requests : int, optional
-        Requests that run at once; more than 10 overflow the client's pool of connections.
+        Requests that run at once, of all threads together. In a session that the caller began,
+        more than 10 overflow the client's pool of connections.
 
     Notes
     -----
@@ -159,8 +163,7 @@ class EarthEngineProvider:
             raise self._nothing(query)
         plan = resampling_of(query, images)
         data = self._pixels(query.image(plan), grid, len(sensor.bands))
-        missing = data == np.float32(SENTINEL)
-        valid = ~missing.any(axis=0)
+        valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
         if not valid.any():
             raise ProviderError(
                 f"none of the {len(images)} images of {sensor.collection} for the place and period "
@@ -184,7 +187,7 @@ class EarthEngineProvider:
 
         Not whether it reprocesses its collections, which it does not tell.
         """
-        endpoint = self._account.endpoint_name
+        endpoint = self._account.shown_endpoint
         where = endpoint if "://" in endpoint else "Google Earth Engine"
         return (
             f"{where}: bilinear, mean from {AVERAGED_FROM:g} times coarser, "
@@ -206,7 +209,7 @@ class EarthEngineProvider:
 
         Online, the client is initialised and asked to add two numbers.
         """
-        endpoint = self._account.endpoint_name
+        endpoint = self._account.shown_endpoint
         missing = self._account.missing()
         if missing is not None:
             return f"missing: {missing}"
@@ -225,13 +228,21 @@ class EarthEngineProvider:
 
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that the query leaves, oldest first."""
-        rows = self._patience.persist(lambda: self._session.value(query.listing()))
-        return sorted((query.read_image(row) for row in rows["list"]), key=lambda i: i.order)
+        listing = query.listing()
+        answer = self._patience.persist(lambda: self._session.value(listing))
+        try:
+            return sorted(map(query.read_image, answer["list"]), key=lambda image: image.order)
+        except (KeyError, TypeError, ValueError, IndexError) as exc:
+            raise ProviderError(
+                f"Earth Engine's list of {query.sensor.collection} is not as expected "
+                f"({type(exc).__name__}: {exc}); report it with the request that was made"
+            ) from exc
 
     def _nothing(self, query: Query) -> ProviderError:
         """Return the error that says how many images each filter leaves."""
+        counts = query.counts()
         place, period, clouds, clearest, days = self._patience.persist(
-            lambda: self._session.value(query.counts())
+            lambda: self._session.value(counts)
         )
         said = [f"{place} images touch the place"]
         if not place:
@@ -253,23 +264,25 @@ class EarthEngineProvider:
     def _pixels(self, image: Any, grid: Grid, bands: int) -> NDArray[np.float32]:
         """Return ``(bands, height, width)``, the sentinel where nothing is valid."""
         data = np.empty((bands, *grid.shape), np.float32)
-        stop = threading.Event()  # the others' retries, once one part has failed
+        failures: list[ProviderError] = []
 
-        def attempt(part: Part, within: Grid) -> NDArray[np.float32]:
-            if stop.is_set():
-                raise ProviderError("another part of the place has failed")
+        def attempt(part: Part) -> NDArray[np.float32]:
+            if failures:
+                raise _AbandonedError
+            within = grid if part.whole(grid) else grid.window(*part.window)
             body = self._session.pixels(image, wire_grid(within))
             return decoded(body, names_of(bands), (part.height, part.width))
 
         def bring(part: Part) -> tuple[Part, ...]:
             """Fill a part in; return what is to be tried instead if it is too much at once."""
-            within = grid if part.whole(grid) else grid.window(*part.window)
             try:
-                data[part.index] = self._patience.persist(lambda: attempt(part, within))
+                data[part.index] = self._patience.persist(lambda: attempt(part))
+            except _AbandonedError:
+                raise failures[0] from None
             except ProviderError as exc:
                 smaller = quarters(part) if too_much(exc) else ()
                 if not smaller:
-                    stop.set()
+                    failures.append(exc)
                     raise
                 return smaller
             return ()
@@ -287,7 +300,7 @@ class EarthEngineProvider:
         users = is_users(self._ee())
         return {
             "collection": sensor.collection,
-            "endpoint": "as initialised" if users else self._account.endpoint_name,
+            "endpoint": "as initialised" if users else self._account.shown_endpoint,
             "composite": sensor.composite or "median",
             "cloud_mask": sensor.cloud_mask,
             "resampling": plan.used,

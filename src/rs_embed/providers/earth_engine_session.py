@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from rs_embed._optional import require
 from rs_embed._version import __version__
@@ -26,6 +27,7 @@ WORKLOAD_TAG = "rs-embed"
 # How sessions of ours are told from those that the user began.
 _AGENT = f"rs-embed/{__version__}"
 _CONNECT_S, _ANSWER_S = 20.0, 300.0
+_POOL = 40  # connections: as many requests as the service takes at once
 _NO_CREDENTIALS = "no credentials; run: earthengine authenticate"
 _NO_PROJECT = (
     "no project; set EE_PROJECT to a Google Cloud project that is registered for Earth Engine, or "
@@ -74,6 +76,13 @@ class Account:
         raise UnknownNameError.among(
             f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", name, [*ENDPOINTS, "a URL"]
         )
+
+    @property
+    def shown_endpoint(self) -> str:
+        """Name of the endpoint, or its URL without what may be secret in it."""
+        parts = urlsplit(self.endpoint_name)
+        port = "" if parts.port is None else f":{parts.port}"
+        return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme else self.endpoint_name
 
     @property
     def url(self) -> str:
@@ -168,6 +177,7 @@ class _Begun:
 
     project: str
     url: str
+    endpoint: str
     credentials: Any
 
 
@@ -199,6 +209,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if project is None:
         raise ProviderError(f"Earth Engine cannot be used: {_NO_PROJECT}")
     url = account.url
+    ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
     try:
         _guarded(
             lambda: ee.Initialize(
@@ -206,21 +217,20 @@ def _initialise(ee: ModuleType, account: Account) -> None:
             )
         )
     except ProviderError:
-        ee.Reset()  # half a session would pass for one of the user's
+        ee.Reset()  # half a session would pass for one of the user's, without retries
         raise
     ee.data.setUserAgent(_AGENT)
-    ee.data.setMaxRetries(0)  # they ignore Retry-After; ours do not
     ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
-    _begun[:] = [_Begun(project, url, account.credentials)]
+    _begun[:] = [_Begun(project, url, account.shown_endpoint, account.credentials)]
 
 
 def _check_same(account: Account, begun: _Begun) -> None:
     wanted = account.stated_project
     if wanted not in (None, begun.project) or account.url != begun.url:
         raise ProviderError(
-            f"got project {wanted!r} at {account.url}, but Earth Engine was initialised for "
-            f"project {begun.project!r} at {begun.url} before, and its client knows one session a "
-            "process; use that one, another process, or call ee.Reset() in between"
+            f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "
+            f"for project {begun.project!r} at {begun.endpoint} before, and its client knows one "
+            "session a process; use that one, another process, or call ee.Reset() in between"
         )
     if account.credentials is not None and account.credentials is not begun.credentials:
         raise ProviderError(
@@ -272,6 +282,8 @@ def _transport() -> Any:
     import requests
 
     kept = requests.Session()
+    for scheme in ("https://", "http://"):
+        kept.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_POOL))
 
     class Transport:
         def request(
