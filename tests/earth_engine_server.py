@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Stored:
     valid: NDArray[np.bool_]
     lattice: Lattice
 
-    @property
+    @cached_property
     def boxes(self) -> list[Box]:
         """Where it lies, degrees; two boxes across the antimeridian."""
         height, width = self.lattice.shape
@@ -82,7 +82,7 @@ class Stored:
 
     def draw(self, band: str, at: Lattice, how: str) -> Drawn:
         """Return values and validity on another lattice."""
-        columns, rows = _positions(self.lattice.crs, self.lattice.transform, at)
+        columns, rows = _positions(self.lattice, at)
         draw = _bilinear if how == "bilinear" else _nearest
         return draw(self.bands[band], self.valid, columns, rows)
 
@@ -92,16 +92,15 @@ def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
 
-def _positions(
-    crs: CRS, transform: Affine, at: Lattice
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return column and row of the centres of ``at``."""
+@lru_cache(maxsize=64)
+def _positions(own: Lattice, at: Lattice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return column and row of the centres of ``at`` on another lattice."""
     height, width = at.shape
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     x, y = at.transform @ (columns, rows)
-    if at.crs != crs:
-        x, y = _transformer(at.crs.to_wkt(), crs.to_wkt()).transform(x, y)
-    there = ~transform @ (x, y)
+    if at.crs != own.crs:
+        x, y = _transformer(at.crs.to_wkt(), own.crs.to_wkt()).transform(x, y)
+    there = ~own.transform @ (x, y)
     return np.asarray(there[0]), np.asarray(there[1])
 
 
@@ -546,7 +545,10 @@ def _median(_: Service, collection: list[Picture]) -> Picture:
                 for values, valid in (p.draw(band, at) for p in collection)
             ]
         )
-        valid = np.isfinite(stack).any(axis=0)
+        here = np.isfinite(stack)
+        if here.all():
+            return np.median(stack, axis=0), here[0]
+        valid = here.any(axis=0)
         stack[0][~valid] = 0
         return np.nanmedian(stack, axis=0), valid
 
