@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import JUNE, NORTH, SENSOR, STEPS, ProviderContract
+from tests.conftest import python_environment
 from tests.earth_engine_server import (
     S2,
     Asked,
@@ -532,7 +535,7 @@ TRANSIENT = {
     "503": (Fault("status", 503, "The service is unavailable"), "HTTP 503"),
     "reset": (Fault("reset"), "connection to Earth Engine failed .*Conn"),
     "cut off": (Fault("cut"), r"connection to Earth Engine failed \(ChunkedEncodingError|Incomp"),
-    "a page": (Fault("html"), "something else than"),
+    "a page": (Fault("html"), "something else than Earth Engine answered"),
     "502 with a page": (Fault("html", 502), "HTTP 502"),
 }
 PIXELS = {
@@ -652,6 +655,21 @@ def test_the_service_refuses_to_begin(fresh: Service, name: str) -> None:
     assert provider.status() == f"ready: project p, {fresh.url} endpoint"
     fresh.refusal = None
     assert fetch(fresh, provider=provider).valid.all()
+
+
+@pytest.mark.parametrize("on", ["discovery", "algorithms"])
+@pytest.mark.parametrize("name", ["429", "reset", "a page", "502 with a page", "cut off"])
+def test_beginning_is_tried_again(fresh: Service, name: str, on: str) -> None:
+    fault, message = TRANSIENT[name]
+    provider = provider_of(fresh, patience=replace(QUICK, attempts=2))
+    fresh.faults.append(replace(fault, on=on))
+    assert provider.status(online=True).startswith("ready: ")
+    ee.Reset()
+    fresh.faults.extend([replace(fault, on=on)] * 2)
+    with pytest.raises(ProviderError, match=message) as info:
+        provider.status(online=True)
+    assert info.value.transient
+    assert not ee.data.is_initialized()
 
 
 def test_a_session_begins_once(fresh: Service) -> None:
@@ -783,9 +801,40 @@ def test_asking_without_credentials_or_project(fresh: Service, home: Path) -> No
         fetch(fresh, provider=nobody)
 
 
-def test_without_the_client(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+def test_naming_it_imports_no_client() -> None:
+    """Nor does asking whether it is configured."""
+    code = """if True:
+        import sys
+        from rs_embed.registry import find_provider
+        provider = find_provider("gee")
+        provider.configured(), provider.status()
+        print(*[name for name in ("ee", "google.auth", "requests") if name in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=python_environment(),
+    )  # fmt: skip
+    assert done.stdout.split() == []
 
+
+def test_stored_credentials(fresh: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of ``earthengine authenticate``, with the project that they carry."""
+    own = home / ".config" / "earthengine" / "credentials"
+    own.parent.mkdir(parents=True)
+    own.write_text(json.dumps({"refresh_token": SECRET, "project": "carried"}))
+    monkeypatch.setattr(ee.oauth, "TOKEN_URI", f"{fresh.url}/token")
+    provider = EarthEngineProvider(endpoint=fresh.url, patience=QUICK)
+    assert fetch(fresh, provider=provider).valid.all()
+    assert asked_pixels(fresh)[0].path.startswith("/v1/projects/carried/")
+    assert asked_headers(fresh)["authorization"] == "Bearer t"
+    ee.Reset()
+    fresh.faults.append(Fault("status", 400, "invalid_grant", on="/token"))
+    with pytest.raises(ProviderError, match="does not accept the stored credentials any") as info:
+        fetch(fresh, provider=provider)
+    assert SECRET not in str(info.value)
+
+
+def test_without_the_client(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ee", None)
     provider = EarthEngineProvider("p", credentials=CREDENTIALS)
     assert not provider.configured()

@@ -297,7 +297,7 @@ class EarthEngineProvider:
     def _source(self, query: Query, images: Sequence[Image], plan: Resampling) -> dict[str, Any]:
         sensor = query.sensor
         items = [image.as_json() for image in images[:_LISTED_ITEMS]]
-        users = is_users(self._ee())
+        users = is_users(query.ee)
         return {
             "collection": sensor.collection,
             "endpoint": "as initialised" if users else self._account.shown_endpoint,

@@ -147,11 +147,7 @@ class Session:
         try:
             return self._once(lambda: ee.data.computeValue(expression))
         except (KeyError, TypeError) as exc:  # it was no JSON object with a result
-            raise ProviderError(
-                "Earth Engine answered with something else than a value; a proxy may have answered "
-                "in its place, try again later",
-                transient=True,
-            ) from exc
+            raise _stranger() from exc
 
     def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
         """Return the bytes of an NPY file of an image's pixels on a grid, tried once.
@@ -169,6 +165,10 @@ class Session:
     def _once(self, request: Callable[[], Result]) -> Result:
         with self._turn:
             return _guarded(request)
+
+
+class _PageError(ConnectionError):
+    """A page for people came where the service should have answered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +249,9 @@ def _credentials(ee: ModuleType, account: Account) -> Any:
         return with_scopes_if_required(  # type: ignore[no-untyped-call]
             account.credentials, ee.oauth.SCOPES
         )
-    if google_credentials()[0].is_file():
+    own = google_credentials()[0]
+    if own.is_file():
+        _project_in(own)  # its failure is said better here
         return ee.data.get_persistent_credentials()
     credentials, _ = google.auth.default(scopes=ee.oauth.SCOPES)
     return credentials
@@ -297,6 +299,8 @@ def _transport() -> Any:
             answer = kept.request(
                 method, uri, data=body, headers=headers, timeout=(_CONNECT_S, _ANSWER_S)
             )
+            if answer.ok and answer.headers.get("Content-Type", "").startswith("text/html"):
+                raise _PageError
             status = {**answer.headers, "status": str(answer.status_code)}
             return httplib2.Response(status), answer.content
 
@@ -346,11 +350,16 @@ def translated(exc: BaseException) -> ProviderError:
             "earthengine authenticate (or renew the service account's key)",
             transient=not lasting,
         )
+    if isinstance(exc, _PageError):
+        return _stranger()
     if isinstance(exc, OSError):
         return _disconnected(exc)
     said = str(exc)
     if "authorize access" in said:
-        return ProviderError(f"Earth Engine cannot be used: {_NO_CREDENTIALS}")
+        return ProviderError(
+            "Earth Engine cannot be used: Google does not accept the stored credentials any more; "
+            "run: earthengine authenticate --force"
+        )
     if "no project found" in said:
         return ProviderError(f"Earth Engine cannot be used: {_NO_PROJECT}")
     return ProviderError(f"Earth Engine's client fails: {type(exc).__name__}: {said}")
@@ -373,6 +382,14 @@ def _reason(exc: BaseException) -> str:
 def _said_of(exc: BaseException) -> str:
     """Return the first, short argument of an exception: the second is a whole answer."""
     return str(exc.args[0])[:200] if exc.args else ""
+
+
+def _stranger() -> ProviderError:
+    return ProviderError(
+        "something else than Earth Engine answered; a proxy or a login page of the network may "
+        "stand in its place, look there and try again",
+        transient=True,
+    )
 
 
 def _disconnected(exc: BaseException) -> ProviderError:
@@ -408,11 +425,7 @@ def _refused(status: int, said: str, response: Any) -> ProviderError:
             retry_after_s=_retry_after_s(response),
         )
     if status < 400:
-        return ProviderError(
-            "Earth Engine's answer is not what its interface says; a proxy may have answered in "
-            "its place, try again later",
-            transient=True,
-        )
+        return _stranger()
     mends = (
         (
             "has not been used in project",
