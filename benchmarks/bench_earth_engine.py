@@ -48,6 +48,7 @@ DAY = TemporalSpec.range("2023-06-01", "2023-06-02")
 REQUESTS = 2
 WITHOUT, WITH = "without faults", "with faults"
 FEW = 50
+AHEAD = 40  # as far as a batch for CUDA reads: 8 threads, 32 images
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def run(other: Other, provider: EarthEngineProvider, asked: Any, faults: float, 
     start = time.perf_counter()
     correct = seen = 0
     work = partial(fetched, provider, asked.side)
-    made = ordered(at, work, workers=asked.workers, ahead=2 * asked.workers)
+    made = ordered(at, work, workers=asked.workers, ahead=AHEAD)
     for (row, column), raster in zip(at, made, strict=False):
         expected = pixels[:, row : row + asked.side, column : column + asked.side]
         seen += 1
