@@ -181,3 +181,19 @@ def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:
             f"({variable.effect}); unset it for the default ({variable.default})"
         )
     return int(value)
+
+
+def google_credentials(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Return where the tools of Earth Engine and Google Cloud look for credentials, in order.
+
+    ``earthengine authenticate`` writes the first; the second is that of
+    ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set; ``gcloud auth application-default login``
+    writes the last (in ``CLOUDSDK_CONFIG``, if it is set).
+    """
+    own = Path.home() / ".config" / "earthengine" / "credentials"
+    stated = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    roaming = environ.get("APPDATA")  # Windows
+    home = Path(roaming) if roaming else Path.home() / ".config"
+    folder = Path(environ.get("CLOUDSDK_CONFIG") or home / "gcloud")
+    default = folder / "application_default_credentials.json"
+    return (own, *((Path(stated),) if stated else ()), default)

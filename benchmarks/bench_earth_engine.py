@@ -1,0 +1,239 @@
+"""Many places from an Earth Engine that is slow and fails: lost, doubled, and how long it takes.
+
+    python benchmarks/bench_earth_engine.py [--repeats 3] [--places 200] [--latency 0.1]
+                                            [--faults 0.2] [--workers 8] [--side 32]
+
+The service is the loopback server of the tests in a process of its own, asked by the real client.
+It answers after the latency; a share of the requests fails instead, a third each by HTTP 429
+without Retry-After, HTTP 500 and a reset connection. Each place is a window of one scene whose
+every pixel is known, and takes two requests: the list of images, then the pixels.
+
+without faults, with faults
+    ``EarthEngineProvider.fetch`` with its own default patience, in threads, as in a batch.
+x ideal
+    against (requests that the places need x latency) / workers.
+x load
+    against (requests that came in, failed ones too, x latency) / workers: what is left is the
+    waiting between tries and the processor time. The goal is at most 1.3 of it with faults.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import Disturbance, arguments, goal, in_turns, machine, positive, table
+
+from rs_embed import Raster, TemporalSpec
+from rs_embed.grid import Grid
+from rs_embed.pipeline import ordered
+from rs_embed.providers.earth_engine import EarthEngineProvider
+from rs_embed.testing import NORTH, SENSOR
+
+GOAL_RATIO = 1.3
+SCENE = NORTH[0]
+DAY = TemporalSpec.range("2023-06-01", "2023-06-02")
+REQUESTS = 2
+WITHOUT, WITH = "without faults", "with faults"
+FEW = 50
+AHEAD = 40  # as far as a batch for CUDA reads: 8 threads, 32 images
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over all places."""
+
+    seconds: float
+    correct: int
+    lost: int
+    doubled: int
+    requests: int
+    failed: int
+    kinds: Mapping[str, int]
+    peak: int
+
+
+@dataclass
+class Other:
+    """The service in its process: what it is told, what it reports."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def ask(self, **changes: float) -> dict[str, Any]:
+        """Change the service, and return what it saw since the last time."""
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("the service has no pipes")
+        self.process.stdin.write(json.dumps(changes) + "\n")
+        self.process.stdin.flush()
+        report: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return report
+
+
+@contextmanager
+def service() -> Iterator[Other]:
+    command = [sys.executable, __file__, "--serve"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        url = "" if process.stdout is None else process.stdout.readline().strip()
+        try:
+            yield Other(process, url)
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def serve_here() -> None:
+    """Serve until the input ends; each line of it changes the service and gets a report."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.earth_engine_server import contract_service, serve
+
+    with serve(contract_service()) as running:
+        print(running.url, flush=True)
+        for line in sys.stdin:
+            asked = [one for one in running.asked if one.path.startswith("/v1/projects/p/")]
+            answered = collections.Counter(
+                json.dumps(one.body["grid"])
+                for one in asked
+                if one.path.endswith("Pixels") and not one.fault
+            )
+            print(
+                json.dumps(
+                    {
+                        "requests": len(asked),
+                        "kinds": collections.Counter(one.fault for one in asked if one.fault),
+                        "doubled": sum(count - 1 for count in answered.values()),
+                        "peak": running.peak,
+                    }
+                ),
+                flush=True,
+            )
+            running.asked.clear()
+            running.peak = 0
+            changes = json.loads(line)
+            running.latency_s = changes["latency"]
+            running.faulty_share = changes["faults"]
+
+
+def windows(count: int, side: int) -> list[tuple[int, int]]:
+    """Return first row and column of windows of the scene, all different."""
+    height, width = SCENE.shape
+    every = [(r, c) for r in range(height - side) for c in range(width - side)]
+    step = len(every) // count
+    if step < 1:
+        raise SystemExit(f"got {count} places of {side} px, expected at most {len(every)}")
+    return every[::step][:count]
+
+
+def fetched(provider: EarthEngineProvider, side: int, at: tuple[int, int]) -> Raster:
+    return provider.fetch(window_grid(side, at), temporal=DAY, sensor=SENSOR)
+
+
+def window_grid(side: int, at: tuple[int, int]) -> Grid:
+    return SCENE.grid.window(*at, side, side)
+
+
+def run(other: Other, provider: EarthEngineProvider, asked: Any, faults: float, places: int) -> Run:
+    at = windows(places, asked.side)
+    pixels = SCENE.pixels
+    other.ask(latency=asked.latency, faults=faults)
+    start = time.perf_counter()
+    correct = seen = 0
+    work = partial(fetched, provider, asked.side)
+    made = ordered(at, work, workers=asked.workers, ahead=AHEAD)
+    for (row, column), raster in zip(at, made, strict=False):
+        expected = pixels[:, row : row + asked.side, column : column + asked.side]
+        seen += 1
+        correct += bool(raster.valid.all()) and np.array_equal(raster.data, expected)
+    seconds = time.perf_counter() - start
+    report = other.ask(latency=0, faults=0)
+    kinds = report["kinds"]
+    return Run(
+        seconds, correct, places - seen, report["doubled"], report["requests"],
+        sum(kinds.values()), kinds, report["peak"],
+    )  # fmt: skip
+
+
+def peak_mb() -> float:
+    """Return the greatest resident set of this process so far, 10^6 bytes (Linux: KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--places", type=positive, default=200, help="places (default 200)")
+    parser.add_argument("--workers", type=positive, default=8, help="threads (default 8)")
+    parser.add_argument("--side", type=positive, default=32, help="pixels a side (default 32)")
+    parser.add_argument("--latency", type=float, default=0.1, help="s a request (default 0.1)")
+    parser.add_argument("--faults", type=float, default=0.2, help="share that fails (default 0.2)")
+    parser.add_argument("--serve", action="store_true", help="be the service, for this script")
+    asked = parser.parse_args()
+    if asked.serve:
+        serve_here()
+        return
+    import ee.deprecation
+    from google.oauth2.credentials import Credentials
+
+    # The client would ask for a catalogue on the network.
+    ee.deprecation._FetchDataCatalogStac = dict
+    credentials = Credentials("x")  # type: ignore[no-untyped-call]
+    disturbance = Disturbance()
+    with service() as other:
+        provider = EarthEngineProvider("p", credentials=credentials, endpoint=other.url)
+        provider.status(online=True)
+        few = min(FEW, asked.places)
+        run(other, provider, asked, asked.faults, few)
+        before = peak_mb()
+        run(other, provider, asked, asked.faults, asked.places)
+        growth = peak_mb() - before
+        cases = {
+            WITHOUT: partial(run, other, provider, asked, 0.0, asked.places),
+            WITH: partial(run, other, provider, asked, asked.faults, asked.places),
+        }
+        runs = in_turns(cases, asked.repeats)
+    report(asked, runs, few, growth)
+    print(disturbance.report())
+
+
+def report(asked: Any, runs: Mapping[str, list[Run]], few: int, growth: float) -> None:
+    """Print the tables and whether the goal is met."""
+    ideal = REQUESTS * asked.places * asked.latency / asked.workers
+    print(
+        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a request, "
+        f"{asked.faults:.0%} fail, {asked.workers} threads, ideal {ideal:.2f} s ({machine()})\n"
+    )
+    header = ["run", "correct", "lost", "doubled", "requests", "failed", "at once", "s", "x ideal",
+              "x load"]  # fmt: skip
+    rows, loads = [], []
+    for name, passes in runs.items():
+        for one in passes:
+            load = one.seconds / (one.requests * asked.latency / asked.workers)
+            loads += [load] if name == WITH else []
+            counts = (one.correct, one.lost, one.doubled, one.requests, one.failed, one.peak)
+            times = (one.seconds, one.seconds / ideal, load)
+            rows.append([name, *map(str, counts), *(f"{value:.2f}" for value in times)])
+    print(table(header, rows))
+    every = [one for passes in runs.values() for one in passes]
+    whole = all(one.correct == asked.places and not one.lost + one.doubled for one in every)
+    print("\n" + goal("every place correct, none lost or doubled", whole))
+    ratio = statistics.median(loads)
+    text = f"with faults in {GOAL_RATIO} x the load, {ratio:.2f} x"
+    print(goal(text, ratio <= GOAL_RATIO))
+    print(f"Peak memory grew by {growth:.1f} MB between {few} and {asked.places} more places")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,464 @@
+"""Earth Engine's client: initialised once, asked under one limit, its failures made ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from rs_embed._optional import require
+from rs_embed._version import __version__
+from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.settings import EE_ENDPOINT, Settings, google_credentials
+
+Result = TypeVar("Result")
+
+ENDPOINTS = {
+    "standard": "https://earthengine.googleapis.com",
+    "high-volume": "https://earthengine-highvolume.googleapis.com",
+}
+WORKLOAD_TAG = "rs-embed"
+# How sessions of ours are told from those that the user began.
+_AGENT = f"rs-embed/{__version__}"
+_CONNECT_S, _ANSWER_S = 20.0, 300.0
+_POOL = 40  # connections: as many requests as the service takes at once
+_NO_CREDENTIALS = "no credentials; run: earthengine authenticate"
+_NO_PROJECT = (
+    "no project; set EE_PROJECT to a Google Cloud project that is registered for Earth Engine, or "
+    "use EarthEngineProvider(project=...)"
+)
+# What the service says of a request that it might do in smaller parts.
+_TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
+_TRANSIENT_STATUS = (408, 429)
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Whom the service counts requests to, and where it is.
+
+    Attributes
+    ----------
+    project : str or None
+        Google Cloud project; None is what the credentials carry.
+    credentials : google.auth.credentials.Credentials or None
+        None is what lies on this machine.
+    endpoint : str or None
+        Name or URL; None is that of the settings.
+    """
+
+    project: str | None = None
+    credentials: Any = None
+    endpoint: str | None = None
+
+    @property
+    def stated_project(self) -> str | None:
+        """The project that was given or set."""
+        return self.project or Settings.from_environ().ee_project
+
+    @property
+    def endpoint_name(self) -> str:
+        """Name of the endpoint, or its URL.
+
+        Raises
+        ------
+        UnknownNameError
+            If it is neither.
+        """
+        name = self.endpoint or Settings.from_environ().ee_endpoint
+        if name in ENDPOINTS or name.startswith(("https://", "http://")):
+            return name.rstrip("/")
+        raise UnknownNameError.among(
+            f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", name, [*ENDPOINTS, "a URL"]
+        )
+
+    @property
+    def shown_endpoint(self) -> str:
+        """Name of the endpoint, or its URL without what may be secret in it."""
+        parts = urlsplit(self.endpoint_name)
+        port = "" if parts.port is None else f":{parts.port}"
+        return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme else self.endpoint_name
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return ENDPOINTS.get(self.endpoint_name, self.endpoint_name)
+
+    def has_credentials(self) -> bool:
+        """Return whether some were given or lie on this machine."""
+        return self.credentials is not None or any(p.is_file() for p in google_credentials())
+
+    def carried_project(self) -> str | None:
+        """Return the project that the credentials name, read from their file."""
+        if self.credentials is not None:
+            return _project_of(self.credentials)
+        for path in google_credentials():
+            if path.is_file():
+                return _project_in(path)
+        return None
+
+    def missing(self) -> str | None:
+        """Return what is not configured, with the mend; None if all is."""
+        if importlib.util.find_spec("ee") is None:
+            return "the package earthengine-api is not installed; pip install 'rs-embed[gee]'"
+        if not self.has_credentials():
+            return _NO_CREDENTIALS
+        if not (self.stated_project or self.carried_project()):
+            return _NO_PROJECT
+        return None
+
+
+class Session:
+    """Requests to Earth Engine on behalf of an account, at most ``max_requests`` at once."""
+
+    def __init__(self, account: Account, max_requests: int) -> None:
+        self.account = account
+        self._turn = threading.BoundedSemaphore(max_requests)
+
+    def client(self) -> ModuleType:
+        """Return the client, initialised.
+
+        Raises
+        ------
+        ProviderError
+            If it cannot be, or is already for another account.
+        MissingDependencyError
+            If it is not installed.
+        """
+        ee = require("ee", extra="gee", purpose="backend='gee'")
+        with _LOCK:
+            _initialise(ee, self.account)
+        return ee
+
+    def value(self, expression: Any) -> Any:
+        """Return what an expression evaluates to, tried once.
+
+        Raises
+        ------
+        ProviderError
+            See `translated`.
+        """
+        ee = self.client()
+        try:
+            return self._once(lambda: ee.data.computeValue(expression))
+        except (KeyError, TypeError) as exc:  # it was no JSON object with a result
+            raise _stranger() from exc
+
+    def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
+        """Return the bytes of an NPY file of an image's pixels on a grid, tried once.
+
+        Raises
+        ------
+        ProviderError
+            See `translated`.
+        """
+        ee = self.client()
+        wanted = {"expression": expression, "fileFormat": "NPY", "grid": grid}
+        answer = self._once(lambda: ee.data.computePixels(wanted))
+        return answer if isinstance(answer, bytes) else str(answer).encode()
+
+    def _once(self, request: Callable[[], Result]) -> Result:
+        with self._turn:
+            return _guarded(request)
+
+
+class _PageError(ConnectionError):
+    """A page for people came where the service should have answered."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """The session that we began: the client knows one for the whole process."""
+
+    project: str
+    url: str
+    endpoint: str
+    credentials: Any
+
+
+_LOCK = threading.Lock()
+_begun: list[_Begun] = []
+
+
+def is_users(ee: ModuleType) -> bool:
+    """Return whether the client was initialised by somebody else."""
+    return bool(ee.data.is_initialized()) and ee.data.getUserAgent() != _AGENT
+
+
+def too_much(error: ProviderError) -> bool:
+    """Return whether the service may do in smaller parts what it refused."""
+    said = str(error.__cause__).lower()
+    return any(words in said for words in _TOO_MUCH)
+
+
+def _initialise(ee: ModuleType, account: Account) -> None:
+    # A session of the user's is left as it is: the client's own retries (5 by default) then come
+    # before ours, and its deadline, endpoint and tag are the user's as well.
+    if is_users(ee):
+        return
+    if ee.data.is_initialized() and _begun:
+        _check_same(account, _begun[-1])
+        return
+    credentials = _guarded(lambda: _credentials(ee, account))
+    project = account.stated_project or _project_of(credentials) or account.carried_project()
+    if project is None:
+        raise ProviderError(f"Earth Engine cannot be used: {_NO_PROJECT}")
+    url = account.url
+    ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
+    try:
+        _guarded(
+            lambda: ee.Initialize(
+                credentials=credentials, url=url, project=project, http_transport=_transport()
+            )
+        )
+    except ProviderError:
+        ee.Reset()  # half a session would pass for one of the user's, without retries
+        raise
+    ee.data.setUserAgent(_AGENT)
+    ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
+    _begun[:] = [_Begun(project, url, account.shown_endpoint, account.credentials)]
+
+
+def _check_same(account: Account, begun: _Begun) -> None:
+    wanted = account.stated_project
+    if wanted not in (None, begun.project) or account.url != begun.url:
+        raise ProviderError(
+            f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "
+            f"for project {begun.project!r} at {begun.endpoint} before, and its client knows one "
+            "session a process; use that one, another process, or call ee.Reset() in between"
+        )
+    if account.credentials is not None and account.credentials is not begun.credentials:
+        raise ProviderError(
+            "got other credentials than those that Earth Engine was initialised with before, and "
+            "its client knows one session a process; use those, another process, or call "
+            "ee.Reset() in between"
+        )
+
+
+def _credentials(ee: ModuleType, account: Account) -> Any:
+    """Return the credentials to use; those of a service account need to be told their scopes."""
+    import google.auth
+    from google.auth.credentials import with_scopes_if_required
+
+    if account.credentials is not None:
+        return with_scopes_if_required(  # type: ignore[no-untyped-call]
+            account.credentials, ee.oauth.SCOPES
+        )
+    own = google_credentials()[0]
+    if own.is_file():
+        _project_in(own)  # its failure is said better here
+        return ee.data.get_persistent_credentials()
+    credentials, _ = google.auth.default(scopes=ee.oauth.SCOPES)
+    return credentials
+
+
+def _project_of(credentials: Any) -> str | None:
+    for name in ("quota_project_id", "project_id"):
+        value = getattr(credentials, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _project_in(path: Path) -> str | None:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as exc:
+        raise ProviderError(
+            f"the credentials in {path} cannot be read ({type(exc).__name__}); run: earthengine "
+            "authenticate"
+        ) from exc
+    names = ("project", "quota_project_id", "project_id")
+    found = [said.get(name) for name in names] if isinstance(said, dict) else []
+    return next((str(project) for project in found if project), None)
+
+
+def _transport() -> Any:
+    """Return what carries the requests: with time-outs, for discovery and tokens as well."""
+    import httplib2
+    import requests
+
+    kept = requests.Session()
+    for scheme in ("https://", "http://"):
+        kept.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_POOL))
+
+    class Transport:
+        def request(
+            self,
+            uri: str,
+            method: str = "GET",
+            body: Any = None,
+            headers: Any = None,
+            **_: Any,
+        ) -> tuple[Any, bytes]:
+            answer = kept.request(
+                method, uri, data=body, headers=headers, timeout=(_CONNECT_S, _ANSWER_S)
+            )
+            if answer.ok and answer.headers.get("Content-Type", "").startswith("text/html"):
+                raise _PageError
+            status = {**answer.headers, "status": str(answer.status_code)}
+            return httplib2.Response(status), answer.content
+
+        def close(self) -> None:
+            kept.close()
+
+    return Transport()
+
+
+def _guarded(request: Callable[[], Result]) -> Result:
+    """Return what ``request`` returns, its failures as ours; see `translated`."""
+    import ee
+    import google.auth.exceptions
+    import googleapiclient.errors
+    import httplib2
+
+    try:
+        return request()
+    except (
+        ee.EEException,
+        googleapiclient.errors.Error,
+        google.auth.exceptions.GoogleAuthError,
+        httplib2.HttpLib2Error,
+        OSError,  # connections and time-outs, those of requests as well
+    ) as exc:
+        raise translated(exc) from exc
+
+
+def translated(exc: BaseException) -> ProviderError:
+    """Return our error for one of the client's.
+
+    Messages quote what the service says, never a URL or a header, which may hold keys.
+    """
+    import google.auth.exceptions as auth
+
+    response = _response(exc)
+    if response is not None:
+        return _refused(int(response.status), _reason(exc), response)
+    if isinstance(exc, auth.DefaultCredentialsError):
+        return ProviderError(f"Earth Engine cannot be used: {_NO_CREDENTIALS}")
+    if isinstance(exc, auth.TransportError):
+        return _disconnected(exc)
+    if isinstance(exc, auth.GoogleAuthError):
+        lasting = not getattr(exc, "retryable", False)
+        return ProviderError(
+            f"Google does not accept the credentials ({type(exc).__name__}: {_said_of(exc)}); run: "
+            "earthengine authenticate (or renew the service account's key)",
+            transient=not lasting,
+        )
+    if isinstance(exc, _PageError):
+        return _stranger()
+    if isinstance(exc, OSError):
+        return _disconnected(exc)
+    said = str(exc)
+    if "authorize access" in said:
+        return ProviderError(
+            "Earth Engine cannot be used: Google does not accept the stored credentials any more; "
+            "run: earthengine authenticate --force"
+        )
+    if "no project found" in said:
+        return ProviderError(f"Earth Engine cannot be used: {_NO_PROJECT}")
+    return ProviderError(f"Earth Engine's client fails: {type(exc).__name__}: {said}")
+
+
+def _response(exc: BaseException) -> Any:
+    """Return the answer that an exception is about, None if there was none."""
+    for one in (exc, exc.__context__, exc.__cause__):
+        response = getattr(one, "resp", None)
+        if response is not None:
+            return response
+    return None
+
+
+def _reason(exc: BaseException) -> str:
+    reason = getattr(exc, "reason", None)
+    return str(reason if reason else exc).strip()
+
+
+def _said_of(exc: BaseException) -> str:
+    """Return the first, short argument of an exception: the second is a whole answer."""
+    return str(exc.args[0])[:200] if exc.args else ""
+
+
+def _stranger() -> ProviderError:
+    return ProviderError(
+        "something else than Earth Engine answered; a proxy or a login page of the network may "
+        "stand in its place, look there and try again",
+        transient=True,
+    )
+
+
+def _disconnected(exc: BaseException) -> ProviderError:
+    innermost = exc
+    while (deeper := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = deeper
+    name = type(exc).__name__
+    why = name if innermost is exc else f"{name}, {type(innermost).__name__}"
+    return ProviderError(
+        f"the connection to Earth Engine failed ({why}); check the network and try again",
+        transient=True,
+    )
+
+
+def _refused(status: int, said: str, response: Any) -> ProviderError:
+    """Return the error for an answer that is none."""
+    lower = said.lower()
+    if any(words in lower for words in _TOO_MUCH):
+        return ProviderError(
+            f"Earth Engine cannot do this much at once (HTTP {status}: {said}); ask for a smaller "
+            "place, a shorter period or a smaller cloudy_pct"
+        )
+    if status in _TRANSIENT_STATUS or status >= 500:
+        relief = (
+            "fewer requests at once (EarthEngineProvider(max_requests=...)), or a greater quota of "
+            "the project"
+            if status == 429
+            else "try again later"
+        )
+        return ProviderError(
+            f"Earth Engine is busy or failing (HTTP {status}: {said}); {relief}",
+            transient=True,
+            retry_after_s=_retry_after_s(response),
+        )
+    if status < 400:
+        return _stranger()
+    mends = (
+        (
+            "has not been used in project",
+            "switch the Earth Engine API on for the project (link above)",
+        ),
+        ("or it is disabled", "switch the Earth Engine API on for the project (link above)"),
+        ("not registered", "register the project: https://code.earthengine.google.com/register"),
+        ("signed up", "register the project: https://code.earthengine.google.com/register"),
+        (
+            "permission to use project",
+            "give the account the role Service Usage Consumer in the project, or name another one "
+            "(EE_PROJECT, or project=)",
+        ),
+        ("band pattern", "name bands that the collection has, with sensor=SensorSpec(...)"),
+        ("no band", "name bands that the collection has, with sensor=SensorSpec(...)"),
+        ("not found", "correct the collection's name, or ask its owner for access"),
+        ("does not exist", "correct the collection's name, or ask its owner for access"),
+    )
+    mend: str | None = next((then for words, then in mends if words in lower), None)
+    if mend is None and status == 401:
+        mend = "run: earthengine authenticate"
+    if mend is None and status == 403:
+        mend = "look up the account's roles in the project"
+    return ProviderError(
+        f"Earth Engine refuses the request (HTTP {status}: {said}); "
+        f"{mend or 'report it with the request that was made'}"
+    )
+
+
+def _retry_after_s(response: Any) -> float | None:
+    """Return the seconds that the header Retry-After states; dates are not taken."""
+    stated = {str(k).lower(): v for k, v in dict(response).items()}.get("retry-after")
+    try:
+        return None if stated is None else max(float(stated), 0.0)
+    except ValueError:
+        return None
