@@ -48,7 +48,7 @@ class Patience:
         ProviderError
             The last one, which is still transient if only patience ended.
         """
-        stamina = require("stamina", extra="stac", purpose="retries")
+        stamina = require("stamina", extra="stac", purpose="a request over the network")
         caller = stamina.RetryingCaller(
             attempts=self.attempts,
             timeout=self.timeout_s,
