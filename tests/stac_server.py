@@ -35,6 +35,7 @@ class Request:
     body: Any
     status: int
     at: float
+    size: int
 
 
 @dataclass
@@ -115,7 +116,7 @@ class StacServer:
     def sign(self, collection: str) -> dict[str, str]:
         """Return a new token."""
         with self.lock:
-            token = f"sv=1&sig=secret{len(self.tokens)}{collection}"
+            token = f"sv=1&sig=hush{len(self.tokens)}{collection}"
             self.tokens[token] = (collection, time.monotonic() + self.token_s)
         expiry = datetime.now(UTC) + self.clock + timedelta(seconds=self.token_s)
         return {"msft:expiry": expiry.strftime("%Y-%m-%dT%H:%M:%SZ"), "token": token}
@@ -170,6 +171,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         status = 0
+        size = 0
 
         def do_HEAD(self) -> None:
             self.handle_one()
@@ -209,6 +211,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
                             body,
                             self.status,
                             began,
+                            self.size,
                         )
                     )
 
@@ -339,6 +342,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             for key, value in (more or {}).items():
                 self.send_header(key, value)
             self.end_headers()
+            self.size = 0 if self.command == "HEAD" else len(content)
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if truncate else content)
             if truncate:

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 AVERAGED_FROM = 1.5
 # How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
 _PASSING = re.compile(
-    r"(?:HTTP response code|HTTP error code)\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
+    r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
     r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
     r"transfer closed|could not connect|failed to connect",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"HTTP (?:response|error) code\s*:?\s*(?:401|403)", re.IGNORECASE)
+_DENIED = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:401|403)", re.I)
 
 
 @dataclass(frozen=True)

@@ -397,8 +397,9 @@ def compose(
             + ("" if cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
-    home = root if os.path.isdir(root) or "://" in root else os.path.dirname(root)
-    items = [s.as_json(home.rstrip("/") + "/") for s in used[:_LISTED_ITEMS]]
+    folder = root if os.path.isdir(root) else os.path.dirname(root)
+    home = "" if "://" in root else folder.rstrip("/") + "/"
+    items = [s.as_json(home) for s in used[:_LISTED_ITEMS]]
     source = {
         "root": root,
         "composite": kind,

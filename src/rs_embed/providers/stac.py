@@ -45,8 +45,8 @@ GDAL_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         # No request for a listing of the folder, nor for each sidecar that there might be.
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        # Waits double: what passes within two seconds costs no second reading of the place.
-        "GDAL_HTTP_MAX_RETRY": "3",
+        # Waits double: what passes within a second costs no second reading of the place.
+        "GDAL_HTTP_MAX_RETRY": "2",
         "GDAL_HTTP_RETRY_DELAY": "0.25",
         # Seconds; without them a read that hangs would never end.
         "GDAL_HTTP_CONNECTTIMEOUT": "10",
