@@ -170,6 +170,7 @@ def _moment(text: str, *, late: bool) -> datetime:
 def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # header and body would wait for each other
         status = 0
         size = 0
 

@@ -385,8 +385,9 @@ def compose(
 
         return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
 
+    workers = min(readers, len(selection.scenes))
     with OpenFiles() as files:
-        opened = list(ordered(selection.scenes, opening, workers=readers, ahead=2 * readers))
+        opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
         layers = [layer(scene) for scene in opened]
         made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]

@@ -61,6 +61,7 @@ _AFRESH = MappingProxyType({**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicur
 _TILE_PX = 1024
 _TILE_MB = 1.5
 _KEPT_SCENES = 4096
+_LISTED = 100
 
 
 class StacProvider:
@@ -154,7 +155,11 @@ class StacProvider:
             where=address.shown,
         )
         raster = self._read(source, selection, grid, sensor)
-        about = {"catalogue": address.shown, "collection": collection, "left_out": left_out}
+        about = {
+            "catalogue": address.shown,
+            "collection": collection,
+            "left_out": dict(list(left_out.items())[:_LISTED]),
+        }
         notes = (*raster.notes, *_left_out_notes(left_out))
         return replace(raster, source={**raster.source, **about}, notes=notes)
 

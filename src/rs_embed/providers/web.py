@@ -36,11 +36,19 @@ def api_io(patience: Patience) -> StacApiIO:
     from urllib3 import Retry
 
     class BoundedRetry(Retry):
-        """Does what ``Retry-After`` says, but never for longer than patience lasts."""
+        """Does what ``Retry-After`` says, unless that is longer than patience lasts."""
 
         def get_retry_after(self, response: Any) -> float | None:
             seconds = super().get_retry_after(response)
-            return None if seconds is None else min(seconds, patience.timeout_s)
+            if seconds is not None and seconds > patience.timeout_s:
+                raise ProviderError(
+                    f"answered HTTP {response.status} and asks to wait {seconds:.0f} s, longer "
+                    f"than patience lasts ({patience.timeout_s:g} s); use fewer fetch_workers, or "
+                    "try again later",
+                    transient=True,
+                    retry_after_s=seconds,
+                )
+            return seconds
 
     retries = BoundedRetry(
         total=patience.attempts - 1,
@@ -85,6 +93,8 @@ def asking(href: str) -> Iterator[None]:
     try:
         yield
     except APIError as exc:
+        if isinstance(exc.__context__, ProviderError):
+            raise _of(where, exc.__context__) from exc
         status = getattr(exc, "status_code", None)
         if status is not None:
             raise refused(where, status, str(exc)) from exc
@@ -97,6 +107,10 @@ def asking(href: str) -> Iterator[None]:
         raise _no_json(where, exc) from exc
     except OSError as exc:
         raise ProviderError(f"cannot read {where} ({exc}); correct the catalogue") from exc
+
+
+def _of(where: str, exc: ProviderError) -> ProviderError:
+    return ProviderError(f"{where} {exc}", transient=exc.transient, retry_after_s=exc.retry_after_s)
 
 
 def refused(where: str, status: int, text: str) -> ProviderError:
