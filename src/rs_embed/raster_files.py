@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 AVERAGED_FROM = 1.5
 # How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
 _PASSING = re.compile(
-    r"(?:HTTP response code|HTTP error code)\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
+    r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
     r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
     r"transfer closed|could not connect|failed to connect",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:401|403)", re.I)
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,10 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
     """
     import rasterio
 
-    # One look per possible sidecar file instead of a listing of the folder, which may be huge.
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), _opened(path, opened) as dataset:
+    # One look per possible sidecar file instead of a listing of the folder, which may be huge; none
+    # on a server, where each look is a request.
+    listing = "EMPTY_DIR" if "://" in path else "TRUE"
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), _opened(path, opened) as dataset:
         return Header(
             path,
             _file_grid(dataset),
@@ -346,12 +349,25 @@ def read_file(
 
 def may_pass(failure: BaseException) -> bool:
     """Return whether a file could not be read for a reason of a server's that may pass."""
-    chain: BaseException | None = failure
-    while chain is not None:
-        if _PASSING.search(str(chain)):
-            return True
-        chain = chain.__cause__ or chain.__context__
-    return False
+    return any(_PASSING.search(str(exc)) for exc in _chain(failure))
+
+
+def is_unread(failure: BaseException) -> bool:
+    """Return whether GDAL failed to read, for whatever reason."""
+    from rasterio.errors import RasterioError
+
+    return any(isinstance(exc, RasterioError) for exc in _chain(failure))
+
+
+def is_denied(failure: BaseException) -> bool:
+    """Return whether a server refused access to a file, as it does once a token has ended."""
+    return any(_DENIED.search(str(exc)) for exc in _chain(failure))
+
+
+def _chain(failure: BaseException | None) -> Iterator[BaseException]:
+    while failure is not None:
+        yield failure
+        failure = failure.__cause__ or failure.__context__
 
 
 @contextmanager
@@ -379,11 +395,22 @@ def _ours(path: str) -> Iterator[None]:
         if os.path.isdir(path):
             reason = "it is a folder"
         else:
-            reason = str(exc.__cause__ or exc).replace(path, shown)
-        raise ImageryError(
+            reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
+        error = ImageryError(
             f"cannot read {shown!r} as an image ({reason}); check it with: rio info "
             f"{shlex.quote(shown)}"
-        ) from exc
+        )
+        if shown != path:
+            raise error from None  # a traceback would show the credentials in it
+        raise error from exc
+
+
+def _without_credentials(said: str, path: str, shown: str) -> str:
+    """Return what GDAL says of a file, which it may name by the end of its URL alone."""
+    query = path.partition("?")[2]
+    return (
+        said.replace(path, shown).replace(f"?{query}", "") if query else said.replace(path, shown)
+    )
 
 
 def shown_path(path: str) -> str:

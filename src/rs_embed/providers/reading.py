@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -356,11 +356,12 @@ def compose(
     root: str,
     readers: int = 0,
     options: Mapping[str, str] | None = None,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> Raster:
     """Return the composite of the selected scenes on ``grid``, with its provenance.
 
     Scenes are opened and read in ``readers`` threads (0: in this one), with these ``options`` of
-    GDAL.
+    GDAL, each time within ``turn``: a semaphore that several composites share.
 
     Raises
     ------
@@ -369,21 +370,24 @@ def compose(
     """
     import rasterio
 
+    turn = turn or nullcontext()
+
     def opening(scene: Scene) -> SceneOnGrid:
-        with rasterio.Env(**(options or {})):
+        with turn, rasterio.Env(**(options or {})):
             return open_scene(
                 scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
             )
 
     def layer(scene: SceneOnGrid) -> Layer:
         def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            with rasterio.Env(**(options or {})):  # each thread has its own
+            with turn, rasterio.Env(**(options or {})):  # each thread has its own
                 return scene.read(rows)
 
         return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
 
+    workers = min(readers, len(selection.scenes))
     with OpenFiles() as files:
-        opened = list(ordered(selection.scenes, opening, workers=readers, ahead=2 * readers))
+        opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
         layers = [layer(scene) for scene in opened]
         made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
@@ -394,8 +398,9 @@ def compose(
             + ("" if cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
-    home = root if os.path.isdir(root) else os.path.dirname(root)
-    items = [s.as_json(home.rstrip("/") + "/") for s in used[:_LISTED_ITEMS]]
+    folder = root if os.path.isdir(root) else os.path.dirname(root)
+    home = "" if "://" in root else folder.rstrip("/") + "/"
+    items = [s.as_json(home) for s in used[:_LISTED_ITEMS]]
     source = {
         "root": root,
         "composite": kind,
