@@ -15,7 +15,7 @@ from rs_embed.errors import ProviderError
 from rs_embed.registry import first_configured
 from rs_embed.testing import NORTH, write_contract_scenes
 
-SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny"}
+SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny", "image_size": 256}
 
 
 @pytest.fixture(autouse=True)

@@ -1017,7 +1017,8 @@ def test_an_embedding_of_local_imagery(
 
     embedding = embed()
     for other in ("auto", LocalProvider(scenes_folder)):
-        assert embed(backend=other).meta == embedding.meta
+        meta = {**embedding.meta, "backend_asked": "auto" if other == "auto" else "local"}
+        assert embed(backend=other).meta == meta
     assert embedding.meta["backend"] == "local"
     assert embedding.meta["source"]["image_count"] == 2  # less than 30 % cloud
     assert embedding.meta["reflectance_source"] == "imagery"
