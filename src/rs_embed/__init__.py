@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rs_embed.errors import ImageryWarning as ImageryWarning
     from rs_embed.errors import MissingDependencyError as MissingDependencyError
     from rs_embed.errors import ModelError as ModelError
+    from rs_embed.errors import NoImageryError as NoImageryError
     from rs_embed.errors import ProviderError as ProviderError
     from rs_embed.errors import RsEmbedError as RsEmbedError
     from rs_embed.errors import RsEmbedWarning as RsEmbedWarning
@@ -64,6 +65,7 @@ _HOMES = {
     "LocalProvider": "providers.local",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NoImageryError": "errors",
     "OutputSpec": "specs",
     "PointBuffer": "specs",
     "ProviderError": "errors",

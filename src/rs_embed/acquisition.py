@@ -15,6 +15,7 @@ from rs_embed.errors import (
     GsdWarning,
     ImageryError,
     ImageryWarning,
+    NoImageryError,
     ProviderError,
     SpecError,
     TemporalWarning,
@@ -299,13 +300,13 @@ class PixelRequest:
         temporal, notes = self._period(contract, dated=provider.dated)
         try:
             raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
-        except ProviderError as exc:
+        except NoImageryError as exc:
             if temporal is None or self.temporal is not None:
                 raise
             message = (
                 f"{exc}; no period was given, so the model's default was taken: state temporal="
             )
-            raise ProviderError(message, transient=exc.transient) from exc
+            raise NoImageryError(message) from exc
         if raster.grid != grid or raster.bands != sensor.bands:
             raise ProviderError(
                 f"backend={self.backend!r} returned {raster.bands} on {raster.grid.to_json()}, "

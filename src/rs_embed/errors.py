@@ -9,6 +9,7 @@
     ├── GridError (ValueError)              a grid without usable metres or north
     ├── ImageryError (ValueError)           pixels that must not reach the model
     ├── ProviderError (RuntimeError)        a source gave no imagery (``.transient``)
+    │   └── NoImageryError (LookupError)    it has none for the place and period
     ├── ModelError (RuntimeError)           the model cannot do what was asked
     │   └── CheckpointError                 weights missing, foreign or broken
     ├── ExportError (OSError)               a result could not be written or read
@@ -36,6 +37,7 @@ __all__ = [
     "ImageryWarning",
     "MissingDependencyError",
     "ModelError",
+    "NoImageryError",
     "ProviderError",
     "RsEmbedError",
     "RsEmbedWarning",
@@ -113,6 +115,10 @@ class ProviderError(RsEmbedError, RuntimeError):
         super().__init__(message)
         self.transient = transient
         self.retry_after_s = retry_after_s
+
+
+class NoImageryError(ProviderError, LookupError):
+    """A source has no imagery for the place and period, or none that passes the filters."""
 
 
 class ModelError(RsEmbedError, RuntimeError):

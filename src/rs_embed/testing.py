@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from rs_embed.errors import ProviderError
+from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.base import Provider
 from rs_embed.raster import Raster
@@ -292,7 +292,7 @@ class ProviderContract:
         grid = NORTH[0].grid.window(20, 70, 20, 20)
         period = TemporalSpec.range(start, end)
         if numbers is None:
-            with pytest.raises(ProviderError) as info:
+            with pytest.raises(NoImageryError) as info:
                 self.fetch(provider, grid, period)
             assert not info.value.transient
             return
@@ -358,14 +358,14 @@ class ProviderContract:
     def test_a_place_without_imagery(self, provider: Provider) -> None:
         """Is an error, and trying again is in vain."""
         grid = NORTH[0].grid.window(5000, 5000, 20, 20)
-        with pytest.raises(ProviderError) as info:
+        with pytest.raises(NoImageryError) as info:
             self.fetch(provider, grid)
         assert not info.value.transient
 
     def test_only_clouds(self, provider: Provider) -> None:
         """Names the limit, which is the mend, and says that trying again is in vain."""
         grid = NORTH[0].grid.window(20, 70, 20, 20)
-        with pytest.raises(ProviderError, match=r"\b5\b.*cloudy_pct") as info:
+        with pytest.raises(NoImageryError, match=r"\b5\b.*cloudy_pct") as info:
             self.fetch(provider, grid, cloudy_pct=5)
         assert not info.value.transient
 

@@ -60,8 +60,10 @@ class Provider(Protocol):
 
         Raises
         ------
+        NoImageryError
+            If there is no imagery for the place and period.
         ProviderError
-            If there is no imagery for the place and period, or the source fails.
+            If the source fails; transient where the same request may succeed later.
         """
 
     def identity(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.errors import ProviderError
+from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.notes import some
 from rs_embed.pipeline import ordered
@@ -154,8 +154,10 @@ class EarthEngineProvider:
 
         Raises
         ------
+        NoImageryError
+            If no image remains, or none has a valid pixel here.
         ProviderError
-            If no image remains, none has a valid pixel here, or the service fails.
+            If the service fails.
         MissingDependencyError
             If ``earthengine-api`` is not installed.
         """
@@ -167,7 +169,7 @@ class EarthEngineProvider:
         data = self._pixels(query.image(plan), grid, len(sensor.bands))
         valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
         if not valid.any():
-            raise ProviderError(
+            raise NoImageryError(
                 f"none of the {len(images)} images of {sensor.collection} for the place and period "
                 f"has a valid pixel there ({some([image.id for image in images])}); choose another "
                 "place or period"
@@ -240,7 +242,7 @@ class EarthEngineProvider:
                 f"({type(exc).__name__}: {exc}); report it with the request that was made"
             ) from exc
 
-    def _nothing(self, query: Query) -> ProviderError:
+    def _nothing(self, query: Query) -> NoImageryError:
         """Return the error that says how many images each filter leaves."""
         counts = query.counts()
         place, period, clouds, clearest, days = self._patience.persist(
@@ -259,7 +261,7 @@ class EarthEngineProvider:
                 f"{clouds} have less than {query.cloudy_pct or 0:g} % cloud ({least}); raise "
                 "cloudy_pct",
             ]
-        return ProviderError(
+        return NoImageryError(
             f"no imagery for the place and period in {query.sensor.collection}: {', '.join(said)}"
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.notes import some
 from rs_embed.pipeline import ordered
@@ -366,7 +366,8 @@ def compose(
     Raises
     ------
     ProviderError
-        If a scene cannot be read, units do not fit together, or no pixel is valid.
+        If a scene cannot be read, or units do not fit together; `NoImageryError` if no pixel is
+        valid.
     """
     import rasterio
 
@@ -392,7 +393,7 @@ def compose(
         made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
     if not used:
-        raise ProviderError(
+        raise NoImageryError(
             f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
             f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
             + ("" if cloud_mask is None else ", or leave cloud_mask out")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rs_embed.errors import ProviderError
+from rs_embed.errors import NoImageryError
 from rs_embed.grid import Grid
 from rs_embed.providers.products import SAME_TIME_S
 from rs_embed.providers.scenes import Scene, grid_boxes, touch
@@ -65,7 +65,7 @@ def select_scenes(
 
     Raises
     ------
-    ProviderError
+    NoImageryError
         If none remains; it says how many each filter left and what exists.
     """
     filters = [_has_bands(bands), _touches(grid)]
@@ -85,7 +85,7 @@ def select_scenes(
         counts[step.key] = len(left)
         said.append(f"{len(left)} {step.says}")
         if not left:
-            raise ProviderError(
+            raise NoImageryError(
                 f"no imagery for the place and period in {where!r}: of {len(scenes)} scenes "
                 f"{', '.join(said)} {step.mend(before)}"
             )

@@ -12,7 +12,7 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rs_embed.errors import ProviderError
+from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.notes import some
 from rs_embed.providers.base import Cost
@@ -207,7 +207,7 @@ class StacProvider:
         collection: str | None,
         place: Sequence[Box],
         period: TemporalSpec | None,
-    ) -> ProviderError:
+    ) -> NoImageryError:
         """Return the error for a search that found nothing, saying what there is at the place."""
         asked = "at any time" if period is None else f"in {period.start} to {period.end}"
         days = source.days_at(collection, place)
@@ -216,7 +216,7 @@ class StacProvider:
             if not days
             else f"it has some there (one is of {days[0]}); choose another period"
         )
-        return ProviderError(
+        return NoImageryError(
             f"no imagery for the place and period in {source.address.shown!r}: a search in "
             f"{collection!r} found 0 scenes {asked}, and {there}"
         )
