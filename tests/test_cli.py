@@ -227,8 +227,15 @@ def test_models_and_describe() -> None:
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials of whoever runs this
     report = {f["what"]: f for f in json.loads(invoke("doctor", "--json"))}
     assert report["backend sample"]["state"] == "ok"
+    # 256 px a side, 3 bands of 4 bytes; the list of images and the pixels.
+    cost = report["cost of backend gee"]["found"]
+    assert cost.startswith("2 requests and 0.8 MB for a place of 2.56 km; compute time (EECU)")
+    assert "cost of backend sample" not in report
+    order = "the first that is configured of local, gee, stac"
+    assert report["backend auto"]["found"] == f"takes stac, {order}"
     assert report["weights MVRL/scalemae-vitlarge-800"]["state"] == "missing"
     assert "random-init" in report["weights MVRL/scalemae-vitlarge-800"]["mend"]
     monkeypatch.setenv("RS_EMBED_SCALEMAE_ID", str(checkpoint))

@@ -44,6 +44,7 @@ def doctor(
         *_settings(),
         *_devices(),
         *_backends(online=online),
+        *_costs(),
         *_cache(),
         *_weights(),
     ]
@@ -122,6 +123,28 @@ def _backends(*, online: bool) -> Iterator[Finding]:
         yield Finding("missing", "backend auto", order, "configure one of them, see above")
     else:
         yield Finding("ok", "backend auto", f"takes {chosen}, {order}")
+
+
+def _costs() -> Iterator[Finding]:
+    """Yield what a place asks of each backend that is a service; asks nothing of it."""
+    from rs_embed.grid import roi_grid
+    from rs_embed.registry import describe_model, find_provider, provider_names
+    from rs_embed.specs import PointBuffer, SensorSpec
+
+    inputs = describe_model("scalemae")["inputs"]
+    sensor = SensorSpec(inputs["collection"], tuple(inputs["bands"]), inputs["scale_m"])
+    grid = roi_grid(PointBuffer(lon=0, lat=45, buffer_m=1280), inputs["scale_m"])
+    for name in provider_names():
+        try:
+            cost = find_provider(name).cost(grid, sensor=sensor)
+        except RsEmbedError:
+            continue  # said above
+        if cost.requests:
+            size = f" and {cost.download_bytes / 1e6:.1f} MB" if cost.download_bytes else ""
+            asked = f"{cost.requests} request{'s' if cost.requests > 1 else ''}{size}"
+            yield Finding(
+                "ok", f"cost of backend {name}", f"{asked} for a place of 2.56 km; {cost.more}"
+            )
 
 
 def _cache() -> Iterator[Finding]:
