@@ -722,6 +722,14 @@ def test_beginning_is_tried_again(fresh: Service, name: str, on: str) -> None:
     assert not ee.data.is_initialized()
 
 
+def test_a_status_is_not_waited_for_as_long_as_pixels(fresh: Service) -> None:
+    fresh.refusal = ServiceError("Unavailable", 503, "UNAVAILABLE")
+    patient = provider_of(fresh, patience=Patience(attempts=11, wait_initial_s=0.001))
+    with pytest.raises(ProviderError, match="HTTP 503"):
+        patient.status(online=True)
+    assert len(fresh.of("/algorithms")) == 3
+
+
 def test_a_session_begins_once(fresh: Service) -> None:
     provider = provider_of(fresh)
     fresh.faults.append(Fault("status", 503, "Unavailable", on="algorithms"))
