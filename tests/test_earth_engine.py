@@ -27,7 +27,7 @@ from google.oauth2.credentials import Credentials
 from pyproj import CRS
 
 from rs_embed import BBox, FetchSpec, PointBuffer, TemporalSpec, get_embedding
-from rs_embed.errors import CoverageWarning, ProviderError, UnknownNameError
+from rs_embed.errors import CoverageWarning, ProviderError, SpecError, UnknownNameError
 from rs_embed.grid import Grid, known_crs, roi_grid
 from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine import EarthEngineProvider
@@ -821,6 +821,27 @@ def test_unknown_endpoints(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", endpoint)
     with pytest.raises(UnknownNameError, match="RS_EMBED_EE_ENDPOINT"):
         EarthEngineProvider("p", credentials=CREDENTIALS).status()
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "10", True])
+def test_as_many_requests_as_nothing_can_do(number: Any) -> None:
+    with pytest.raises(SpecError, match=r"max_requests=.*whole number of at least 1"):
+        EarthEngineProvider("p", max_requests=number)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attempts": 0}, "attempts=0, expected a whole number of at least 1"),
+        ({"attempts": None}, "attempts=None"),
+        ({"wait_initial_s": 0}, r"wait_initial_s=0, expected more than 0 \(seconds\)"),
+        ({"wait_max_s": -1}, "wait_max_s=-1"),
+        ({"timeout_s": float("inf")}, "timeout_s=inf, expected a finite number"),
+    ],
+)
+def test_patience_that_is_none(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Patience(**changes)
 
 
 def test_identities() -> None:

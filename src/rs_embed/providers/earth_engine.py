@@ -39,7 +39,7 @@ from rs_embed.providers.earth_engine_session import Account, Session, is_users, 
 from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.raster_files import AVERAGED_FROM
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import SensorSpec, TemporalSpec, check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +80,11 @@ class EarthEngineProvider:
         Requests that run at once, of all threads together. In a session that the caller began,
         more than 10 overflow the client's pool of connections.
 
+    Raises
+    ------
+    SpecError
+        If ``max_requests`` is not a whole number of at least 1.
+
     Notes
     -----
     Earth Engine's client knows one session a process. One that the caller began with
@@ -103,6 +108,7 @@ class EarthEngineProvider:
         patience: Patience = _PATIENCE,
         max_requests: int = 10,
     ) -> None:
+        check_whole("max_requests", max_requests, 1)
         self._account = Account(project, credentials, endpoint)
         self._session = Session(self._account, max_requests)
         self._patience = patience
