@@ -390,7 +390,8 @@ def _merge(_: Service, collection1: list[Any], collection2: list[Any]) -> list[A
 
 @_function("Collection.limit")
 def _limit(_: Service, collection: list[Picture], key: str) -> list[Picture]:
-    return sorted(collection, key=lambda one: one.properties[key])
+    """Sort; images without the property keep their order."""
+    return sorted(collection, key=lambda one: one.properties.get(key, 0))
 
 
 @_function("Image.linkCollection")
@@ -401,10 +402,14 @@ def _link(
     linkedBands: list[str],
 ) -> Picture:
     index = input.properties["system:index"]
-    (other,) = (one for one in imageCollection if one.properties["system:index"] == index)
+    others = [one for one in imageCollection if one.properties["system:index"] == index]
 
     def draw(band: str, at: Lattice) -> Drawn:
-        return (other if band in linkedBands else input).draw(band, at)
+        if band not in linkedBands:
+            return input.draw(band, at)
+        if not others:
+            return np.zeros(at.shape), np.zeros(at.shape, bool)
+        return others[0].draw(band, at)
 
     return _with(input, draw=draw, bands=(*input.bands, *linkedBands))
 
@@ -477,7 +482,7 @@ def _resample(_: Service, image: Picture, mode: str) -> Picture:
     if mode not in ("bilinear", "bicubic") or image.stored is None:
         raise ServiceError(f"Image.resample: Unrecognized mode: '{mode}'.")
     stored = image.stored
-    return _with(image, draw=lambda band, at: stored.draw(band, at, mode))
+    return _with(image, draw=lambda band, at: stored.draw(band, at, mode), kind="float64")
 
 
 @_function("Reducer.mean")
@@ -514,13 +519,22 @@ def _reduce_resolution(
         )  # fmt: skip
         return np.nan_to_num(mean), np.isfinite(mean)
 
-    return _with(image, draw=draw, kind="float64")
+    return _with(image, draw=draw, kind="float64", properties={})
 
 
 def _common(collection: list[Picture]) -> tuple[str, ...]:
     if not collection:
         raise ServiceError("Image.rename: Can't rename 3 bands of an image with no bands.")
-    return collection[0].bands
+    first = collection[0]
+    for one in collection:
+        if one.kind != first.kind:
+            raise ServiceError(
+                "Expected a homogeneous image collection, but an image with an incompatible band "
+                f"was encountered. Mismatched type for band '{first.bands[0]}':\nExpected type: "
+                f"{first.kind}.\nActual type: {one.kind}.\nThis band might require an explicit "
+                "cast."
+            )
+    return first.bands
 
 
 @_function("ImageCollection.mosaic")
@@ -566,18 +580,30 @@ def _rename(_: Service, input: Picture, names: list[str]) -> Picture:
 @_function("Image.unmask")
 def _unmask(_: Service, input: Picture, value: Picture, sameFootprint: bool) -> Picture:
     assert not sameFootprint
+    assert input.kind == value.kind, "which type comes out is not documented"
 
     def draw(band: str, at: Lattice) -> Drawn:
         values, valid = input.draw(band, at)
         filling, _ = value.draw("constant", at)
         return np.where(valid, values, filling), np.ones(at.shape, bool)
 
-    return _with(input, draw=draw, kind="float64")  # that of the constant
+    return _with(input, draw=draw)
 
 
 @_function("Image.toFloat")
 def _to_float(_: Service, value: Picture) -> Picture:
-    return _with(value, kind="float32")
+    """Cast; that properties stay is not documented, as it is not for reduceResolution."""
+    return _with(value, kind="float32", properties={})
+
+
+@_function("Element.get")
+def _get(_: Service, object: Picture, property: str) -> Any:
+    return object.properties.get(property)
+
+
+@_function("Element.set")
+def _set(_: Service, object: Picture, key: str, value: Any) -> Picture:
+    return _with(object, properties={**object.properties, key: value})
 
 
 @_function("Reducer.toList")
@@ -844,6 +870,8 @@ def _changed(fault: Fault, body: bytes, kind: str) -> tuple[bytes, str]:
         return body[: len(body) // 2], kind
     if fault.kind == "truncated header":
         return body[:20], kind
+    if fault.kind in ("bytes", "nothing"):
+        return (b"\x93NUMPY" if fault.kind == "bytes" else b""), kind
     values = np.load(io.BytesIO(body))
     if fault.kind == "shape":
         values = values[:-1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from google.oauth2.credentials import Credentials
 from pyproj import CRS
 
 from rs_embed import BBox, FetchSpec, PointBuffer, TemporalSpec, get_embedding
-from rs_embed.errors import CoverageWarning, ProviderError, UnknownNameError
+from rs_embed.errors import CoverageWarning, ProviderError, SpecError, UnknownNameError
 from rs_embed.grid import Grid, known_crs, roi_grid
 from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine import EarthEngineProvider
@@ -37,6 +38,7 @@ from rs_embed.testing import JUNE, NORTH, SENSOR, STEPS, ProviderContract
 from tests.conftest import python_environment
 from tests.earth_engine_server import (
     S2,
+    SCORES,
     Asked,
     Fault,
     Lattice,
@@ -271,6 +273,21 @@ def test_both_zones_of_a_mosaic_in_order(service: Service) -> None:
     assert np.array_equal(raster.data, ZONES[1].pixels[:, :60, 20:80])
 
 
+def test_averages_of_a_mosaic_in_order(service: Service) -> None:
+    """The latest on top, though the service does not say that averages keep their time."""
+    grid = NORTH[1].grid.window(20, 40, 60, 60).resized(15, 15)
+    mosaic = fetch(service, grid, cloudy_pct=30, composite="mosaic")
+    first, last = (
+        fetch(service, grid, TemporalSpec.range(f"2023-06-{day}1", f"2023-06-{day}2"))
+        for day in (0, 1)
+    )
+    assert last.valid.any()
+    assert not np.allclose(first.data, last.data)
+    assert np.array_equal(mosaic.data[:, last.valid], last.data[:, last.valid])
+    only = first.valid & ~last.valid
+    assert np.array_equal(mosaic.data[:, only], first.data[:, only])
+
+
 def test_averages_leave_out_what_is_not_valid(service: Service) -> None:
     scene = NORTH[1]
     grid = scene.grid.window(20, 40, 60, 60).resized(15, 15)
@@ -316,6 +333,16 @@ def test_cloud_masks(service: Service, mask: Any, every: int) -> None:
     columns = NORTH[0].pixels[0, 0, :60].astype(float)
     columns[::every] = np.nan
     assert np.allclose(coarse.data[0, 0], np.nanmean(columns.reshape(15, 4), axis=1))
+
+
+def test_an_image_without_a_cloud_score_is_left_out(service: Service) -> None:
+    """The service masks the bands of what it does not find."""
+    scores = [one for one in service.collections[SCORES] if one.id != "north-2"]
+    service.collections = {**service.collections, SCORES: scores}
+    both = fetch(service, cloudy_pct=30, cloud_mask="cloud_score_plus")
+    first = fetch(service, cloudy_pct=6, cloud_mask="cloud_score_plus")
+    assert (both.source["image_count"], first.source["image_count"]) == (2, 1)
+    assert np.array_equal(both.data, first.data)
 
 
 def test_dark_values_and_gaps_are_told_apart(service: Service) -> None:
@@ -538,6 +565,11 @@ TRANSIENT = {
     "a page": (Fault("html"), "something else than Earth Engine answered"),
     "502 with a page": (Fault("html", 502), "HTTP 502"),
 }
+STRANGE = {
+    "half of the JSON": Fault("truncated", on="compute"),
+    "bytes": Fault("bytes", on="compute"),
+    "nothing": Fault("nothing", on="compute"),
+}
 PIXELS = {
     "truncated": (Fault("truncated"), r"cut off: \d+ of \d+ bytes"),
     "truncated header": (Fault("truncated header"), "cut off: 20 bytes"),
@@ -547,7 +579,9 @@ PIXELS = {
 @pytest.mark.parametrize(
     ("fault", "message", "on"),
     [(*TRANSIENT[name], on) for name in TRANSIENT for on in ("compute", "Pixels")]
-    + [(*PIXELS[name], "Pixels") for name in PIXELS],
+    + [(*PIXELS[name], "Pixels") for name in PIXELS]
+    + [(fault, "something else than Earth Engine", "compute") for fault in STRANGE.values()]
+    + [(replace(STRANGE["nothing"], on="Pixels"), r"else than pixels \(nothing\)", "Pixels")],
 )
 def test_what_passes_is_tried_again(service: Service, fault: Fault, message: str, on: str) -> None:
     """Once more for one failure, and given up with its message after five."""
@@ -589,13 +623,29 @@ def test_the_service_says_when(service: Service) -> None:
     start = time.monotonic()
     fetch(service)
     assert 1 <= time.monotonic() - start < 3
-    header = {"Retry-After": "3600"}
-    service.faults.append(Fault("status", 503, "Unavailable", header, "Pixels"))
-    start = time.monotonic()
-    with pytest.raises(ProviderError, match="HTTP 503") as info:
+    later = formatdate(time.time() + 3600, usegmt=True)
+    for stated in ("3600", later):
+        header = {"Retry-After": stated}
+        service.faults.append(Fault("status", 503, "Unavailable", header, "Pixels"))
+        start = time.monotonic()
+        with pytest.raises(ProviderError, match="HTTP 503") as info:
+            fetch(service)
+        assert info.value.retry_after_s == pytest.approx(3600, abs=5)
+        assert time.monotonic() - start < 1
+    past = formatdate(time.time() - 3600, usegmt=True)
+    for stated in ("nan", "inf", "soon", "-1", past):  # no reason to wait longer than usual
+        header = {"Retry-After": stated}
+        service.faults.append(Fault("status", 503, "Unavailable", header, "Pixels"))
+        assert fetch(service).valid.all()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 412])
+def test_what_lasts_is_asked_once(service: Service, status: int) -> None:
+    service.faults.append(Fault("status", status, "Quota exceeded for\nthe project", on="Pixels"))
+    with pytest.raises(ProviderError, match=f"HTTP {status}: Quota .* project.; wait") as info:
         fetch(service)
-    assert info.value.retry_after_s == 3600
-    assert time.monotonic() - start < 1
+    assert not info.value.transient
+    assert len(asked_pixels(service)) == 1
 
 
 def test_a_slow_answer_ends(fresh: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -672,6 +722,14 @@ def test_beginning_is_tried_again(fresh: Service, name: str, on: str) -> None:
     assert not ee.data.is_initialized()
 
 
+def test_a_status_is_not_waited_for_as_long_as_pixels(fresh: Service) -> None:
+    fresh.refusal = ServiceError("Unavailable", 503, "UNAVAILABLE")
+    patient = provider_of(fresh, patience=Patience(attempts=11, wait_initial_s=0.001))
+    with pytest.raises(ProviderError, match="HTTP 503"):
+        patient.status(online=True)
+    assert len(fresh.of("/algorithms")) == 3
+
+
 def test_a_session_begins_once(fresh: Service) -> None:
     provider = provider_of(fresh)
     fresh.faults.append(Fault("status", 503, "Unavailable", on="algorithms"))
@@ -686,6 +744,43 @@ def test_a_session_begins_once(fresh: Service) -> None:
 
 def asked_headers(service: Service) -> dict[str, str]:
     return {name.lower(): value for name, value in asked_pixels(service)[-1].headers.items()}
+
+
+def test_forked_processes_get_their_own_answers(shared_service: Service) -> None:
+    """Two that read from one connection would take each other's pixels for theirs."""
+    code = f"""if True:
+        import os
+        import numpy as np
+        import ee.deprecation
+        from google.oauth2.credentials import Credentials
+        from rs_embed import TemporalSpec
+        from rs_embed.providers.earth_engine import EarthEngineProvider
+        from rs_embed.testing import NORTH, SENSOR
+        ee.deprecation._FetchDataCatalogStac = dict
+        day = TemporalSpec.range("2023-06-01", "2023-06-02")
+        provider = EarthEngineProvider(
+            "p", credentials=Credentials("x"), endpoint={shared_service.url!r}
+        )
+        def right(row):
+            grid = NORTH[0].grid.window(row, 0, 8, 8)
+            data = provider.fetch(grid, temporal=day, sensor=SENSOR).data
+            return np.array_equal(data, NORTH[0].pixels[:, row : row + 8, :8])
+        assert right(0)
+        children = []
+        for first in (0, 20, 40):
+            if not (child := os.fork()):
+                os._exit(0 if all(right(first + n) for n in range(10)) else 1)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    """
+    shared_service.latency_s = 0.01
+    try:
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=60
+        )
+    finally:
+        shared_service.latency_s = 0
+        shared_service.asked.clear()
 
 
 def test_one_session_a_process(service: Service) -> None:
@@ -726,6 +821,27 @@ def test_unknown_endpoints(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", endpoint)
     with pytest.raises(UnknownNameError, match="RS_EMBED_EE_ENDPOINT"):
         EarthEngineProvider("p", credentials=CREDENTIALS).status()
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "10", True])
+def test_as_many_requests_as_nothing_can_do(number: Any) -> None:
+    with pytest.raises(SpecError, match=r"max_requests=.*whole number of at least 1"):
+        EarthEngineProvider("p", max_requests=number)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attempts": 0}, "attempts=0, expected a whole number of at least 1"),
+        ({"attempts": None}, "attempts=None"),
+        ({"wait_initial_s": 0}, r"wait_initial_s=0, expected more than 0 \(seconds\)"),
+        ({"wait_max_s": -1}, "wait_max_s=-1"),
+        ({"timeout_s": float("inf")}, "timeout_s=inf, expected a finite number"),
+    ],
+)
+def test_patience_that_is_none(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Patience(**changes)
 
 
 def test_identities() -> None:

@@ -6,8 +6,6 @@ have no such thing: diskcache unpickles what it finds (CVE-2025-69872) and is un
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import re
@@ -17,7 +15,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from numbers import Real
@@ -25,11 +23,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rs_embed._version import __version__
 from rs_embed.errors import ExportError, ImageryError, RsEmbedError, SettingsError, SpecError
 from rs_embed.grid import Grid
+from rs_embed.patch_files import FORMAT, NAME, Entry, entry_of, is_ours, name_of, parts_of, read
 from rs_embed.raster import Raster
 from rs_embed.settings import CACHE_DIR, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, to_json
@@ -37,12 +34,6 @@ from rs_embed.specs import SensorSpec, TemporalSpec, to_json
 if TYPE_CHECKING:
     from rs_embed.providers.base import Cost, Provider
 
-# An entry is this, the BLAKE2b digest of all that follows (64 hexadecimal digits), a line of JSON,
-# and the bytes of two arrays.
-_KIND = b"rs_embed patch "
-_FORMAT = 1
-_MAGIC = _KIND + b"%d " % _FORMAT
-_ENTRY = re.compile(r"[0-9a-f]{64}\.patch")
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
 # No write takes so long: what is older was left behind by a process that was killed.
 _PARTIAL_AGE_S = 3600
@@ -52,31 +43,6 @@ SETTLED_AFTER = timedelta(days=30)
 # stays free: eight processes that write at once do not exceed the bound between their looks.
 _WRITTEN_SHARE = 128
 _FREE_SHARE = 16
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file of the cache, as far as its first lines tell.
-
-    Attributes
-    ----------
-    path : Path
-        Where it lies.
-    size : int
-        Bytes.
-    used : datetime.datetime
-        When it was last served or written, UTC.
-    fetched : datetime.datetime
-        When the provider gave it, UTC; as `used` where it is damaged.
-    key : mapping or None
-        What determines its pixels, see `CachedProvider.key`; None where it is damaged.
-    """
-
-    path: Path
-    size: int
-    used: datetime
-    fetched: datetime
-    key: Mapping[str, Any] | None
 
 
 class PatchCache:
@@ -123,7 +89,7 @@ class PatchCache:
         """
         path = self._path(key)
         try:
-            content = _read(path)
+            content = read(path)
         except FileNotFoundError:
             return None
         except OSError as exc:
@@ -153,8 +119,8 @@ class PatchCache:
         ExportError
             If it cannot be written.
         """
-        head, digest = _head(key, raster)
-        size = len(_MAGIC) + len(digest) + 1 + len(head) + raster.data.nbytes + raster.valid.nbytes
+        parts = parts_of(key, raster)
+        size = sum(map(len, parts))
         if size > self._room:
             return
         path = self._path(key)
@@ -162,9 +128,7 @@ class PatchCache:
         try:
             try:
                 with partial.open("xb") as file:
-                    file.write(_MAGIC + digest + b"\n" + head)
-                    file.write(_bytes_of(raster.data))
-                    file.write(_bytes_of(raster.valid))
+                    file.writelines(parts)
                 os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
@@ -180,7 +144,7 @@ class PatchCache:
         ExportError
             If the folder cannot be listed.
         """
-        entries = [_entry(Path(file.path), status) for file, status in self._files(_ENTRY)]
+        entries = [entry_of(Path(file.path), status) for file, status in self._files(NAME)]
         known = [entry for entry in entries if entry is not None]
         return sorted(known, key=lambda entry: entry.used, reverse=True)
 
@@ -192,7 +156,7 @@ class PatchCache:
         ExportError
             If the folder cannot be listed.
         """
-        sizes = [status.st_size for _, status in self._files(_ENTRY)]
+        sizes = [status.st_size for _, status in self._files(NAME)]
         return len(sizes), sum(sizes)
 
     def clear(self, *, older_than: timedelta | None = None) -> tuple[int, int]:
@@ -224,7 +188,7 @@ class PatchCache:
         return removed[0], removed[1]
 
     def _path(self, key: Mapping[str, Any]) -> Path:
-        return self.folder / f"{hashlib.sha256(_canonical(key)).hexdigest()}.patch"
+        return self.folder / name_of(key)
 
     def _count(self, size: int) -> None:
         """Take note of what was written, and look through the folder when it is time."""
@@ -239,14 +203,14 @@ class PatchCache:
     def _evict(self) -> None:
         """Remove what was used longest ago until the rest fits. Others may do so at once."""
         files = [
-            (status.st_mtime_ns, file.path, status.st_size) for file, status in self._files(_ENTRY)
+            (status.st_mtime_ns, file.path, status.st_size) for file, status in self._files(NAME)
         ]
         total = sum(size for _, _, size in files)
         for _, path, size in sorted(files):
             if total <= self._room:
                 return
             total -= size
-            if _is_ours(path):
+            if is_ours(path):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
@@ -254,7 +218,7 @@ class PatchCache:
         """Remove what processes left behind that were killed while they wrote."""
         longest_ago = time.time() - _PARTIAL_AGE_S
         for file, status in self._files(_PARTIAL):
-            if status.st_mtime < longest_ago and _is_ours(file.path):
+            if status.st_mtime < longest_ago and is_ours(file.path):
                 with suppress(FileNotFoundError):
                     os.unlink(file.path)
 
@@ -377,7 +341,7 @@ class CachedProvider:
                 self._identity = self._provider.identity()
                 self._first_identity = _first_identity(self._provider, self._identity)
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "rs_embed": __version__,
             "provider": self.name,
             "identity": self._identity,
@@ -458,93 +422,6 @@ def _shared(folder: Path, max_bytes: int) -> PatchCache:
     return PatchCache(folder, max_bytes)
 
 
-def _canonical(value: Any) -> bytes:
-    # Floats are written by repr, which is exact.
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _number(value: Any) -> Any:
     """Return numbers as floats: 10 and 10.0 are the same request."""
     return float(value) if isinstance(value, Real) else value
-
-
-def _bytes_of(array: Any) -> Any:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def _digest(start: bytes) -> hashlib.blake2b:
-    # SHA-256 takes twice as long where the processor has no instructions for it.
-    return hashlib.blake2b(start, digest_size=32)
-
-
-def _head(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, bytes]:
-    """Return the line of JSON of an entry, and the digest of all that it holds."""
-    head = _canonical(
-        {
-            "key": key,
-            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-            "dtype": raster.data.dtype.str,
-            "shape": raster.data.shape,
-            "bands": raster.bands,
-            "reflectance": raster.reflectance,
-            "source": dict(raster.source),
-            "notes": raster.notes,
-        }
-    )
-    head += b"\n"
-    digest = _digest(head)
-    digest.update(_bytes_of(raster.data))
-    digest.update(_bytes_of(raster.valid))
-    return head, digest.hexdigest().encode()
-
-
-def _read(path: Path) -> tuple[dict[str, Any], Any, Any] | None:
-    """Return head, data and valid of an entry; None if a single bit of it is not as written.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
-    with path.open("rb") as file:
-        start = file.read(len(_MAGIC) + 65)
-        if not start.startswith(_MAGIC) or not start.endswith(b"\n"):
-            return None
-        head = file.readline()
-        pixels = np.empty(os.fstat(file.fileno()).st_size - file.tell(), np.uint8)
-        if file.readinto(pixels.data) != pixels.size:
-            return None
-    digest = _digest(head)
-    digest.update(pixels.data)
-    if digest.hexdigest().encode() != start[len(_MAGIC) : -1]:
-        return None
-    content = json.loads(head)
-    shape = tuple(content["shape"])
-    count = pixels.size - math.prod(shape[1:])
-    data = pixels[:count].view(np.dtype(content["dtype"])).reshape(shape)
-    return content, data, pixels[count:].view(np.bool_).reshape(shape[1:])
-
-
-def _is_ours(path: str | PathLike[str]) -> bool:
-    """Return whether a file is an entry, or the beginning of one; False if it is gone."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_KIND))
-    except OSError:
-        return False
-    return _KIND.startswith(start)
-
-
-def _entry(path: Path, status: os.stat_result) -> Entry | None:
-    """Return what the first lines of a file tell; None if it is not ours."""
-    if not _is_ours(path):
-        return None
-    used = datetime.fromtimestamp(status.st_mtime, UTC)
-    try:
-        with path.open("rb") as file:
-            file.readline()
-            head = json.loads(file.readline())
-        fetched, key = datetime.fromisoformat(head["fetched"]), head["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return Entry(path, status.st_size, used, used, None)
-    return Entry(path, status.st_size, used, fetched, key)

@@ -308,8 +308,8 @@ class InputPrepSpec:
         if self.mode not in INPUT_PREPS:
             raise UnknownNameError.among("input_prep", self.mode, INPUT_PREPS)
         if self.tile_size is not None:
-            _check_whole("tile_size", self.tile_size, 1)
-        _check_whole("overlap_px", self.overlap_px, 0)
+            check_whole("tile_size", self.tile_size, 1)
+        check_whole("overlap_px", self.overlap_px, 0)
         if self.mode == "resize" and (self.tile_size is not None or self.overlap_px):
             raise SpecError(
                 f"got tile_size={self.tile_size} and overlap_px={self.overlap_px} for 'resize', "
@@ -372,7 +372,8 @@ def finite_number(name: str, value: object) -> float:
     return number
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise `SpecError` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise SpecError(f"got {name}={value!r}, expected a whole number of at least {least}")
 

@@ -13,7 +13,8 @@ from rs_embed.errors import SpecError
 from rs_embed.settings import CACHE_DIR, Settings
 
 if TYPE_CHECKING:
-    from rs_embed.cache import Entry, PatchCache
+    from rs_embed.cache import PatchCache
+    from rs_embed.patch_files import Entry
 
 Folder = Annotated[
     Path | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from rs_embed.providers.earth_engine_session import Account, Session, is_users, 
 from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.raster_files import AVERAGED_FROM
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import SensorSpec, TemporalSpec, check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +49,8 @@ _LISTED_ITEMS = 100
 # all meet a quota come back 40 times in the first 1.5 s, of the 100 requests a second that they may
 # ask; what lasts longer is waited for in doubling steps, 51 s and more in all.
 _PATIENCE = Patience(attempts=11, wait_initial_s=0.05)
+# Whoever asks for the status waits for the answer; batches wait for the service.
+_STATUS_ATTEMPTS = 3
 _MORE = (
     "compute time (EECU) is not known beforehand: Cloud Monitoring shows it per workload tag "
     "rs-embed; the service takes 40 requests at once and 100 a second"
@@ -77,6 +80,11 @@ class EarthEngineProvider:
         Requests that run at once, of all threads together. In a session that the caller began,
         more than 10 overflow the client's pool of connections.
 
+    Raises
+    ------
+    SpecError
+        If ``max_requests`` is not a whole number of at least 1.
+
     Notes
     -----
     Earth Engine's client knows one session a process. One that the caller began with
@@ -100,6 +108,7 @@ class EarthEngineProvider:
         patience: Patience = _PATIENCE,
         max_requests: int = 10,
     ) -> None:
+        check_whole("max_requests", max_requests, 1)
         self._account = Account(project, credentials, endpoint)
         self._session = Session(self._account, max_requests)
         self._patience = patience
@@ -161,7 +170,7 @@ class EarthEngineProvider:
         MissingDependencyError
             If ``earthengine-api`` is not installed.
         """
-        query = Query.of(self._ee(), grid, temporal, sensor)
+        query = Query.of(self._ee(self._patience), grid, temporal, sensor)
         images = self._listed(query)
         if not images:
             raise self._nothing(query)
@@ -211,24 +220,27 @@ class EarthEngineProvider:
     def status(self, *, online: bool = False) -> str:
         """Return the project and the endpoint, or what is missing.
 
-        Online, the client is initialised and asked to add two numbers.
+        Online, the client is initialised and asked to add two numbers; a request that fails is
+        tried twice more at most.
         """
         endpoint = self._account.shown_endpoint
         missing = self._account.missing()
         if missing is not None:
             return f"missing: {missing}"
         if online:
-            ee = self._ee()
-            self._patience.persist(lambda: self._session.value(ee.Number(1).add(1)))
+            attempts = min(self._patience.attempts, _STATUS_ATTEMPTS)
+            patience = replace(self._patience, attempts=attempts)
+            ee = self._ee(patience)
+            patience.persist(lambda: self._session.value(ee.Number(1).add(1)))
             if is_users(ee):
                 return "ready: the session that ee.Initialize began"
         project = self._account.stated_project or self._account.carried_project()
         return f"ready: project {project}, {endpoint} endpoint"
 
-    def _ee(self) -> Any:
+    def _ee(self, patience: Patience) -> Any:
         """Return the client, initialised, which it takes to write expressions."""
         require("ee", extra="gee", purpose="backend='gee'")
-        return self._patience.persist(self._session.client)
+        return patience.persist(self._session.client)
 
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that the query leaves, oldest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ CLEAR_SCORE = 0.6
 _CLOUD_SCORE_PLUS = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 # What stands where nothing is valid: a power of two, so that float32 holds it exactly.
 SENTINEL = -float(2**100)
+_TIME = "system:time_start"
 _MOST_INPUT_PIXELS = 2**16  # the service's own limit for the pixels that one is averaged of
 
 
@@ -169,7 +170,7 @@ class Query:
 
     def listing(self) -> Any:
         """Return id, time, and what else is known of every image; see `read_image`."""
-        stated = ["system:index", "system:time_start", *self._properties]
+        stated = ["system:index", _TIME, *self._properties]
         reducer = self.ee.Reducer.toList(len(stated), len(self._properties))
         return self.selected.reduceColumns(reducer, stated)
 
@@ -186,7 +187,7 @@ class Query:
         """Return how many images each filter leaves, the least cloud, first and last time."""
         place, period = self.at_place(), self.in_period()
         # Lists, not minima: the minimum of nothing is null, which not every function takes.
-        times = place.aggregate_array("system:time_start").sort()
+        times = place.aggregate_array(_TIME).sort()
         days = times.slice(0, 1).cat(times.slice(-1))
         clouds = self.ee.List([])
         if self.known is not None:
@@ -197,22 +198,41 @@ class Query:
         """Return the composite: float32 bands `names_of`, the sentinel where they are masked."""
         images = self._on_grid(plan)
         if (self.sensor.composite or "median") == "mosaic":
-            made = images.sort("system:time_start").mosaic()
+            made = images.sort(_TIME).mosaic()
         else:
             made = images.median()
-        return made.rename(names_of(len(self.names))).unmask(SENTINEL, False).toFloat()
+        # Both are of one type, since it is not documented which one would come out of two.
+        nothing = self.ee.Image(SENTINEL).toFloat()
+        return made.rename(names_of(len(self.names))).toFloat().unmask(nothing, False)
 
     def _on_grid(self, plan: Resampling) -> Any:
-        """Return the bands of all images, masked and as they are to be resampled."""
+        """Return the bands of all images, masked and as they are to be resampled, with times."""
         images = self._linked(self.selected)
+        as_it_is = self._ready(self._masked)
         if plan.used == ["none"]:
-            return images.map(self._masked)
-        resampled = images.map(self._averaged(plan) if plan.kind == "average" else self._bilinear)
+            return images.map(as_it_is)
+        bilinear = self._ready(self._bilinear)
+        if plan.kind == "average":
+            return images.map(self._ready(self._averaged(plan)))
         if not plan.kept or self.known is None:
-            return resampled
+            return images.map(bilinear)
         kept = self.ee.Filter.inList(self.known.tile, list(plan.kept))
         others = images.filter(kept.Not())
-        return images.filter(kept).map(self._masked).merge(others.map(self._bilinear))
+        return images.filter(kept).map(as_it_is).merge(others.map(bilinear))
+
+    def _ready(self, resampled: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function of an image that makes its bands fit for a composite.
+
+        Images of different types are refused as "no homogeneous image collection"; and neither
+        casts nor averages are documented to keep the time, which orders a mosaic.
+        """
+        timed = self.sensor.composite == "mosaic"
+
+        def ready(image: Any) -> Any:
+            bands = resampled(image).toFloat()
+            return bands.set(_TIME, image.get(_TIME)) if timed else bands
+
+        return ready
 
     def _linked(self, images: Any) -> Any:
         if self.sensor.cloud_mask != "cloud_score_plus":
@@ -237,7 +257,7 @@ class Query:
         bands, clear = image.select(list(self.names)).resample("bilinear"), self._clear(image)
         return bands if clear is None else bands.updateMask(clear)
 
-    def _averaged(self, plan: Resampling) -> Any:
+    def _averaged(self, plan: Resampling) -> Callable[[Any], Any]:
         reducer = self.ee.Reducer.mean()
         most = min(plan.input_pixels, _MOST_INPUT_PIXELS)
         rough = plan.input_pixels > most  # then the service begins with a coarser level

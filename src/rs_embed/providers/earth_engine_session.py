@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -146,7 +150,7 @@ class Session:
         ee = self.client()
         try:
             return self._once(lambda: ee.data.computeValue(expression))
-        except (KeyError, TypeError) as exc:  # it was no JSON object with a result
+        except (KeyError, TypeError, UnicodeDecodeError) as exc:  # no JSON object with a result
             raise _stranger() from exc
 
     def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
@@ -283,9 +287,14 @@ def _transport() -> Any:
     import httplib2
     import requests
 
-    kept = requests.Session()
-    for scheme in ("https://", "http://"):
-        kept.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_POOL))
+    # By process: on connections that a fork shares, one would read the other's answers.
+    sessions: dict[int, requests.Session] = {}
+
+    def session() -> requests.Session:
+        kept = requests.Session()
+        for scheme in ("https://", "http://"):
+            kept.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_POOL))
+        return sessions.setdefault(os.getpid(), kept)
 
     class Transport:
         def request(
@@ -296,6 +305,7 @@ def _transport() -> Any:
             headers: Any = None,
             **_: Any,
         ) -> tuple[Any, bytes]:
+            kept = sessions.get(os.getpid()) or session()
             answer = kept.request(
                 method, uri, data=body, headers=headers, timeout=(_CONNECT_S, _ANSWER_S)
             )
@@ -305,7 +315,8 @@ def _transport() -> Any:
             return httplib2.Response(status), answer.content
 
         def close(self) -> None:
-            kept.close()
+            for kept in sessions.values():
+                kept.close()
 
     return Transport()
 
@@ -376,7 +387,7 @@ def _response(exc: BaseException) -> Any:
 
 def _reason(exc: BaseException) -> str:
     reason = getattr(exc, "reason", None)
-    return str(reason if reason else exc).strip()
+    return " ".join(str(reason if reason else exc).split())
 
 
 def _said_of(exc: BaseException) -> str:
@@ -432,6 +443,7 @@ def _refused(status: int, said: str, response: Any) -> ProviderError:
             "switch the Earth Engine API on for the project (link above)",
         ),
         ("or it is disabled", "switch the Earth Engine API on for the project (link above)"),
+        ("quota", "wait until it is renewed, or raise it: Quotas & System Limits of the project"),
         ("not registered", "register the project: https://code.earthengine.google.com/register"),
         ("signed up", "register the project: https://code.earthengine.google.com/register"),
         (
@@ -456,9 +468,15 @@ def _refused(status: int, said: str, response: Any) -> ProviderError:
 
 
 def _retry_after_s(response: Any) -> float | None:
-    """Return the seconds that the header Retry-After states; dates are not taken."""
+    """Return the seconds that the header Retry-After states, itself or as a date."""
     stated = {str(k).lower(): v for k, v in dict(response).items()}.get("retry-after")
-    try:
-        return None if stated is None else max(float(stated), 0.0)
-    except ValueError:
+    if stated is None:
         return None
+    try:
+        seconds = float(stated)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(stated).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

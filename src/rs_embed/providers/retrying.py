@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rs_embed._optional import require
 from rs_embed.errors import ProviderError
+from rs_embed.specs import check_positive, check_whole
 
 Result = TypeVar("Result")
 
@@ -33,12 +34,22 @@ class Patience:
         First and longest wait between two tries, seconds.
     timeout_s : float
         Time after which nothing is tried again, seconds.
+
+    Raises
+    ------
+    SpecError
+        If there is no try, or a time is not a finite number above 0.
     """
 
     attempts: int = 8
     wait_initial_s: float = 0.5
     wait_max_s: float = 30.0
     timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_whole("attempts", self.attempts, 1)
+        for name in ("wait_initial_s", "wait_max_s", "timeout_s"):
+            check_positive(name, getattr(self, name), "seconds")
 
     def persist(self, request: Callable[[], Result]) -> Result:
         """Return what ``request`` returns, tried again while its `ProviderError` is transient.
