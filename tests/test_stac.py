@@ -46,6 +46,7 @@ from tests.conftest import python_environment
 from tests.stac_server import Fault, StacServer
 
 QUICK = Patience(attempts=3, wait_initial_s=0.01, wait_max_s=0.02, timeout_s=5)
+FEW = 2  # each thread takes GDAL and PROJ 30 ms to begin with
 GRID = NORTH[0].grid.window(20, 70, 20, 20)
 
 
@@ -59,7 +60,7 @@ class TestStacProvider(ProviderContract):
 
     @pytest.fixture
     def provider(self, server: StacServer) -> Provider:
-        return StacProvider(server.url, patience=QUICK)
+        return StacProvider(server.url, patience=QUICK, readers=FEW)
 
 
 class TestStaticCatalogue(ProviderContract):
@@ -72,7 +73,7 @@ class TestStaticCatalogue(ProviderContract):
     @pytest.fixture
     def provider(self, server: StacServer, contract_scenes: Path) -> Provider:
         link_catalogue(contract_scenes)
-        return StacProvider(f"{server.url}/files/catalog.json", patience=QUICK)
+        return StacProvider(f"{server.url}/files/catalog.json", patience=QUICK, readers=FEW)
 
 
 def link_catalogue(folder: Path) -> Path:
@@ -125,7 +126,9 @@ def fetch(
     **changes: Any,
 ) -> Raster:
     provider = (
-        StacProvider(server.url, patience=QUICK) if isinstance(server, StacServer) else server
+        StacProvider(server.url, patience=QUICK, readers=FEW)
+        if isinstance(server, StacServer)
+        else server
     )
     sensor = replace(sensor, **changes)
     provider.check_sensor(sensor)
