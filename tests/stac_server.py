@@ -69,13 +69,14 @@ class StacServer:
 
     ``tokens`` are valid for ``token_s`` seconds, and blobs under ``/blob/`` demand one of their
     collection, which is the second part of their path. ``clock`` is how far the server's own clock
-    is ahead.
+    is ahead. Where it ``repeats``, the page after each is the same one.
     """
 
     items: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     page: int = 100
+    repeats: bool = False
     post: bool = True
     latency_s: float = 0
     token_s: float = 3600
@@ -173,6 +174,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # header and body would wait for each other
         status = 0
         size = 0
+        cut = False
 
         def do_HEAD(self) -> None:
             self.handle_one()
@@ -195,8 +197,9 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
                 time.sleep(state.latency_s)
                 fault = state.fault(parts.path)
                 if fault is not None:
-                    self.fail(fault, parts.path)
-                else:
+                    self.fail(fault)
+                if fault is None or fault.kind == "truncate":
+                    self.cut = fault is not None
                     self.answer(parts.path, parts.query, body)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
@@ -216,17 +219,15 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
                         )
                     )
 
-        def fail(self, fault: Fault, path: str) -> None:
+        def fail(self, fault: Fault) -> None:
             if fault.kind == "reset":
                 linger = struct.pack("ii", 1, 0)  # RST instead of FIN
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.close_connection = True
                 self.connection.close()
-            elif fault.kind == "truncate":
-                self.serve_file(path, truncate=True)
             elif fault.kind == "html":
                 self.send(200, b"<html><body>Sign in</body></html>", "text/html")
-            else:
+            elif fault.kind != "truncate":
                 more = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
                 self.send(int(fault.kind), b"slow down", "text/plain", more)
 
@@ -290,19 +291,20 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             found = state.found(asked)
             start = int(asked.get("token", 0))
             stop = start + min(int(asked.get("limit", 10)), state.page)
+            after = start if state.repeats else stop
             links: list[dict[str, Any]] = []
             if stop < len(found) and self.command == "POST":
                 links = [{"rel": "next", "href": f"{state.url}/search", "method": "POST",
-                          "body": {**asked, "token": str(stop)}}]  # fmt: skip
+                          "body": {**asked, "token": str(after)}}]  # fmt: skip
             elif stop < len(found):
                 flat = {k: ",".join(map(str, v)) if isinstance(v, list) else v
                         for k, v in asked.items()}  # fmt: skip
-                text = "&".join(f"{k}={v}" for k, v in {**flat, "token": stop}.items())
+                text = "&".join(f"{k}={v}" for k, v in {**flat, "token": after}.items())
                 links = [{"rel": "next", "href": f"{state.url}/search?{text}"}]
             features = copy.deepcopy(found[start:stop])
             self.send_json({"type": "FeatureCollection", "features": features, "links": links})
 
-        def serve_file(self, path: str, *, truncate: bool = False) -> None:
+        def serve_file(self, path: str) -> None:
             _, name, rest = path.split("/", 2) if path.count("/") > 1 else ("", "", "")
             folder = state.folders.get(name)
             file = None if folder is None else folder / rest
@@ -322,7 +324,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
                 more["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
                 content, status = content[first : last + 1], 206
             kind = "application/json" if file.suffix == ".json" else TIFF
-            self.send(status, content, kind, more, truncate=truncate)
+            self.send(status, content, kind, more)
 
         def send_json(self, content: Any, status: int = 200) -> None:
             self.send(status, json.dumps(content).encode(), "application/json")
@@ -333,8 +335,6 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             content: bytes,
             kind: str,
             more: Mapping[str, str] | None = None,
-            *,
-            truncate: bool = False,
         ) -> None:
             self.status = status
             self.send_response(status)
@@ -345,8 +345,8 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.size = 0 if self.command == "HEAD" else len(content)
             if self.command != "HEAD":
-                self.wfile.write(content[: len(content) // 2] if truncate else content)
-            if truncate:
+                self.wfile.write(content[: len(content) // 2] if self.cut else content)
+            if self.cut:
                 self.close_connection = True
 
         def date_time_string(self, timestamp: float | None = None) -> str:

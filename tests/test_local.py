@@ -943,6 +943,30 @@ def test_only_so_many_files_stay_open(tmp_path: Path) -> None:
     assert all(dataset.closed for dataset in seen)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.tif", 900))
+    files = OpenFiles()
+    begun, ended = threading.Event(), threading.Event()
+
+    def read() -> int:
+        with files.dataset(path) as dataset:
+            begun.set()
+            assert ended.wait(10)
+            return int(dataset.read().max())
+
+    with ThreadPoolExecutor(1) as pool:
+        with files:  # as after an error elsewhere, or Ctrl-C: nobody waits for the reader
+            pixels = pool.submit(read)
+            assert begun.wait(10)
+        ended.set()
+        assert pixels.result() == 900
+    del pixels
+    assert not [open_path for open_path in open_files() if open_path == path]
+    with pytest.raises(ImageryError, match="a.tif' was asked for after"), files.dataset(path):
+        pass
+
+
 def test_footprints_cross_the_antimeridian(tmp_path: Path) -> None:
     fiji = Grid(known_crs(32701), Affine(100, 0, 130000, 0, -100, 8150000), (600, 1000))
     (west, east) = grid_boxes(fiji) or ()

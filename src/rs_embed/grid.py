@@ -233,11 +233,12 @@ def pixels_per_pixel(grid: Grid, there: Grid) -> float:
     """
     from pyproj import Transformer
 
-    transformer = Transformer.from_crs(_crs_of(grid), _crs_of(there), always_xy=True)
+    ours, theirs = _crs_of(grid), _crs_of(there)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     corners = [(column, row), (column + 1, row), (column, row + 1)]
-    at_x, at_y = zip(*(grid.transform @ corner for corner in corners), strict=True)
-    xs, ys = transformer.transform(at_x, at_y)
+    xs, ys = zip(*(grid.transform @ corner for corner in corners), strict=True)
+    if ours != theirs:  # a transformer takes each new thread milliseconds
+        xs, ys = Transformer.from_crs(ours, theirs, always_xy=True).transform(xs, ys)
     if not np.isfinite([*xs, *ys]).all():
         return 1.0
     pixel = ~there.transform

@@ -7,7 +7,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 # Pixels of the file along one pixel of the grid from which they are averaged.
 AVERAGED_FROM = 1.5
+# GDAL remembers for the life of the process that a URL failed. These are opened with the option by
+# which it asks the server again.
+_FAILED: set[str] = set()
+_MOST_FAILED = 4096
+_AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
 # How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
 _PASSING = re.compile(
     r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
@@ -125,7 +130,8 @@ class Header:
 class OpenFiles:
     """Files that stay open while several parts of them are read, closed at the end.
 
-    Any thread may read; each file is read by one at a time.
+    Any thread may read; each file is read by one at a time. After the end nothing is opened any
+    more, and a file that is still read then stays open until its reader lets go of it.
 
     Parameters
     ----------
@@ -137,21 +143,31 @@ class OpenFiles:
         self._most = most
         self._kept: dict[str, _Kept] = {}
         self._lock = threading.Lock()
-        self._closing = ExitStack()
+        self._ended = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._kept.clear()
-        self._closing.close()
+        with self._lock:
+            self._ended = True
+            ended = list(self._kept.values())
+            self._kept.clear()
+        for kept in ended:
+            # After an error or Ctrl-C nobody waits for readers, and GDAL crashes the process where
+            # a file is closed under one: it has the last reference, and so closes it.
+            if kept.lock.acquire(blocking=False):
+                try:
+                    if kept.dataset is not None:
+                        kept.dataset.close()
+                finally:
+                    kept.lock.release()
 
     @contextmanager
     def dataset(self, path: str) -> Iterator[Any]:
         """Give the open file; every failure of GDAL within becomes ours."""
-        import rasterio
-
         with self._lock:
+            self._refuse_if_ended(path)
             if path not in self._kept and len(self._kept) < self._most:
                 self._kept[path] = _Kept()
             kept = self._kept.get(path)
@@ -160,10 +176,14 @@ class OpenFiles:
                 yield dataset
             return
         with kept.lock, _ours(path):
+            self._refuse_if_ended(path)
             if kept.dataset is None:
-                kept.dataset = rasterio.open(path)
-                self._closing.callback(kept.dataset.close)
+                kept.dataset = _open(path)
             yield kept.dataset
+
+    def _refuse_if_ended(self, path: str) -> None:
+        if self._ended:
+            raise ImageryError(f"{shown_path(path)!r} was asked for after its files were closed")
 
 
 class _Kept:
@@ -373,14 +393,24 @@ def _chain(failure: BaseException | None) -> Iterator[BaseException]:
 @contextmanager
 def _opened(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
     """Open a raster file; every failure of GDAL until it is closed becomes ours."""
-    import rasterio
-
     if kept is not None:
         with kept.dataset(path) as dataset:
             yield dataset
         return
-    with _ours(path), rasterio.open(path) as dataset:
+    with _ours(path), _open(path) as dataset:
         yield dataset
+
+
+def _open(path: str) -> Any:
+    """Return the opened file; what failed before is asked for again."""
+    import rasterio
+
+    if path not in _FAILED:
+        return rasterio.open(path)
+    with rasterio.Env(**_AFRESH):
+        dataset = rasterio.open(path)
+    _FAILED.discard(path)
+    return dataset
 
 
 @contextmanager
@@ -392,6 +422,10 @@ def _ours(path: str) -> Iterator[None]:
     try:
         yield
     except RasterioError as exc:
+        if "://" in path:
+            if len(_FAILED) >= _MOST_FAILED:
+                _FAILED.clear()
+            _FAILED.add(path)
         if os.path.isdir(path):
             reason = "it is a folder"
         else:

@@ -20,10 +20,13 @@ from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
     from pystac import Item
+    from pystac_client import ItemSearch
     from pystac_client.stac_api_io import StacApiIO
 
 # Items on a page of an answer: what both presets allow.
 _PAGE = 100
+# Items of one search: far more than decades of one place, far less than pages without end.
+_MOST_ITEMS = 10_000
 _WALKERS = 8
 # What parsing raises for JSON that is no STAC; pystac's own errors are added where it is imported.
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -100,18 +103,16 @@ class Catalogue(Protocol):
         boxes: Sequence[Box] | None = None,
         period: TemporalSpec | None = None,
         most: int | None = None,
-    ) -> list[Item]:
+    ) -> tuple[list[Item], dict[str, str]]:
         """Return the items of a collection (None: all), those at a place and time at least.
+
+        With them comes what cannot be used -> reason.
 
         Raises
         ------
         ProviderError
             If it cannot be asked, or answers what is no STAC.
         """
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """What cannot be used -> reason."""
 
 
 def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
@@ -134,8 +135,6 @@ def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
 
 class _Api:
     """A STAC API."""
-
-    left_out: Mapping[str, str] = {}
 
     def __init__(self, address: Address, io: StacApiIO, links: Sequence[_Link]) -> None:
         self._url = address.url.rstrip("/")
@@ -169,13 +168,13 @@ class _Api:
         boxes: Sequence[Box] | None = None,
         period: TemporalSpec | None = None,
         most: int | None = None,
-    ) -> list[Item]:
-        import pystac
+    ) -> tuple[list[Item], dict[str, str]]:
         from pystac_client import ItemSearch
 
         # A bare date would mean its whole day. The end, which the interval holds, goes later.
         when = None if period is None else f"{period.start}T00:00:00Z/{period.end}T00:00:00Z"
-        found: dict[str, Item] = {}
+        found: dict[tuple[str | None, str], Item] = {}
+        left_out: dict[str, str] = {}
         for box in boxes or (None,):
             search = ItemSearch(
                 self._search,
@@ -188,12 +187,31 @@ class _Api:
                 max_items=most,
             )
             with asking(self._search), _stac(self._search):
-                for content in search.items_as_dicts():
-                    item = pystac.Item.from_dict(content, migrate=False, preserve_dict=False)
-                    found.setdefault(item.id, item)
+                for contents in self._pages(search):
+                    for item in _parsed(contents, None, left_out):
+                        found.setdefault((item.collection_id, item.id), item)
             if most is not None and len(found) >= most:
                 break
-        return list(found.values())
+        return list(found.values()), left_out
+
+    def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
+        """Yield the items of each page of an answer, which has an end."""
+        seen: set[str] = set()
+        for page in search.pages_as_dicts():
+            contents = page["features"]
+            names = {_name_of(content) for content in contents}
+            if names <= seen:
+                raise ProviderError(
+                    f"{shown_path(self._search)!r} gave a page of items again after {len(seen)} "
+                    "items, expected others or the end; use another catalogue"
+                )
+            seen |= names
+            if len(seen) > _MOST_ITEMS:
+                raise ProviderError(
+                    f"{shown_path(self._search)!r} gave more than {_MOST_ITEMS} items for one "
+                    "place; choose a shorter period"
+                )
+            yield contents
 
 
 class _Static:
@@ -203,7 +221,7 @@ class _Static:
         self._url = address.url
         self._io = io
         self._page = page
-        self.left_out: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
 
     def collection_ids(self) -> Sequence[str]:
         return sorted({item.collection_id for item in self._all if item.collection_id is not None})
@@ -217,8 +235,9 @@ class _Static:
         boxes: Sequence[Box] | None = None,  # noqa: ARG002
         period: TemporalSpec | None = None,  # noqa: ARG002
         most: int | None = None,  # noqa: ARG002
-    ) -> list[Item]:
-        return [i for i in self._all if collection is None or i.collection_id == collection]
+    ) -> tuple[list[Item], dict[str, str]]:
+        found = [i for i in self._all if collection is None or i.collection_id == collection]
+        return found, dict(self._left_out)
 
     @cached_property
     def _all(self) -> list[Item]:
@@ -239,7 +258,7 @@ class _Static:
             pages = ordered(further, self._read, workers=_WALKERS, ahead=4 * _WALKERS)
             level = [(href, page) for href, page in zip(further, pages, strict=True) if page]
         if not items:
-            said = "; ".join(f"{name}: {why}" for name, why in list(self.left_out.items())[:3])
+            said = "; ".join(f"{name}: {why}" for name, why in list(self._left_out.items())[:3])
             raise ProviderError(
                 f"no imagery in {shown_path(self._url)!r}: it has no items and no search"
                 f"{'; left out: ' + said if said else ''}; name the first page of an API or of a "
@@ -254,25 +273,34 @@ class _Static:
         except ProviderError as exc:
             if exc.transient:
                 raise
-            self.left_out[shown_path(href)] = str(exc)
+            self._left_out[shown_path(href)] = str(exc)
             return None
 
     def _items_on(self, page: Any, href: str) -> Iterator[Item]:
-        import pystac
-
         kind = page.get("type") if isinstance(page, dict) else None
         contents = [page] if kind == "Feature" else []
         if kind == "FeatureCollection":
             contents = page.get("features") or []
         elif kind not in ("Feature", "Catalog", "Collection"):
-            self.left_out[shown_path(href)] = f"is no STAC (type {kind!r})"
-        for content in contents:
-            try:
-                yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
-            except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
-                name = content.get("id") if isinstance(content, dict) else None
-                shown = shown_path(href) if name is None else f"{shown_path(href)} ({name})"
-                self.left_out[shown] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+            self._left_out[shown_path(href)] = f"is no STAC (type {kind!r})"
+        return _parsed(contents, href, self._left_out)
+
+
+def _parsed(contents: Sequence[Any], href: str | None, left_out: dict[str, str]) -> Iterator[Item]:
+    """Yield the items that are usable; ``left_out`` is told of the others."""
+    import pystac
+
+    for content in contents:
+        try:
+            yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
+        except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
+            name = _name_of(content)
+            shown = name if href is None else f"{shown_path(href)} ({name})"
+            left_out[shown] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+
+
+def _name_of(content: Any) -> str:
+    return str(content.get("id") if isinstance(content, dict) else content)
 
 
 _Link = tuple[str, str, str]

@@ -204,11 +204,11 @@ def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
 def _bands_of(item: Item) -> dict[str, BandAt]:
     """Return where each band lies, under its name as written and as `canonical_band`.
 
-    The key of an asset counts before the names in it, one band to a file before several, and
-    assets with the role of data before others.
+    The key of an asset counts before the names in it, one band to a file before several, assets
+    with the role of data before others, and the finest of one band's.
     """
     assets = [(key, asset) for key, asset in item.assets.items() if not _is_never_data(key, asset)]
-    assets.sort(key=lambda entry: not _DATA_ROLES & set(entry[1].roles or ()))
+    assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
     single = [(key, asset) for key, asset in assets if len(_described(asset)) <= 1]
     found: dict[str, BandAt] = {}
     for spell in (str, canonical_band):
@@ -226,6 +226,13 @@ def _bands_of(item: Item) -> dict[str, BandAt]:
 
 def _is_never_data(key: str, asset: Asset) -> bool:
     return bool(_NEVER_ROLES & set(asset.roles or ())) or key.lower() in _NEVER_KEYS
+
+
+def _gsd_of(asset: Asset) -> float:
+    """Return the metres of a pixel as far as they are stated, 0 where they are not."""
+    fields = asset.extra_fields
+    stated = (fields.get("gsd"), fields.get("raster:spatial_resolution"))
+    return next((float(gsd) for gsd in stated if gsd is not None), 0.0)
 
 
 def _common_name(described: Mapping[str, Any]) -> Any:

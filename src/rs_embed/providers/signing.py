@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rs_embed.errors import ProviderError
 from rs_embed.providers.scenes import BandAt, Scene
 from rs_embed.providers.web import asking, refused
+from rs_embed.raster_files import shown_path
 
 if TYPE_CHECKING:
     from requests import Session
@@ -76,15 +77,15 @@ class Signer:
             asked = time.monotonic()
             answer = self._session.get(href, timeout=_TIMEOUT_S)
             if not answer.ok:
-                raise refused(repr(href), answer.status_code, answer.text)
+                raise refused(repr(shown_path(href)), answer.status_code, answer.text)
             said = answer.json()
         try:
             text = str(said["token"])
             lasts_s = _seconds_left(str(said["msft:expiry"]), answer.headers.get("Date"))
         except (KeyError, TypeError, ValueError) as exc:
             raise ProviderError(
-                f"{href!r} answered no token ({type(exc).__name__}: {exc}), expected 'token' and "
-                "'msft:expiry'; check the address of the service"
+                f"{shown_path(href)!r} answered no token ({type(exc).__name__}: {exc}), expected "
+                "'token' and 'msft:expiry'; check the address of the service"
             ) from exc
         return _Token(text, asked + lasts_s - min(_MARGIN_S, lasts_s / 2))
 

@@ -30,7 +30,7 @@ from rs_embed.providers.selection import NAME_BANDS, Selection, bands_that_exist
 from rs_embed.providers.signing import Signer, signed
 from rs_embed.providers.web import api_io
 from rs_embed.raster import Raster
-from rs_embed.raster_files import is_denied, is_unread
+from rs_embed.raster_files import is_denied, is_unread, shown_path
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
@@ -55,12 +55,14 @@ GDAL_OPTIONS: Mapping[str, str] = MappingProxyType(
         "AWS_NO_SIGN_REQUEST": "YES",
     }
 )
-# GDAL remembers for the life of the process that a URL failed: this asks the server again.
-_AFRESH = MappingProxyType({**GDAL_OPTIONS, "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"})
 # Side of a tile of the presets' COGs, and what one takes (uint16, compressed).
 _TILE_PX = 1024
 _TILE_MB = 1.5
+# Who asks whether a catalogue answers does not want to wait for it.
+_BRIEFLY = Patience(attempts=2)
 _KEPT_SCENES = 4096
+# Items looked at to know a collection: one of them may be damaged.
+_EXAMPLES = 5
 _LISTED = 100
 
 
@@ -76,7 +78,7 @@ class StacProvider:
     patience : Patience
         How often, and for how long, requests and reads that may succeed later are repeated.
     readers : int
-        Threads that read the scenes of one place.
+        Threads that read the scenes of one place; 0 reads them one after the other.
     max_reads : int
         Reads at once, over all places.
 
@@ -101,6 +103,10 @@ class StacProvider:
         self._catalogue = catalogue
         self._patience = patience
         self._readers = readers
+        if readers < 0 or max_reads < 1:
+            raise ProviderError(
+                f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
+            )
         self._turns = threading.BoundedSemaphore(max_reads)
         self._lock = threading.Lock()
         self._opened: tuple[Address, _Source] | None = None
@@ -145,7 +151,7 @@ class StacProvider:
             )
         scenes, left_out = source.scenes(collection, place, temporal)
         if not scenes:
-            raise self._nothing(source, collection, place, temporal)
+            raise self._nothing(source, collection, place, temporal, left_out)
         selection = select_scenes(
             scenes,
             bands=sensor.bands,
@@ -166,7 +172,8 @@ class StacProvider:
     def identity(self) -> str:
         """Return the catalogue's address, and what the contract's collection means there."""
         address = self._address()
-        return f"{address.shown} signed by {address.sas_url}, {CONTRACT_COLLECTION}={SENTINEL_2}"
+        signer = None if address.sas_url is None else shown_path(address.sas_url)
+        return f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
         """Return one search; what is read depends on how many scenes it finds."""
@@ -187,7 +194,7 @@ class StacProvider:
             )
         address = self._address()
         if online:
-            open_catalogue(address, api_io(self._patience))
+            open_catalogue(address, api_io(_BRIEFLY))
         name = next((name for name, known in PRESETS.items() if known == address), None)
         return f"ready: {address.shown}" if name is None else f"ready: {name} ({address.shown})"
 
@@ -207,6 +214,7 @@ class StacProvider:
         collection: str | None,
         place: Sequence[Box],
         period: TemporalSpec | None,
+        left_out: Mapping[str, str],
     ) -> NoImageryError:
         """Return the error for a search that found nothing, saying what there is at the place."""
         asked = "at any time" if period is None else f"in {period.start} to {period.end}"
@@ -216,16 +224,17 @@ class StacProvider:
             if not days
             else f"it has some there (one is of {days[0]}); choose another period"
         )
+        unusable = "".join(f"; {name}: {why}" for name, why in list(left_out.items())[:3])
         return NoImageryError(
             f"no imagery for the place and period in {source.address.shown!r}: a search in "
-            f"{collection!r} found 0 scenes {asked}, and {there}"
+            f"{collection!r} found 0 scenes {asked}"
+            + (f" that can be used ({len(left_out)} cannot{unusable})" if left_out else "")
+            + f", and {there}"
         )
 
     def _read(
         self, source: _Source, selection: Selection, grid: Grid, sensor: SensorSpec
     ) -> Raster:
-        options = GDAL_OPTIONS
-
         def composed() -> Raster:
             with source.signed(selection.scenes) as scenes:
                 return compose(
@@ -237,19 +246,17 @@ class StacProvider:
                     cloud_mask=sensor.cloud_mask,
                     root=source.address.shown,
                     readers=self._readers,
-                    options=options,
+                    options=GDAL_OPTIONS,
                     turn=self._turns,
                 )
 
         def attempt() -> Raster:
-            nonlocal options
             try:
                 return composed()
             except ProviderError as exc:
-                if not is_unread(exc) or (options is _AFRESH and not is_denied(exc)):
+                if exc.transient or not is_unread(exc):
                     raise
-            # No verdict of GDAL's is final before the server was asked past its memory.
-            options = _AFRESH
+            # No verdict is final before the server was asked again, with a new token if need be.
             try:
                 return composed()
             except ProviderError as exc:
@@ -278,7 +285,7 @@ class _Source:
         self._catalogue: Catalogue | None = None
         self._collections: dict[str, str | None] = {}
         self._examples: dict[str | None, list[Scene]] = {}
-        self._scenes: dict[tuple[str | None, str, str], Scene] = {}
+        self._scenes: dict[tuple[object, ...], Scene] = {}
 
     def collection(self, asked: str) -> str | None:
         """Return the id of the collection that is meant; None where items belong to none.
@@ -315,11 +322,10 @@ class _Source:
         return known[0] if known else None
 
     def examples(self, collection: str | None) -> Sequence[Scene]:
-        """Return a scene of a collection, or all where that asks nothing."""
+        """Return some scenes of a collection, or all where that asks nothing."""
         with self._lock:
             if collection not in self._examples:
-                items = self._open().items(collection, most=1)
-                scenes, left_out = self._as_scenes(items)
+                scenes, left_out = self._as_scenes(*self._open().items(collection, most=_EXAMPLES))
                 if not scenes:
                     raise ProviderError(
                         f"no imagery in {self.address.shown!r}: {collection!r} has no usable item"
@@ -332,15 +338,11 @@ class _Source:
         self, collection: str | None, place: Sequence[Box], period: TemporalSpec | None
     ) -> tuple[list[Scene], dict[str, str]]:
         """Return the scenes at a place and time, and what was left out with the reason."""
-        catalogue = self._open()
-        items = catalogue.items(collection, place, period)
-        scenes, left_out = self._as_scenes(items)
-        return scenes, {**catalogue.left_out, **left_out}
+        return self._as_scenes(*self._open().items(collection, place, period))
 
     def days_at(self, collection: str | None, place: Sequence[Box]) -> list[str]:
         """Return the day of a scene that there is at a place at any time; empty if none is."""
-        items = self._open().items(collection, place, most=1)
-        scenes, _ = self._as_scenes(items)
+        scenes, _ = self._as_scenes(*self._open().items(collection, place, most=_EXAMPLES))
         return [str(s.acquired.date()) for s in scenes if s.acquired is not None]
 
     @contextmanager
@@ -365,12 +367,16 @@ class _Source:
                 self._catalogue = open_catalogue(self.address, self._io)
             return self._catalogue
 
-    def _as_scenes(self, items: Sequence[Item]) -> tuple[list[Scene], dict[str, str]]:
+    def _as_scenes(
+        self, items: Sequence[Item], left_out: dict[str, str]
+    ) -> tuple[list[Scene], dict[str, str]]:
         """Return the scene of each item, the same object each time, and what is none."""
         scenes: list[Scene] = []
-        left_out: dict[str, str] = {}
+        left_out = dict(left_out)
         for item in items:
-            key = (item.collection_id, item.id, str(item.properties.get("updated")))
+            # Ids are unique in a collection of an API alone, and few items say when they changed.
+            hrefs = tuple(asset.get_absolute_href() for asset in item.assets.values())
+            key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
             scene = self._scenes.get(key)
             if scene is None:
                 try:

@@ -21,6 +21,7 @@ _TIMEOUT_S = (10, 60)
 # More threads than this search at once only where a caller asks for them.
 _CONNECTIONS = 32
 _SHOWN = 160
+_CONNECT_AGAIN = 3
 
 
 def api_io(patience: Patience) -> StacApiIO:
@@ -32,7 +33,9 @@ def api_io(patience: Patience) -> StacApiIO:
         If pystac-client is not installed.
     """
     stac_api_io = require("pystac_client.stac_api_io", extra="stac", purpose="backend='stac'")
+    from pystac_client.exceptions import APIError
     from requests.adapters import HTTPAdapter
+    from requests.exceptions import ChunkedEncodingError
     from urllib3 import Retry
 
     class BoundedRetry(Retry):
@@ -52,6 +55,8 @@ def api_io(patience: Patience) -> StacApiIO:
 
     retries = BoundedRetry(
         total=patience.attempts - 1,
+        # A host that has no address or takes no connection seldom comes back within seconds.
+        connect=min(_CONNECT_AGAIN, patience.attempts - 1),
         status_forcelist=PASSING_CODES,
         allowed_methods=None,  # a search is a POST that changes nothing
         backoff_factor=patience.wait_initial_s,
@@ -59,7 +64,20 @@ def api_io(patience: Patience) -> StacApiIO:
         backoff_jitter=patience.wait_initial_s,
         raise_on_status=False,  # the last answer says more than that there were too many
     )
-    io: StacApiIO = stac_api_io.StacApiIO(max_retries=None, timeout=_TIMEOUT_S)
+
+    class PatientIO(stac_api_io.StacApiIO):  # type: ignore[misc, name-defined]
+        """Asks again where an answer broke off, which urllib3 leaves to its callers."""
+
+        def request(self, *args: Any, **kwargs: Any) -> str:
+            for _ in range(patience.attempts - 1):
+                try:
+                    return str(super().request(*args, **kwargs))
+                except APIError as exc:
+                    if not isinstance(exc.__context__, ChunkedEncodingError):
+                        raise
+            return str(super().request(*args, **kwargs))
+
+    io: StacApiIO = PatientIO(max_retries=None, timeout=_TIMEOUT_S)
     for scheme in ("http://", "https://"):
         io.session.mount(scheme, HTTPAdapter(max_retries=retries, pool_maxsize=_CONNECTIONS))
     return io
@@ -98,6 +116,8 @@ def asking(href: str) -> Iterator[None]:
         status = getattr(exc, "status_code", None)
         if status is not None:
             raise refused(where, status, str(exc)) from exc
+        if isinstance(exc.__context__, UnicodeDecodeError):
+            raise _no_json(where, exc.__context__) from exc
         raise _unreachable(where, exc.__context__ or exc) from exc
     except requests.JSONDecodeError as exc:
         raise _no_json(where, exc) from exc
@@ -133,7 +153,8 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
 
     # Which of the two it is, requests does not say where all retries failed.
     lasting = isinstance(exc, requests.exceptions.SSLError | requests.exceptions.InvalidURL)
-    passing = isinstance(exc, requests.ConnectionError | requests.Timeout)
+    broken_off = requests.exceptions.ChunkedEncodingError
+    passing = isinstance(exc, requests.ConnectionError | requests.Timeout | broken_off)
     reason = str(exc).partition(" (Caused by ")[2].rstrip(")") or str(exc)
     return ProviderError(
         f"cannot reach {where} ({reason[:_SHOWN]}); check the network and the address",
