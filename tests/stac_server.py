@@ -142,7 +142,7 @@ class StacServer:
     @contextmanager
     def running(self) -> Iterator[StacServer]:
         """Serve until the end."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        server = _never_used(_handler(self))
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -152,6 +152,22 @@ class StacServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+_PORTS: set[int] = set()
+
+
+def _never_used(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    """Return a server at a port that had none yet: GDAL remembers what a URL gave."""
+    refused = []
+    try:
+        while (server := ThreadingHTTPServer(("127.0.0.1", 0), handler)).server_port in _PORTS:
+            refused.append(server)
+    finally:
+        for other in refused:
+            other.server_close()
+    _PORTS.add(server.server_port)
+    return server
 
 
 def _day(item: Mapping[str, Any]) -> str:

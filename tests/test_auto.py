@@ -68,7 +68,9 @@ def test_what_is_not_installed_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> 
     assert first_configured() == "stac"
     without(monkeypatch, "pystac_client")
     assert first_configured() is None
-    with pytest.raises(ProviderError, match="the first of local, gee, stac.*rs-embed.stac"):
+    with pytest.raises(
+        ProviderError, match="the first of local, gee, stac.*pip install ...stac.. in a clone"
+    ):
         get_embedding("scalemae", spatial=PointBuffer(15, 47, 640), **SMALL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,13 @@ from google.oauth2.credentials import Credentials
 from pyproj import CRS
 
 from rs_embed import BBox, FetchSpec, PointBuffer, TemporalSpec, get_embedding
-from rs_embed.errors import CoverageWarning, ProviderError, SpecError, UnknownNameError
+from rs_embed.errors import (
+    CoverageWarning,
+    ProviderError,
+    RsEmbedError,
+    SpecError,
+    UnknownNameError,
+)
 from rs_embed.grid import Grid, known_crs, roi_grid
 from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine import EarthEngineProvider
@@ -560,8 +567,11 @@ TRANSIENT = {
     "429": (Fault("status", 429, "Too Many Requests"), "HTTP 429: Too Many Requests.*max_requests"),
     "500": (Fault("status", 500, "Internal error"), "HTTP 500: Internal error"),
     "503": (Fault("status", 503, "The service is unavailable"), "HTTP 503"),
-    "reset": (Fault("reset"), "connection to Earth Engine failed .*Conn"),
-    "cut off": (Fault("cut"), r"connection to Earth Engine failed \(ChunkedEncodingError|Incomp"),
+    "reset": (Fault("reset"), r"connection to 127.0.0.1 failed \(Conn"),
+    "cut off": (
+        Fault("cut"),
+        r"connection to the service failed \((Chunked|Incomplete)",
+    ),
     "a page": (Fault("html"), "something else than Earth Engine answered"),
     "502 with a page": (Fault("html", 502), "HTTP 502"),
 }
@@ -655,7 +665,9 @@ def test_a_slow_answer_ends(fresh: Service, monkeypatch: pytest.MonkeyPatch) -> 
     provider.status(online=True)
     fresh.latency_s = 1.0
     start = time.monotonic()
-    with pytest.raises(ProviderError, match=r"connection .* failed \(ReadTimeout") as info:
+    with pytest.raises(
+        ProviderError, match="connection to 127.0.0.1 failed .it does not answer"
+    ) as info:
         fetch(fresh, provider=provider)
     assert info.value.transient
     assert time.monotonic() - start < 0.9
@@ -814,7 +826,10 @@ def test_the_users_session_is_used_as_it_is(fresh: Service) -> None:
 @pytest.mark.parametrize("endpoint", ["hi-volume", "earthengine.googleapis.com", "ftp://x"])
 def test_unknown_endpoints(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = rf"'{endpoint}', expected one of a URL, high-volume, standard"
-    provider = EarthEngineProvider("p", credentials=CREDENTIALS, endpoint=endpoint)
+    with pytest.raises(UnknownNameError, match=expected):
+        EarthEngineProvider("p", credentials=CREDENTIALS, endpoint=endpoint)
+    monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", endpoint)
+    provider = EarthEngineProvider("p", credentials=CREDENTIALS)
     for call in (provider.status, provider.identity):
         with pytest.raises(UnknownNameError, match=expected):
             call()
@@ -866,6 +881,37 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_what_is_wrong_is_said_before_anyone_is_asked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = home / ".config" / "earthengine" / "credentials"
+    own.parent.mkdir(parents=True)
+    own.write_text(json.dumps({"refresh_token": SECRET}))
+
+    def refused(match: str) -> None:
+        began = time.monotonic()
+        with pytest.raises(RsEmbedError, match=match):
+            EarthEngineProvider().fetch(NORTH[0].grid, temporal=JUNE, sensor=SENSOR)
+        assert time.monotonic() - began < 20  # trying to reach a token server takes a minute
+
+    refused("cannot be used: no project; set EE_PROJECT")
+    monkeypatch.setenv("EE_PROJECT", "p")
+    monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", "highvolume")
+    refused("did you mean 'high-volume'")
+
+
+def test_a_service_that_is_not_there_is_not_waited_for(fresh: Service) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    provider = EarthEngineProvider("p", credentials=CREDENTIALS, endpoint=url)
+    began = time.monotonic()
+    with pytest.raises(ProviderError, match="127.0.0.1 failed .it takes no connection") as info:
+        provider.fetch(NORTH[0].grid, temporal=JUNE, sensor=SENSOR)
+    assert time.monotonic() - began < 20  # all tries take a minute
+    assert info.value.transient
+
+
 def test_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = EarthEngineProvider()
     assert not provider.configured()
@@ -877,7 +923,7 @@ def test_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provider.status().startswith("missing: no project; set EE_PROJECT to a Google Cloud")
     own.write_text(json.dumps({"refresh_token": SECRET, "project": "carried"}))
     assert provider.status() == "ready: project carried, standard endpoint"
-    assert not provider.configured()  # "auto" takes it only where the project was named
+    assert provider.configured()
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "cloud")
     assert provider.configured()
     monkeypatch.setenv("EE_PROJECT", "own")
@@ -892,8 +938,9 @@ def test_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provider.configured()
     default.unlink()
     stated = home / "key.json"
-    stated.write_text("{}")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(stated))
+    assert "missing: GOOGLE_APPLICATION_CREDENTIALS names" in provider.status()
+    stated.write_text("{}")
     assert provider.configured()
     assert EarthEngineProvider("given", credentials=CREDENTIALS).configured()
 
@@ -955,7 +1002,8 @@ def test_without_the_client(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     provider = EarthEngineProvider("p", credentials=CREDENTIALS)
     assert not provider.configured()
     assert provider.status() == (
-        "missing: the package earthengine-api is not installed; pip install 'rs-embed[gee]'"
+        "missing: the package earthengine-api is not installed; pip install '.[gee]' in a clone of "
+        "rs-embed"
     )
 
 

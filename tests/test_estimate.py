@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rs_embed import BBox, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
-from rs_embed.errors import SpecError
+from rs_embed.errors import ProviderError, SpecError
 from rs_embed.estimate import Estimate, estimate_batch
 from rs_embed.grid import Grid
 from rs_embed.providers.base import Cost
@@ -30,7 +30,8 @@ class Service:
         return True
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        raise AssertionError("an estimate asks nothing")
+        if sensor.cloud_mask is not None:
+            raise ProviderError("got a cloud mask")
 
     def fetch(self, grid: Grid, **_: Any) -> NoReturn:
         raise AssertionError("an estimate fetches nothing")
@@ -87,6 +88,8 @@ def test_what_cannot_be_meant_is_refused() -> None:
         estimate(spatials=[])
     with pytest.raises(SpecError, match="got spatial='here'"):
         estimate(spatials=["here"])
+    with pytest.raises(ProviderError, match="got a cloud mask"):
+        estimate(fetch=FetchSpec(cloud_mask="scl"))
 
 
 def test_dry_run(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_dry_run(tmp_path: Path) -> None:
     options = ["--weights", "random-init", "--variant", "tiny", "--buffer-m"]
     ran = CliRunner().invoke(app, [*command, *options, "640"])
     assert ran.exit_code == 0, ran.output
-    assert "2 places, 0.0 million pixels, 2 images through the model" in ran.output
+    assert "2 places, 0.033 million pixels, 2 images through the model" in ran.output
     assert "backend sample: 0 requests\n" in ran.output
     assert not list(tmp_path.glob("v.npz*"))
     shown = CliRunner().invoke(app, [*command, *options, "640", "--json"])

@@ -828,7 +828,7 @@ def test_no_pystac_client(tmp_path: Path) -> None:
     )  # fmt: skip
     said = done.stdout.splitlines()
     assert said[0].startswith("False missing: the package pystac-client is not installed; pip ")
-    assert "pip install 'rs-embed[stac]'" in said[1]
+    assert "pip install '.[stac]'" in said[1]
     assert said[2] == "False False"
 
 

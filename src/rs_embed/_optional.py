@@ -8,6 +8,11 @@ from types import ModuleType
 from rs_embed.errors import MissingDependencyError
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra; the name on PyPI is another project's."""
+    return f"pip install '.[{extra}]' in a clone of rs-embed"
+
+
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Return the imported ``module``.
 
@@ -30,5 +35,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ImportError as exc:
         raise MissingDependencyError(
             f"{purpose} needs the package {module.partition('.')[0]!r} ({exc}); "
-            f"install it with: pip install 'rs-embed[{extra}]'"
+            f"install it with: {install(extra)}"
         ) from exc

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed._optional import install
 from rs_embed.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.errors import (
     GsdWarning,
@@ -379,7 +380,7 @@ def resolved_provider(backend: str | Provider) -> Provider:
         raise ProviderError(
             f"no imagery source is configured for backend='auto', which takes the first of "
             f"{', '.join(AUTO_ORDER)}; set {LOCAL.name} to a folder of imagery, install one with "
-            "pip install 'rs-embed[stac]', name one of "
+            f"{install('stac')}, name one of "
             f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
     return find_provider(name)

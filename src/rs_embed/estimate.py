@@ -68,6 +68,8 @@ def estimate_batch(
 ) -> Estimate:
     """Return what ``iter_embeddings`` with these arguments would ask for; fetches nothing.
 
+    Of a STAC catalogue it is asked whether it has the collection and the bands, of others nothing.
+
     Pixels that a cache keeps are not counted off.
 
     Sizes are those of weights on disk; without any, the model's default ones.
@@ -88,6 +90,9 @@ def estimate_batch(
     )
     provider = resolved_provider(backend)
     contract = task.description.inputs
+    PixelRequest(None, temporal, sensor, fetch, provider.name, None, None, provider).check_source(
+        contract
+    )
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
     for index, spatial in enumerate(spatials):

@@ -183,6 +183,12 @@ def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:
     return int(value)
 
 
+def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file that ``GOOGLE_APPLICATION_CREDENTIALS`` names."""
+    stated = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(stated) if stated else None
+
+
 def google_credentials(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
     """Return where the tools of Earth Engine and Google Cloud look for credentials, in order.
 
@@ -191,9 +197,9 @@ def google_credentials(environ: Mapping[str, str] = os.environ) -> tuple[Path, .
     writes the last (in ``CLOUDSDK_CONFIG``, if it is set).
     """
     own = Path.home() / ".config" / "earthengine" / "credentials"
-    stated = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    stated = stated_google_credentials(environ)
     roaming = environ.get("APPDATA")  # Windows
     home = Path(roaming) if roaming else Path.home() / ".config"
     folder = Path(environ.get("CLOUDSDK_CONFIG") or home / "gcloud")
     default = folder / "application_default_credentials.json"
-    return (own, *((Path(stated),) if stated else ()), default)
+    return (own, *((stated,) if stated else ()), default)

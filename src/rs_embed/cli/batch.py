@@ -137,7 +137,7 @@ def _estimate(
         print_json(found.to_json())
     else:
         typer.echo(
-            f"{found.places} places, {found.pixels / 1e6:.1f} million pixels, "
+            f"{found.places} places, {found.pixels / 1e6:.2g} million pixels, "
             f"{found.images} images through the model"
         )
         size = f", {found.download_bytes / 1e6:.1f} MB of pixels" if found.download_bytes else ""
@@ -164,6 +164,6 @@ def _print(report: Report) -> None:
     for name, error in list(report.errors.items())[:_SHOWN_ERRORS]:
         typer.echo(f"failed {name}: {error}")
     if len(report.errors) > _SHOWN_ERRORS:
-        typer.echo("the others are in its 'error'")
+        typer.echo("the others are in its error.jsonl")
     if report.errors:
         typer.echo("what is done is kept: the same command tries the failed places again")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 import rs_embed
+from rs_embed._optional import install
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
 from rs_embed.settings import CACHE_DIR, SCALEMAE_ID, Settings, stated_variables
@@ -69,8 +70,7 @@ def _packages() -> Iterator[Finding]:
         ("rshf", ("rshf",), "loader='rshf'"),
     ):
         if any(importlib.util.find_spec(module) is None for module in modules):
-            mend = f"pip install 'rs-embed[{extra}]'"
-            yield Finding("missing", f"extra {extra}", f"not installed ({purpose})", mend)
+            yield Finding("missing", f"extra {extra}", f"not installed ({purpose})", install(extra))
         else:
             yield Finding("ok", f"extra {extra}", purpose)
 

@@ -106,6 +106,18 @@ def _print(embedding: Embedding, files: list[str], *, json: bool) -> None:
         f"{meta['input_res_m']:g}, coverage {meta['coverage']:.1%}, valid "
         f"{meta['valid_fraction']:.1%}"
     )
+    source = meta["source"]
+    if "image_count" in source:
+        days = " to ".join(
+            dict.fromkeys(
+                day[:10]
+                for day in source.get("acquired") or ()
+                if isinstance(source.get("acquired"), list)
+            )
+        )
+        count = source["image_count"]
+        shown = f"{count} image{'' if count == 1 else 's'}{f' of {days}' if days else ''}"
+        typer.echo(f"backend {meta['backend']}: {shown}")
     typer.echo(f"fingerprint {meta['fingerprint']}")
     for file in files:
         typer.echo(f"wrote {file}")

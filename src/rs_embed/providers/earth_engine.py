@@ -35,7 +35,13 @@ from rs_embed.providers.earth_engine_query import (
     names_of,
     resampling_of,
 )
-from rs_embed.providers.earth_engine_session import Account, Session, is_users, too_much
+from rs_embed.providers.earth_engine_session import (
+    Account,
+    Session,
+    is_users,
+    nobody_there,
+    too_much,
+)
 from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.raster_files import AVERAGED_FROM
@@ -110,6 +116,8 @@ class EarthEngineProvider:
     ) -> None:
         check_whole("max_requests", max_requests, 1)
         self._account = Account(project, credentials, endpoint)
+        if endpoint is not None:
+            self._account.url  # noqa: B018  # a name that is none is refused at once
         self._session = Session(self._account, max_requests)
         self._patience = patience
         self._max_requests = max_requests
@@ -118,10 +126,10 @@ class EarthEngineProvider:
     def configured(self) -> bool:
         """Return whether it can be used without asking: client, credentials and project are there.
 
-        The project counts if it was given or set (``EE_PROJECT``, ``GOOGLE_CLOUD_PROJECT``), not
-        if only the credentials carry one. Touches no network.
+        The project was given or set (``EE_PROJECT``, ``GOOGLE_CLOUD_PROJECT``), or the credentials
+        carry one. Touches no network.
         """
-        return self._account.stated_project is not None and self._account.missing() is None
+        return self._account.missing() is None
 
     def check_sensor(self, sensor: SensorSpec) -> None:
         """Raise `ProviderError` for a collection, bands, nodata or mask that cannot be had.
@@ -240,7 +248,7 @@ class EarthEngineProvider:
     def _ee(self, patience: Patience) -> Any:
         """Return the client, initialised, which it takes to write expressions."""
         require("ee", extra="gee", purpose="backend='gee'")
-        return patience.persist(self._session.client)
+        return patience.persist(self._session.client, unless=nobody_there)
 
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that the query leaves, oldest first."""

@@ -6,9 +6,10 @@ import importlib.util
 import json
 import math
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -16,10 +17,15 @@ from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rs_embed._optional import require
+from rs_embed._optional import install, require
 from rs_embed._version import __version__
 from rs_embed.errors import ProviderError, UnknownNameError
-from rs_embed.settings import EE_ENDPOINT, Settings, google_credentials
+from rs_embed.settings import (
+    EE_ENDPOINT,
+    Settings,
+    google_credentials,
+    stated_google_credentials,
+)
 
 Result = TypeVar("Result")
 
@@ -31,12 +37,19 @@ WORKLOAD_TAG = "rs-embed"
 # How sessions of ours are told from those that the user began.
 _AGENT = f"rs-embed/{__version__}"
 _CONNECT_S, _ANSWER_S = 20.0, 300.0
+_DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
 _POOL = 40  # connections: as many requests as the service takes at once
 _NO_CREDENTIALS = "no credentials; run: earthengine authenticate"
 _NO_PROJECT = (
     "no project; set EE_PROJECT to a Google Cloud project that is registered for Earth Engine, or "
     "use EarthEngineProvider(project=...)"
 )
+# Why nothing answered, in words.
+_UNREACHABLE: Mapping[type[BaseException], str] = {
+    socket.gaierror: "its name cannot be resolved",
+    ConnectionRefusedError: "it takes no connection",
+    TimeoutError: "it does not answer",
+}
 # What the service says of a request that it might do in smaller parts.
 _TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
 _TRANSIENT_STATUS = (408, 429)
@@ -109,9 +122,10 @@ class Account:
     def missing(self) -> str | None:
         """Return what is not configured, with the mend; None if all is."""
         if importlib.util.find_spec("ee") is None:
-            return "the package earthengine-api is not installed; pip install 'rs-embed[gee]'"
+            return f"the package earthengine-api is not installed; {install('gee')}"
         if not self.has_credentials():
-            return _NO_CREDENTIALS
+            stated = stated_google_credentials()
+            return _NO_CREDENTIALS if stated is None else _no_such_file(stated)
         if not (self.stated_project or self.carried_project()):
             return _NO_PROJECT
         return None
@@ -208,11 +222,13 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if ee.data.is_initialized() and _begun:
         _check_same(account, _begun[-1])
         return
+    url = account.url  # what is wrong without asking anyone is said first
+    if account.has_credentials() and (missing := account.missing()) is not None:
+        raise ProviderError(f"Earth Engine cannot be used: {missing}")
     credentials = _guarded(lambda: _credentials(ee, account))
     project = account.stated_project or _project_of(credentials) or account.carried_project()
     if project is None:
         raise ProviderError(f"Earth Engine cannot be used: {_NO_PROJECT}")
-    url = account.url
     ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
     try:
         _guarded(
@@ -269,6 +285,13 @@ def _project_of(credentials: Any) -> str | None:
     return None
 
 
+def _no_such_file(path: Path) -> str:
+    return (
+        f"GOOGLE_APPLICATION_CREDENTIALS names {str(path)!r}, which is no file; correct it, or "
+        "unset it and run: earthengine authenticate"
+    )
+
+
 def _project_in(path: Path) -> str | None:
     try:
         said = json.loads(path.read_text())
@@ -306,8 +329,9 @@ def _transport() -> Any:
             **_: Any,
         ) -> tuple[Any, bytes]:
             kept = sessions.get(os.getpid()) or session()
+            answer_s = _DESCRIPTION_S if method == "GET" else _ANSWER_S
             answer = kept.request(
-                method, uri, data=body, headers=headers, timeout=(_CONNECT_S, _ANSWER_S)
+                method, uri, data=body, headers=headers, timeout=(_CONNECT_S, answer_s)
             )
             if answer.ok and answer.headers.get("Content-Type", "").startswith("text/html"):
                 raise _PageError
@@ -404,15 +428,34 @@ def _stranger() -> ProviderError:
 
 
 def _disconnected(exc: BaseException) -> ProviderError:
-    innermost = exc
-    while (deeper := innermost.__cause__ or innermost.__context__) is not None:
-        innermost = deeper
-    name = type(exc).__name__
-    why = name if innermost is exc else f"{name}, {type(innermost).__name__}"
+    *_, innermost = chain = list(_chain(exc))
+    said = next((why for kind, why in _UNREACHABLE.items() if _any(chain, kind)), None)
+    asked = (getattr(getattr(one, "request", None), "url", None) for one in chain)
+    hosts = (urlsplit(str(url)).hostname for url in asked if url)
+    host = next(filter(None, hosts), "the service")
     return ProviderError(
-        f"the connection to Earth Engine failed ({why}); check the network and try again",
+        f"Earth Engine: the connection to {host} failed ({said or type(innermost).__name__}); "
+        "check the network and try again",
         transient=True,
     )
+
+
+def nobody_there(error: ProviderError) -> bool:
+    """Return whether nothing answered at all, which waiting for seconds seldom mends."""
+    chain = list(_chain(error))
+    return any(_any(chain, kind) for kind in _UNREACHABLE)
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it comes from."""
+    deeper: BaseException | None = exc
+    while deeper is not None:
+        yield deeper
+        deeper = deeper.__cause__ or deeper.__context__
+
+
+def _any(chain: Sequence[BaseException], kind: type[BaseException]) -> bool:
+    return any(isinstance(one, kind) for one in chain)
 
 
 def _refused(status: int, said: str, response: Any) -> ProviderError:

@@ -51,8 +51,15 @@ class Patience:
         for name in ("wait_initial_s", "wait_max_s", "timeout_s"):
             check_positive(name, getattr(self, name), "seconds")
 
-    def persist(self, request: Callable[[], Result]) -> Result:
+    def persist(
+        self,
+        request: Callable[[], Result],
+        *,
+        unless: Callable[[ProviderError], bool] = lambda _: False,
+    ) -> Result:
         """Return what ``request`` returns, tried again while its `ProviderError` is transient.
+
+        ``unless`` tells the transient errors for which that is not worth the wait.
 
         Raises
         ------
@@ -67,12 +74,12 @@ class Patience:
             wait_max=self.wait_max_s,
             wait_jitter=self.wait_initial_s,
         )
-        result: Result = caller(self._again, request)
+        result: Result = caller(lambda exc: self._again(exc, unless), request)
         return result
 
-    def _again(self, error: Exception) -> bool | float:
+    def _again(self, error: Exception, unless: Callable[[ProviderError], bool]) -> bool | float:
         """Return whether to try again, or the seconds to wait before."""
-        if not isinstance(error, ProviderError) or not error.transient:
+        if not isinstance(error, ProviderError) or not error.transient or unless(error):
             return False
         if error.retry_after_s is None:
             return True

@@ -12,6 +12,7 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rs_embed._optional import install
 from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.notes import some
@@ -23,7 +24,7 @@ from rs_embed.providers.catalogues import (
     address_of,
     open_catalogue,
 )
-from rs_embed.providers.reading import check_mask, compose
+from rs_embed.providers.reading import check_has_mask, check_mask, compose
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes import Box, Scene, grid_boxes, scene_from_item
 from rs_embed.providers.selection import NAME_BANDS, Selection, bands_that_exist, select_scenes
@@ -100,7 +101,7 @@ class StacProvider:
         readers: int = 8,
         max_reads: int = 16,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalogue = None if catalogue is None else address_of(catalogue)
         self._patience = patience
         self._readers = readers
         if readers < 0 or max_reads < 1:
@@ -120,6 +121,7 @@ class StacProvider:
 
         The catalogue is asked for the collection and one item of it, once.
         """
+        check_has_mask(sensor.cloud_mask, self._address().shown)
         address, source = self._source()
         scenes = source.examples(source.collection(sensor.collection))
         fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
@@ -189,9 +191,7 @@ class StacProvider:
     def status(self, *, online: bool = False) -> str:
         """Return which catalogue is used, or how to install what reads it."""
         if not self.configured():
-            return (
-                "missing: the package pystac-client is not installed; pip install 'rs-embed[stac]'"
-            )
+            return f"missing: the package pystac-client is not installed; {install('stac')}"
         address = self._address()
         if online:
             open_catalogue(address, api_io(_BRIEFLY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -155,7 +156,8 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
     lasting = isinstance(exc, requests.exceptions.SSLError | requests.exceptions.InvalidURL)
     broken_off = requests.exceptions.ChunkedEncodingError
     passing = isinstance(exc, requests.ConnectionError | requests.Timeout | broken_off)
-    reason = str(exc).partition(" (Caused by ")[2].rstrip(")") or str(exc)
+    reason = str(exc).partition(" (Caused by ")[2].removesuffix(")") or str(exc)
+    reason = re.sub(r"^\w+\(|HTTPS?Connection\([^)]*\): |[\"']", "", reason).removesuffix(")")
     return ProviderError(
         f"cannot reach {where} ({reason[:_SHOWN]}); check the network and the address",
         transient=passing and not lasting,
