@@ -214,7 +214,7 @@ def test_failures_are_clear(
 
 @pytest.mark.skipif(find_spec("rshf") is not None, reason="rshf is installed here")
 def test_not_installed_names_the_extra(embed: Callable[..., Embedding]) -> None:
-    with pytest.raises(MissingDependencyError, match=r"pip install 'rs-embed\[rshf\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '.\[rshf\]'"):
         embed()
 
 

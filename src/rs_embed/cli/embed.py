@@ -52,6 +52,11 @@ def embed(
     [dim]rs-embed embed --lon -75.6156 --lat 37.6942 --buffer-m 1280 --backend sample
     --weights random-init --variant tiny[/dim]
 
+    Any place and period, from a free catalogue of Sentinel-2 (gee: from Earth Engine):
+
+    [dim]rs-embed embed --lon 121.5 --lat 31.2 --buffer-m 2048 --start 2022-06-01
+    --end 2022-09-01 --backend stac -o vector.npz[/dim]
+
     A GeoTIFF of Sentinel-2 surface reflectance, as a token grid for a GIS:
 
     [dim]rs-embed embed --imagery scene.tif --output grid -o tokens.tif --quicklook tokens.png[/dim]

@@ -13,9 +13,9 @@ from rs_embed.grid import Grid
 from rs_embed.notes import some
 from rs_embed.providers.base import Cost
 from rs_embed.providers.indexing import Index, index_root
-from rs_embed.providers.reading import check_mask, compose
+from rs_embed.providers.reading import compose
 from rs_embed.providers.scenes import Scene
-from rs_embed.providers.selection import NAME_BANDS, bands_that_exist, select_scenes
+from rs_embed.providers.selection import scenes_fit_for, select_scenes
 from rs_embed.raster import Raster
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
@@ -67,14 +67,7 @@ class LocalProvider:
 
         No pixel is read.
         """
-        scenes = self._scenes_of(sensor)
-        fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
-        if not fitting:
-            raise ProviderError(
-                f"none of {len(scenes)} scenes in {self._shown()!r} has the bands "
-                f"{', '.join(sensor.bands)} ({bands_that_exist(scenes)}); {NAME_BANDS}"
-            )
-        check_mask(sensor.cloud_mask, fitting, self._shown())
+        fitting = scenes_fit_for(sensor, self._scenes_of(sensor), self._shown())
         for scene in fitting:
             if None not in (sensor.fill_value, scene.nodata) and sensor.fill_value != scene.nodata:
                 raise ProviderError(

@@ -170,35 +170,6 @@ def open_scene(
         )
 
 
-def check_has_mask(cloud_mask: CloudMask | None, where: str) -> None:
-    """Raise `ProviderError` for a cloud mask that no catalogue has, whatever its scenes."""
-    if cloud_mask == "cloud_score_plus":
-        raise ProviderError(
-            f"got cloud_mask='cloud_score_plus', which only backend='gee' has, not {where!r}; use "
-            "cloud_mask='scl' or leave it out"
-        )
-
-
-def check_mask(cloud_mask: CloudMask | None, scenes: Sequence[Scene], where: str) -> None:
-    """Raise `ProviderError` for a cloud mask that none of the scenes can be given.
-
-    Parameters
-    ----------
-    cloud_mask : {"scl", "cloud_score_plus"} or None
-        What is asked.
-    scenes : sequence of Scene
-        Those that have the bands.
-    where : str
-        The source, as messages name it.
-    """
-    check_has_mask(cloud_mask, where)
-    if cloud_mask == "scl" and not any(scene.scl for scene in scenes):
-        raise ProviderError(
-            f"got cloud_mask='scl', but none of {len(scenes)} scenes in {where!r} has an asset "
-            "'scl'; leave cloud_mask out"
-        )
-
-
 def _scl_file(scene: Scene) -> BandFile:
     if scene.scl is None:
         raise ProviderError(

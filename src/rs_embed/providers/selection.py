@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rs_embed.errors import NoImageryError
+from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.providers.products import SAME_TIME_S
 from rs_embed.providers.scenes import Scene, grid_boxes, touch
-from rs_embed.specs import TemporalSpec
+from rs_embed.specs import CloudMask, SensorSpec, TemporalSpec
 
 # Of the width and height of a footprint, and of the area of an outline.
 _NEARLY = 0.05
-NAME_BANDS = "name the bands with sensor=SensorSpec(collection=..., bands=(red, green, blue))"
+_NAME_BANDS = "name the bands with sensor=SensorSpec(collection=..., bands=(red, green, blue))"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +151,43 @@ def _has_bands(bands: Sequence[str]) -> _Filter:
         "bands",
         lambda scene: scene.find(bands) is not None,
         f"have the bands {', '.join(bands)}",
-        lambda left: f"({bands_that_exist(left)}); {NAME_BANDS}",
+        lambda left: f"({_bands_that_exist(left)}); {_NAME_BANDS}",
     )
 
 
-def bands_that_exist(scenes: Iterable[Scene]) -> str:
+def check_has_mask(cloud_mask: CloudMask | None, where: str) -> None:
+    """Raise `ProviderError` for a cloud mask that no files have, whatever the scene."""
+    if cloud_mask == "cloud_score_plus":
+        raise ProviderError(
+            f"got cloud_mask='cloud_score_plus', which only backend='gee' has, not {where!r}; use "
+            "cloud_mask='scl' or leave it out"
+        )
+
+
+def scenes_fit_for(sensor: SensorSpec, scenes: Sequence[Scene], where: str) -> list[Scene]:
+    """Return the scenes that have the sensor's bands.
+
+    Raises
+    ------
+    ProviderError
+        If none has, or none of them can be masked as it is asked; ``where`` names the source.
+    """
+    check_has_mask(sensor.cloud_mask, where)
+    fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
+    if not fitting:
+        raise ProviderError(
+            f"none of {len(scenes)} scenes looked at in {where!r} has the bands "
+            f"{', '.join(sensor.bands)} ({_bands_that_exist(scenes)}); {_NAME_BANDS}"
+        )
+    if sensor.cloud_mask == "scl" and not any(scene.scl for scene in fitting):
+        raise ProviderError(
+            f"got cloud_mask='scl', but none of {len(fitting)} scenes in {where!r} has an asset "
+            "'scl'; leave cloud_mask out"
+        )
+    return fitting
+
+
+def _bands_that_exist(scenes: Iterable[Scene]) -> str:
     """Return a phrase that names the bands of ``scenes``."""
     scenes = list(scenes)
     names = sorted({name for scene in scenes if scene.named for name in scene.bands})

@@ -24,10 +24,15 @@ from rs_embed.providers.catalogues import (
     address_of,
     open_catalogue,
 )
-from rs_embed.providers.reading import check_has_mask, check_mask, compose
+from rs_embed.providers.reading import compose
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes import Box, Scene, grid_boxes, scene_from_item
-from rs_embed.providers.selection import NAME_BANDS, Selection, bands_that_exist, select_scenes
+from rs_embed.providers.selection import (
+    Selection,
+    check_has_mask,
+    scenes_fit_for,
+    select_scenes,
+)
 from rs_embed.providers.signing import Signer, signed
 from rs_embed.providers.web import api_io
 from rs_embed.raster import Raster
@@ -124,13 +129,7 @@ class StacProvider:
         check_has_mask(sensor.cloud_mask, self._address().shown)
         address, source = self._source()
         scenes = source.examples(source.collection(sensor.collection))
-        fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
-        if not fitting:
-            raise ProviderError(
-                f"none of {len(scenes)} scenes looked at in {address.shown!r} has the bands "
-                f"{', '.join(sensor.bands)} ({bands_that_exist(scenes)}); {NAME_BANDS}"
-            )
-        check_mask(sensor.cloud_mask, fitting, address.shown)
+        scenes_fit_for(sensor, scenes, address.shown)
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the composite of the scenes for a place and period; see `Provider.fetch`.
