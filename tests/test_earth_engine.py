@@ -27,7 +27,7 @@ from affine import Affine
 from google.oauth2.credentials import Credentials
 from pyproj import CRS
 
-from rs_embed import BBox, FetchSpec, PointBuffer, TemporalSpec, get_embedding
+from rs_embed import BBox, FetchSpec, PointBuffer, TemporalSpec, get_embedding, inspect_input
 from rs_embed.errors import (
     CoverageWarning,
     ProviderError,
@@ -1053,6 +1053,14 @@ def test_an_embedding(service: Service) -> None:
             "scalemae", spatial=place, temporal=JUNE, fetch=FetchSpec(cloudy_pct=30),
             backend=provider_of(service), weights="random-init", variant="tiny",
         )  # fmt: skip
+    with pytest.warns(CoverageWarning):
+        seen = inspect_input(
+            "scalemae", spatial=place, temporal=JUNE, fetch=FetchSpec(cloudy_pct=30),
+            backend=provider_of(service), weights="random-init",
+        )  # fmt: skip
+    assert embedding.image is not None
+    assert np.array_equal(seen.image, embedding.image)
+    assert seen.meta["source"] == embedding.meta["source"]
     assert np.isfinite(np.asarray(embedding.data)).all()
     assert embedding.meta["backend"] == "gee"
     assert embedding.meta["source"]["image_count"] == 2

@@ -25,7 +25,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rs_embed import PointBuffer, get_embedding
+from rs_embed import PointBuffer, get_embedding, inspect_input
 from rs_embed.errors import ProviderError
 from rs_embed.grid import Grid, known_crs
 from rs_embed.providers.base import Provider
@@ -872,6 +872,10 @@ def test_a_place_is_embedded(server: StacServer) -> None:
     assert embedding.meta["source"]["resampling"] == ["none"]
     assert embedding.meta["reflectance_source"] == "imagery"
     assert np.isfinite(embedding.data).all()
+    seen = inspect_input("scalemae", spatial=place, temporal=JUNE, backend=provider, image_size=256)
+    assert embedding.image is not None
+    assert np.array_equal(seen.image, embedding.image)
+    assert seen.meta["source"] == embedding.meta["source"]
 
 
 @pytest.mark.parametrize("cloud_mask", [None, "scl"])
