@@ -32,6 +32,8 @@ from rs_embed.providers.base import Provider
 from rs_embed.providers.catalogues import Address
 from rs_embed.providers.local import LocalProvider
 from rs_embed.providers.retrying import Patience
+from rs_embed.providers.scenes import BandAt, Scene
+from rs_embed.providers.signing import signed
 from rs_embed.providers.stac import StacProvider
 from rs_embed.raster import Raster
 from rs_embed.specs import SensorSpec, TemporalSpec
@@ -380,6 +382,22 @@ def test_clouds_are_masked_by_the_classification(serve: Served, tmp_path: Path) 
     assert (raster.data == 1500).all()
     with pytest.raises(ProviderError, match="only backend='gee'"):
         fetch(server, SMALL, cloud_mask="cloud_score_plus")
+
+
+def test_tokens_are_told_to_no_other_host() -> None:
+    hosts = {
+        "https://acc.blob.core.windows.net/c/B4.tif": True,
+        "https://sas.example/c/B4.tif": True,
+        "https://blob.core.windows.net.evil.example/c/B4.tif": False,
+        "https://elsewhere.example/c/B4.tif": False,
+        "https://acc.blob.core.windows.net/c/B4.tif?own=1": False,
+        "s3://bucket/B4.tif": False,
+    }
+    bands = {href: BandAt(href, 1) for href in hosts}
+    scene = Scene("x", None, None, bands, None)
+    found = signed(scene, "sig=abc", "https://sas.example/v1").bands
+    for href, signs in hosts.items():
+        assert found[href].path == (f"{href}?sig=abc" if signs else href)
 
 
 class TestSigning:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
 from rs_embed.providers.scenes import BandAt, Scene
@@ -91,12 +92,20 @@ class Signer:
 
 
 @lru_cache(maxsize=4096)
-def signed(scene: Scene, token: str) -> Scene:
-    """Return ``scene`` with a token at each of its URLs that has no query of its own."""
+def signed(scene: Scene, token: str, service: str) -> Scene:
+    """Return ``scene`` with a token at each of its URLs that has no query of its own.
+
+    A token is for Azure's blob storage, or for the host of the ``service`` that gave it; no other
+    host is told.
+    """
+    own = urlsplit(service).hostname
 
     def sign(place: BandAt) -> BandAt:
-        remote = place.path.startswith(("http://", "https://")) and "?" not in place.path
-        return replace(place, path=f"{place.path}?{token}") if remote else place
+        parts = urlsplit(place.path)
+        host = parts.hostname or ""
+        trusted = host == own or host.endswith(".blob.core.windows.net")
+        fits = parts.scheme in ("http", "https") and trusted and not parts.query
+        return replace(place, path=f"{place.path}?{token}") if fits else place
 
     return replace(
         scene,

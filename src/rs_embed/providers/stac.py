@@ -353,7 +353,10 @@ class _Source:
             return
         tokens = {s.collection: signer.token(s.collection) for s in scenes if s.collection}
         try:
-            yield tuple(signed(s, tokens[s.collection]) if s.collection else s for s in scenes)
+            service = str(self.address.sas_url)
+            yield tuple(
+                signed(s, tokens[s.collection], service) if s.collection else s for s in scenes
+            )
         except ProviderError as exc:
             if is_denied(exc):
                 for collection, token in tokens.items():
