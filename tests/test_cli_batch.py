@@ -237,6 +237,17 @@ def test_a_finished_file_is_not_replaced_unasked(
     assert out.read_bytes() != before
 
 
+def test_places_that_fail_alike_are_named_together(
+    batch: Callable[..., Result], tmp_path: Path
+) -> None:
+    places = tmp_path / "places.csv"
+    places.write_text("id,lon,lat,buffer_m\na,0,0,50\nb,1,1,50\nc,2,2,50\nd,3,3,50\n")
+    done = batch(places)
+    assert "4 failed (rows of NaN)" in done.output
+    assert done.output.count("failed a, b, c and 1 more: the place is 10 x 10 px") == 1
+    assert done.output.count("the place is 10 x 10 px") == 1
+
+
 def test_overwrite_begins_anew(batch: Callable[..., Result], tmp_path: Path, out: Path) -> None:
     places = write_places(tmp_path / "places.csv", 3, "far,0,0")
     batch(places, "--on-error", "raise")

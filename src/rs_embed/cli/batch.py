@@ -24,6 +24,7 @@ from rs_embed.cli.options import (
     result_option,
 )
 from rs_embed.errors import RsEmbedError, SpecError
+from rs_embed.notes import some
 
 if TYPE_CHECKING:
     from rs_embed.places import NamedPlace
@@ -161,9 +162,12 @@ def _print(report: Report) -> None:
     if report.resumed:
         counts.append(f"{report.resumed} done before")
     typer.echo(f"wrote {report.path}: {', '.join(counts)}; {report.places_per_s:.1f} places/s")
-    for name, error in list(report.errors.items())[:_SHOWN_ERRORS]:
-        typer.echo(f"failed {name}: {error}")
-    if len(report.errors) > _SHOWN_ERRORS:
+    failed: dict[str, list[str]] = {}
+    for name, error in report.errors.items():
+        failed.setdefault(error, []).append(name)
+    for error, names in list(failed.items())[:_SHOWN_ERRORS]:
+        typer.echo(f"failed {some(names)}: {error}")
+    if len(failed) > _SHOWN_ERRORS:
         typer.echo("the others are in its error.jsonl")
     if report.errors:
         typer.echo("what is done is kept: the same command tries the failed places again")
