@@ -24,18 +24,18 @@ SEARCH = "https://api.stacspec.org/v1.0.0/item-search"
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """What came in, and what was answered."""
+    """What came in, and what is answered, known before it is sent."""
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
     body: Any
-    status: int
     at: float
-    size: int
+    status: int = 0
+    size: int = 0
 
 
 @dataclass
@@ -188,8 +188,7 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # header and body would wait for each other
-        status = 0
-        size = 0
+        came: Request
         cut = False
 
         def do_HEAD(self) -> None:
@@ -208,7 +207,11 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             parts = urlsplit(self.path)
-            began = time.monotonic()
+            self.came = Request(
+                self.command, parts.path, parts.query, dict(self.headers), body, time.monotonic()
+            )
+            with state.lock:
+                state.requests.append(self.came)
             try:
                 time.sleep(state.latency_s)
                 fault = state.fault(parts.path)
@@ -222,18 +225,6 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             finally:
                 with state.lock:
                     state.now -= 1
-                    state.requests.append(
-                        Request(
-                            self.command,
-                            parts.path,
-                            parts.query,
-                            dict(self.headers),
-                            body,
-                            self.status,
-                            began,
-                            self.size,
-                        )
-                    )
 
         def fail(self, fault: Fault) -> None:
             if fault.kind == "reset":
@@ -352,14 +343,14 @@ def _handler(state: StacServer) -> type[BaseHTTPRequestHandler]:
             kind: str,
             more: Mapping[str, str] | None = None,
         ) -> None:
-            self.status = status
+            self.came.status = status
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             for key, value in (more or {}).items():
                 self.send_header(key, value)
             self.end_headers()
-            self.size = 0 if self.command == "HEAD" else len(content)
+            self.came.size = 0 if self.command == "HEAD" else len(content)
             if self.command != "HEAD":
                 self.wfile.write(content[: len(content) // 2] if self.cut else content)
             if self.cut:
