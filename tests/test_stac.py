@@ -384,6 +384,18 @@ def test_clouds_are_masked_by_the_classification(serve: Served, tmp_path: Path) 
         fetch(server, SMALL, cloud_mask="cloud_score_plus")
 
 
+def test_the_identity_of_a_catalogue_on_disk_changes_with_its_files(tmp_path: Path) -> None:
+    catalogue = link_catalogue(write_contract_scenes(tmp_path))
+    provider = StacProvider(catalogue)
+    before = provider.identity()
+    assert StacProvider(catalogue).identity() == before
+    for path in ("north-1/B4.tif", "south-4/south-4.json", "collection.json"):
+        changed = tmp_path / path
+        changed.write_bytes(changed.read_bytes() + b" ")
+        assert provider.identity() != before
+        before = provider.identity()
+
+
 def test_tokens_are_told_to_no_other_host() -> None:
     hosts = {
         "https://acc.blob.core.windows.net/c/B4.tif": True,

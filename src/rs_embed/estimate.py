@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.acquisition import PixelRequest, resolved_provider
@@ -90,16 +90,13 @@ def estimate_batch(
     )
     provider = resolved_provider(backend)
     contract = task.description.inputs
-    PixelRequest(None, temporal, sensor, fetch, provider.name, None, None, provider).check_source(
-        contract
-    )
+    common = PixelRequest(None, temporal, sensor, fetch, provider.name, None, None, provider)
+    common.check_source(contract)
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
     for index, spatial in enumerate(spatials):
         places += 1
-        request = PixelRequest(
-            spatial, temporal, sensor, fetch, provider.name, None, None, provider
-        )
+        request = replace(common, spatial=spatial)
         request.check()
         try:
             expected = request.expected(contract, task.window)

@@ -114,6 +114,9 @@ class Catalogue(Protocol):
             If it cannot be asked, or answers what is no STAC.
         """
 
+    def files(self) -> set[str]:
+        """Return the paths and URLs that it is made of; empty for an API."""
+
 
 def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
     """Return the catalogue at an address; its first page is read.
@@ -194,6 +197,9 @@ class _Api:
                 break
         return list(found.values()), left_out
 
+    def files(self) -> set[str]:
+        return set()
+
     def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
         """Yield the items of each page of an answer, which has an end."""
         seen: set[str] = set()
@@ -222,6 +228,7 @@ class _Static:
         self._io = io
         self._page = page
         self._left_out: dict[str, str] = {}
+        self._read_from = {self._url}
 
     def collection_ids(self) -> Sequence[str]:
         return sorted({item.collection_id for item in self._all if item.collection_id is not None})
@@ -239,12 +246,17 @@ class _Static:
         found = [i for i in self._all if collection is None or i.collection_id == collection]
         return found, dict(self._left_out)
 
+    def files(self) -> set[str]:
+        assets = (asset for item in self._all for asset in item.assets.values())
+        hrefs = (local_path(asset.get_absolute_href() or asset.href) for asset in assets)
+        return self._read_from | set(hrefs)
+
     @cached_property
     def _all(self) -> list[Item]:
         """All items, level by level."""
         items: list[Item] = []
         level: list[tuple[str, Any]] = [(self._url, self._page)]
-        seen = {self._url}
+        self._read_from = {self._url}  # all anew after a failure that may have passed
         while level:
             further: list[str] = []
             for href, page in level:
@@ -252,8 +264,8 @@ class _Static:
                 kind = page.get("type") if isinstance(page, dict) else None
                 linked = _links(page, href) if kind in ("Catalog", "Collection") else ()
                 for rel, target, _ in linked:
-                    if rel in ("item", "child") and target not in seen:
-                        seen.add(target)
+                    if rel in ("item", "child") and target not in self._read_from:
+                        self._read_from.add(target)
                         further.append(target)
             pages = ordered(further, self._read, workers=_WALKERS, ahead=4 * _WALKERS)
             level = [(href, page) for href, page in zip(further, pages, strict=True) if page]

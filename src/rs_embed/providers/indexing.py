@@ -78,10 +78,15 @@ class Index:
             paths.update([] if scene.scl is None else [scene.scl.path])
         if self.walked:
             paths.update(str(path) for path in _files_below(self.root))
-        digest = hashlib.sha256()
-        for path in sorted(paths):
-            digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        return fingerprint_of(paths)
+
+
+def fingerprint_of(paths: Iterable[str]) -> str:
+    """Return a SHA-256 of the names of files, and of their sizes and times as they are now."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _size_and_time(path: str) -> str:

@@ -24,6 +24,7 @@ from rs_embed.providers.catalogues import (
     address_of,
     open_catalogue,
 )
+from rs_embed.providers.indexing import fingerprint_of
 from rs_embed.providers.reading import compose
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes import Box, Scene, grid_boxes, scene_from_item
@@ -124,7 +125,7 @@ class StacProvider:
     def check_sensor(self, sensor: SensorSpec) -> None:
         """Raise `ProviderError` for a collection, bands or cloud mask that are not there.
 
-        The catalogue is asked for the collection and one item of it, once.
+        The catalogue is asked for the collection and a few items of it, once.
         """
         check_has_mask(sensor.cloud_mask, self._address().shown)
         address, source = self._source()
@@ -171,10 +172,18 @@ class StacProvider:
         return replace(raster, source={**raster.source, **about}, notes=notes)
 
     def identity(self) -> str:
-        """Return the catalogue's address, and what the contract's collection means there."""
+        """Return the catalogue's address, and what the contract's collection means there.
+
+        Of a catalogue on disk also a digest of the names, sizes and times of its files, as they
+        are now; a server does not tell whether it serves something else since.
+        """
         address = self._address()
         signer = None if address.sas_url is None else shown_path(address.sas_url)
-        return f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
+        said = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
+        if "://" in address.url:
+            return said
+        _, source = self._source()
+        return f"{said}, files {fingerprint_of(source.files())}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
         """Return one search; what is read depends on how many scenes it finds."""
@@ -343,6 +352,10 @@ class _Source:
         """Return the day of a scene that there is at a place at any time; empty if none is."""
         scenes, _ = self._as_scenes(*self._open().items(collection, place, most=_EXAMPLES))
         return [str(s.acquired.date()) for s in scenes if s.acquired is not None]
+
+    def files(self) -> set[str]:
+        """Return what a static catalogue is made of."""
+        return self._open().files()
 
     @contextmanager
     def signed(self, scenes: tuple[Scene, ...]) -> Iterator[tuple[Scene, ...]]:
