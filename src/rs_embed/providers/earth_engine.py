@@ -16,6 +16,7 @@ from rs_embed.notes import some
 from rs_embed.pipeline import ordered
 from rs_embed.providers.base import Cost
 from rs_embed.providers.earth_engine_collections import COLLECTIONS, UNHARMONISED, Collection
+from rs_embed.providers.earth_engine_failures import nobody_there, too_much
 from rs_embed.providers.earth_engine_pixels import (
     BYTES_PER_VALUE,
     REQUEST_BYTES,
@@ -35,13 +36,7 @@ from rs_embed.providers.earth_engine_query import (
     names_of,
     resampling_of,
 )
-from rs_embed.providers.earth_engine_session import (
-    Account,
-    Session,
-    is_users,
-    nobody_there,
-    too_much,
-)
+from rs_embed.providers.earth_engine_session import Account, Session, is_users
 from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.raster_files import AVERAGED_FROM
