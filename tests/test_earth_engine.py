@@ -658,10 +658,9 @@ def test_what_lasts_is_asked_once(service: Service, status: int) -> None:
     assert len(asked_pixels(service)) == 1
 
 
-def test_a_slow_answer_ends(fresh: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_answer_ends(fresh: Service) -> None:
     """The time-out is the session's own; no request has none."""
-    monkeypatch.setattr("rs_embed.providers.earth_engine_session._ANSWER_S", 0.3)
-    provider = provider_of(fresh, patience=Patience(attempts=1))
+    provider = provider_of(fresh, patience=Patience(attempts=1), timeout_s=0.3)
     provider.status(online=True)
     fresh.latency_s = 1.0
     start = time.monotonic()

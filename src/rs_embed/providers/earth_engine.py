@@ -40,7 +40,7 @@ from rs_embed.providers.earth_engine_session import Account, Session, is_users
 from rs_embed.providers.retrying import Patience
 from rs_embed.raster import Raster
 from rs_embed.raster_files import AVERAGED_FROM
-from rs_embed.specs import SensorSpec, TemporalSpec, check_whole
+from rs_embed.specs import SensorSpec, TemporalSpec, check_positive, check_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,11 +80,13 @@ class EarthEngineProvider:
     max_requests : int, optional
         Requests that run at once, of all threads together. In a session that the caller began,
         more than 10 overflow the client's pool of connections.
+    timeout_s : float, optional
+        Seconds after which a request without an answer is given up, to be tried again.
 
     Raises
     ------
     SpecError
-        If ``max_requests`` is not a whole number of at least 1.
+        If ``max_requests`` is not a whole number of at least 1, or ``timeout_s`` not above 0.
 
     Notes
     -----
@@ -108,9 +110,11 @@ class EarthEngineProvider:
         endpoint: str | None = None,
         patience: Patience = _PATIENCE,
         max_requests: int = 10,
+        timeout_s: float = 300.0,
     ) -> None:
         check_whole("max_requests", max_requests, 1)
-        self._account = Account(project, credentials, endpoint)
+        check_positive("timeout_s", timeout_s, "seconds")
+        self._account = Account(project, credentials, endpoint, timeout_s)
         if endpoint is not None:
             self._account.url  # noqa: B018  # a name that is none is refused at once
         self._session = Session(self._account, max_requests)

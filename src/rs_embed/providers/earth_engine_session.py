@@ -39,14 +39,14 @@ ENDPOINTS = {
 WORKLOAD_TAG = "rs-embed"
 # How sessions of ours are told from those that the user began.
 _AGENT = f"rs-embed/{__version__}"
-_CONNECT_S, _ANSWER_S = 20.0, 300.0
+_CONNECT_S = 20.0
 _DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
 _POOL = 40  # connections: as many requests as the service takes at once
 
 
 @dataclass(frozen=True, eq=False)
 class Account:
-    """Whom the service counts requests to, and where it is.
+    """Whom the service counts requests to, where it is, and how long it is waited for.
 
     Attributes
     ----------
@@ -56,11 +56,14 @@ class Account:
         None is what lies on this machine.
     endpoint : str or None
         Name or URL; None is that of the settings.
+    timeout_s : float
+        Seconds after which a request without an answer is given up.
     """
 
     project: str | None = None
     credentials: Any = None
     endpoint: str | None = None
+    timeout_s: float = 300.0
 
     @property
     def stated_project(self) -> str | None:
@@ -212,7 +215,10 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     try:
         guarded(
             lambda: ee.Initialize(
-                credentials=credentials, url=url, project=project, http_transport=_transport()
+                credentials=credentials,
+                url=url,
+                project=project,
+                http_transport=_transport(account.timeout_s),
             )
         )
     except ProviderError:
@@ -284,7 +290,7 @@ def _project_in(path: Path) -> str | None:
     return next((str(project) for project in found if project), None)
 
 
-def _transport() -> Any:
+def _transport(timeout_s: float) -> Any:
     """Return what carries the requests: with time-outs, for discovery and tokens as well."""
     import httplib2
     import requests
@@ -308,7 +314,7 @@ def _transport() -> Any:
             **_: Any,
         ) -> tuple[Any, bytes]:
             kept = sessions.get(os.getpid()) or session()
-            answer_s = _DESCRIPTION_S if method == "GET" else _ANSWER_S
+            answer_s = min(timeout_s, _DESCRIPTION_S) if method == "GET" else timeout_s
             answer = kept.request(
                 method, uri, data=body, headers=headers, timeout=(_CONNECT_S, answer_s)
             )
