@@ -943,7 +943,7 @@ get_embeddings_batch("scalemae", spatials=places, backend=StacProvider(sys.argv[
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT of a process group")
-def test_ctrl_c_ends_a_slow_batch_within_two_seconds(server: StacServer) -> None:
+def test_ctrl_c_waits_for_no_slow_read(server: StacServer) -> None:
     server.latency_s = 0.5
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, server.url],
@@ -954,10 +954,12 @@ def test_ctrl_c_ends_a_slow_batch_within_two_seconds(server: StacServer) -> None
     deadline = time.monotonic() + 20
     while not server.paths("tif$") and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.3)  # in the midst of reads
+    server.latency_s = 20  # what a read would take that is waited for
+    time.sleep(0.8)  # in the midst of such reads
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 2
+    # Below 2 s on an idle machine, which this one need not be.
+    assert time.monotonic() - began < 6
     assert process.returncode == -signal.SIGINT  # it did not crash
     assert "KeyboardInterrupt" in err
