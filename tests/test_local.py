@@ -810,13 +810,10 @@ def test_three_thousand_files_are_looked_at_once(tmp_path: Path) -> None:
     for i in range(1, 3000):
         (tmp_path / f"{i}_20230601.tif").write_bytes(content)
     provider = LocalProvider(tmp_path)
-    begun = time.monotonic()
     assert provider.dated
-    first = time.monotonic() - begun
-    assert first < 60
-    begun = time.monotonic()
+    for file in tmp_path.iterdir():
+        file.unlink()
     assert provider.status().startswith("ready: 3000 scenes")
-    assert time.monotonic() - begun < max(0.5, first / 4)
 
 
 @pytest.fixture
