@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding import Embedding as Embedding
     from rs_embed.errors import CheckpointError as CheckpointError
     from rs_embed.errors import CoverageWarning as CoverageWarning
+    from rs_embed.errors import DatasetError as DatasetError
     from rs_embed.errors import ExportError as ExportError
     from rs_embed.errors import GridError as GridError
     from rs_embed.errors import GsdWarning as GsdWarning
@@ -51,6 +52,7 @@ _HOMES = {
     "BBox": "specs",
     "CheckpointError": "errors",
     "CoverageWarning": "errors",
+    "DatasetError": "errors",
     "EarthEngineProvider": "providers.earth_engine",
     "Embedding": "embedding",
     "ExportError": "errors",

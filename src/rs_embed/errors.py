@@ -8,6 +8,7 @@
     ├── SettingsError (ValueError)          an environment variable holds nonsense
     ├── GridError (ValueError)              a grid without usable metres or north
     ├── ImageryError (ValueError)           pixels that must not reach the model
+    ├── DatasetError (ValueError)           a set of images that cannot be read or scored
     ├── ProviderError (RuntimeError)        a source gave no imagery (``.transient``)
     │   └── NoImageryError (LookupError)    it has none for the place and period
     ├── ModelError (RuntimeError)           the model cannot do what was asked
@@ -30,6 +31,7 @@ from collections.abc import Iterable
 __all__ = [
     "CheckpointError",
     "CoverageWarning",
+    "DatasetError",
     "ExportError",
     "GridError",
     "GsdWarning",
@@ -96,6 +98,10 @@ class GridError(RsEmbedError, ValueError):
 
 class ImageryError(RsEmbedError, ValueError):
     """Pixels that must not reach the model: wrong bands, units, validity or place."""
+
+
+class DatasetError(RsEmbedError, ValueError):
+    """A set of images that cannot be read, or whose labels and splits do not serve."""
 
 
 class ProviderError(RsEmbedError, RuntimeError):

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,6 +220,22 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
             {**dataset.tags(ns="IMAGERY"), **dataset.tags()},
             max(height for height, _ in dataset.block_shapes),
         )
+
+
+def is_georeferenced(path: str) -> bool:
+    """Return whether a file has a CRS and a transform.
+
+    Raises
+    ------
+    ImageryError
+        If it cannot be opened.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with _opened(path) as dataset:
+            return dataset.crs is not None and dataset.transform != Affine.identity()
 
 
 def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raster:
