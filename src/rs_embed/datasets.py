@@ -6,12 +6,13 @@ import csv
 import io
 import lzma
 import os
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -49,7 +50,9 @@ class Sample:
     label : str or None
         Name of its class, None if it has none.
     split : str or None
-        ``"train"``, ``"val"``, or None where the set does not say.
+        ``"train"`` or ``"val"``. Where a set of labelled images does not say, the last fifth of each
+        class is val, in the natural order of names: crops that overlap mostly have neighbouring
+        numbers, which a random choice would part. None where images have no label either.
     """
 
     name: str
@@ -215,7 +218,23 @@ def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
         entries[str(path)] = _Entry(str(path), label, split)
     if not entries:
         raise DatasetError(f"{shown!r} names no image, expected a line for each")
-    return entries
+    return {entry.name: entry for entry in _split(list(entries.values()))}
+
+
+def _split(entries: list[_Entry]) -> list[_Entry]:
+    """Return the entries, parted by class and name where none says its split."""
+    if any(entry.split is not None or entry.label is None for entry in entries):
+        return entries
+    classes: dict[str | None, list[str]] = {}
+    for entry in sorted(entries, key=lambda entry: _natural(entry.name)):
+        classes.setdefault(entry.label, []).append(entry.name)
+    val = {name for names in classes.values() for name in names[len(names) - len(names) // 5 :]}
+    return [replace(entry, split="val" if entry.name in val else "train") for entry in entries]
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Return a key that sorts ``a9`` before ``a10``."""
+    return [(text, int(digits or -1)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _missing(names: list[str], shown: str) -> DatasetError:
@@ -254,7 +273,7 @@ def _folder(root: Path, wanted: _Wanted, left: _Left) -> _Found:
     names = _files(root)
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     splits = _folder_splits(root, images)
-    entries = [_folder_entry(name, splits) for name in images]
+    entries = _split([_folder_entry(name, splits) for name in images])
     outside = {entry.name for entry in entries if splits and entry.split is None}
     left.no_images += [name for name in names if name not in images or name in outside]
     for entry in entries:

@@ -13,6 +13,7 @@
     │   └── NoImageryError (LookupError)    it has none for the place and period
     ├── ModelError (RuntimeError)           the model cannot do what was asked
     │   └── CheckpointError                 weights missing, foreign or broken
+    ├── TrainingError (RuntimeError)        a pretraining run that cannot go on
     ├── ExportError (OSError)               a result could not be written or read
     └── MissingDependencyError (ImportError)
 
@@ -46,6 +47,7 @@ __all__ = [
     "SettingsError",
     "SpecError",
     "TemporalWarning",
+    "TrainingError",
     "UnknownNameError",
 ]
 
@@ -133,6 +135,10 @@ class ModelError(RsEmbedError, RuntimeError):
 
 class CheckpointError(ModelError):
     """Weights that are missing, foreign, truncated, or unsafe to open."""
+
+
+class TrainingError(RsEmbedError, RuntimeError):
+    """A pretraining run cannot go on: its loss is not finite any more."""
 
 
 class ExportError(RsEmbedError, OSError):

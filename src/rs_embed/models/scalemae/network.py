@@ -150,20 +150,33 @@ class ScaleMae(nn.Module):
         normed : bool
             Whether the final LayerNorm is applied, as the official encoder does.
         """
+        x = self.embed(image, gsd)  # B h w D
+        rows, columns = x.shape[1:3]
+        x = self.encode(x.flatten(1, 2), normed=normed)
+        prefix = int(self.config.cls_token)
+        cls = x[:, 0] if prefix else None
+        return NetworkTokens(cls, x[:, prefix:].unflatten(1, (rows, columns)))
+
+    def embed(self, image: Tensor, gsd: Tensor) -> Tensor:
+        """Return the patches of ``B 3 H W`` as placed tokens ``B h w D``, before any block."""
         x = self.patch_embed(image)  # B D h w
         rows, columns = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2)  # B h*w D, row 0 first
         x = x.float() + gsd_positions(rows, columns, x.shape[-1], gsd.float())
+        return x.unflatten(1, (rows, columns))
+
+    def encode(self, x: Tensor, *, normed: bool = True) -> Tensor:
+        """Return the tokens of any placed patches ``B N D``, after the class token if there is one.
+
+        Pretraining passes the visible patches alone.
+        """
         if self.config.cls_token:
             # The class token's position is zero.
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # B 1+N D
         for block in self.blocks:
             x = block(x)
-        if normed:
-            x = self.norm(x)
-        prefix = int(self.config.cls_token)
-        cls = x[:, 0] if prefix else None
-        return NetworkTokens(cls, x[:, prefix:].unflatten(1, (rows, columns)))
+        encoded: Tensor = self.norm(x) if normed else x
+        return encoded
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -1,0 +1,399 @@
+"""What a pretraining run is: a TOML file, checked whole before anything is read."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.models.base import DEVICES
+from rs_embed.models.scalemae.config import NetworkConfig
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One set of images.
+
+    Attributes
+    ----------
+    path : str
+        What `rs_embed.datasets.read_samples` reads; see `read_config` for what it is relative to.
+    gsd_m : float or None
+        Ground metres per pixel where the images do not say.
+    split : str or None
+        Only images of this split; None for all.
+    repeat : int
+        How often each image is drawn in an epoch.
+    """
+
+    path: str
+    gsd_m: float | None = None
+    split: str | None = None
+    repeat: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.gsd_m is None or self.gsd_m > 0, "gsd_m", self.gsd_m, "a number above 0")
+        _check(self.repeat >= 1, "repeat", self.repeat, "at least 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are packed.
+
+    Attributes
+    ----------
+    sources : tuple of SourceConfig
+        The sets.
+    tile_size : int
+        Side of the packed tiles, pixels: the image at its highest resolution, I_hr of the paper.
+    levels : int
+        Resolutions at which an image is tiled: its own, half of it, a quarter, ...; as far as a
+        whole tile remains.
+    """
+
+    sources: tuple[SourceConfig, ...]
+    tile_size: int = 64
+    levels: int = 3
+
+    def __post_init__(self) -> None:
+        _check(bool(self.sources), "sources", self.sources, "at least one [[data.sources]]")
+        _check(self.tile_size >= 16, "tile_size", self.tile_size, "at least 16")
+        _check(self.levels >= 1, "levels", self.levels, "at least 1")
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How a tile becomes an input and its targets.
+
+    Attributes
+    ----------
+    sides : tuple of int
+        Sides of the input, pixels; each batch draws one.
+    shares : tuple of float
+        How often each side is drawn, relative to the others.
+    crop_area : tuple of float
+        Least and greatest share of a tile's area that a crop keeps; the GSD follows it.
+    mask_ratio : float
+        Share of the patches that the encoder does not see.
+    cells_per_patch : int
+        Where the pyramid is split: the low frequencies are the image at this many cells per
+        side of a patch, the high frequencies are what is left of it.
+    """
+
+    sides: tuple[int, ...] = (64,)
+    shares: tuple[float, ...] = (1.0,)
+    crop_area: tuple[float, float] = (0.25, 1.0)
+    mask_ratio: float = 0.75
+    cells_per_patch: int = 2
+
+    def __post_init__(self) -> None:
+        _check(bool(self.sides), "sides", self.sides, "at least one")
+        fitting = len(self.shares) == len(self.sides) and min(self.shares) > 0
+        _check(fitting, "shares", self.shares, "one number above 0 for each of sides")
+        least, most = self.crop_area
+        _check(0 < least <= most <= 1, "crop_area", self.crop_area, "0 < least <= greatest <= 1")
+        _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
+        _check(self.cells_per_patch >= 1, "cells_per_patch", self.cells_per_patch, "at least 1")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of the decoder, which only pretraining has.
+
+    Attributes
+    ----------
+    embed_dim, depth, num_heads : int
+        Its transformer blocks; the paper finds three deep enough.
+    """
+
+    embed_dim: int = 96
+    depth: int = 3
+    num_heads: int = 3
+
+    def __post_init__(self) -> None:
+        fitting = self.embed_dim % 4 == 0 and self.embed_dim % self.num_heads == 0
+        _check(fitting, "embed_dim", self.embed_dim, "a multiple of 4 and of num_heads")
+        _check(self.depth >= 1, "depth", self.depth, "at least 1")
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """Agreement between two views of a tile, beside the reconstruction; the paper has none.
+
+    Each tile then gives two crops, with the GSD of each, and the encoder learns to tell which
+    belong together (Mishra et al., contrastive masked autoencoders, arXiv:2210.16870, section 3):
+    InfoNCE on the class token and on the mean of the visible patches, each through a head that
+    only pretraining has.
+
+    Attributes
+    ----------
+    weight : float
+        Of this loss; 0 for Scale-MAE as published.
+    temperature : float
+        Of the cosine similarities.
+    embed_dim : int
+        Width of the heads' output.
+    brightness : float
+        Standard deviation of the logarithm of each view's gain, and of its offset in units of the
+        normalised image; 0 for none. The reconstruction follows the altered view.
+    """
+
+    weight: float = 0.0
+    temperature: float = 0.1
+    embed_dim: int = 128
+    brightness: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.weight >= 0, "weight", self.weight, "at least 0")
+        _check(self.temperature > 0, "temperature", self.temperature, "a number above 0")
+        _check(self.embed_dim >= 1, "embed_dim", self.embed_dim, "at least 1")
+        _check(self.brightness >= 0, "brightness", self.brightness, "at least 0")
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with a cosine schedule.
+
+    Attributes
+    ----------
+    steps : int
+        Updates of the weights in all; the only value that a resumed run may change.
+    batch_size : int
+        Tiles per update; with contrast each gives two images.
+    accumulate : int
+        Parts that a batch is computed in, where memory is short. The update is the same, but for
+        contrast, where each part is told apart within itself.
+    learning_rate : float
+        At its peak.
+    warmup_steps : int
+        Updates over which it rises to the peak; after that it falls to 0 as a cosine.
+    weight_decay : float
+        Of matrices only.
+    betas : tuple of float
+        Decays of AdamW's moments.
+    clip_norm : float
+        Greatest norm of the gradient; what is longer is shortened.
+    ema_decay : float
+        Decay of the moving average of the weights, which is what is released; 0 for none.
+    high_weight : float
+        Weight of the high-frequency loss (L1) beside that of the low frequencies (L2).
+    """
+
+    steps: int
+    batch_size: int = 256
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    high_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.steps >= 1, "steps", self.steps, "at least 1")
+        whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
+        _check(whole, "accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
+        _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How and where it runs; nothing here changes what is learnt, but for the seed.
+
+    Attributes
+    ----------
+    folder : str
+        Where everything is written; relative to the TOML file.
+    seed : int
+        Of the weights, crops, masks and order.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    precision : str
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA.
+    checkpoint_minutes : float
+        Time between two checkpoints.
+    picture_steps : int
+        Updates between two pictures of reconstructions.
+    log_steps : int
+        Updates between two lines of the metrics.
+    """
+
+    folder: str
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    checkpoint_minutes: float = 5.0
+    picture_steps: int = 1000
+    log_steps: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("device", self.device, DEVICES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise UnknownNameError.among(name, value, known)
+        _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")
+        _check(self.picture_steps >= 1, "picture_steps", self.picture_steps, "at least 1")
+        _check(self.log_steps >= 1, "log_steps", self.log_steps, "at least 1")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining run, complete.
+
+    Attributes
+    ----------
+    name : str
+        Of the checkpoint that comes of it.
+    data, run, optimiser, network, views, decoder, contrast
+        See there; the tables of the TOML file.
+    initial : str or None
+        Folder or file of encoder weights to begin with; None for fresh ones.
+    """
+
+    name: str
+    data: DataConfig
+    run: RunConfig
+    optimiser: OptimiserConfig
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    initial: str | None = None
+
+    def __post_init__(self) -> None:
+        patch, tile = self.network.patch_size, self.data.tile_size
+        for side in self.views.sides:
+            _check(
+                side % patch == 0 and tile % side == 0, "views.sides", side,
+                f"multiples of patch_size {patch} that divide tile_size {tile}",
+            )  # fmt: skip
+            hidden = hidden_patches(side, self.network, self.views)
+            _check(
+                0 < hidden < (side // patch) ** 2, "views.mask_ratio", self.views.mask_ratio,
+                f"to leave some of the {(side // patch) ** 2} patches of {side} px, and not all",
+            )  # fmt: skip
+        cells = self.views.cells_per_patch
+        _check(
+            patch % cells == 0, "views.cells_per_patch", cells, f"a divisor of patch_size {patch}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        stated: dict[str, Any] = asdict(self)
+        return stated
+
+    def what_is_learnt(self) -> dict[str, Any]:
+        """Return what a resumed run must share with the one that it resumes."""
+        stated = self.to_json()
+        stated["run"] = {"seed": self.run.seed}
+        del stated["optimiser"]["steps"], stated["initial"]
+        # What the sources gave is compared by its hash, wherever they lie.
+        stated["data"]["sources"] = [{"repeat": one.repeat} for one in self.data.sources]
+        return cast(dict[str, Any], json.loads(json.dumps(stated)))
+
+    def with_steps(self, steps: int) -> PretrainConfig:
+        """Return the same run with another number of steps."""
+        return replace(self, optimiser=replace(self.optimiser, steps=steps))
+
+
+def hidden_patches(side: int, network: NetworkConfig, views: ViewConfig) -> int:
+    """Return how many patches of an input of that side are masked."""
+    return round((side // network.patch_size) ** 2 * views.mask_ratio)
+
+
+def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
+    """Return the run that a TOML file states; its paths are made absolute.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    data : pathlib.Path, optional
+        Folder that the sources' paths are relative to, instead of the file's own.
+
+    Raises
+    ------
+    SpecError
+        If the file cannot be read, a value is missing, of another type or out of range.
+    UnknownNameError
+        If a table or key does not exist.
+    """
+    try:
+        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(f"cannot read {path}: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise SpecError(f"{path} is not TOML: {exc}") from exc
+    try:
+        config = _built(PretrainConfig, stated, "")
+    except UnknownNameError:
+        raise
+    except SpecError as exc:
+        raise SpecError(f"{path}: {exc}") from exc
+    here = path.resolve().parent
+    root = here if data is None else data.resolve()
+    sources = tuple(replace(one, path=str(root / one.path)) for one in config.data.sources)
+    return replace(
+        config,
+        data=replace(config.data, sources=sources),
+        run=replace(config.run, folder=str(here / config.run.folder)),
+        initial=None if config.initial is None else str(here / config.initial),
+    )
+
+
+def _built(kind: type[_T], stated: Any, where: str) -> _T:
+    """Return the dataclass of ``kind`` that a TOML table states, types checked."""
+    if not isinstance(stated, Mapping):
+        raise SpecError(f"got {where} = {stated!r}, expected a table")
+    hints = get_type_hints(kind)
+    names = {one.name for one in fields(cast(Any, kind))}
+    for name in stated:
+        if name not in names:
+            raise UnknownNameError.among(f"key of [{where or 'the file'}]", name, names)
+    values = {
+        name: _value(hints[name], value, f"{where}.{name}".lstrip("."))
+        for name, value in stated.items()
+    }
+    try:
+        return kind(**values)
+    except TypeError as exc:  # a missing value: dataclasses name it
+        missing = str(exc).partition("missing ")[2] or str(exc)
+        raise SpecError(f"[{where or 'the file'}] lacks {missing}") from exc
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return _built(cast(Any, hint), value, where)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)
+        repeated = inner[-1] is Ellipsis
+        if not isinstance(value, list) or not (repeated or len(value) == len(inner)):
+            wanted = "a list" if repeated else f"a list of {len(inner)}"
+            raise SpecError(f"got {where} = {value!r}, expected {wanted}")
+        kinds = [inner[0]] * len(value) if repeated else inner
+        return tuple(_value(kind, one, where) for kind, one in zip(kinds, value, strict=True))
+    kinds = get_args(hint) or (hint,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds):
+        return value
+    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+    raise SpecError(f"got {where} = {value!r}, expected {wanted}")
+
+
+def _check(fine: bool, name: str, got: Any, expected: str) -> None:
+    if not fine:
+        raise SpecError(f"got {name}={got!r}, expected {expected}")

@@ -1,0 +1,142 @@
+"""What pretraining minimises: two bands of the masked patches, and perhaps agreement of views."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  # PyTorch's own convention
+from torch import Tensor, nn
+
+from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.training.config import PretrainConfig
+from rs_embed.training.decoder import Bands, Decoder
+from rs_embed.training.views import Pyramid
+
+
+class Losses(NamedTuple):
+    """Scalars; ``total`` is what is minimised."""
+
+    total: Tensor
+    low: Tensor
+    high: Tensor
+    contrast: Tensor
+
+
+class Objective(nn.Module):
+    """The encoder with everything that only pretraining has.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The run; fresh weights are drawn from its seed.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ScaleMae(config.network)
+        ratios = {config.data.tile_size // side for side in config.views.sides}
+        self.decoder = Decoder(config.network, config.decoder, ratios)
+        self.heads = nn.ModuleList()
+        if config.contrast.weight:
+            count = 1 + int(config.network.cls_token)
+            dim = config.network.embed_dim
+            self.heads.extend(Head(dim, config.contrast.embed_dim) for _ in range(count))
+        self.encoder.initialise(config.run.seed)
+        generator = torch.Generator().manual_seed(config.run.seed)
+        self.decoder.initialise(generator)
+        for head in self.heads:
+            head.initialise(generator)
+
+    def forward(
+        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+    ) -> Losses:
+        """Return the losses of a batch.
+
+        Parameters
+        ----------
+        image : torch.Tensor
+            ``B 3 S S`` float32, normalised, at the resolution of the tiles. With contrast the
+            second half holds the second views of the first.
+        gsd_m : torch.Tensor
+            ``(B,)`` float32: ground metres per pixel of ``image``.
+        side : int
+            Side of the input that is made of it, pixels.
+        visible, masked : torch.Tensor
+            ``B V`` and ``B M`` int64, from `views.random_masks`.
+        """
+        tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked)
+        low = F.mse_loss(bands.low.float(), target.low)
+        high = F.l1_loss(bands.high.float(), target.high)
+        total = low + self.config.optimiser.high_weight * high
+        contrast = torch.zeros((), device=image.device)
+        if self.heads:
+            contrast = self._disagreement(tokens)
+            total = total + self.config.contrast.weight * contrast
+        return Losses(total, low, high, contrast)
+
+    def reconstruct(
+        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+    ) -> tuple[Tensor, Bands, Bands]:
+        """Return the encoder's tokens ``B (1+)V D``, the bands it gives, and those that are true."""
+        per_side = side // self.config.network.patch_size
+        ratio = image.shape[-1] // side
+        small = image if ratio == 1 else F.interpolate(image, size=side, mode="area")
+        gsd_m = gsd_m * ratio
+        placed = self.encoder.embed(small, gsd_m).flatten(1, 2)  # B N D
+        seen = placed.gather(1, visible[..., None].expand(-1, -1, placed.shape[-1]))
+        tokens = self.encoder.encode(seen)
+        bands = self.decoder(tokens, visible, masked, gsd_m, ratio)
+        cells = per_side * self.config.views.cells_per_patch
+        return tokens, bands, Pyramid.of(image, side, cells).patches(masked, per_side)
+
+    def _disagreement(self, tokens: Tensor) -> Tensor:
+        prefix = int(self.config.network.cls_token)
+        pooled = [tokens[:, prefix:].mean(dim=1)]
+        if prefix:
+            pooled.append(tokens[:, 0])
+        losses = [
+            info_nce(*head(vector).float().chunk(2), self.config.contrast.temperature)
+            for head, vector in zip(self.heads, pooled, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+
+class Head(nn.Module):
+    """A pooled token to the vector whose agreement is asked for."""
+
+    def __init__(self, embed_dim: int, made: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, 2 * embed_dim)
+        self.fc2 = nn.Linear(2 * embed_dim, made)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``B E`` for ``B D``."""
+        made: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return made
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fill the weights: Xavier-uniform matrices, zero biases."""
+        for layer in (self.fc1, self.fc2):
+            bound = (6 / sum(layer.weight.shape)) ** 0.5
+            layer.weight.uniform_(-bound, bound, generator=generator)
+            layer.bias.zero_()
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return the mean cross-entropy of finding each vector's partner by cosine similarity.
+
+    Parameters
+    ----------
+    first, second : torch.Tensor
+        ``B E``; row i of one belongs to row i of the other.
+    temperature : float
+        What similarities are divided by.
+    """
+    similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature  # B B
+    partner = torch.arange(len(first), device=first.device)
+    return (
+        F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)
+    ) / 2

@@ -1,0 +1,189 @@
+"""Images decoded once: tiles of one size in a memory-mapped file, each with its GSD."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from rs_embed.datasets import Sample, read_samples
+from rs_embed.errors import DatasetError, ExportError
+from rs_embed.progress import Bar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.training.config import DataConfig, SourceConfig
+
+_PIXELS, _INDEX = "tiles.u8", "tiles.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """What a pretraining run draws from.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        ``(N, 3, side, side)`` uint8, memory-mapped: red, green, blue.
+    gsd_m : numpy.ndarray
+        ``(N,)`` float32: ground metres per pixel.
+    source : numpy.ndarray
+        ``(N,)`` int64: number of the source in the configuration.
+    repeat : numpy.ndarray
+        ``(N,)`` int64: how often an epoch holds each tile.
+    digest : str
+        SHA-256 of the pixels, which a resumed run compares.
+    """
+
+    pixels: NDArray[np.uint8]
+    gsd_m: NDArray[np.float32]
+    source: NDArray[np.int64]
+    repeat: NDArray[np.int64]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) -> Tiles:
+    """Return the tiles of a configuration, packed into ``folder`` unless they are there already.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Sources, side of the tiles, levels.
+    folder : pathlib.Path
+        Where ``tiles.u8`` (raw bytes) and ``tiles.json`` lie.
+    progress : bool or None
+        Whether a bar counts the images; None where standard error is a terminal.
+
+    Raises
+    ------
+    DatasetError
+        If a source is empty or holds an unreadable image, or no image is as large as a tile.
+    ExportError
+        If the folder cannot be written, or the disk is full.
+    """
+    wanted = _described(config)
+    index = _index(folder)
+    if index is None or index["config"] != wanted:
+        index = _pack(config, folder, wanted, progress)
+    side = config.tile_size
+    tiles = np.array([count for *_, count in index["runs"]], np.int64)
+    spread = {
+        name: np.repeat(np.array([run[i] for run in index["runs"]]), tiles)
+        for i, name in enumerate(("source", "gsd_m"))
+    }
+    source = spread["source"].astype(np.int64)
+    repeats = np.array([one.repeat for one in config.sources], np.int64)
+    return Tiles(
+        np.memmap(folder / _PIXELS, np.uint8, "r", shape=(int(tiles.sum()), 3, side, side)),
+        spread["gsd_m"].astype(np.float32),
+        source,
+        repeats[source],
+        index["sha256"],
+    )
+
+
+def tiles_of(sample: Sample, side: int, levels: int) -> Iterator[tuple[NDArray[np.uint8], float]]:
+    """Return an image's tiles ``(side, side, 3)`` with their GSD, finest level first.
+
+    Each level averages 2 x 2 pixels of the one before. The last tiles of a row and column are
+    shifted inward, so that every pixel is in a tile and none is made up; images up to a tenth
+    smaller than a tile are enlarged to it, and their GSD with them.
+    """
+    image, gsd_m = sample.image, sample.gsd_m
+    short = min(image.shape[:2])
+    if 0.9 * side <= short < side:
+        height, width = (max(round(n * side / short), side) for n in image.shape[:2])
+        picture = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        image, gsd_m = np.asarray(picture), gsd_m * short / side
+    for _ in range(levels):
+        height, width = image.shape[:2]
+        if min(height, width) < side:
+            return
+        for top in _starts(height, side):
+            for left in _starts(width, side):
+                yield image[top : top + side, left : left + side], gsd_m
+        image = np.asarray(Image.fromarray(image).reduce(2))
+        gsd_m *= 2
+
+
+def _starts(length: int, side: int) -> list[int]:
+    return [min(start, length - side) for start in range(0, length, side)]
+
+
+def _pack(
+    config: DataConfig, folder: Path, wanted: dict[str, Any], progress: bool | None
+) -> dict[str, Any]:
+    """Write the pixels, then the index: a folder without its index is packed again."""
+    side = config.tile_size
+    partial = folder / f".{_PIXELS}.partial"
+    runs: list[list[Any]] = []  # source, GSD, tiles that follow one another
+    digest = hashlib.sha256()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _INDEX).unlink(missing_ok=True)
+        with partial.open("wb") as file, Bar(progress, unit="image", total=None) as bar:
+            for number, source in enumerate(config.sources):
+                before = len(runs)
+                for sample in _samples(source):
+                    for tile, gsd_m in tiles_of(sample, side, config.levels):
+                        content = np.ascontiguousarray(tile.transpose(2, 0, 1)).tobytes()
+                        digest.update(content)
+                        file.write(content)
+                        if runs[before:] and runs[-1][1] == gsd_m:
+                            runs[-1][2] += 1
+                        else:
+                            runs.append([number, gsd_m, 1])
+                    bar.advance()
+                if len(runs) == before:
+                    raise DatasetError(
+                        f"{source.path} gave no tile of {side} x {side} px: it is empty, or all of "
+                        "its images are smaller; lower data.tile_size, or leave it out"
+                    )
+        os.replace(partial, folder / _PIXELS)
+        index = {"config": wanted, "sha256": digest.hexdigest(), "runs": runs}
+        partial.write_text(json.dumps(index))
+        os.replace(partial, folder / _INDEX)
+    except DatasetError:
+        raise
+    except OSError as exc:
+        raise ExportError(f"cannot pack into {folder}: {exc}; choose another run.folder") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+    return index
+
+
+def _samples(source: SourceConfig) -> Iterator[Sample]:
+    return read_samples(source.path, gsd_m=source.gsd_m, split=source.split)
+
+
+def _described(config: DataConfig) -> dict[str, Any]:
+    """Return what determines the tiles, and the size and date of every source's file."""
+    sources = []
+    for source in config.sources:
+        stated = asdict(source)
+        del stated["repeat"]
+        path = Path(source.path)
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        seen = [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()]
+        sources.append(stated | {"files": hashlib.sha256(repr(seen).encode()).hexdigest()})
+    return {"sources": sources, "tile_size": config.tile_size, "levels": config.levels}
+
+
+def _index(folder: Path) -> dict[str, Any] | None:
+    """Return the index of what is packed there; None if nothing whole is."""
+    try:
+        index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
+    except (OSError, ValueError):
+        return None
+    return index if (folder / _PIXELS).is_file() else None

@@ -1,0 +1,397 @@
+"""The loop: from a configuration to a checkpoint, exactly resumable at every step."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from rs_embed.errors import TrainingError
+from rs_embed.export import written
+from rs_embed.models.scalemae.checkpoint import load_network
+from rs_embed.models.scalemae.description import DESCRIPTION
+from rs_embed.models.scalemae.encoder import resolve_device
+from rs_embed.models.weights import obtain_weights
+from rs_embed.pipeline import ordered
+from rs_embed.progress import Bar
+from rs_embed.training.config import PretrainConfig, hidden_patches
+from rs_embed.training.objective import Losses, Objective
+from rs_embed.training.packing import Tiles, packed
+from rs_embed.training.reconstructions import draw_reconstructions
+from rs_embed.training.release import write_checkpoint
+from rs_embed.training.state import Training, read_state, write_state
+from rs_embed.training.views import random_crops, random_masks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CROPS, _ORDER = 0, 1  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run.
+
+    Attributes
+    ----------
+    checkpoint : pathlib.Path
+        Folder of the encoder's weights and ``config.json``; usable as ``weights=``.
+    step : int
+        Updates that were made, over all runs.
+    resumed_at : int
+        How many of them earlier runs had made.
+    steps : int
+        How many there are to be.
+    seconds : float
+        What they took, over all runs.
+    """
+
+    checkpoint: Path
+    step: int
+    resumed_at: int
+    steps: int
+    seconds: float
+
+
+def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
+    """Train until ``config.optimiser.steps``, from where the last run in the folder stopped.
+
+    The folder then holds ``<name>/model.safetensors`` and ``<name>/config.json`` (the encoder,
+    averaged weights in float16), ``state.safetensors`` (everything that the next step depends
+    on), ``metrics.jsonl``, and ``pictures/``. SIGINT and SIGTERM end the run after the step under
+    way, with its state kept.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The run.
+    progress : bool or None
+        Whether a bar counts the steps; None where standard error is a terminal.
+
+    Raises
+    ------
+    DatasetError
+        If a source is empty or holds an unreadable image.
+    CheckpointError
+        If the folder holds the state of another run, or the initial weights do not fit.
+    TrainingError
+        If the loss is not finite any more; the last checkpoint is kept.
+    ExportError
+        If the folder cannot be written, or the disk is full.
+    """
+    folder = Path(config.run.folder)
+    device = resolve_device(config.run.device)
+    tiles = packed(config.data, folder, progress=progress)
+    run = _Run(config, folder, device, tiles)
+    begun_at = run.training.step
+    with _stop_signals() as stopped, Bar(progress, unit="step", total=None) as bar:
+        bar.expect(config.optimiser.steps)
+        bar.advance(begun_at)
+        for _ in run.steps(stopped):
+            bar.advance()
+    return Report(
+        folder / config.name,
+        run.training.step,
+        begun_at,
+        config.optimiser.steps,
+        run.training.seconds,
+    )
+
+
+def learning_rate(config: PretrainConfig, step: int) -> float:
+    """Return the rate of a step: a linear rise, then half a cosine down to 0."""
+    options = config.optimiser
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+    return options.learning_rate * (1 + math.cos(math.pi * min(done, 1))) / 2
+
+
+class _Run:
+    def __init__(
+        self, config: PretrainConfig, folder: Path, device: torch.device, tiles: Tiles
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.device = device
+        self.tiles = tiles
+        self.what = config.what_is_learnt() | {"tiles": tiles.digest}
+        self.training = _fresh(config, device)
+        self.state = folder / "state.safetensors"
+        if self.state.exists():
+            read_state(self.state, self.training, self.what)
+        self.metrics = Metrics(folder / "metrics.jsonl", self.training.step)
+        inputs = DESCRIPTION.inputs
+        self._mean, self._std = (
+            torch.tensor(values, device=device)[:, None, None] * 255
+            for values in (inputs.mean, inputs.std)
+        )
+        bfloat16 = config.run.precision == "bfloat16" or (
+            config.run.precision == "auto" and device.type == "cuda"
+        )
+        self._lower = (
+            (lambda: torch.autocast(device.type, torch.bfloat16)) if bfloat16 else nullcontext
+        )
+        order = np.repeat(np.arange(len(tiles)), tiles.repeat)
+        self._epoch = lru_cache(2)(
+            lambda epoch: np.random.default_rng((config.run.seed, _ORDER, epoch)).permutation(order)
+        )
+        self._drawn = len(order)
+
+    def steps(self, stopped: Callable[[], bool]) -> Iterator[int]:
+        """Make the steps that are left, one each time."""
+        training, options = self.training, self.config.optimiser
+        kept = time.monotonic()
+        begun = time.monotonic() - training.seconds
+        batches = ordered(
+            range(training.step, options.steps), self._read, workers=2, ahead=4
+        )
+        for pixels, gsd_m in batches:
+            losses, norm = self._step(pixels, gsd_m)
+            training.step += 1
+            training.seconds = time.monotonic() - begun
+            last = training.step == options.steps or stopped()
+            self.metrics.add(losses, norm)
+            if last or training.step % self.config.run.log_steps == 0:
+                self.metrics.write(training, self.config)
+            if last or training.step % self.config.run.picture_steps == 0:
+                self._draw()
+            if last or time.monotonic() - kept > 60 * self.config.run.checkpoint_minutes:
+                self.metrics.write(training, self.config)
+                write_state(self.state, training, self.what)
+                self._release()
+                kept = time.monotonic()
+            yield training.step
+            if last:
+                batches.close()
+                return
+
+    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the tiles of a step ``B 3 S S`` uint8 and their GSD; the same for any reader."""
+        size = self.config.optimiser.batch_size
+        places = np.arange(step * size, (step + 1) * size)
+        chosen = np.array(
+            [self._epoch(int(p) // self._drawn)[int(p) % self._drawn] for p in places]
+        )
+        return (
+            torch.from_numpy(np.ascontiguousarray(self.tiles.pixels[chosen])),
+            torch.from_numpy(self.tiles.gsd_m[chosen]),
+        )
+
+    def _step(self, pixels: Tensor, gsd_m: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the weights once; returns the four losses and the gradient's norm."""
+        training, options = self.training, self.config.optimiser
+        for group in training.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, training.step)
+        training.optimiser.zero_grad(set_to_none=True)
+        image, gsd_m, side, visible, masked = self.views(pixels, gsd_m, training.step)
+        sums = torch.zeros(4, device=self.device)
+        for part in self._parts(len(pixels)):
+            with self._lower():
+                losses: Losses = training.objective(
+                    image[part], gsd_m[part], side, visible[part], masked[part]
+                )
+            (losses.total / options.accumulate).backward()
+            sums += torch.stack([one.detach() for one in losses]) / options.accumulate
+        norm = nn.utils.clip_grad_norm_(training.objective.parameters(), options.clip_norm)
+        training.optimiser.step()
+        if isinstance(training.average, AveragedModel):
+            training.average.update_parameters(training.objective.encoder)
+        return sums, norm
+
+    def _parts(self, count: int) -> Iterator[Tensor]:
+        """Yield the images of each part of a batch; the two views of a tile stay together."""
+        views = 2 if self.config.contrast.weight else 1
+        for part in torch.arange(count).chunk(self.config.optimiser.accumulate):
+            yield torch.cat([part + view * count for view in range(views)]).to(self.device)
+
+    def views(
+        self, pixels: Tensor, gsd_m: Tensor, step: int
+    ) -> tuple[Tensor, Tensor, int, Tensor, Tensor]:
+        """Return what the objective takes, drawn from the step's own random numbers."""
+        config = self.config
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence((config.run.seed, _CROPS, step)).generate_state(1)[0])
+        )
+        image = (pixels.to(self.device).float() - self._mean) / self._std
+        gsd_m = gsd_m.to(self.device)
+        if config.contrast.weight:
+            image, gsd_m = image.repeat(2, 1, 1, 1), gsd_m.repeat(2)
+        image, gsd_m = random_crops(image, gsd_m, config.views.crop_area, generator)
+        if config.contrast.brightness:
+            gain, offset = config.contrast.brightness * torch.randn(
+                (2, len(image), 1, 1, 1), generator=generator
+            ).to(self.device)
+            image = image * gain.exp() + offset
+        shares = torch.tensor(config.views.shares)
+        side = config.views.sides[int(shares.multinomial(1, generator=generator))]
+        visible, masked = random_masks(
+            len(image),
+            (side // config.network.patch_size) ** 2,
+            hidden_patches(side, config.network, config.views),
+            generator,
+        )
+        return image, gsd_m, side, visible.to(self.device), masked.to(self.device)
+
+    def _draw(self) -> None:
+        count = min(len(self.tiles), 8)
+        chosen = np.linspace(0, len(self.tiles) - 1, count).astype(int)
+        pixels = torch.from_numpy(self.tiles.pixels[chosen])
+        gsd_m = torch.from_numpy(self.tiles.gsd_m[chosen])
+        image, gsd_m, side, visible, masked = self.views(pixels, gsd_m, 0)
+        picture = draw_reconstructions(
+            self.training.objective, image[:count], gsd_m[:count], side, visible[:count],
+            masked[:count], mean=self._mean, std=self._std,
+        )  # fmt: skip
+        path = self.folder / "pictures" / f"step-{self.training.step:07}.png"
+        path.parent.mkdir(exist_ok=True)
+        with written(path) as partial:
+            picture.save(partial, format="PNG")
+
+    def _release(self) -> None:
+        average = self.training.average
+        write_checkpoint(
+            self.folder / self.config.name,
+            average.module if isinstance(average, AveragedModel) else average,
+            self.config,
+            self.training.step,
+            self.tiles,
+        )
+
+
+class Metrics:
+    """The lines of ``metrics.jsonl``: means since the line before.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    step : int
+        Where the run goes on; lines of later steps are dropped, since they are made again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        self._since: list[Tensor] = []
+        self._seconds = 0.0
+        lines = []
+        if step and path.exists():
+            for line in path.read_text().splitlines():
+                one = json.loads(line)
+                if one["step"] <= step:
+                    lines.append(line + "\n")
+                    self._seconds = one["seconds"]
+        with written(path) as partial:
+            partial.write_text("".join(lines))
+
+    def add(self, losses: Tensor, norm: Tensor) -> None:
+        """Take the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
+        self._since.append(torch.cat([losses, norm.detach().reshape(1)]))
+
+    def write(self, training: Training, config: PretrainConfig) -> None:
+        """Append a line, if there was a step since the last.
+
+        Raises
+        ------
+        TrainingError
+            If a loss of these steps is not finite.
+        """
+        if not self._since:
+            return
+        values = torch.stack(self._since).cpu()  # steps 5
+        count = len(values)
+        finite = torch.isfinite(values).all(dim=1)
+        if not finite.all():
+            first = training.step - count + int((~finite).nonzero()[0])
+            raise TrainingError(
+                f"the loss of step {first} is not finite (losses and gradient norm "
+                f"{[round(float(v), 4) for v in values[first - training.step + count]]}); the last "
+                "checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, take "
+                "another run.folder, and begin from it with initial="
+            )
+        total, low, high, contrast, norm = (float(value) for value in values.mean(dim=0))
+        took = training.seconds - self._seconds
+        line = {
+            "step": training.step,
+            "seconds": round(training.seconds, 3),
+            "tiles_per_s": round(count * config.optimiser.batch_size / max(took, 1e-9), 1),
+            "learning_rate": learning_rate(config, training.step - 1),
+            "loss": total,
+            "low": low,
+            "high": high,
+            "contrast": contrast,
+            "gradient_norm": norm,
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._since, self._seconds = [], training.seconds
+
+
+def _fresh(config: PretrainConfig, device: torch.device) -> Training:
+    """Return the training before its first step."""
+    objective = Objective(config)
+    if config.initial is not None:
+        file = obtain_weights(config.initial)
+        start = load_network(file.path, config.network)
+        objective.encoder.load_state_dict(start.state_dict())
+    objective.to(device)
+    options = config.optimiser
+    parameters = list(objective.parameters())
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=options.learning_rate,
+        betas=options.betas,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    average: nn.Module = objective.encoder
+    if options.ema_decay:
+        average = AveragedModel(objective.encoder, multi_avg_fn=_moving_average(options.ema_decay))
+    return Training(objective, average, optimiser)
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return the update of `AveragedModel`; early on it forgets faster, as weights move fast."""
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, share)
+
+    return update
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Give a question: was the run asked to end? A second SIGINT ends it at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before: dict[int, Any] = {}
+
+    def ask(number: int, _: Any) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,83 @@
+"""From a run to a checkpoint that ``weights=`` takes: float16 safetensors and its config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from rs_embed._version import __version__
+from rs_embed.errors import ExportError
+from rs_embed.export import written
+from rs_embed.training.config import PretrainConfig
+from rs_embed.training.packing import Tiles
+
+
+def write_checkpoint(
+    folder: Path, encoder: nn.Module, config: PretrainConfig, step: int, tiles: Tiles
+) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into ``folder``.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Made if it is missing.
+    encoder : torch.nn.Module
+        The encoder; its weights are written in float16.
+    config : PretrainConfig
+        The run; the paths of its sources are cut to their names.
+    step : int
+        Updates that were made.
+    tiles : Tiles
+        What it was trained on, for the range of GSDs.
+
+    Raises
+    ------
+    ExportError
+        If the folder cannot be written, or the disk is full.
+    """
+    run = config.to_json()
+    del run["run"], run["network"], run["initial"]
+    for source in run["data"]["sources"]:
+        source["path"] = Path(source["path"]).name
+    least, most = trained_input_res(config, tiles)
+    stated = config.network.to_json() | {
+        "img_size": max(config.views.sides),
+        "trained_input_res": [least, most],
+        "training": run
+        | {
+            "seed": config.run.seed,
+            "step": step,
+            "tiles": len(tiles),
+            "tiles_sha256": tiles.digest,
+            "rs_embed": __version__,
+            "torch": torch.__version__,
+        },
+    }
+    weights = {
+        name: value.detach().to("cpu", torch.float16).contiguous()
+        for name, value in encoder.state_dict().items()
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ExportError(f"cannot make the folder {folder}: {exc}") from exc
+    with written(folder / "model.safetensors") as partial:
+        try:
+            save_file(weights, partial, metadata={"format": "pt"})
+        except SafetensorError as exc:
+            raise ExportError(f"cannot write {folder / 'model.safetensors'}: {exc}") from exc
+    with written(folder / "config.json") as partial:
+        partial.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+
+
+def trained_input_res(config: PretrainConfig, tiles: Tiles) -> tuple[float, float]:
+    """Return the least and greatest GSD that the encoder was told, ground metres per pixel."""
+    size, sides = config.data.tile_size, config.views.sides
+    least = float(tiles.gsd_m.min()) * config.views.crop_area[0] ** 0.5 * size / max(sides)
+    most = float(tiles.gsd_m.max()) * config.views.crop_area[1] ** 0.5 * size / min(sides)
+    return round(least, 4), round(most, 4)

@@ -1,0 +1,139 @@
+"""A run's state on disk: everything that the next step depends on, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rs_embed.errors import CheckpointError, ExportError
+from rs_embed.export import written
+
+_OPTIMISER, _OBJECTIVE, _AVERAGE = "optimiser.", "objective.", "average."
+_LISTED = 8
+
+
+@dataclass
+class Training:
+    """What a step changes. Random draws and the order of the data follow from the step alone.
+
+    Attributes
+    ----------
+    objective : torch.nn.Module
+        Encoder, decoder and heads.
+    average : torch.nn.Module
+        The encoder whose weights are the moving average.
+    optimiser : torch.optim.Optimizer
+        With its moments.
+    step : int
+        Updates that were made.
+    seconds : float
+        What they took, over all runs.
+    """
+
+    objective: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+
+def write_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:
+    """Write the state; the file before it stays until the new one is whole.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, ``.safetensors``.
+    training : Training
+        What to keep.
+    what : mapping
+        JSON values that a resumed run must share; see `read_state`.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be written, for instance because the disk is full.
+    """
+    tensors = {name: value.detach().contiguous() for name, value in _tensors(training)}
+    record = {"step": training.step, "seconds": training.seconds, "what": dict(what)}
+    with written(path) as partial:
+        try:
+            save_file(tensors, partial, metadata={"training": json.dumps(record)})
+        except SafetensorError as exc:
+            raise ExportError(
+                f"cannot write {path}: {exc}; the state before it is kept. Free some space and "
+                "start the same command again"
+            ) from exc
+
+
+def read_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:
+    """Load the state of a run into ``training``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or belongs to a run that differs in ``what``; the differences are
+        listed.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("training", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as exc:
+        raise CheckpointError(
+            f"{path} is not a whole state of a training run ({exc}); take another run.folder, or "
+            "remove the file to begin anew"
+        ) from exc
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds no state of a training run; take another run.folder")
+    differing = list(_differences(record["what"], what))
+    if differing:
+        raise CheckpointError(
+            f"{path} belongs to another run: {'; '.join(differing[:_LISTED])}. Undo the change, or "
+            "take another run.folder; only optimiser.steps and how a run is carried out may differ"
+        )
+    _load(training, tensors)
+    training.step, training.seconds = int(record["step"]), float(record["seconds"])
+
+
+def _tensors(training: Training) -> Iterator[tuple[str, Tensor]]:
+    for prefix, module in ((_OBJECTIVE, training.objective), (_AVERAGE, training.average)):
+        for name, value in module.state_dict().items():
+            yield prefix + name, value
+    for number, moments in training.optimiser.state_dict()["state"].items():
+        for name, value in moments.items():
+            yield f"{_OPTIMISER}{number}.{name}", value
+
+
+def _load(training: Training, tensors: Mapping[str, Tensor]) -> None:
+    for prefix, module in ((_OBJECTIVE, training.objective), (_AVERAGE, training.average)):
+        module.load_state_dict(
+            {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+        )
+    state = training.optimiser.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(_OPTIMISER):
+            number, _, moment = name.removeprefix(_OPTIMISER).partition(".")
+            moments.setdefault(int(number), {})[moment] = value
+    training.optimiser.load_state_dict(state | {"state": moments})
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    elif old != new:
+        yield f"{where} was {old!r} and is now {new!r}"
