@@ -50,9 +50,9 @@ class Sample:
     label : str or None
         Name of its class, None if it has none.
     split : str or None
-        ``"train"`` or ``"val"``. Where a set of labelled images does not say, the last fifth of each
-        class is val, in the natural order of names: crops that overlap mostly have neighbouring
-        numbers, which a random choice would part. None where images have no label either.
+        ``"train"`` or ``"val"``. Where a set of labelled images does not say, the last fifth of
+        each class is val, in the natural order of names: crops that overlap mostly have
+        neighbouring numbers, and a random choice would part them. None without labels.
     """
 
     name: str

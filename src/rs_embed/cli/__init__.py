@@ -18,6 +18,7 @@ from rs_embed.cli.doctor import doctor
 from rs_embed.cli.embed import embed
 from rs_embed.cli.inspect import inspect
 from rs_embed.cli.models import models
+from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (embed, batch, inspect, models, describe, doctor, demo):
+for command in (embed, batch, inspect, pretrain, models, describe, doctor, demo):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -20,6 +20,8 @@ from typing import Any
 from rs_embed.errors import CheckpointError
 
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
+# Folders of weights that are part of the package.
+SHIPPED = {"scalemae-tiny": Path(__file__).parents[1] / "data" / "scalemae-tiny"}
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,9 +61,9 @@ def obtain_weights(name: str) -> WeightsFile:
     Parameters
     ----------
     name : str
-        A folder, a file, or a hub id ``owner/name`` with an optional ``@revision``. What exists
-        on disk is taken before the hub; what is in the hub's cache is used without asking the
-        network.
+        A name of `SHIPPED`, a folder, a file, or a hub id ``owner/name`` with an optional
+        ``@revision``. What exists on disk is taken before the hub; what is in the hub's cache is
+        used without asking the network. ``./name`` is a folder even where ``name`` is shipped.
 
     Raises
     ------
@@ -79,6 +81,8 @@ def weights_on_disk(name: str) -> WeightsFile | None:
     CheckpointError
         If ``name`` is neither an existing path with weights nor a possible hub id.
     """
+    if name in SHIPPED:
+        return _described(name, _weights_in(SHIPPED[name]))
     try:
         local = Path(name).expanduser()
         is_dir, is_file = local.is_dir(), local.is_file()

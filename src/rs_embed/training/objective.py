@@ -79,7 +79,7 @@ class Objective(nn.Module):
     def reconstruct(
         self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
     ) -> tuple[Tensor, Bands, Bands]:
-        """Return the encoder's tokens ``B (1+)V D``, the bands it gives, and those that are true."""
+        """Return the encoder's tokens ``B (1+)V D``, the bands it gives, and the true ones."""
         per_side = side // self.config.network.patch_size
         ratio = image.shape[-1] // side
         small = image if ratio == 1 else F.interpolate(image, size=side, mode="area")
@@ -137,6 +137,4 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature  # B B
     partner = torch.arange(len(first), device=first.device)
-    return (
-        F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)
-    ) / 2
+    return (F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)) / 2

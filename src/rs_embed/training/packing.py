@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,7 @@ from rs_embed.progress import Bar
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.training.config import DataConfig, SourceConfig
+    from rs_embed.training.config import DataConfig
 
 _PIXELS, _INDEX = "tiles.u8", "tiles.json"
 
@@ -125,33 +125,14 @@ def _pack(
     config: DataConfig, folder: Path, wanted: dict[str, Any], progress: bool | None
 ) -> dict[str, Any]:
     """Write the pixels, then the index: a folder without its index is packed again."""
-    side = config.tile_size
     partial = folder / f".{_PIXELS}.partial"
-    runs: list[list[Any]] = []  # source, GSD, tiles that follow one another
-    digest = hashlib.sha256()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _INDEX).unlink(missing_ok=True)
         with partial.open("wb") as file, Bar(progress, unit="image", total=None) as bar:
-            for number, source in enumerate(config.sources):
-                before = len(runs)
-                for sample in _samples(source):
-                    for tile, gsd_m in tiles_of(sample, side, config.levels):
-                        content = np.ascontiguousarray(tile.transpose(2, 0, 1)).tobytes()
-                        digest.update(content)
-                        file.write(content)
-                        if runs[before:] and runs[-1][1] == gsd_m:
-                            runs[-1][2] += 1
-                        else:
-                            runs.append([number, gsd_m, 1])
-                    bar.advance()
-                if len(runs) == before:
-                    raise DatasetError(
-                        f"{source.path} gave no tile of {side} x {side} px: it is empty, or all of "
-                        "its images are smaller; lower data.tile_size, or leave it out"
-                    )
+            runs, sha256 = _write_tiles(config, file, bar)
         os.replace(partial, folder / _PIXELS)
-        index = {"config": wanted, "sha256": digest.hexdigest(), "runs": runs}
+        index = {"config": wanted, "sha256": sha256, "runs": runs}
         partial.write_text(json.dumps(index))
         os.replace(partial, folder / _INDEX)
     except DatasetError:
@@ -163,8 +144,27 @@ def _pack(
     return index
 
 
-def _samples(source: SourceConfig) -> Iterator[Sample]:
-    return read_samples(source.path, gsd_m=source.gsd_m, split=source.split)
+def _write_tiles(config: DataConfig, file: BinaryIO, bar: Bar) -> tuple[list[list[Any]], str]:
+    """Write every tile; return runs of ``[source, GSD, tiles]``, and the SHA-256 of the pixels."""
+    side = config.tile_size
+    runs: list[list[Any]] = []
+    digest = hashlib.sha256()
+    for number, source in enumerate(config.sources):
+        for sample in read_samples(source.path, gsd_m=source.gsd_m, split=source.split):
+            for tile, gsd_m in tiles_of(sample, side, config.levels):
+                content = np.ascontiguousarray(tile.transpose(2, 0, 1)).tobytes()
+                digest.update(content)
+                file.write(content)
+                if not runs or runs[-1][:2] != [number, gsd_m]:
+                    runs.append([number, gsd_m, 0])
+                runs[-1][2] += 1
+            bar.advance()
+        if not runs or runs[-1][0] != number:
+            raise DatasetError(
+                f"{source.path} gave no tile of {side} x {side} px: all of its images are smaller; "
+                "lower data.tile_size, or leave it out"
+            )
+    return runs, digest.hexdigest()
 
 
 def _described(config: DataConfig) -> dict[str, Any]:
@@ -175,7 +175,9 @@ def _described(config: DataConfig) -> dict[str, Any]:
         del stated["repeat"]
         path = Path(source.path)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        seen = [(str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()]
+        seen = [
+            (str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()
+        ]
         sources.append(stated | {"files": hashlib.sha256(repr(seen).encode()).hexdigest()})
     return {"sources": sources, "tile_size": config.tile_size, "levels": config.levels}
 

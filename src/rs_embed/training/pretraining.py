@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from rs_embed.training.reconstructions import draw_reconstructions
 from rs_embed.training.release import write_checkpoint
 from rs_embed.training.state import Training, read_state, write_state
 from rs_embed.training.views import random_crops, random_masks
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _CROPS, _ORDER = 0, 1  # streams of random numbers
 
@@ -156,9 +153,7 @@ class _Run:
         training, options = self.training, self.config.optimiser
         kept = time.monotonic()
         begun = time.monotonic() - training.seconds
-        batches = ordered(
-            range(training.step, options.steps), self._read, workers=2, ahead=4
-        )
+        batches = ordered(range(training.step, options.steps), self._read, workers=2, ahead=4)
         for pixels, gsd_m in batches:
             losses, norm = self._step(pixels, gsd_m)
             training.step += 1
@@ -315,12 +310,16 @@ class Metrics:
         count = len(values)
         finite = torch.isfinite(values).all(dim=1)
         if not finite.all():
-            first = training.step - count + int((~finite).nonzero()[0])
+            first = int((~finite).nonzero()[0])
+            names = ("loss", "low", "high", "contrast", "gradient norm")
+            shown = ", ".join(
+                f"{name} {float(value):.4g}"
+                for name, value in zip(names, values[first], strict=True)
+            )
             raise TrainingError(
-                f"the loss of step {first} is not finite (losses and gradient norm "
-                f"{[round(float(v), 4) for v in values[first - training.step + count]]}); the last "
+                f"step {training.step - count + first + 1} is not finite ({shown}); the last "
                 "checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, take "
-                "another run.folder, and begin from it with initial="
+                "another run.folder, and begin from that checkpoint with initial="
             )
         total, low, high, contrast, norm = (float(value) for value in values.mean(dim=0))
         took = training.seconds - self._seconds
@@ -352,7 +351,10 @@ def _fresh(config: PretrainConfig, device: torch.device) -> Training:
     parameters = list(objective.parameters())
     optimiser = torch.optim.AdamW(
         [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
+            {
+                "params": [p for p in parameters if p.ndim >= 2],
+                "weight_decay": options.weight_decay,
+            },
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=options.learning_rate,

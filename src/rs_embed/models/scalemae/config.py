@@ -104,6 +104,26 @@ def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
     return _size(stated, "img_size", 0, source) or None
 
 
+def stated_input_res(stated: Mapping[str, Any], source: str) -> tuple[float, float] | None:
+    """Return least and greatest GSD of the training, as ``trained_input_res`` states them.
+
+    Raises
+    ------
+    CheckpointError
+        If they are anything but two numbers above 0 in rising order.
+    """
+    value = stated.get("trained_input_res")
+    if value is None:
+        return None
+    pair = value if isinstance(value, list) and len(value) == 2 else [None, None]
+    numbers = [n for n in pair if isinstance(n, int | float) and not isinstance(n, bool)]
+    if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1]:
+        raise CheckpointError(
+            f"{source}: got trained_input_res={value!r}, expected [least, greatest] above 0"
+        )
+    return float(numbers[0]), float(numbers[1])
+
+
 def check_image_size(size: Any, patch_size: int, source: str) -> int:
     """Return ``size``, a positive multiple of ``patch_size``.
 

@@ -9,6 +9,7 @@ from rs_embed.specs import INPUT_PREPS, POOLINGS
 
 RANDOM_INIT = "random-init"
 PUBLISHED = "MVRL/scalemae-vitlarge-800"
+TINY = "scalemae-tiny"
 # Implied by the defaults of the released training code.
 TRAINED_INPUT_RES = (2.2, 5.0)
 

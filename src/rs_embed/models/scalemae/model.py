@@ -18,8 +18,9 @@ from rs_embed.models.scalemae.config import (
     check_image_size,
     network_config,
     stated_image_size,
+    stated_input_res,
 )
-from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT
+from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT, TINY
 from rs_embed.models.weights import FileDigest, WeightsFile, obtain_weights, weights_on_disk
 from rs_embed.settings import SCALEMAE_IMG
 from rs_embed.specs import check_positive
@@ -87,7 +88,9 @@ class ScaleMaePlan:
         describe = partial(self._provenance, found, digest, config, device.type)
         published = {weights.id: weights for weights in DESCRIPTION.weights}
         known = published.get(self.weights.partition("@")[0])
-        trained = None if known is None else known.trained_input_res
+        trained = stated_input_res(found.config, str(found.path.parent / "config.json"))
+        if known is not None:
+            trained = known.trained_input_res
         if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
@@ -174,7 +177,7 @@ class ScaleMaeModel:
         default_tokens = "normed" if loader == "native" else "pre_norm"
         asked_size = options.get("image_size")
         plan = ScaleMaePlan(
-            weights=_weights(options.get("weights"), settings),
+            weights=_weights(options.get("weights"), options.get("variant"), settings),
             variant=options.get("variant"),
             loader=loader,
             normed=(options.get("tokens") or default_tokens) == "normed",
@@ -221,7 +224,9 @@ def _check_together(plan: ScaleMaePlan) -> None:
     _ = plan.image_size  # what is on disk already is checked now; what is not, after the download
 
 
-def _weights(value: Any, settings: Settings) -> str:
+def _weights(value: Any, variant: str | None, settings: Settings) -> str:
+    if value is None and variant == "tiny" and settings.scalemae_id == PUBLISHED:
+        return TINY  # the published ones are of another size
     if value is None:
         return settings.scalemae_id
     if not isinstance(value, str | os.PathLike) or not str(value):

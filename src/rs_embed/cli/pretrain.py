@@ -1,0 +1,56 @@
+"""``rs-embed pretrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rs_embed.cli.options import Json, print_json
+
+_INTERRUPTED = 130
+
+
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="The run, a .toml file; see docs/pretraining.md.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the sources' paths are relative to; else the file's own."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates in all, instead of optimiser.steps.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a ScaleMAE encoder on your own imagery, or go on with a run that was interrupted.
+
+    [dim]rs-embed pretrain recipes/scalemae-tiny.toml --data imagery[/dim]
+    """
+    from rs_embed.training.config import read_config
+
+    stated = read_config(config, data=data)
+    if steps is not None:
+        stated = stated.with_steps(steps)
+    from rs_embed.training import pretraining
+
+    report = pretraining.pretrain(stated)
+    if json:
+        print_json(
+            {
+                "checkpoint": str(report.checkpoint),
+                "step": report.step,
+                "steps": report.steps,
+                "resumed_at": report.resumed_at,
+                "seconds": report.seconds,
+            }
+        )
+    else:
+        since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
+        typer.echo(
+            f"step     {report.step} of {report.steps}{since}, {report.seconds:.0f} s in all"
+        )
+        typer.echo(f"wrote    {report.checkpoint}: weights= takes it")
+    if report.step < report.steps:
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise typer.Exit(_INTERRUPTED)

@@ -1,0 +1,512 @@
+"""Pretraining: the recipe, the tiles, the views, the objective, and runs that resume exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from rs_embed import FetchSpec, OutputSpec, get_embedding
+from rs_embed.datasets import Sample
+from rs_embed.errors import (
+    CheckpointError,
+    DatasetError,
+    GsdWarning,
+    SpecError,
+    TrainingError,
+)
+from rs_embed.models.scalemae.config import NetworkConfig
+from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.training.config import (
+    ContrastConfig,
+    DataConfig,
+    DecoderConfig,
+    OptimiserConfig,
+    PretrainConfig,
+    RunConfig,
+    SourceConfig,
+    ViewConfig,
+    read_config,
+)
+from rs_embed.training.objective import Objective, info_nce
+from rs_embed.training.packing import packed, tiles_of
+from rs_embed.training.pretraining import learning_rate, pretrain
+from rs_embed.training.views import Pyramid, random_crops, random_masks
+from tests.conftest import python_environment
+
+MAIN = "from rs_embed.cli import main; main()"
+RECIPE = """
+name = "small"
+initial = "weights"
+[data]
+tile_size = 32
+sources = [{ path = "images", gsd_m = 10 }]
+[network]
+embed_dim = 16
+depth = 1
+num_heads = 2
+patch_size = 8
+[decoder]
+embed_dim = 16
+depth = 1
+num_heads = 2
+[views]
+sides = [16, 32]
+shares = [1, 2]
+[optimiser]
+steps = 6
+batch_size = 4
+[run]
+folder = "run"
+"""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        coarse = rng.integers(0, 255, (4, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((48, 40)).save(folder / f"{number}.png")
+    return folder
+
+
+def recipe(images: Path, **changed: Any) -> PretrainConfig:
+    whole = PretrainConfig(
+        name="small",
+        data=DataConfig((SourceConfig(str(images), gsd_m=10.0),), tile_size=32),
+        run=RunConfig(str(images.parent / "run"), device="cpu", log_steps=1, picture_steps=4),
+        optimiser=OptimiserConfig(steps=6, batch_size=4, warmup_steps=2),
+        network=NetworkConfig(16, 1, 2, 8),
+        views=ViewConfig((16, 32), (1.0, 2.0)),
+        decoder=DecoderConfig(16, 1, 2),
+        contrast=ContrastConfig(weight=0.5, embed_dim=8, brightness=0.1),
+    )
+    return replace(whole, **changed)
+
+
+def stepped(config: PretrainConfig, steps: int, folder: str = "run", **options: Any) -> Path:
+    """Train to ``steps`` in a folder beside the images; return the folder."""
+    place = Path(config.run.folder).with_name(folder)
+    config = replace(config, run=replace(config.run, folder=str(place)))
+    config = replace(config, optimiser=replace(config.optimiser, **options))
+    report = pretrain(config.with_steps(steps), progress=False)
+    assert report.step == steps
+    return place
+
+
+# The recipe
+
+
+def test_a_recipe_is_read_and_its_paths_are_made_absolute(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(RECIPE)
+    config = read_config(tmp_path / "a.toml")
+    assert config.network == NetworkConfig(16, 1, 2, 8)
+    assert config.data.sources[0].path == str(tmp_path / "images")
+    assert (config.run.folder, config.initial) == (str(tmp_path / "run"), str(tmp_path / "weights"))
+    assert config.views.shares == (1.0, 2.0)
+    assert config.contrast.weight == 0  # as published
+    elsewhere = read_config(tmp_path / "a.toml", data=tmp_path / "data")
+    assert elsewhere.data.sources[0].path == str(tmp_path / "data" / "images")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("steps = 6", "steps = 0", "steps=0, expected at least 1"),
+        ("steps = 6", "", "lacks .* 'steps'"),
+        ("steps = 6", "steps = true", "got optimiser.steps = True, expected int"),
+        ("steps = 6", "setps = 6", "unknown key of .optimiser. 'setps'.* did you mean 'steps'"),
+        ("[data]", "[dada]", "unknown key of .the file. 'dada'.* did you mean 'data'"),
+        ("sides = [16, 32]", "sides = [16, 24]", "views.sides=24, expected multiples of .* divide"),
+        ("sides = [16, 32]", "sides = [8, 32]", "mask_ratio=0.75, expected to leave some"),
+        ("shares = [1, 2]", "shares = [1]", "one number above 0 for each"),
+        ("shares = [1, 2]", "crop_area = [0.5]", "views.crop_area = .0.5., expected a list of 2"),
+        ("gsd_m = 10", "gsd_m = -1", "gsd_m=-1.0, expected a number above 0"),
+        ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected bool"),
+        ('folder = "run"', 'folder = "run"\ndevice = "gpu"', "unknown device 'gpu'"),
+        ("name =", "name", "is not TOML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert RECIPE.count(old) == 1
+    (tmp_path / "a.toml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(SpecError, match=says):
+        read_config(tmp_path / "a.toml")
+
+
+def test_there_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot read .*none.toml"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_the_recipe_that_ships_can_be_read() -> None:
+    path = Path(__file__).parents[1] / "recipes" / "scalemae-tiny.toml"
+    config = read_config(path)
+    assert config.network == NetworkConfig(192, 12, 3, 8)
+    assert not any("rufiji" in source.path for source in config.data.sources)  # GPL
+
+
+def test_the_rate_rises_and_falls_as_a_cosine(images: Path) -> None:
+    config = recipe(
+        images, optimiser=OptimiserConfig(steps=110, learning_rate=2.0, warmup_steps=10)
+    )
+    assert learning_rate(config, 0) == pytest.approx(0.2)
+    assert learning_rate(config, 9) == pytest.approx(2.0)
+    assert learning_rate(config, 60) == pytest.approx(1.0)
+    assert learning_rate(config, 110) == pytest.approx(0.0)
+
+
+# The tiles
+
+
+def test_tiles_hold_every_pixel_at_each_level() -> None:
+    image = np.arange(70 * 100 * 3, dtype=np.int64).reshape(70, 100, 3).astype(np.uint8)
+    tiles = list(tiles_of(Sample("a", image, 3.0, None, None), 32, 3))
+    finest = [tile for tile, gsd_m in tiles if gsd_m == 3.0]
+    assert len(finest) == 3 * 4
+    assert np.array_equal(finest[0], image[:32, :32])
+    assert np.array_equal(finest[-1], image[-32:, -32:])
+    coarser = [tile for tile, gsd_m in tiles if gsd_m == 6.0]
+    assert len(coarser) == 2 * 2
+    cells = image[:64, :64].reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(coarser[0] - cells).max() <= 0.5
+    assert len(tiles) == 16  # 17 x 25 px hold no tile
+
+
+def test_images_a_little_too_small_are_enlarged_with_their_gsd() -> None:
+    tiles = list(tiles_of(Sample("a", np.zeros((30, 31, 3), np.uint8), 3.0, None, None), 32, 1))
+    assert [(tile.shape, gsd_m) for tile, gsd_m in tiles] == [((32, 32, 3), 3.0 * 30 / 32)] * 2
+    assert not list(tiles_of(Sample("a", np.zeros((28, 60, 3), np.uint8), 3.0, None, None), 32, 1))
+
+
+def test_images_are_packed_once(images: Path, tmp_path: Path) -> None:
+    config = recipe(images).data
+    tiles = packed(config, tmp_path / "run")
+    assert tiles.pixels.shape == (6 * 4, 3, 32, 32)
+    first = np.asarray(Image.open(images / "0.png"))
+    assert np.array_equal(tiles.pixels[0], first[:32, :32].transpose(2, 0, 1))
+    assert set(tiles.gsd_m) == {10.0}
+    before = (tmp_path / "run" / "tiles.u8").stat().st_mtime_ns
+    assert packed(config, tmp_path / "run").digest == tiles.digest
+    assert (tmp_path / "run" / "tiles.u8").stat().st_mtime_ns == before
+    Image.fromarray(255 - first).save(images / "0.png")
+    assert packed(config, tmp_path / "run").digest != tiles.digest
+
+
+def test_sets_that_cannot_be_packed(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="gave no tile of 64 x 64 px"):
+        packed(replace(recipe(images).data, tile_size=64), tmp_path / "run")
+    (images / "3.png").write_bytes((images / "3.png").read_bytes()[:99])
+    with pytest.raises(DatasetError, match="3.png"):
+        packed(recipe(images).data, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+# The views
+
+
+def test_the_gsd_follows_the_crop() -> None:
+    """Pixels that store their own coordinates tell what a crop's pixels measure."""
+    side, count = 32, 64
+    rows, columns = torch.meshgrid(*[torch.arange(side, dtype=torch.float32)] * 2, indexing="ij")
+    tiles = torch.stack([columns, rows, rows + columns]).expand(count, 3, side, side)
+    gsd_m = torch.linspace(0.3, 10, count)
+    crops, cropped_m = random_crops(tiles, gsd_m, (0.25, 1.0), torch.Generator().manual_seed(0))
+    inner = crops[:, :, 4:-4, 4:-4]  # away from the border, where pixels repeat
+    across = (inner[:, :2, :, 1:] - inner[:, :2, :, :-1]).mean((2, 3))  # d(x, y) per column
+    down = (inner[:, :2, 1:] - inner[:, :2, :-1]).mean((2, 3))
+    for step in (across, down):
+        assert torch.allclose(step.norm(dim=1) * gsd_m, cropped_m, rtol=1e-3)
+    assert (across * down).sum(1).abs().max() < 1e-3
+    turns = {
+        tuple(torch.sign(a.round(decimals=2)).int().tolist()) for a in torch.hstack([across, down])
+    }
+    assert len(turns) == 8  # every symmetry of the square
+    kept = cropped_m / gsd_m
+    assert kept.min() >= 0.5
+    assert kept.max() <= 1
+    assert kept.max() - kept.min() > 0.4
+    assert crops.min() >= 0  # nothing from outside the tile
+    assert crops[:, :2].max() <= side - 1
+
+
+def test_the_bands_are_the_whole_image() -> None:
+    image = torch.randn(2, 3, 32, 32)
+    pyramid = Pyramid.of(image, 32, 8)
+    assert torch.allclose(pyramid.low + pyramid.high, image, atol=1e-6)
+    flat = Pyramid.of(torch.full((1, 3, 32, 32), 2.0), 16, 8)
+    assert torch.allclose(flat.low, torch.full((1, 3, 16, 16), 2.0))
+    assert flat.high.abs().max() < 1e-6
+    which = torch.tensor([[5, 0]])
+    low, high = Pyramid.of(image[:1], 16, 8).patches(which, 4)
+    assert torch.equal(high[0, 0], pyramid.high[0, :, 8:16, 8:16].flatten())  # row 1, column 1
+    assert low.shape == (1, 2, 3 * 4 * 4)
+
+
+def test_masks_hide_a_share_and_lose_nothing() -> None:
+    visible, masked = random_masks(5, 16, 12, torch.Generator().manual_seed(0))
+    assert visible.shape == (5, 4)
+    assert torch.equal(
+        torch.cat([visible, masked], 1).sort(1).values, torch.arange(16).expand(5, -1)
+    )
+    assert len({tuple(row.sort().values.tolist()) for row in visible}) == 5
+
+
+# The objective
+
+
+def test_visible_patches_keep_their_places() -> None:
+    network = ScaleMae(NetworkConfig(16, 2, 2, 8))
+    network.initialise(0)
+    image, gsd = torch.randn(2, 3, 16, 24), torch.tensor([3.0, 10.0])
+    whole = network(image, gsd)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    tokens = network.encode(network.embed(image, gsd).flatten(1, 2)[:, order])
+    assert torch.allclose(tokens[:, 0], whole.cls, atol=1e-5)
+    assert torch.allclose(tokens[:, 1:], whole.patches.flatten(1, 2)[:, order], atol=1e-5)
+
+
+def test_reconstruction_knows_where_patches_lie(images: Path) -> None:
+    objective = Objective(recipe(images))
+    image, gsd_m = torch.randn(2, 3, 32, 32), torch.tensor([10.0, 0.3])
+    visible, masked = random_masks(2, 16, 12, torch.Generator().manual_seed(0))
+    _, given, true = objective.reconstruct(image, gsd_m, 32, visible, masked)
+    turned = objective.reconstruct(image, gsd_m, 32, visible.flip(1), masked.flip(1))
+    assert torch.allclose(given.low.flip(1), turned[1].low, atol=1e-5)
+    assert torch.allclose(given.high.flip(1), turned[1].high, atol=1e-5)
+    assert torch.equal(true.high.flip(1), turned[2].high)
+    assert not torch.allclose(given.low[:, 0], given.low[:, 1], atol=1e-4)
+    told = objective.reconstruct(image, 4 * gsd_m, 32, visible, masked)
+    assert not torch.allclose(given.low, told[1].low, atol=1e-4)
+
+
+def test_the_losses_are_those_of_the_paper(images: Path) -> None:
+    objective = Objective(recipe(images))
+    image, gsd_m = torch.randn(4, 3, 32, 32), torch.full((4,), 10.0)
+    visible, masked = random_masks(4, 4, 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        losses = objective(image, gsd_m, 16, visible, masked)
+        _, given, true = objective.reconstruct(image, gsd_m, 16, visible, masked)
+    assert float(losses.low) == pytest.approx(float(((given.low - true.low) ** 2).mean()))
+    assert float(losses.high) == pytest.approx(float((given.high - true.high).abs().mean()))
+    parts = losses.low + losses.high + 0.5 * losses.contrast
+    assert float(losses.total) == pytest.approx(float(parts))
+
+
+def test_agreement_is_a_cross_entropy_of_cosines() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 5, 3))
+    cosine = (first @ second.T) / np.outer(
+        np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+    )
+    chance = np.exp(cosine / 0.1)
+    by_row, by_column = (np.diag(chance) / chance.sum(axis) for axis in (1, 0))
+    expected = -(np.log(by_row).mean() + np.log(by_column).mean()) / 2
+    assert float(info_nce(torch.tensor(first), torch.tensor(second), 0.1)) == pytest.approx(
+        expected
+    )
+
+
+# Runs
+
+
+def test_a_run_learns_and_its_checkpoint_embeds(images: Path) -> None:
+    folder = stepped(recipe(images), 60, learning_rate=1e-2)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:5], lines[-5:]))
+    assert last < 0.8 * first
+    with Image.open(folder / "pictures" / "step-0000060.png") as picture:
+        assert picture.width == 2 * 5 * 36
+    config = json.loads((folder / "small" / "config.json").read_text())
+    assert (config["img_size"], config["patch_size"]) == (32, 8)
+    assert config["trained_input_res"] == [5.0, 20.0]
+    assert config["training"]["step"] == 60
+    assert config["training"]["data"]["sources"][0]["path"] == "images"
+    assert str(images.parent) not in json.dumps(config)
+    pixels = np.random.default_rng(0).integers(200, 3000, (3, 32, 32), dtype=np.uint16)
+    grid = get_embedding(
+        "scalemae", input_chw=pixels, weights=str(folder / "small"), output=OutputSpec.grid(),
+        fetch=FetchSpec(scale_m=10), input_prep="tile",
+    )  # fmt: skip
+    assert grid.data.shape == (16, 4, 4)
+    assert grid.meta["network"]["depth"] == 1
+
+
+def test_a_gsd_beyond_what_was_trained_is_told(images: Path) -> None:
+    folder = stepped(recipe(images), 1)
+    pixels = np.random.default_rng(0).integers(200, 3000, (3, 32, 32), dtype=np.uint16)
+    with pytest.warns(GsdWarning, match="5 to 20"):
+        get_embedding(
+            "scalemae", input_chw=pixels, weights=str(folder / "small"), input_prep="tile",
+            fetch=FetchSpec(scale_m=400),
+        )  # fmt: skip
+
+
+def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the weights and the metrics, less what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"], line["tiles_per_s"]
+    return load_file(folder / "state.safetensors"), lines
+
+
+def assert_same(one: Path, other: Path) -> None:
+    (weights, lines), (others, other_lines) = results(one), results(other)
+    assert lines == other_lines
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(images: Path) -> None:
+    config = recipe(images)
+    whole = stepped(config, 6)
+    parted = Path(config.run.folder).with_name("parted")
+    # The schedule depends on the number of steps: what stops it early is a signal, not another one.
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(images), str(parted)],
+        env=python_environment(), stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stepped\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    state = results(parted)[1][-1]["step"]
+    assert 0 < state < 6
+    stepped(config, 6, "parted")
+    assert_same(whole, parted)
+    assert pretrain(replace(config, run=replace(config.run, folder=str(parted)))).resumed_at == 6
+
+
+INTERRUPTED = """
+import sys, threading, time
+from dataclasses import replace
+from pathlib import Path
+from rs_embed.training.pretraining import pretrain
+from tests.test_training import recipe
+config = recipe(Path(sys.argv[1]))
+config = replace(config, run=replace(config.run, folder=sys.argv[2]))
+metrics = Path(sys.argv[2], "metrics.jsonl")
+
+def tell():
+    while not metrics.exists() or not metrics.read_text():
+        time.sleep(0.001)
+    print("stepped", flush=True)
+
+threading.Thread(target=tell, daemon=True).start()
+pretrain(config, progress=False)
+"""
+
+
+def test_parts_of_a_batch_make_the_same_update(images: Path) -> None:
+    config = recipe(images, contrast=ContrastConfig())
+    whole = results(stepped(config, 2))[0]
+    parted = results(stepped(config, 2, "parts", accumulate=2))[0]
+    for name, value in whole.items():
+        if name.startswith("objective."):
+            assert torch.allclose(value, parted[name], atol=1e-4), name
+
+
+def test_more_steps_go_on_and_another_run_is_refused(images: Path) -> None:
+    config = recipe(images)
+    stepped(config, 2)
+    stepped(config, 3)
+    with pytest.raises(CheckpointError, match="optimiser.weight_decay was 0.05 and is now 0.1"):
+        stepped(config, 4, weight_decay=0.1)
+    (images / "5.png").unlink()
+    with pytest.raises(CheckpointError, match="another run: tiles was '[0-9a-f]{64}'"):
+        stepped(config, 4)
+
+
+def test_a_run_can_begin_from_weights(images: Path) -> None:
+    config = recipe(images)
+    first = stepped(config, 3)
+    second = replace(config, initial=str(first / "small"))
+    begun = stepped(second, 1, "second", learning_rate=1e-12, weight_decay=0.0)
+    before, after = (load_file(folder / "small" / "model.safetensors") for folder in (first, begun))
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(images: Path) -> None:
+    config = recipe(images)
+    folder = stepped(config, 2)
+    ruin(folder / "state.safetensors")
+    before = (folder / "state.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="step 3 is not finite .loss inf, low inf, .* is kept"):
+        stepped(config, 6)
+    assert (folder / "state.safetensors").read_bytes() == before
+
+
+def ruin(state: Path) -> None:
+    """Make the next step overflow: an offset of the decoder near the largest float."""
+    with safe_open(state, framework="pt") as file:
+        record = file.metadata()
+    tensors = load_file(state)
+    tensors["objective.decoder.low.rgb.bias"].fill_(3e38)
+    save_file(tensors, state, metadata=record)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_keeps_the_last_checkpoint(images: Path) -> None:
+    folder = stepped(recipe(images), 2)
+    before = (folder / "state.safetensors").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(images)],
+        env=python_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "ExportError" in done.stderr, done.stderr
+    assert (folder / "state.safetensors").read_bytes() == before
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from rs_embed.training.pretraining import pretrain
+from tests.test_training import recipe
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+pretrain(recipe(Path(sys.argv[1])), progress=False)
+"""
+
+
+def test_a_damaged_state_is_refused(images: Path) -> None:
+    folder = stepped(recipe(images), 1)
+    state = folder / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="not a whole state of a training run"):
+        stepped(recipe(images), 2)
+    save_file({"a": torch.zeros(1)}, state)
+    with pytest.raises(CheckpointError, match="holds no state of a training run"):
+        stepped(recipe(images), 2)
+
+
+def test_the_command_trains_and_goes_on(images: Path) -> None:
+    path = images.parent / "a.toml"
+    path.write_text(RECIPE.replace('initial = "weights"\n', ""))
+
+    def run(*more: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, "pretrain", str(path), "--json", *more],
+            env=python_environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return dict(json.loads(done.stdout))
+
+    assert run("--steps", "2")["step"] == 2
+    report = run()
+    assert (report["step"], report["resumed_at"]) == (6, 2)
+    assert Path(report["checkpoint"], "model.safetensors").exists()
