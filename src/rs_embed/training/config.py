@@ -349,7 +349,7 @@ def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
     return replace(
         config,
         data=replace(config.data, sources=sources),
-        run=replace(config.run, folder=str(here / config.run.folder)),
+        run=replace(config.run, folder=str((here / config.run.folder).resolve())),
         initial=None if config.initial is None else str(here / config.initial),
     )
 

@@ -58,7 +58,7 @@ class LaplacianHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``B M 3*pixels*pixels`` for ``B M n n D``."""
         x = self.rgb(nn.functional.gelu(self.features(x)))
-        x = x.unflatten(-1, (3, self.side, self.side))  # B M n n 3 s s
+        x = x.reshape(*x.shape[:-1], 3, self.side, self.side)  # B M n n 3 s s
         return x.permute(0, 1, 4, 2, 5, 3, 6).flatten(2)  # B M 3*(n s)*(n s)
 
 

@@ -38,15 +38,13 @@ class Objective(nn.Module):
         self.encoder = ScaleMae(config.network)
         ratios = {config.data.tile_size // side for side in config.views.sides}
         self.decoder = Decoder(config.network, config.decoder, ratios)
-        self.heads = nn.ModuleList()
-        if config.contrast.weight:
-            count = 1 + int(config.network.cls_token)
-            dim = config.network.embed_dim
-            self.heads.extend(Head(dim, config.contrast.embed_dim) for _ in range(count))
+        count = 1 + int(config.network.cls_token) if config.contrast.weight else 0
+        heads = [Head(config.network.embed_dim, config.contrast.embed_dim) for _ in range(count)]
+        self.heads = nn.ModuleList(heads)
         self.encoder.initialise(config.run.seed)
         generator = torch.Generator().manual_seed(config.run.seed)
         self.decoder.initialise(generator)
-        for head in self.heads:
+        for head in heads:
             head.initialise(generator)
 
     def forward(
@@ -96,10 +94,10 @@ class Objective(nn.Module):
         pooled = [tokens[:, prefix:].mean(dim=1)]
         if prefix:
             pooled.append(tokens[:, 0])
-        losses = [
-            info_nce(*head(vector).float().chunk(2), self.config.contrast.temperature)
-            for head, vector in zip(self.heads, pooled, strict=True)
-        ]
+        losses = []
+        for head, vector in zip(self.heads, pooled, strict=True):
+            first, second = head(vector).float().chunk(2)
+            losses.append(info_nce(first, second, self.config.contrast.temperature))
         return torch.stack(losses).mean()
 
 

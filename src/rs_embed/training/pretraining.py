@@ -199,7 +199,7 @@ class _Run:
                 losses: Losses = training.objective(
                     image[part], gsd_m[part], side, visible[part], masked[part]
                 )
-            (losses.total / options.accumulate).backward()
+            torch.autograd.backward(losses.total / options.accumulate)
             sums += torch.stack([one.detach() for one in losses]) / options.accumulate
         norm = nn.utils.clip_grad_norm_(training.objective.parameters(), options.clip_norm)
         training.optimiser.step()
@@ -390,8 +390,8 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         asked.set()
         signal.signal(number, before[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
+    for asking in (signal.SIGINT, signal.SIGTERM):
+        before[asking] = signal.signal(asking, ask)
     try:
         yield asked.is_set
     finally:

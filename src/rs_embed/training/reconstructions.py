@@ -44,7 +44,7 @@ def draw_reconstructions(
     _, given, _ = objective.reconstruct(image, gsd_m, side, visible, masked)
     size, per_side = image.shape[-1], side // objective.config.network.patch_size
     hidden = torch.zeros(len(image), per_side**2, device=image.device).scatter(1, masked, 1.0)
-    hidden = F.interpolate(hidden.unflatten(1, (1, per_side, per_side)), size=size) > 0.5
+    hidden = F.interpolate(hidden.reshape(-1, 1, per_side, per_side), size=size) > 0.5
     cells = per_side * objective.config.views.cells_per_patch
     truth = Pyramid.of(image, size, cells)
 
@@ -53,7 +53,7 @@ def draw_reconstructions(
         whole = torch.zeros(len(image), per_side**2, patches.shape[-1], device=image.device)
         index = masked[..., None].expand(-1, -1, patches.shape[-1])
         whole = whole.scatter(1, index, patches.float())
-        whole = whole.unflatten(2, (3, edge, edge)).unflatten(1, (per_side, per_side))
+        whole = whole.reshape(-1, per_side, per_side, 3, edge, edge)
         whole = whole.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # B 3 S S
         return F.interpolate(whole, size=size, mode="bilinear", align_corners=False)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rs_embed.errors import CheckpointError, ExportError
 from rs_embed.export import written
+from rs_embed.training.objective import Objective
 
 _OPTIMISER, _OBJECTIVE, _AVERAGE = "optimiser.", "objective.", "average."
 _LISTED = 8
@@ -26,7 +27,7 @@ class Training:
 
     Attributes
     ----------
-    objective : torch.nn.Module
+    objective : Objective
         Encoder, decoder and heads.
     average : torch.nn.Module
         The encoder whose weights are the moving average.
@@ -38,7 +39,7 @@ class Training:
         What they took, over all runs.
     """
 
-    objective: nn.Module
+    objective: Objective
     average: nn.Module
     optimiser: torch.optim.Optimizer
     step: int = 0

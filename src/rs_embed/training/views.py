@@ -43,7 +43,7 @@ def random_crops(
     sin = torch.tensor([0.0, 1.0, 0.0, -1.0])[turn // 2]
     affine = torch.stack(
         [kept * cos * mirror, -kept * sin, x, kept * sin * mirror, kept * cos, y], dim=1
-    ).unflatten(1, (2, 3))
+    ).reshape(count, 2, 3)
     places = F.affine_grid(affine.to(tiles.device), list(tiles.shape), align_corners=False)
     crops = F.grid_sample(
         tiles, places, mode="bilinear", padding_mode="border", align_corners=False
@@ -96,6 +96,6 @@ class Pyramid:
 
 def _patches(image: Tensor, which: Tensor, per_side: int) -> Tensor:
     side = image.shape[-1] // per_side
-    cut = image.unflatten(3, (per_side, side)).unflatten(2, (per_side, side))  # B 3 h s w s
+    cut = image.reshape(*image.shape[:2], per_side, side, per_side, side)  # B 3 h s w s
     cut = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # B N 3*s*s
     return cut.gather(1, which[..., None].expand(-1, -1, cut.shape[-1]))

@@ -155,7 +155,7 @@ class ScaleMae(nn.Module):
         x = self.encode(x.flatten(1, 2), normed=normed)
         prefix = int(self.config.cls_token)
         cls = x[:, 0] if prefix else None
-        return NetworkTokens(cls, x[:, prefix:].unflatten(1, (rows, columns)))
+        return NetworkTokens(cls, x[:, prefix:].reshape(len(x), rows, columns, -1))
 
     def embed(self, image: Tensor, gsd: Tensor) -> Tensor:
         """Return the patches of ``B 3 H W`` as placed tokens ``B h w D``, before any block."""
@@ -163,7 +163,8 @@ class ScaleMae(nn.Module):
         rows, columns = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2)  # B h*w D, row 0 first
         x = x.float() + gsd_positions(rows, columns, x.shape[-1], gsd.float())
-        return x.unflatten(1, (rows, columns))
+        placed: Tensor = x.reshape(len(x), rows, columns, -1)
+        return placed
 
     def encode(self, x: Tensor, *, normed: bool = True) -> Tensor:
         """Return the tokens of any placed patches ``B N D``, after the class token if there is one.
