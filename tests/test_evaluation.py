@@ -273,6 +273,8 @@ def test_refusals_come_before_the_model_is_loaded(folder: Path) -> None:
     nowhere: dict[str, Any] = {"weights": "nobody/has-these-weights"}
     with pytest.raises(DatasetError, match=r"got 24 references.*k=25"):
         evaluate(folder, gsd_m=10, k=25, **nowhere)
+    with pytest.raises(DatasetError, match=r"twice"):
+        evaluate([folder, folder / "."], gsd_m=10, **nowhere)
     with pytest.raises(DatasetError, match=r"no georeference"):
         evaluate(folder, **nowhere)
     for wrong, message in (

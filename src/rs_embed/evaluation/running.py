@@ -220,6 +220,13 @@ def _paths(sources: Source | Sequence[Source]) -> list[Source]:
     paths = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not paths:
         raise DatasetError("got no source, expected a folder, an archive or several")
+    places = [os.path.realpath(path) for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise DatasetError(
+                f"got {os.fspath(paths[number])!r} twice: its images would be queries and "
+                "references at once; name it once"
+            )
     return paths
 
 
