@@ -246,7 +246,17 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Pat
     assert "broken   environment: got RS_EMBED_SCALEMAE_IMG='-3'" in broken.output
 
 
-COMMANDS = ["embed", "batch", "inspect", "models", "describe", "doctor", "cache", "demo"]
+COMMANDS = [
+    "embed",
+    "batch",
+    "inspect",
+    "evaluate",
+    "models",
+    "describe",
+    "doctor",
+    "cache",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

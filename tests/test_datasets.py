@@ -313,3 +313,19 @@ def test_real_sets(shared_data: Path) -> None:
     assert (first.label, first.split, first.image.shape) == ("AnnualCrop", "train", (64, 64, 3))
     (naip,) = read_samples(shared_data / "naip_5m" / "naip_20140720_5m.tif")
     assert (naip.gsd_m, naip.image.shape) == (5.0, (512, 512, 3))
+
+
+def test_a_set_that_states_no_split_is_parted_when_one_is_asked(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for number in range(1, 12):
+            path = tmp_path / label / f"{label}{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path)
+    names = {
+        split: [sample.name for sample in read_samples(tmp_path, gsd_m=1, split=split)]
+        for split in ("train", "val")
+    }
+    assert names["val"] == ["a/a10.png", "a/a11.png", "b/b10.png", "b/b11.png"]  # not a9
+    assert len(names["train"]) == 18
+    assert {sample.split for sample in read_samples(tmp_path, gsd_m=1, split="val")} == {"val"}
+    assert {sample.split for sample in read_samples(tmp_path, gsd_m=1)} == {None}

@@ -165,6 +165,20 @@ def test_cost_of_a_forward_is_that_of_the_benchmark(monkeypatch: pytest.MonkeyPa
         assert gflop == f"{benchmark.image_gflop(benchmark.CONFIG, int(side)):.1f}"
 
 
+def test_commands_of_evaluation_have_the_options_that_are_written() -> None:
+    import typer
+
+    from rs_embed.cli import app
+
+    command = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    options = {name for parameter in command.params for name in parameter.opts}
+    pages = [README, (ROOT / "docs" / "evaluation.md").read_text()]
+    written = [re.findall(r"rs-embed evaluate [^`\n#]+", page) for page in pages]
+    assert [len(lines) for lines in written] == [2, 5]
+    for line in [*written[0], *written[1]]:
+        assert set(re.findall(r" (--?[a-z][a-z-]*)", line)) <= options, line
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "benchmarks"])
 def test_make_targets_exist(target: str) -> None:
     assert f"make {target}" in README

@@ -10,7 +10,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,9 +50,7 @@ class Sample:
     label : str or None
         Name of its class, None if it has none.
     split : str or None
-        ``"train"`` or ``"val"``. Where a set of labelled images does not say, the last fifth of
-        each class is val, in the natural order of names: crops that overlap mostly have
-        neighbouring numbers, and a random choice would part them. None without labels.
+        ``"train"``, ``"val"``, or None where the set does not say and none was asked for.
     """
 
     name: str
@@ -69,6 +67,7 @@ class _Entry:
     name: str
     label: str | None
     split: str | None
+    assumed_split: str | None = None
 
 
 @dataclass
@@ -110,7 +109,7 @@ def read_samples(
     gsd_m : float, optional
         Ground metres per pixel; needed where images have no georeference.
     split : {"train", "val"}, optional
-        Only the images of that split.
+        Only the images of that split; by `held_out` where the set does not say.
 
     Yields
     ------
@@ -149,12 +148,12 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
     def wanted(entry: _Entry) -> bool:
         nonlocal seen
         seen += 1
-        if split is not None and entry.split is None:
+        if split is not None and entry.split is None and entry.assumed_split is None:
             raise DatasetError(
                 f"got split={split!r}, but {str(path)!r} does not say the split of {entry.name!r}; "
                 f"add the column split to its {INDEX}, or put its classes into train/ and val/"
             )
-        return split in (None, entry.split)
+        return split in (None, entry.split or entry.assumed_split)
 
     for entry, content in _found(path, wanted, left):
         try:
@@ -165,7 +164,7 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
             left.invalid.append(entry.name)
             continue
         given += 1
-        yield Sample(entry.name, image, metres, entry.label, entry.split)
+        yield Sample(entry.name, image, metres, entry.label, entry.split or split)
     left.warn(str(path))
     if not given:
         of_split = f" of the split {split!r} among {seen} images" if seen and split else ""
@@ -218,23 +217,40 @@ def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
         entries[str(path)] = _Entry(str(path), label, split)
     if not entries:
         raise DatasetError(f"{shown!r} names no image, expected a line for each")
-    return {entry.name: entry for entry in _split(list(entries.values()))}
+    return {entry.name: entry for entry in _with_assumed(list(entries.values()))}
 
 
-def _split(entries: list[_Entry]) -> list[_Entry]:
-    """Return the entries, parted by class and name where none says its split."""
+def _with_assumed(entries: list[_Entry]) -> list[_Entry]:
     if any(entry.split is not None or entry.label is None for entry in entries):
         return entries
-    classes: dict[str | None, list[str]] = {}
-    for entry in sorted(entries, key=lambda entry: _natural(entry.name)):
-        classes.setdefault(entry.label, []).append(entry.name)
-    val = {name for names in classes.values() for name in names[len(names) - len(names) // 5 :]}
-    return [replace(entry, split="val" if entry.name in val else "train") for entry in entries]
+    val = held_out((entry.name, entry.name, entry.label or "") for entry in entries)
+    return [
+        replace(entry, assumed_split="val" if entry.name in val else "train") for entry in entries
+    ]
 
 
-def _natural(name: str) -> list[tuple[str, int]]:
-    """Return a key that sorts ``a9`` before ``a10``."""
-    return [(text, int(digits or -1)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+def held_out(images: Iterable[tuple[Hashable, str, str]]) -> set[Hashable]:
+    """Return the keys of the images that are val in a set that states no split.
+
+    They are the last fifth of each class in natural order (``forest_9`` before ``forest_10``):
+    crops of one photograph mostly have neighbouring numbers, and a random choice would part them.
+
+    Parameters
+    ----------
+    images : iterable of (hashable, str, str)
+        Key, name and label of each image.
+    """
+    classes: dict[str, list[Hashable]] = {}
+    for key, _, label in sorted(images, key=lambda image: natural(image[1])):
+        classes.setdefault(label, []).append(key)
+    return {key for keys in classes.values() for key in keys[-max(1, round(len(keys) / 5)) :]}
+
+
+def natural(name: str) -> list[str | int]:
+    """Return a key that sorts ``forest_9`` before ``forest_10``."""
+    # Text and numbers alternate, so that only like is compared with like.
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _missing(names: list[str], shown: str) -> DatasetError:
@@ -273,7 +289,7 @@ def _folder(root: Path, wanted: _Wanted, left: _Left) -> _Found:
     names = _files(root)
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     splits = _folder_splits(root, images)
-    entries = _split([_folder_entry(name, splits) for name in images])
+    entries = _with_assumed([_folder_entry(name, splits) for name in images])
     outside = {entry.name for entry in entries if splits and entry.split is None}
     left.no_images += [name for name in names if name not in images or name in outside]
     for entry in entries:

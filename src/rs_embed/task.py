@@ -122,7 +122,7 @@ class Task:
         tiled = self._tiled(taken.raster.grid.shape, sizes)
         seen = self._prepared(taken, sizes, tiled=tiled)
         gsd = self.plan.gsd
-        told = _told_gsd(gsd, seen)
+        told = told_gsd(gsd, seen.input_res_m, seen.side_px)
         shape = taken.raster.grid.shape
         notes = (*taken.notes, *_coverage_notes(seen, shape, tiled=tiled))
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
@@ -280,8 +280,17 @@ def _coverage_notes(seen: ModelInput, shape: tuple[int, int], *, tiled: bool) ->
         )
 
 
-def _told_gsd(policy: float | str, seen: ModelInput) -> float:
+def told_gsd(policy: float | str, input_res_m: float, side_px: int) -> float:
     """Return the GSD that the model is told.
+
+    Parameters
+    ----------
+    policy : float or str
+        ``"metres"``, ``"relative"`` or the number, see `rs_embed.models.base.Plan`.
+    input_res_m : float
+        Ground metres per pixel of what the model sees.
+    side_px : int
+        Side of what the model sees, pixels.
 
     Raises
     ------
@@ -289,8 +298,8 @@ def _told_gsd(policy: float | str, seen: ModelInput) -> float:
         If no image of the Earth has such a GSD.
     """
     if policy == "relative":
-        return 224 / float(seen.side_px)
-    told: float = seen.input_res_m if policy == "metres" else float(policy)
+        return 224 / side_px
+    told = input_res_m if policy == "metres" else float(policy)
     if not _LEAST_GSD <= told <= _GREATEST_GSD:
         raise SpecError(
             f"got a GSD of {told:.4g} for the model, expected {_LEAST_GSD:g} to "

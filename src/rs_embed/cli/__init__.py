@@ -16,6 +16,7 @@ from rs_embed.cli.demo import demo
 from rs_embed.cli.describe import describe
 from rs_embed.cli.doctor import doctor
 from rs_embed.cli.embed import embed
+from rs_embed.cli.evaluate import evaluate
 from rs_embed.cli.inspect import inspect
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
@@ -33,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (embed, batch, inspect, pretrain, models, describe, doctor, demo):
+for command in (embed, batch, inspect, evaluate, pretrain, models, describe, doctor, demo):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

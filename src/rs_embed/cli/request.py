@@ -39,7 +39,6 @@ def common(
         cloud_mask=pixels.cloud_mask,  # type: ignore[arg-type]  # checked when built
     )  # fmt: skip
     sensor, stated_fetch = _source(model, pixels, fetch)
-    stated = {**asdict(options), "gsd": _gsd(options.gsd)}
     return {
         "temporal": _temporal(period),
         "sensor": sensor,
@@ -49,8 +48,14 @@ def common(
         "cache": pixels.cache,
         "input_prep": _input_prep(prep),
         "min_valid": MIN_VALID if pixels.min_valid is None else pixels.min_valid,
-        **{name: value for name, value in stated.items() if value is not None},
+        **model_options(options),
     }
+
+
+def model_options(options: ModelOptions) -> dict[str, Any]:
+    """Return the model's own options, those that were given."""
+    stated = {**asdict(options), "gsd": _gsd(options.gsd)}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def _spatial(place: OnePlace) -> Spatial | None:

@@ -1,0 +1,212 @@
+"""From images to embeddings: each shown at several scales, told its GSD or not."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from rs_embed.errors import ModelError
+from rs_embed.preprocessing import normalised
+from rs_embed.task import told_gsd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.datasets import Sample
+    from rs_embed.models.base import Encoder, InputContract, Tokens
+
+    Vectors = NDArray[np.float32]
+
+_NORMAL_SIDE_PX = 224
+_MOST_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show every image.
+
+    Attributes
+    ----------
+    scale : float
+        Share of full resolution, 1 at most.
+    side_px : int
+        Side of the image as it is shown, pixels.
+    told : bool
+        Whether the model is told the GSD of the image as it is shown; that of full resolution
+        otherwise.
+    """
+
+    scale: float
+    side_px: int
+    told: bool
+
+
+def sides(
+    side_px: int, patch_size: int, scales: Sequence[float]
+) -> tuple[int, dict[float, int], list[str]]:
+    """Return the side at full resolution, that at each scale, and what was left out.
+
+    Parameters
+    ----------
+    side_px : int
+        Side of the images of the set, pixels.
+    patch_size : int
+        Sides are rounded to the nearest multiple of it, and are one patch at least.
+    scales : sequence of float
+        Shares of full resolution.
+    """
+
+    def rounded(side: float) -> int:
+        return max(math.floor(side / patch_size + 0.5), 1) * patch_size
+
+    found: dict[float, int] = {}
+    notes = []
+    for scale in sorted(scales, reverse=True):
+        side = rounded(side_px * scale)
+        if side_px * scale < patch_size and scale < 1:
+            notes.append(
+                f"the scale {scale:g} is left out: {side_px * scale:g} px are less than one patch "
+                f"of {patch_size} px"
+            )
+        elif side in found.values():
+            notes.append(f"the scale {scale:g} is left out: it gives {side} px once more")
+        else:
+            found[scale] = side
+    return rounded(side_px), found, notes
+
+
+def square(image: NDArray[np.uint8]) -> Image.Image:
+    """Return the middle of an image, as wide as it is high."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return Image.fromarray(image[top : top + side, left : left + side])
+
+
+def shown(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
+    """Return a square image at another side: averaged over areas if smaller, else bicubic."""
+    smaller = side_px < image.width
+    kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+    same = side_px == image.width
+    return np.asarray(image if same else image.resize((side_px, side_px), kind))
+
+
+@dataclass
+class Embeddings:
+    """Embeds images as they come, in batches of one side.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The loaded model.
+    inputs : InputContract
+        Its normalisation.
+    policy : float or str
+        The option ``gsd``: ``"metres"``, ``"relative"``, or the number at full resolution.
+    full_px : int
+        Side at full resolution, pixels.
+    sides : dict
+        Side at each scale, pixels.
+    poolings : sequence of str
+        ``"cls"``, ``"mean"``, ``"max"``.
+    batch_size : int or None
+        Images of 224 px a forward pass; None leaves it to the encoder. Smaller images go in more
+        at once.
+    """
+
+    encoder: Encoder
+    inputs: InputContract
+    policy: float | str
+    full_px: int
+    sides: dict[float, int]
+    poolings: Sequence[str]
+    batch_size: int | None = None
+    _waiting: dict[float, list[tuple[NDArray[np.uint8], float]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    _done: dict[tuple[View, str], list[Vectors]] = field(default_factory=lambda: defaultdict(list))
+    _told: dict[View, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, sample: Sample) -> None:
+        """Embed an image at every scale, soon."""
+        image = square(sample.image)
+        full_gsd_m = sample.gsd_m * image.width / self.full_px
+        for scale, side in self.sides.items():
+            self._waiting[scale].append((shown(image, side), full_gsd_m))
+            if len(self._waiting[scale]) >= self._at_once(side):
+                self._flush(scale)
+
+    def finish(self) -> dict[tuple[View, str], Vectors]:
+        """Return the vectors ``(N, D)`` of each view and pooling, in the order of the images.
+
+        At full resolution "told" and "not told" are the same.
+        """
+        for scale in self.sides:
+            self._flush(scale)
+        return {way: np.concatenate(parts) for way, parts in self._done.items()}
+
+    def told(self, view: View) -> float:
+        """Return the GSD that the model was told, the median of all images."""
+        return float(np.median(self._told[view]))
+
+    def _at_once(self, side: int) -> int:
+        normal = self.batch_size or self.encoder.batch_size
+        return max(min(int(normal * (_NORMAL_SIDE_PX / side) ** 2), _MOST_AT_ONCE), 1)
+
+    def _flush(self, scale: float) -> None:
+        waiting, side = self._waiting.pop(scale, []), self.sides[scale]
+        if not waiting:
+            return
+        mean, std = self.inputs.mean, self.inputs.std
+        pixels = np.stack([normalised(image, mean, std) for image, _ in waiting])
+        full = [self._gsd(gsd_m, self.full_px) for _, gsd_m in waiting]
+        own = [self._gsd(gsd_m, side) for _, gsd_m in waiting]
+        told, untold = View(scale, side, True), View(scale, side, False)
+        for view, gsds in ((told, own), (untold, full)):
+            if view == untold and side == self.full_px:
+                continue
+            tokens = self.encoder.encode(pixels, gsds)
+            self._told[view] += gsds
+            for pooling in self.poolings:
+                self._done[view, pooling].append(pooled(tokens, pooling))
+        if side == self.full_px:
+            self._told[untold] += full
+            for pooling in self.poolings:
+                self._done[untold, pooling] = self._done[told, pooling]
+
+    def _gsd(self, full_gsd_m: float, side: int) -> float:
+        """Return the GSD to tell of an image that is shown at ``side`` px."""
+        stretch = self.full_px / side
+        policy = self.policy if isinstance(self.policy, str) else self.policy * stretch
+        return told_gsd(policy, full_gsd_m * stretch, side)
+
+
+def pooled(tokens: Tokens, pooling: str) -> Vectors:
+    """Return ``(B, D)``: one vector of each image's tokens.
+
+    Raises
+    ------
+    ModelError
+        If the model has no tokens for that pooling.
+    """
+    if tokens.pooled is not None:
+        return tokens.pooled
+    if pooling == "cls" and tokens.cls is not None:
+        return tokens.cls
+    if pooling in ("mean", "max") and tokens.patches is not None:
+        tokens_of = tokens.patches  # B h w D
+        vectors: Vectors = tokens_of.mean((1, 2)) if pooling == "mean" else tokens_of.max((1, 2))
+        return vectors
+    raise ModelError(f"the model gives no tokens for pooling={pooling!r}; leave it out")
+
+
+def most_frequent(values: Iterable[int]) -> int:
+    """Return the value that occurs most often, the greatest of several."""
+    found, times = np.unique(list(values), return_counts=True)
+    return int(found[times == times.max()].max())

@@ -1,0 +1,305 @@
+"""Evaluate a model on labelled images, or score embeddings that are there."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._version import __version__
+from rs_embed.datasets import Sample, read_samples
+from rs_embed.errors import DatasetError, ImageryWarning, SpecError
+from rs_embed.evaluation.baselines import colour_statistics, standardised
+from rs_embed.evaluation.features import Embeddings, View, most_frequent, sides, square
+from rs_embed.evaluation.nearest_neighbours import K
+from rs_embed.evaluation.report import EvaluationReport, Row
+from rs_embed.evaluation.scoring import Protocols, known_names
+from rs_embed.evaluation.selection import Known, Selection, counts, select
+from rs_embed.evaluation.tables import COLUMNS, read_table
+from rs_embed.progress import Bar
+from rs_embed.registry import find_model
+from rs_embed.settings import Settings
+from rs_embed.specs import check_whole, finite_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.models.base import Model, Plan
+
+Source = str | os.PathLike[str]
+
+POOLINGS = ("cls", "mean", "max")
+SCALES = (1.0, 0.5, 0.25, 0.125)
+# The images of a set are 8-bit already, and the scales say how large they are shown.
+_NOT_ASKED = ("display", "image_size")
+
+
+def evaluate(
+    sources: Source | Sequence[Source],
+    *,
+    gsd_m: float | None = None,
+    model: str = "scalemae",
+    device: str = "auto",
+    poolings: Sequence[str] = POOLINGS,
+    scales: Sequence[float] = SCALES,
+    protocols: Sequence[str] = ("knn",),
+    baselines: bool = True,
+    k: int = K,
+    limit: int | None = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> EvaluationReport:
+    """Return how well a model's embeddings tell the classes of a set apart.
+
+    Every image is cut to its square middle and shown at several scales, and the model is either
+    told the GSD of what it is shown, or always that of full resolution. References are the images
+    of the split ``train``, queries those of ``val``; a set without splits has the last 20 % of each
+    class, in natural order of names, for queries.
+
+    Parameters
+    ----------
+    sources : path or sequence of path
+        Sets of labelled images, see `rs_embed.datasets.read_samples`; several are one set.
+    gsd_m : float, optional
+        Ground metres per pixel; needed where images have no georeference.
+    model : str
+        Id or alias.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where the model runs.
+    poolings : sequence of str
+        Among ``"cls"``, ``"mean"`` and ``"max"``.
+    scales : sequence of float
+        Shares of full resolution, above 0 to 1. Sides are rounded to whole patches; those below
+        one patch, or that repeat another, are left out with a note.
+    protocols : sequence of str
+        ``"knn"``: the ``k`` nearest by cosine similarity vote with the weight
+        exp(similarity / 0.07). ``"probe"``: logistic regression on standardised vectors, which
+        needs the extra ``train``.
+    baselines : bool
+        Whether mean and standard deviation of the colours are scored too.
+    k : int
+        Neighbours that vote.
+    limit : int, optional
+        Most images of each class in each split, spread evenly over it.
+    progress : bool, optional
+        Whether a bar counts images on standard error; None shows it on a terminal.
+    **options
+        The model's own options. ``gsd`` says what "told" means: ground metres per pixel,
+        ``"relative"`` (224 / side), or a number for full resolution that grows as pixels do.
+
+    Raises
+    ------
+    DatasetError
+        If a set cannot be read; if labels are missing, or there is one class only, or a class in
+        only one split, or fewer than ``k`` references; all of it before the model is loaded.
+    SpecError
+        If an argument cannot be meant.
+    ModelError
+        If the device is not available, or the weights are unusable.
+    MissingDependencyError
+        If the linear probe is asked for and scikit-learn is not installed.
+
+    Warns
+    -----
+    ImageryWarning
+        If images were left out.
+    """
+    scored = Protocols.checked(protocols, k)
+    found = find_model(model)
+    plan = _plan(found, device, options)
+    poolings = known_names("pooling", poolings, found.description.outputs.get("pooled", ()))
+    scales = _checked_scales(scales)
+    if limit is not None:
+        check_whole("limit", limit, 1)
+    paths = _paths(sources)
+
+    chosen, full_px, said = _looked_through(paths, gsd_m, limit, scored, progress)
+    encoder = plan.load()
+    normal_px, side_at, left_out = sides(full_px, encoder.patch_size, scales)
+    if not side_at:
+        raise SpecError(f"got no scale that can be shown: {'; '.join(left_out)}")
+    embeddings = Embeddings(
+        encoder, found.description.inputs, plan.gsd, normal_px, side_at, poolings, plan.batch_size
+    )
+    keys: list[Hashable] = []
+    colours = []
+    with Bar(progress, unit="image", total=len(chosen.label_of)) as bar:
+        for key, sample in _chosen_samples(paths, gsd_m, chosen):
+            embeddings.add(sample)
+            keys.append(key)
+            if baselines:
+                colours.append(colour_statistics(np.asarray(square(sample.image))))
+            bar.advance()
+    rows: list[Row] = []
+    for (view, pooling), vectors in embeddings.finish().items():
+        row = _view_row(view, pooling, embeddings.told(view))
+        rows += scored.rows(vectors, keys, chosen, row)
+    if baselines:
+        rows += _baseline_rows(np.array(colours), keys, chosen, scored, normal_px)
+    about = {
+        "rs_embed_version": __version__,
+        "sources": [os.fspath(path) for path in paths],
+        "gsd_m": gsd_m,
+        "classes": counts(chosen),
+        "protocol": scored.to_json(),
+        "model": found.description.id,
+        "gsd_policy": plan.gsd,
+        **dict(encoder.provenance),
+    }
+    return EvaluationReport(tuple(rows), about, (*chosen.notes, *said, *left_out))
+
+
+def score_embeddings(
+    source: Source,
+    *,
+    columns: tuple[str, str, str] = COLUMNS,
+    protocols: Sequence[str] = ("knn",),
+    k: int = K,
+    limit: int | None = None,
+) -> EvaluationReport:
+    """Return how well embeddings that are there tell classes apart.
+
+    Parameters
+    ----------
+    source : path
+        A Parquet or GeoParquet file.
+    columns : tuple of str
+        Its columns of the embedding, the label and the split (``train`` or ``val``; a table
+        without has the last 20 % of each class's rows for queries).
+    protocols, k, limit
+        As for `evaluate`.
+
+    Raises
+    ------
+    DatasetError
+        If the table cannot be read, vectors are not finite, or as for `evaluate`.
+    MissingDependencyError
+        If pyarrow, or for the linear probe scikit-learn, is not installed.
+    """
+    scored = Protocols.checked(protocols, k)
+    if limit is not None:
+        check_whole("limit", limit, 1)
+    vectors, known = read_table(source, columns)
+    chosen = select(known, limit=limit, least_references=scored.least_references)
+    keys = [one.key for one in known if one.key in chosen.label_of]
+    row = dict.fromkeys(("pooling", "scale", "side_px", "gsd", "input_res"))
+    rows = scored.rows(vectors[np.array(keys)], keys, chosen, {**row, "features": columns[0]})
+    about = {
+        "rs_embed_version": __version__,
+        "sources": [os.fspath(source)],
+        "classes": counts(chosen),
+        "protocol": scored.to_json(),
+    }
+    return EvaluationReport(tuple(rows), about, chosen.notes)
+
+
+def _plan(model: Model, device: str, options: Mapping[str, Any]) -> Plan:
+    for name in _NOT_ASKED:
+        if options.get(name) is not None:
+            raise SpecError(
+                f"got {name}={options[name]!r}, which an evaluation does not take: images are "
+                "shown as they are, at the sides that scales state; leave it out"
+            )
+    model.description.check_options(options)
+    return model.plan(options, device=device, settings=Settings.from_environ())
+
+
+def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    for scale in scales:
+        if not 0 < finite_number("scale", scale) <= 1:
+            raise SpecError(f"got the scale {scale!r}, expected more than 0 and at most 1")
+    if not scales:
+        raise SpecError("got no scale, expected at least one, such as 1")
+    return tuple(dict.fromkeys(float(scale) for scale in scales))
+
+
+def _paths(sources: Source | Sequence[Source]) -> list[Source]:
+    paths = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    if not paths:
+        raise DatasetError("got no source, expected a folder, an archive or several")
+    places = [os.path.realpath(path) for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise DatasetError(
+                f"got {os.fspath(paths[number])!r} twice: its images would be queries and "
+                "references at once; name it once"
+            )
+    return paths
+
+
+def _looked_through(
+    paths: Sequence[Source],
+    gsd_m: float | None,
+    limit: int | None,
+    scored: Protocols,
+    progress: bool | None,
+) -> tuple[Selection, int, list[str]]:
+    """Return which images count, the usual side, and what is odd; every image is read once."""
+    known: list[Known] = []
+    side_of: dict[Hashable, int] = {}
+    with Bar(progress, unit="image to look at", total=None) as bar:
+        for key, sample in _samples(paths, gsd_m):
+            known.append(Known(key, sample.name, sample.label, sample.split))
+            side_of[key] = min(sample.image.shape[:2])
+            bar.advance()
+    chosen = select(known, limit=limit, least_references=scored.least_references)
+    found = [side_of[key] for key in chosen.label_of]
+    side, notes = most_frequent(found), []
+    if min(found) != max(found):
+        notes.append(
+            f"short sides run from {min(found)} to {max(found)} px: all images are shown as the "
+            f"most frequent, {side} px"
+        )
+    return chosen, side, notes
+
+
+def _samples(paths: Sequence[Source], gsd_m: float | None) -> Iterator[tuple[Hashable, Sample]]:
+    for number, path in enumerate(paths):
+        for sample in read_samples(path, gsd_m=gsd_m):
+            yield (number, sample.name), sample
+
+
+def _chosen_samples(
+    paths: Sequence[Source], gsd_m: float | None, chosen: Selection
+) -> Iterator[tuple[Hashable, Sample]]:
+    """Yield the images that count; what was left out was said when they were looked through."""
+    left = len(chosen.label_of)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageryWarning)
+        for key, sample in _samples(paths, gsd_m):
+            if key in chosen.label_of:
+                yield key, sample
+                left -= 1
+                if not left:
+                    return
+    raise DatasetError(f"{left} images vanished while they were evaluated; leave the set alone")
+
+
+def _view_row(view: View, pooling: str, input_res: float) -> dict[str, Any]:
+    return {
+        "features": "model",
+        "pooling": pooling,
+        "scale": view.scale,
+        "side_px": view.side_px,
+        "gsd": "told" if view.told else "not told",
+        "input_res": input_res,
+    }
+
+
+def _baseline_rows(
+    colours: NDArray[np.float64],
+    keys: Sequence[Hashable],
+    chosen: Selection,
+    scored: Protocols,
+    side_px: int,
+) -> Iterator[Row]:
+    known = np.array([key in chosen.reference for key in keys])
+    row = {"pooling": None, "scale": 1.0, "side_px": side_px, "gsd": None, "input_res": None}
+    for features, vectors in (
+        ("colours", colours),
+        ("colours, z-scored", standardised(colours, colours[known])),
+    ):
+        yield from scored.rows(vectors, keys, chosen, {**row, "features": features})

@@ -1,0 +1,156 @@
+"""Which images are references and which are queries, checked before any model runs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from rs_embed.datasets import held_out, natural
+from rs_embed.errors import DatasetError
+from rs_embed.notes import some
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one image or vector of a set.
+
+    Attributes
+    ----------
+    key : hashable
+        Its own among all.
+    name : str
+        What it is called, and ordered by.
+    label : str or None
+        Its class.
+    split : str or None
+        ``"train"``, ``"val"``, or None where nobody says.
+    """
+
+    key: Hashable
+    name: str
+    label: str | None
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The labelled images or vectors that count.
+
+    Attributes
+    ----------
+    label_of : dict
+        Class of each key.
+    reference : frozenset
+        Keys of the references; the others are queries.
+    classes : tuple of str
+        All classes, sorted.
+    notes : tuple of str
+        What was assumed.
+    """
+
+    label_of: dict[Hashable, str]
+    reference: frozenset[Hashable]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def queries(self) -> int:
+        """How many queries there are."""
+        return len(self.label_of) - len(self.reference)
+
+
+def select(known: Sequence[Known], *, limit: int | None, least_references: int) -> Selection:
+    """Return what counts of a set.
+
+    Parameters
+    ----------
+    known : sequence of Known
+        All of the set.
+    limit : int or None
+        Most of each class in each split; they are spread evenly over the natural order of names.
+    least_references : int
+        How many references the protocol needs.
+
+    Raises
+    ------
+    DatasetError
+        If labels are missing, or some have a split and some have none; if there is one class only,
+        or a class in only one split, or too few references.
+    """
+    unlabelled = [one.name for one in known if not one.label]
+    if unlabelled:
+        raise DatasetError(
+            f"{len(unlabelled)} of {len(known)} have no label ({some(unlabelled)}), expected a "
+            "class for each: a folder, or the column class or label"
+        )
+    split_of, notes = _splits(known)
+    groups: dict[tuple[str, str], list[Known]] = defaultdict(list)
+    for one in _in_order(known):
+        groups[one.label or "", split_of[one.key]].append(one)
+    _check_classes(groups)
+    chosen = {pair: _spread(group, limit) for pair, group in groups.items()}
+    reference = frozenset(
+        one.key for (_, split), group in chosen.items() if split == "train" for one in group
+    )
+    if len(reference) < least_references:
+        raise DatasetError(
+            f"got {len(reference)} references, expected at least k={least_references}; lower k, or "
+            "take more images"
+        )
+    label_of = {one.key: label for (label, _), group in chosen.items() for one in group}
+    return Selection(label_of, reference, tuple(sorted(set(label_of.values()))), notes)
+
+
+def _in_order(known: Sequence[Known]) -> list[Known]:
+    """Return them in natural order: ``forest_9`` before ``forest_10``."""
+    return sorted(known, key=lambda one: natural(one.name))
+
+
+def _splits(known: Sequence[Known]) -> tuple[dict[Hashable, str], tuple[str, ...]]:
+    """Return the split of each, held out by us where nobody says."""
+    without = [one.name for one in known if one.split is None]
+    if not without:
+        return {one.key: one.split or "" for one in known}, ()
+    if len(without) < len(known):
+        raise DatasetError(
+            f"{len(without)} of {len(known)} have no split ({some(without)}), the others have; "
+            "state it for all or for none"
+        )
+    val = held_out((one.key, one.name, one.label or "") for one in known)
+    note = (
+        "the set states no split: within each class the last fifth in natural order of names is "
+        "held out, which leaks least where neighbouring numbers overlap"
+    )
+    return {one.key: "val" if one.key in val else "train" for one in known}, (note,)
+
+
+def _check_classes(groups: dict[tuple[str, str], list[Known]]) -> None:
+    train, val = ({label for label, of in groups if of == split} for split in ("train", "val"))
+    if len(train | val) < 2:
+        raise DatasetError(
+            f"got one class only ({', '.join(train | val)}), expected at least two to tell apart"
+        )
+    for only, missing, there in ((train - val, "val", "train"), (val - train, "train", "val")):
+        if only:
+            raise DatasetError(
+                f"{len(only)} of {len(train | val)} classes are in {there} but not in {missing} "
+                f"({some(sorted(only))}), expected each in both; add images of them or leave them "
+                "out"
+            )
+
+
+def _spread(group: list[Known], limit: int | None) -> list[Known]:
+    if limit is None or len(group) <= limit:
+        return group
+    return [group[i * len(group) // limit] for i in range(limit)]
+
+
+def counts(selection: Selection) -> dict[str, dict[str, int]]:
+    """Return how many references and queries each class has."""
+    references = Counter(selection.label_of[key] for key in selection.reference)
+    every = Counter(selection.label_of.values())
+    return {
+        label: {"references": references[label], "queries": every[label] - references[label]}
+        for label in selection.classes
+    }

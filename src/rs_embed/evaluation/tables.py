@@ -1,0 +1,102 @@
+"""Embeddings that somebody else made: a Parquet or GeoParquet file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._optional import require
+from rs_embed.datasets import SPLITS
+from rs_embed.errors import DatasetError
+from rs_embed.evaluation.selection import Known
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUFFIXES = (".geoparquet", ".parquet", ".pq")
+_PURPOSE = "reading a table of embeddings"
+COLUMNS = ("embedding", "label", "split")
+
+
+def read_table(
+    path: str | os.PathLike[str], columns: tuple[str, str, str] = COLUMNS
+) -> tuple[NDArray[np.float32], list[Known]]:
+    """Return the vectors of a table, ``(N, D)``, and what is known of each.
+
+    Parameters
+    ----------
+    path : path
+        A Parquet or GeoParquet file.
+    columns : tuple of str
+        Names of the columns of the embedding (a list of numbers), the label (text or a number) and
+        the split; a table without the last one states none.
+
+    Raises
+    ------
+    DatasetError
+        If it cannot be read, a column is missing or of another kind, or vectors are missing, of
+        different lengths or not finite.
+    MissingDependencyError
+        If pyarrow is not installed.
+    """
+    parquet = require("pyarrow.parquet", extra="train", purpose=_PURPOSE)
+    arrow = require("pyarrow", extra="train", purpose=_PURPOSE)
+    shown, (vectors, label, split) = os.fspath(path), columns
+    try:
+        names = parquet.read_schema(shown).names
+        absent = [name for name in (vectors, label) if name not in names]
+        if absent:
+            raise DatasetError(
+                f"{shown!r} has no column {' and '.join(map(repr, absent))}, expected the columns "
+                f"{', '.join(columns)}; it has {', '.join(names)}: name them with columns"
+            )
+        table = parquet.read_table(shown, columns=[name for name in columns if name in names])
+    except (OSError, arrow.ArrowException) as exc:
+        raise DatasetError(f"cannot read {shown!r} as Parquet: {exc}") from exc
+    labels = table[label].to_pylist()
+    stated = table[split].to_pylist() if split in names else [None] * len(labels)
+    known = [
+        Known(row, f"row {row}", None if of is None else str(of), _split(told, row, shown))
+        for row, (of, told) in enumerate(zip(labels, stated, strict=True))
+    ]
+    return _matrix(table[vectors], shown, vectors), known
+
+
+def _split(told: Any, row: int, shown: str) -> str | None:
+    if told is None or told in SPLITS:
+        return None if told is None else str(told)
+    raise DatasetError(f"row {row} of {shown!r} has the split {told!r}, expected train or val")
+
+
+def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
+    """Return a column of lists of numbers as a matrix."""
+    arrow = require("pyarrow", extra="train", purpose=_PURPOSE)
+    compute = require("pyarrow.compute", extra="train", purpose=_PURPOSE)
+    kind = column.type
+    lists = arrow.types.is_list(kind) or arrow.types.is_large_list(kind)
+    if not (lists or arrow.types.is_fixed_size_list(kind)):
+        raise DatasetError(f"the column {name!r} of {shown!r} is {kind}, expected lists of numbers")
+    if column.null_count:
+        raise DatasetError(f"{column.null_count} vectors of {shown!r} are missing; take them out")
+    lengths = set(compute.list_value_length(column).to_pylist())
+    if len(lengths) != 1 or lengths == {0}:
+        raise DatasetError(
+            f"the vectors of {shown!r} have {sorted(lengths)} dimensions, expected one number for "
+            "all"
+        )
+    try:
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
+    except (TypeError, ValueError, arrow.ArrowException) as exc:
+        raise DatasetError(
+            f"the column {name!r} of {shown!r} is {kind}, expected lists of numbers"
+        ) from exc
+    broken = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(broken):
+        raise DatasetError(
+            f"{len(broken)} vectors of {shown!r} are not finite (the first in row {broken[0]}); "
+            "take them out"
+        )
+    return matrix
