@@ -8,7 +8,11 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format benchmarks clean
+# Where the imagery for pretraining lies, and how long one run may take; the next one goes on.
+DATA ?= ../shared/data
+MINUTES ?= 25
+
+.PHONY: demo test lint format benchmarks pretrain-tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
@@ -28,6 +32,9 @@ format: $(VENV)/.installed
 
 benchmarks: $(VENV)/.installed
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+pretrain-tiny: $(VENV)/.installed
+	$(BIN)/rs-embed pretrain recipes/scalemae-tiny.toml --data '$(DATA)' --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import math
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from hypothesis import strategies as st
 
 from rs_embed import PointBuffer, describe_model, errors
 from rs_embed.grid import gsd_m, roi_grid
+from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES
 from rs_embed.tiling import tiles_of
+from rs_embed.training.config import (
+    ContrastConfig,
+    DataConfig,
+    DecoderConfig,
+    OptimiserConfig,
+    RunConfig,
+    ViewConfig,
+    read_config,
+)
 from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
@@ -197,3 +208,27 @@ def test_description_is_json_and_names_the_licence() -> None:
     assert (inputs["scale_m"], inputs["cloudy_pct"], inputs["composite"]) == (10, 30, "median")
     assert "CC BY-NC 4.0" in description["weights"][0]["licence"]
     assert [v["name"] for v in description["environment"]] == [v.name for v in SCALEMAE_VARIABLES]
+
+
+def test_every_key_of_a_recipe_is_documented() -> None:
+    page = (ROOT / "docs" / "pretraining.md").read_text()
+    named: set[str] = set()
+    for row in re.findall(r"^\| (`.+?) \|", page.partition("## Keys")[2], re.M):
+        table = ""
+        for name in re.findall(r"`([\w.]+)`", row):
+            table = name.rpartition(".")[0] or table if "." in name else ""
+            named.add(f"{table}.{name.rpartition('.')[2]}".lstrip("."))
+    sections = {
+        "data": DataConfig, "network": NetworkConfig, "decoder": DecoderConfig,
+        "views": ViewConfig, "contrast": ContrastConfig, "optimiser": OptimiserConfig,
+        "run": RunConfig,
+    }  # fmt: skip
+    keys = {f"{name}.{one.name}" for name, kind in sections.items() for one in fields(kind)}
+    assert named == keys | {"name", "initial", "image_size"}
+
+
+def test_the_recipe_of_the_docs_can_be_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "pretraining.md").read_text()
+    recipe = page.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "run.toml").write_text(recipe)
+    assert read_config(tmp_path / "run.toml").optimiser.steps == 20000

@@ -506,6 +506,7 @@ def test_the_command_trains_and_goes_on(images: Path) -> None:
         )  # fmt: skip
         return dict(json.loads(done.stdout))
 
+    assert run("--minutes", "1e-9")["step"] == 1
     assert run("--steps", "2")["step"] == 2
     report = run()
     assert (report["step"], report["resumed_at"]) == (6, 2)

@@ -25,7 +25,7 @@ CACHE_GB_DEFAULT = 10
 SCALEMAE_ID = Variable(
     "RS_EMBED_SCALEMAE_ID",
     "MVRL/scalemae-vitlarge-800",
-    "weights: a Hugging Face id (with @revision if wanted), a folder or a file",
+    "weights: a Hugging Face id (with @revision if wanted), a folder, a file, or scalemae-tiny",
 )
 SCALEMAE_IMG = Variable(
     "RS_EMBED_SCALEMAE_IMG",

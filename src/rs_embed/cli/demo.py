@@ -26,8 +26,7 @@ def demo(
 ) -> None:
     """Embed the Sentinel-2 scene that ships with the package: a vector and a token grid.
 
-    Needs no network and no weights: the network is small and drawn from a fixed seed, so its
-    embedding is placed and reproducible but has no meaning.
+    Needs no network: the weights are the small ones that ship with the package.
 
     [dim]rs-embed demo --out demo-output[/dim]
     """
@@ -41,8 +40,10 @@ def demo(
         raise ExportError(f"cannot make the folder {out}: {exc}; choose another") from exc
     typer.echo(f"scene    {PROVENANCE['product']}")
     typer.echo(f"         {PROVENANCE['scene']}, {PROVENANCE['licence']}")
-    typer.echo("weights  RANDOM (fixed seed): the numbers are reproducible, but mean nothing yet;")
-    typer.echo("         pass trained ones with weights= (see the README)")
+    typer.echo(
+        "weights  scalemae-tiny, which ships with the package (Apache-2.0); the published ones"
+    )
+    typer.echo("         are larger and not free for commercial use (see the README)")
     results = {}
     for output in (OutputSpec.pooled(), OutputSpec.grid()):
         began = time.perf_counter()
@@ -52,8 +53,7 @@ def demo(
             output=output,
             backend="sample",
             device=device,  # type: ignore[arg-type]  # checked by the model
-            weights="random-init",
-            variant="tiny",
+            weights="scalemae-tiny",
             image_size=_IMAGE_SIZE,
             display="visual",
         )

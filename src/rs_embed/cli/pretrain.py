@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ def pretrain(
     steps: Annotated[
         int | None, typer.Option(help="Updates in all, instead of optimiser.steps.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="End this run after so long, instead of run.minutes.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a ScaleMAE encoder on your own imagery, or go on with a run that was interrupted.
@@ -32,6 +36,8 @@ def pretrain(
     stated = read_config(config, data=data)
     if steps is not None:
         stated = stated.with_steps(steps)
+    if minutes is not None:
+        stated = replace(stated, run=replace(stated.run, minutes=minutes))
     from rs_embed.training import pretraining
 
     report = pretraining.pretrain(stated)
@@ -52,5 +58,6 @@ def pretrain(
         )
         typer.echo(f"wrote    {report.checkpoint}: weights= takes it")
     if report.step < report.steps:
-        typer.echo("interrupted: the same command goes on from here", err=True)
+        typer.echo("not all steps were made: the same command goes on from here", err=True)
+    if report.interrupted:
         raise typer.Exit(_INTERRUPTED)

@@ -221,6 +221,8 @@ class RunConfig:
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision : str
         ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA.
+    minutes : float or None
+        Time after which a run ends by itself, with its state kept; None for all steps.
     checkpoint_minutes : float
         Time between two checkpoints.
     picture_steps : int
@@ -233,6 +235,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    minutes: float | None = None
     checkpoint_minutes: float = 5.0
     picture_steps: int = 1000
     log_steps: int = 20
@@ -244,6 +247,7 @@ class RunConfig:
         ):
             if value not in known:
                 raise UnknownNameError.among(name, value, known)
+        _check(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")
         _check(self.picture_steps >= 1, "picture_steps", self.picture_steps, "at least 1")
         _check(self.log_steps >= 1, "log_steps", self.log_steps, "at least 1")
@@ -261,6 +265,9 @@ class PretrainConfig:
         See there; the tables of the TOML file.
     initial : str or None
         Folder or file of encoder weights to begin with; None for fresh ones.
+    image_size : int or None
+        Side that the checkpoint asks images to be resized to; None for the largest of
+        ``views.sides``.
     """
 
     name: str
@@ -272,6 +279,7 @@ class PretrainConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     initial: str | None = None
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         patch, tile = self.network.patch_size, self.data.tile_size
@@ -285,6 +293,10 @@ class PretrainConfig:
                 0 < hidden < (side // patch) ** 2, "views.mask_ratio", self.views.mask_ratio,
                 f"to leave some of the {(side // patch) ** 2} patches of {side} px, and not all",
             )  # fmt: skip
+        size = self.image_size
+        _check(
+            size is None or size % patch == 0, "image_size", size, f"a multiple of {patch}, or none"
+        )
         cells = self.views.cells_per_patch
         _check(
             patch % cells == 0, "views.cells_per_patch", cells, f"a divisor of patch_size {patch}"
@@ -299,7 +311,7 @@ class PretrainConfig:
         """Return what a resumed run must share with the one that it resumes."""
         stated = self.to_json()
         stated["run"] = {"seed": self.run.seed}
-        del stated["optimiser"]["steps"], stated["initial"]
+        del stated["optimiser"]["steps"], stated["initial"], stated["image_size"]
         # What the sources gave is compared by its hash, wherever they lie.
         stated["data"]["sources"] = [{"repeat": one.repeat} for one in self.data.sources]
         return cast(dict[str, Any], json.loads(json.dumps(stated)))

@@ -54,6 +54,8 @@ class Report:
         How many there are to be.
     seconds : float
         What they took, over all runs.
+    interrupted : bool
+        Whether a signal ended it.
     """
 
     checkpoint: Path
@@ -61,6 +63,7 @@ class Report:
     resumed_at: int
     steps: int
     seconds: float
+    interrupted: bool
 
 
 def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
@@ -68,8 +71,8 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
 
     The folder then holds ``<name>/model.safetensors`` and ``<name>/config.json`` (the encoder,
     averaged weights in float16), ``state.safetensors`` (everything that the next step depends
-    on), ``metrics.jsonl``, and ``pictures/``. SIGINT and SIGTERM end the run after the step under
-    way, with its state kept.
+    on), ``metrics.jsonl``, and ``pictures/``. SIGINT, SIGTERM and ``config.run.minutes`` end the
+    run after the step under way, with its state kept.
 
     Parameters
     ----------
@@ -99,12 +102,14 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
         bar.advance(begun_at)
         for _ in run.steps(stopped):
             bar.advance()
+        interrupted = stopped()
     return Report(
         folder / config.name,
         run.training.step,
         begun_at,
         config.optimiser.steps,
         run.training.seconds,
+        interrupted,
     )
 
 
@@ -151,14 +156,16 @@ class _Run:
     def steps(self, stopped: Callable[[], bool]) -> Iterator[int]:
         """Make the steps that are left, one each time."""
         training, options = self.training, self.config.optimiser
-        kept = time.monotonic()
-        begun = time.monotonic() - training.seconds
+        started = kept = time.monotonic()
+        begun = started - training.seconds
+        minutes = math.inf if self.config.run.minutes is None else self.config.run.minutes
         batches = ordered(range(training.step, options.steps), self._read, workers=2, ahead=4)
         for pixels, gsd_m in batches:
             losses, norm = self._step(pixels, gsd_m)
             training.step += 1
             training.seconds = time.monotonic() - begun
-            last = training.step == options.steps or stopped()
+            over = time.monotonic() - started > 60 * minutes
+            last = training.step == options.steps or over or stopped()
             self.metrics.add(losses, norm)
             if last or training.step % self.config.run.log_steps == 0:
                 self.metrics.write(training, self.config)
@@ -173,6 +180,7 @@ class _Run:
             if last:
                 batches.close()
                 return
+        self._release()  # nothing was left to do, but perhaps to say differently
 
     def _read(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the tiles of a step ``B 3 S S`` uint8 and their GSD; the same for any reader."""

@@ -55,7 +55,7 @@ def draw_reconstructions(
         whole = whole.scatter(1, index, patches.float())
         whole = whole.reshape(-1, per_side, per_side, 3, edge, edge)
         whole = whole.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # B 3 S S
-        return F.interpolate(whole, size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(whole, size=size, mode="nearest")
 
     low = torch.where(hidden, placed(given.low), truth.low)
     high = torch.where(hidden, placed(given.high), truth.high)

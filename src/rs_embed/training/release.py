@@ -41,12 +41,12 @@ def write_checkpoint(
         If the folder cannot be written, or the disk is full.
     """
     run = config.to_json()
-    del run["run"], run["network"], run["initial"]
+    del run["run"], run["network"], run["initial"], run["image_size"]
     for source in run["data"]["sources"]:
         source["path"] = Path(source["path"]).name
     least, most = trained_input_res(config, tiles)
     stated = config.network.to_json() | {
-        "img_size": max(config.views.sides),
+        "img_size": config.image_size or max(config.views.sides),
         "trained_input_res": [least, most],
         "training": run
         | {

@@ -38,10 +38,10 @@ DESCRIPTION = ModelDescription(
     options=(
         Option(
             "weights",
-            "hub id (with @revision if wanted), folder or file; 'random-init' has no meaning and "
-            "serves to try the pipeline",
-            SCALEMAE_ID.name,
-            (RANDOM_INIT,),
+            "hub id (with @revision if wanted), folder or file; 'scalemae-tiny' ships with the "
+            "package; 'random-init' has no meaning and serves to try the pipeline",
+            f"{SCALEMAE_ID.name}; scalemae-tiny with variant='tiny' alone",
+            (TINY, RANDOM_INIT),
             type="string",
         ),
         Option(
@@ -100,6 +100,12 @@ DESCRIPTION = ModelDescription(
             "CC BY-NC 4.0 (the authors' release; the card of this repository says Apache-2.0)",
             "ViT-L/16, 303 M parameters, 1.21 GB",
             TRAINED_INPUT_RES,
+        ),
+        Weights(
+            TINY,
+            "Apache-2.0 (trained by this project; see MODEL_CARD.md beside the weights)",
+            "ViT-Ti/8, 5.4 M parameters, 10.8 MB; part of this package",
+            None,
         ),
         Weights(RANDOM_INIT, "none needed: drawn from a fixed seed", "any variant, no file", None),
     ),
