@@ -17,8 +17,13 @@ PER_CLASS = {"train": 40, "val": 20}
 
 
 def main(source: Path, target: Path) -> None:
+    """Write the archive, the same bytes each time."""
+    content = {}
     with tarfile.open(source, "r|xz") as archive:
-        content = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}  # type: ignore[union-attr]
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None:
+                content[member.name] = file.read()
     rows = list(csv.DictReader(io.StringIO(content["index.csv"].decode())))
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["path"]):
