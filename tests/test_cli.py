@@ -44,15 +44,15 @@ def test_demo_says_what_it_did_and_writes_what_it_names(tmp_path: Path) -> None:
     done = run("demo", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "weights  RANDOM" in done.stdout
-    assert "192 x 40 x 40 float32 in" in done.stdout
+    assert "weights  scalemae-tiny" in done.stdout
+    assert "192 x 80 x 80 float32 in" in done.stdout
     assert "10 m read, 10 m told to the model; coverage 100%, valid 100%" in done.stdout
     written = sorted(p.name for p in out.iterdir())
     assert written == ["quicklook.png", "tokens.tif", "vector.npz"]
     for name in written:
         assert str(out / name) in done.stdout
     grid, vector = (Embedding.load(out / name) for name in ("tokens.tif", "vector.npz"))
-    assert grid.meta["weights"] == vector.meta["weights"] == "random-init"
+    assert grid.meta["weights"] == vector.meta["weights"] == "scalemae-tiny"
     assert grid.data.rio.crs.to_epsg() == 32618
     assert np.abs(vector.data - grid.data.values.mean((1, 2))).max() < 1e-5
     # The picture is not one colour: land, water and tokens differ.
@@ -166,7 +166,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 def test_without_weights_and_network_the_line_says_how_to_mend_it(tmp_path: Path) -> None:
     done = run(*SAMPLE, HF_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert "weights='random-init'" in done.stderr.splitlines()[-1]
+    assert "weights='scalemae-tiny'" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Pat
     order = "the first that is configured of local, gee, stac"
     assert report["backend auto"]["found"] == f"takes stac, {order}"
     assert report["weights MVRL/scalemae-vitlarge-800"]["state"] == "missing"
-    assert "random-init" in report["weights MVRL/scalemae-vitlarge-800"]["mend"]
+    assert "scalemae-tiny" in report["weights MVRL/scalemae-vitlarge-800"]["mend"]
     monkeypatch.setenv("RS_EMBED_SCALEMAE_ID", str(checkpoint))
     assert f"ok       weights {checkpoint}: {checkpoint / 'model.safetensors'}" in invoke("doctor")
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "-3")

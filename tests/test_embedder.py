@@ -483,7 +483,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list that are no array"),
         ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
         ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
-        ({"weights": None, "variant": "tiny"}, SpecError, "no weights are published for it"),
+        ({"weights": None, "variant": "small"}, SpecError, "no weights are published for it"),
         ({"variant": "base"}, CheckpointError, "variant='base'.*leave variant out"),
     ],
 )  # fmt: skip

@@ -82,7 +82,6 @@ def get_embeddings_batch(
     ...     spatials=places,
     ...     backend="sample",
     ...     input_prep="tile",
-    ...     weights="random-init",
     ...     variant="tiny",
     ... )
     >>> [embedding.data.shape for embedding in embeddings]

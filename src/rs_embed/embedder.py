@@ -131,7 +131,6 @@ def get_embedding(
     ...     "scalemae",
     ...     spatial=PointBuffer(lon=-75.6156, lat=37.6942, buffer_m=1280),
     ...     backend="sample",
-    ...     weights="random-init",
     ...     variant="tiny",
     ...     image_size=256,
     ... )

@@ -158,7 +158,7 @@ def inspect_input(
     ...     spatial=PointBuffer(lon=-75.6156, lat=37.6942, buffer_m=2000),
     ...     backend="sample",
     ...     input_prep="tile",
-    ...     weights="random-init",
+    ...     variant="tiny",
     ... )
     >>> seen.image.shape, len(seen.tiles), seen.tensor(0).shape, seen.meta["input_res_m"]
     ((400, 400, 3), 4, (3, 224, 224), 10.0)

@@ -70,7 +70,7 @@ def batch(
     tries again what failed. Exit code 1 if a place failed, 130 if interrupted.
 
     [dim]rs-embed batch places.csv -o vectors.npz --buffer-m 640 --backend sample
-    --weights random-init --variant tiny[/dim]
+    --variant tiny[/dim]
 
     Windows of one GeoTIFF:
 

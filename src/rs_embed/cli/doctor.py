@@ -182,7 +182,7 @@ def _weights() -> Iterator[Finding]:
     if found is None:
         mend = (
             "they are downloaded at the first use; without a network pass a folder or file as "
-            "weights=, or weights='random-init' to try the pipeline without meaning"
+            "weights=, or take the small ones that ship: weights='scalemae-tiny'"
         )
         yield Finding("missing", f"weights {name}", "not on disk", mend)
     else:

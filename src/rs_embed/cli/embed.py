@@ -47,10 +47,10 @@ def embed(
 ) -> None:
     """Embed one place, file or array.
 
-    The sample scene, with random weights to try it out:
+    The sample scene, with the small weights that ship:
 
     [dim]rs-embed embed --lon -75.6156 --lat 37.6942 --buffer-m 1280 --backend sample
-    --weights random-init --variant tiny[/dim]
+    --variant tiny[/dim]
 
     Any place and period, from a free catalogue of Sentinel-2 (gee: from Earth Engine):
 

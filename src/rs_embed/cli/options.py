@@ -123,9 +123,9 @@ class Prep:
 class ModelOptions:
     """The model's own options."""
 
-    weights: Annotated[str | None, _model_option(help="Hub id, folder, file, or random-init.")] = (
-        None
-    )
+    weights: Annotated[
+        str | None, _model_option(help="Hub id, folder, file, scalemae-tiny, or random-init.")
+    ] = None
     variant: Annotated[str | None, _model_option(help="large, base, small or tiny.")] = None
     loader: Annotated[str | None, _model_option(help="native or rshf.")] = None
     tokens: Annotated[str | None, _model_option(help="normed or pre_norm.")] = None

@@ -189,7 +189,7 @@ def _hub_errors(repo: str) -> Iterator[None]:
             raise _unavailable(repo, exc, mend) from exc
         mend = (
             "it is not in the local cache; connect once, or pass a local folder or file as "
-            "weights=, or weights='random-init' to try the pipeline without meaning"
+            "weights=, or take the small ones that ship: weights='scalemae-tiny'"
         )
         raise _unavailable(repo, exc, mend) from exc
 
