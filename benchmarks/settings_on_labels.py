@@ -1,6 +1,6 @@
 """What each setting is worth on labels: display, pooling, GSD and tokens, one changed at a time.
 
-    python benchmarks/bench_meaning.py eurosat.tar.xz [--gsd-m 10] [--weights NAME] [--limit N]
+    python benchmarks/settings_on_labels.py eurosat.tar.xz [--gsd-m 10] [--weights NAME] [--limit N]
 
 k-NN accuracy at full resolution. The images are true-colour pictures, that is ``display="visual"``;
 ``display="reflectance"`` is made of them by scaling 0..255 to 0..76, as 0.3 of reflectance 1 is.
