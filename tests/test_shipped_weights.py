@@ -101,16 +101,19 @@ def test_it_beats_colours_and_random_weights(right: float) -> None:
     raw = accuracy(colours["train"], colours["val"])
     even = accuracy(*(standardised(colours[split], colours["train"]) for split in colours))
     random = accuracy(*(vectors(split, trained=False) for split in ("train", "val")))
-    assert right > max(raw, even) + BEATS_COLOURS
-    assert right > random + BEATS_RANDOM
+    assert right > max(raw, even) + 0.06
+    assert right > random + 0.1
 
 
 @pytest.mark.parametrize(
     ("wrong", "costs"),
     [
-        (lambda: vectors("val", prepared=lambda image: as_stated(image[..., ::-1])), SWAPPED),
-        (lambda: vectors("val", gsd=40), GSD_WRONG),
-        (lambda: vectors("val", prepared=lambda image: normalised(image, 0, 1)), UNNORMALISED),
+        (lambda: vectors("val", prepared=lambda image: as_stated(image[..., ::-1])), 0.25),
+        (lambda: vectors("val", gsd=40), 0.04),
+        (
+            lambda: vectors("val", prepared=lambda image: normalised(image, (0, 0, 0), (1, 1, 1))),
+            0.2,
+        ),
     ],
     ids=["bands swapped", "a GSD four times too coarse", "no normalisation"],
 )
