@@ -1,4 +1,4 @@
-"""The weights that ship: how they are asked for, that they mean something, and that wrong input costs.
+"""The weights that ship: how they are asked for, what they mean, and what wrong input costs.
 
 600 labelled images (see tests/data/README.md): 400 references, 200 queries that training never
 saw. Margins are about half of what was measured, so that another processor's rounding, which moves
