@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from rs_embed.datasets import held_out, natural
+from rs_embed.datasets import held_out, in_order
 from rs_embed.errors import DatasetError
 from rs_embed.notes import some
 
@@ -104,7 +104,7 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
 
 def _in_order(known: Sequence[Known]) -> list[Known]:
     """Return them in natural order: ``forest_9`` before ``forest_10``."""
-    return sorted(known, key=lambda one: natural(one.name))
+    return sorted(known, key=lambda one: in_order(one.name))
 
 
 def _splits(known: Sequence[Known]) -> tuple[dict[Hashable, str], tuple[str, ...]]:
