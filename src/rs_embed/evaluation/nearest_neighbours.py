@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 K = 20
 TEMPERATURE = 0.07
-# Similarities that are computed at once: 400 MB with the order that is sought in them.
-_AT_ONCE = 25_000_000
+# Queries that are compared at once; fewer where their similarities would take more than 200 MB.
+_AT_ONCE = 500
+_MOST_SIMILARITIES = 25_000_000
 
 
 def nearest_neighbours(
@@ -53,7 +54,7 @@ def nearest_neighbours(
     """
     known, asked = _of_length_one(references), _of_length_one(queries)
     predicted = [np.empty(0, np.intp)]
-    at_once = max(_AT_ONCE // len(known), 1)
+    at_once = max(min(_AT_ONCE, _MOST_SIMILARITIES // len(known)), 1)
     for start in range(0, len(asked), at_once):
         similarity = asked[start : start + at_once] @ known.T  # q R
         nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
