@@ -173,8 +173,10 @@ class Embeddings:
         full = [self._gsd(gsd_m, self.full_px) for _, gsd_m in waiting]
         own = [self._gsd(gsd_m, side) for _, gsd_m in waiting]
         told, untold = View(scale, side, True), View(scale, side, False)
-        ways = [((told,), own), ((untold,), full)]
-        for views, gsds in [((told, untold), full)] if side == self.full_px else ways:
+        ways: list[tuple[tuple[View, ...], list[float]]] = [((told,), own), ((untold,), full)]
+        if side == self.full_px:
+            ways = [((told, untold), full)]
+        for views, gsds in ways:
             tokens = self.encoder.encode(pixels, gsds)
             for view in views:
                 self._told[view] += gsds
