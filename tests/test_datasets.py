@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 
-from rs_embed.datasets import read_samples
+from rs_embed.datasets import held_out, read_samples
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError, UnknownNameError
 
 COLOURS = {"forest": (20, 90, 30), "water": (10, 20, 120)}
@@ -138,6 +138,7 @@ def test_sets_without_images_are_refused(tmp_path: Path) -> None:
         ("path,split\nwater/water_0.png,test\n", "split='test', expected train or val"),
         ("path\nwater/water_0.png\nwater/water_0.png\n", "twice .line 3"),
         ("path,class\n", "names no image"),
+        ("path,split\nwater/water_0.png\0,val\n", "not in it"),
     ],
 )
 @pytest.mark.parametrize("name", ["set.tar.gz", "set.zip", "set"])
@@ -149,6 +150,26 @@ def test_an_index_that_does_not_fit_is_refused(
     path = write(tmp_path / name, members(index))
     with pytest.raises(DatasetError, match=message):
         list(read_samples(path, gsd_m=1))
+
+
+def test_a_label_comes_from_one_column_and_files_beside_the_folder_are_named(
+    tmp_path: Path,
+) -> None:
+    image = png(picture((1, 2, 3)))
+    index = b"path,class,label\n1.png,forest,3\n2.png,,4\n"
+    files = {"set/index.csv": index, "set/1.png": image, "1.png": image, "set/2.png": image}
+    for name in ("set.tar.gz", "set.zip"):
+        with pytest.warns(ImageryWarning, match=r"no images of the set: 1.png$"):
+            samples = list(read_samples(packed(tmp_path / name, files), gsd_m=1))
+        assert [(s.name, s.label) for s in samples] == [("1.png", "forest"), ("2.png", None)]
+
+
+def test_linked_folders_are_left_out_aloud(tmp_path: Path) -> None:
+    image = png(picture((1, 2, 3)))
+    root = folder(tmp_path / "set", {"a/1.png": image, "a/b/1.png": image})
+    (root / "c").symlink_to(root / "a")
+    with pytest.warns(ImageryWarning, match=r"no images of the set: c$"):
+        assert [s.name for s in read_samples(root, gsd_m=1)] == ["a/1.png", "a/b/1.png"]
 
 
 def test_links_are_never_followed(tmp_path: Path) -> None:
@@ -197,12 +218,14 @@ def test_pictures_become_red_green_blue_where_that_is_unambiguous(tmp_path: Path
     holed[2, 3] = (7, 7, 7, 0)  # missing: takes its neighbours' white
     grey = Image.fromarray(rgb[..., 0])
     palette = Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE)
+    keyed, key = io.BytesIO(), np.where(np.indices(rgb.shape)[0] == 9, 7, rgb).astype(np.uint8)
+    Image.fromarray(key).save(keyed, "PNG", transparency=(7, 7, 7))  # that colour is missing
     files = {
         "alpha.png": png(opaque), "grey.png": png(grey), "holed.png": png(Image.fromarray(holed)),
-        "palette.png": png(palette),
+        "keyed.png": keyed.getvalue(), "palette.png": png(palette),
     }  # fmt: skip
     samples = {s.name: s.image for s in read_samples(folder(tmp_path / "s", files), gsd_m=1)}
-    for name in ("alpha.png", "holed.png", "palette.png"):
+    for name in ("alpha.png", "holed.png", "keyed.png", "palette.png"):
         np.testing.assert_array_equal(samples[name], rgb)
     np.testing.assert_array_equal(samples["grey.png"], np.repeat(rgb[..., :1], 3, axis=2))
 
@@ -316,11 +339,8 @@ def test_real_sets(shared_data: Path) -> None:
 
 
 def test_a_set_that_states_no_split_is_parted_when_one_is_asked(tmp_path: Path) -> None:
-    for label in ("a", "b"):
-        for number in range(1, 12):
-            path = tmp_path / label / f"{label}{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.new("RGB", (8, 8)).save(path)
+    image = png(picture((1, 2, 3)))
+    folder(tmp_path, {f"{of}/{of}{number}.png": image for of in "ab" for number in range(1, 12)})
     names = {
         split: [sample.name for sample in read_samples(tmp_path, gsd_m=1, split=split)]
         for split in ("train", "val")
@@ -328,4 +348,11 @@ def test_a_set_that_states_no_split_is_parted_when_one_is_asked(tmp_path: Path) 
     assert names["val"] == ["a/a10.png", "a/a11.png", "b/b10.png", "b/b11.png"]  # not a9
     assert len(names["train"]) == 18
     assert {sample.split for sample in read_samples(tmp_path, gsd_m=1, split="val")} == {"val"}
-    assert {sample.split for sample in read_samples(tmp_path, gsd_m=1)} == {None}
+    every = list(read_samples(tmp_path, gsd_m=1))
+    assert {sample.split for sample in every} == {None}
+    assert [s.name for s in every if s.assumed_split == "val"] == names["val"]
+
+
+def test_what_is_held_out_depends_on_no_order() -> None:
+    images = [(name, name, "a") for name in ("x_1", "x_01", "x_001", "x_2", "x_02")]
+    assert held_out(images) == held_out(images[::-1]) == {"x_2"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 from rs_embed.cli import app
 from rs_embed.datasets import Sample, read_samples
-from rs_embed.errors import DatasetError, SpecError, UnknownNameError
+from rs_embed.errors import DatasetError, ImageryWarning, SpecError, UnknownNameError
 from rs_embed.evaluation import EvaluationReport, evaluate, score_embeddings
 from rs_embed.evaluation.baselines import colour_statistics, standardised
 from rs_embed.evaluation.features import Embeddings, shown, sides, square
@@ -27,6 +29,7 @@ from rs_embed.evaluation.probe import linear_probe
 from rs_embed.evaluation.selection import Known, select
 from rs_embed.models.base import Tokens
 from rs_embed.models.scalemae.description import DESCRIPTION
+from rs_embed.preprocessing import normalised
 
 SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny"}
 COLOURS = {"crops": (60, 150, 60), "roofs": (160, 70, 60), "water": (20, 40, 130)}
@@ -120,7 +123,6 @@ def test_images_are_averaged_over_areas() -> None:
     assert smaller.shape == (16, 16, 3)
     blocks = image.reshape(16, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(shown(square(image), 16) - blocks).max() <= 1
-    assert shown(square(image), 32) is not image
     np.testing.assert_array_equal(shown(square(image), 32), image)
 
 
@@ -164,13 +166,18 @@ def test_the_gsd_that_is_told_grows_as_pixels_do(
     images = [texture(COLOURS["crops"], 1), texture(COLOURS["water"], 2, 128)]
     for image in images:
         embeddings.add(Sample("x.png", image, 10.0, "a", None))
-    found = embeddings.finish()
+    found = list(embeddings.finish())
     # Once at full resolution; below, told what is shown, and then what full resolution would be.
     assert listener.told == {64: [full], 32: [half, full]}
-    for (view, _), vectors in found.items():
-        assert embeddings.told(view) == np.median(half if view.told and view.scale < 1 else full)
-        np.testing.assert_array_equal(vectors.shape, (2, 3))
-    assert len(found) == 2 * 2 * 2
+    inputs = DESCRIPTION.inputs
+    expected = [normalised(image, inputs.mean, inputs.std).mean((1, 2)) for image in images]
+    for views, _, vectors in found:
+        for view in views:
+            told = half if view.told and view.scale < 1 else full
+            assert embeddings.told(view) == np.median(told)
+        np.testing.assert_allclose(vectors, expected, atol=0.01)
+    ways = [(view.scale, view.told, pooling) for views, pooling, _ in found for view in views]
+    assert sorted(ways) == sorted(itertools.product((0.5, 1), (False, True), ("cls", "mean")))
 
 
 def test_report_holds_every_row(report: EvaluationReport, tmp_path: Path) -> None:
@@ -211,7 +218,6 @@ def test_picture_shows_both_protocols(report: EvaluationReport, tmp_path: Path) 
 def test_rows_are_the_protocol_on_the_models_own_vectors(
     folder: Path, report: EvaluationReport
 ) -> None:
-    from rs_embed.preprocessing import normalised
     from rs_embed.registry import find_model
     from rs_embed.settings import Settings
 
@@ -237,12 +243,24 @@ def known(*given: tuple[str, str | None, str | None]) -> list[Known]:
     return [Known(name, name, label, split) for name, label, split in given]
 
 
-def test_without_a_split_the_last_of_each_class_are_held_out() -> None:
-    images = known(*((f"{c}/{c}_{i}.png", c, None) for c in "ab" for i in range(12)))
-    chosen = select(images, limit=None, least_references=1)
-    held_out = sorted(set(chosen.label_of) - chosen.reference)  # type: ignore[type-var]
-    assert held_out == ["a/a_10.png", "a/a_11.png", "b/b_10.png", "b/b_11.png"]
-    assert "last fifth in natural order" in chosen.notes[0]
+def test_queries_are_what_each_source_holds_out_though_images_are_left_out(tmp_path: Path) -> None:
+    first = write_set(tmp_path / "first", each=10, side=16)
+    second = write_set(tmp_path / "second", each=5, side=16)
+    glass = Image.new("RGBA", (16, 16))
+    glass.save(second / "water" / "water_4.png")  # the one of five that is held out
+    with pytest.warns(ImageryWarning, match=r"less than half is valid: water/water_4.png"):
+        found = evaluate(
+            [first, second], gsd_m=10, k=5, scales=(1,), poolings=("cls",), baselines=False, **SMALL
+        )
+    assert found.about["classes"]["water"] == {"references": 8 + 4, "queries": 2}
+    assert found.about["classes"]["crops"] == {"references": 8 + 4, "queries": 2 + 1}
+    assert "last fifth in natural order" in found.notes[0]
+
+
+def test_a_limit_spreads_over_the_natural_order() -> None:
+    images = known(
+        *((f"{c}/{c}_{i}.png", c, "val" if i > 9 else "train") for c in "ab" for i in range(12))
+    )
     few = select(images, limit=2, least_references=1)
     assert sorted(few.reference) == ["a/a_0.png", "a/a_5.png", "b/b_0.png", "b/b_5.png"]  # type: ignore[type-var]
     assert few == select(images[::-1], limit=2, least_references=1)
@@ -281,6 +299,9 @@ def test_refusals_come_before_the_model_is_loaded(folder: Path) -> None:
         ({"poolings": ("median",)}, "unknown pooling"),
         ({"protocols": ("svm",)}, "unknown protocol"),
         ({"scales": (2,)}, "at most 1"),
+        ({"scales": (0,)}, "more than 0"),
+        ({"scales": 1}, r"scales=1, expected .*sequence"),
+        ({"limit": 0}, "limit=0"),
         ({"image_size": 224}, "does not take"),
         ({"k": 0}, "k=0"),
         ({"tokenz": "normed"}, "did you mean 'tokens'"),
@@ -316,6 +337,8 @@ def test_tables_of_embeddings_are_only_scored(write_table: Callable[..., Path]) 
         assert (knn.accuracy, probe.accuracy, knn.references, knn.queries) == (1, 1, 21, 9)
     unsplit = score_embeddings(write_table(with_split=False), k=5)
     assert (unsplit.rows[0].queries, len(unsplit.notes)) == (6, 1)
+    numbers = write_table(label=[i % 3 for i in range(30)], geometry=[b"point"] * 30)
+    assert list(score_embeddings(numbers, k=5).about["classes"]) == ["0", "1", "2"]
 
 
 def test_tables_that_cannot_be_scored_are_refused(
@@ -327,14 +350,21 @@ def test_tables_that_cannot_be_scored_are_refused(
         ({"embedding": pa.array([[1.0], *[[1.0] * 6] * 29])}, r"have \[1, 6\] dimensions"),
         ({"embedding": pa.array([None, *[[1.0]] * 29])}, "1 vectors .*missing"),
         ({"embedding": pa.array([1.0] * 30)}, "is double, expected lists"),
-        ({"embedding": pa.array([["a"]] * 30)}, "expected lists of numbers"),
+        ({"embedding": pa.array([["1"]] * 30)}, "expected lists of numbers"),
+        ({"embedding": pa.array([[1.0, None], *[[1.0] * 2] * 29])}, "not finite .*row 0"),
         ({"split": ["test"] * 30}, "the split 'test', expected train or val"),
+        ({"split": [None, *["val"] * 29]}, "1 of 30 have no split .row 0"),
         ({"label": [None] * 30}, "30 of 30 have no label"),
+        ({"label": [float("nan"), *[1.0] * 29]}, "1 of 30 have no label .row 0"),
+        ({"label": [["a"]] * 30}, r"row 0 .*the label \['a'\], expected text or a number"),
     ):
         with pytest.raises(DatasetError, match=message):
             score_embeddings(write_table(**changed))
     with pytest.raises(DatasetError, match=r"no column 'vector'.*it has embedding, label, split"):
         score_embeddings(write_table(), columns=("vector", "label", "split"))
+    pq.write_table(pq.read_table(write_table()).slice(0, 0), tmp_path / "empty.parquet")
+    with pytest.raises(DatasetError, match="has no row"):
+        score_embeddings(tmp_path / "empty.parquet")
     (tmp_path / "text.parquet").write_text("no table")
     with pytest.raises(DatasetError, match="as Parquet"):
         score_embeddings(tmp_path / "text.parquet")
@@ -344,17 +374,18 @@ def test_command_prints_a_table_and_writes_what_it_names(folder: Path, tmp_path:
     out, png = tmp_path / "report.json", tmp_path / "scales.png"
     command = ["evaluate", str(folder), "--gsd-m", "10", "--weights", "random-init",
                "--variant", "tiny", "--gsd", "1", "--scales", "1", "--pooling", "cls",
-               "--limit", "5", "--k", "5", "-o", str(out)]  # fmt: skip
-    done = CliRunner().invoke(app, [*command, "--png", str(png)])
+               "--limit", "5", "--k", "5", "--protocol", "knn,probe", "-o", str(out)]  # fmt: skip
+    done = CliRunner(env={"COLUMNS": "80"}).invoke(app, [*command, "--png", str(png)])
     assert done.exit_code == 0, done.output
     assert "15 references, 9 queries, 3 classes" in done.output
-    assert "colours, z-scored" in done.output
+    # Nothing of a line is cut where there are two protocols.
+    assert re.search(r"colours, z-scored +1 +64 +\d\.\d{4} +\d\.\d{4} *\n", done.output)
     assert f"wrote {png}" in done.output
     rows = json.loads(out.read_text())["rows"]
-    assert [row["input_res"] for row in rows if row["features"] == "model"] == [1, 1]
+    assert [row["input_res"] for row in rows if row["features"] == "model"] == [1] * 4
     printed = CliRunner().invoke(app, [*command, "--no-baselines", "--json"])
     assert json.loads(printed.stdout)["files"] == [str(out)]
-    assert len(json.loads(printed.stdout)["rows"]) == 2
+    assert len(json.loads(printed.stdout)["rows"]) == 4
 
 
 def test_command_scores_tables(write_table: Callable[..., Path], tmp_path: Path) -> None:

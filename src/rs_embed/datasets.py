@@ -51,6 +51,9 @@ class Sample:
         Name of its class, None if it has none.
     split : str or None
         ``"train"``, ``"val"``, or None where the set does not say and none was asked for.
+    assumed_split : str or None
+        The one by `held_out`, of all that the set names; None where the set states a split of any
+        image, or lacks a label.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Sample:
     gsd_m: float
     label: str | None
     split: str | None
+    assumed_split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
             left.invalid.append(entry.name)
             continue
         given += 1
-        yield Sample(entry.name, image, metres, entry.label, entry.split or split)
+        told = entry.split or split
+        yield Sample(entry.name, image, metres, entry.label, told, entry.assumed_split)
     left.warn(str(path))
     if not given:
         of_split = f" of the split {split!r} among {seen} images" if seen and split else ""
@@ -193,9 +198,11 @@ def _found(path: Path, wanted: _Wanted, left: _Left) -> _Found:
 def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
     """Return the entries of an index by their paths."""
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
+        rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as exc:
         raise DatasetError(f"{shown!r} cannot be read as CSV in UTF-8: {exc}") from exc
+    labels = "class" if "class" in (reader.fieldnames or ()) else "label"
     entries: dict[str, _Entry] = {}
     for line, row in enumerate(rows, 2):
         path = PurePosixPath(row.get("path") or "")
@@ -213,8 +220,7 @@ def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
             raise DatasetError(
                 f"line {line} of {shown!r} has split={split!r}, expected {' or '.join(SPLITS)}"
             )
-        label = row.get("class") or row.get("label") or None
-        entries[str(path)] = _Entry(str(path), label, split)
+        entries[str(path)] = _Entry(str(path), row.get(labels) or None, split)
     if not entries:
         raise DatasetError(f"{shown!r} names no image, expected a line for each")
     return {entry.name: entry for entry in _with_assumed(list(entries.values()))}
@@ -241,16 +247,16 @@ def held_out(images: Iterable[tuple[Hashable, str, str]]) -> set[Hashable]:
         Key, name and label of each image.
     """
     classes: dict[str, list[Hashable]] = {}
-    for key, _, label in sorted(images, key=lambda image: natural(image[1])):
+    for key, _, label in sorted(images, key=lambda image: in_order(image[1])):
         classes.setdefault(label, []).append(key)
     return {key for keys in classes.values() for key in keys[-max(1, round(len(keys) / 5)) :]}
 
 
-def natural(name: str) -> list[str | int]:
-    """Return a key that sorts ``forest_9`` before ``forest_10``."""
+def in_order(name: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts ``forest_9`` before ``forest_10``, and no two names as equal."""
     # Text and numbers alternate, so that only like is compared with like.
     parts = re.split(r"([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _missing(names: list[str], shown: str) -> DatasetError:
@@ -276,12 +282,24 @@ def _indexed_folder(root: Path, entries: dict[str, _Entry], wanted: _Wanted, lef
 
 
 def _files(root: Path) -> list[str]:
-    """Return the paths of the files in a folder, sorted; hidden ones and linked folders are not."""
+    """Return the paths of all but hidden files, sorted; a linked folder is one, for it stays shut.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be read.
+    """
+
+    def refuse(exc: OSError) -> None:
+        raise DatasetError(f"{str(root)!r} cannot be read: {exc}") from exc
+
     names = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
         below = Path(folder).relative_to(root)
         names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+        names += [(below / name).as_posix() for name in linked]
     return sorted(names)
 
 
@@ -290,11 +308,11 @@ def _folder(root: Path, wanted: _Wanted, left: _Left) -> _Found:
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     splits = _folder_splits(root, images)
     entries = _with_assumed([_folder_entry(name, splits) for name in images])
-    outside = {entry.name for entry in entries if splits and entry.split is None}
-    left.no_images += [name for name in names if name not in images or name in outside]
-    for entry in entries:
-        if entry.name not in outside and wanted(entry):
-            yield entry, root / entry.name
+    inside = {entry.name: entry for entry in entries if not splits or entry.split is not None}
+    left.no_images += [name for name in names if name not in inside]
+    for name, entry in inside.items():
+        if wanted(entry):
+            yield entry, root / name
 
 
 def _folder_splits(root: Path, images: list[str]) -> bool:
@@ -342,12 +360,11 @@ def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
     entries = _read_index(first[1](), f"{path}/{first[0]}")
     given = set()
     for member, read in members:
-        inner = PurePosixPath(member)
-        name = str(inner.relative_to(base) if inner.is_relative_to(base) else inner)
+        name = _inside(member, base)
         if name in given:
             raise DatasetError(f"{str(path)!r} holds {name!r} twice; pack it again")
-        if name not in entries:
-            left.no_images.append(name)
+        if name is None or name not in entries:
+            left.no_images.append(name or member)
             continue
         given.add(name)
         if wanted(entries[name]):
@@ -355,6 +372,12 @@ def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
     absent = [name for name in entries if name not in given]
     if absent:
         raise _missing(absent, str(path))
+
+
+def _inside(member: str, base: PurePosixPath) -> str | None:
+    """Return a member's path relative to the folder of the index, None if it is not inside."""
+    path = PurePosixPath(member)
+    return str(path.relative_to(base)) if path.is_relative_to(base) else None
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -399,11 +422,13 @@ def _zip(path: Path, wanted: _Wanted, left: _Left) -> _Found:
             raise DatasetError(f"{str(path)!r} holds no {INDEX}, expected one with path and class")
         base = PurePosixPath(min(indexes, key=len)).parent
         entries = _read_index(_zip_bytes(archive, members[str(base / INDEX)], path), str(path))
-        files = {
-            str(PurePosixPath(name).relative_to(base)): info
-            for name, info in members.items()
-            if PurePosixPath(name).is_relative_to(base)
-        }
+        files = {}
+        for name, info in members.items():
+            inner = _inside(name, base)
+            if inner is None:
+                left.no_images.append(name)
+            else:
+                files[inner] = info
         absent = [name for name in entries if name not in files]
         if absent:
             raise _missing(absent, str(path))

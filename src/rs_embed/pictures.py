@@ -164,8 +164,10 @@ def _displayed(content: Path | bytes, name: str) -> NDArray[np.uint8]:
             )
         _check_depth(opened, name)
         image = ImageOps.exif_transpose(opened)
+    if "transparency" in image.info:  # a colour that stands for nothing, in a palette or not
+        image = image.convert("RGBA")
     if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        image = image.convert("RGB")
     if image.mode in ("LA", "RGBA"):
         return _without_alpha(np.asarray(image.convert("RGBA")), name)
     if image.mode not in ("1", "L", "RGB"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -137,9 +138,13 @@ def _print(report: EvaluationReport) -> None:
         way = tuple(getattr(row, name) for name in _COLUMNS)
         accuracies[way][row.protocol] = row.accuracy
     protocols = list(dict.fromkeys(row.protocol for row in report.rows))
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in (*_COLUMNS.values(), *protocols):
-        table.add_column(title, no_wrap=True, justify="right" if title in _RIGHT else "left")
+        # A long name of a column may take two lines; a figure is never cut.
+        table.add_column(
+            title, no_wrap=title != "features", overflow="fold",
+            justify="right" if title in _RIGHT else "left",
+        )  # fmt: skip
     for way, found in accuracies.items():
         cells = [_text(value) for value in way]
         table.add_row(*cells, *(f"{found[protocol]:.4f}" for protocol in protocols))

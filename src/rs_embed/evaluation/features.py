@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,9 @@ class Embeddings:
     _waiting: dict[float, list[tuple[NDArray[np.uint8], float]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    _done: dict[tuple[View, str], list[Vectors]] = field(default_factory=lambda: defaultdict(list))
+    _done: dict[tuple[tuple[View, ...], str], list[Vectors]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     _told: dict[View, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, sample: Sample) -> None:
@@ -142,14 +144,17 @@ class Embeddings:
             if len(self._waiting[scale]) >= self._at_once(side):
                 self._flush(scale)
 
-    def finish(self) -> dict[tuple[View, str], Vectors]:
-        """Return the vectors ``(N, D)`` of each view and pooling, in the order of the images.
+    def finish(self) -> Iterator[tuple[tuple[View, ...], str, Vectors]]:
+        """Yield views, pooling, and their vectors ``(N, D)`` in the order of the images; once.
 
-        At full resolution "told" and "not told" are the same.
+        At full resolution "told" and "not told" are two views of the same vectors.
         """
         for scale in self.sides:
             self._flush(scale)
-        return {way: np.concatenate(parts) for way, parts in self._done.items()}
+        while self._done:
+            views, pooling = next(iter(self._done))
+            # Those that were yielded are not kept.
+            yield views, pooling, np.concatenate(self._done.pop((views, pooling)))
 
     def told(self, view: View) -> float:
         """Return the GSD that the model was told, the median of all images."""
@@ -168,17 +173,15 @@ class Embeddings:
         full = [self._gsd(gsd_m, self.full_px) for _, gsd_m in waiting]
         own = [self._gsd(gsd_m, side) for _, gsd_m in waiting]
         told, untold = View(scale, side, True), View(scale, side, False)
-        for view, gsds in ((told, own), (untold, full)):
-            if view == untold and side == self.full_px:
-                continue
-            tokens = self.encoder.encode(pixels, gsds)
-            self._told[view] += gsds
-            for pooling in self.poolings:
-                self._done[view, pooling].append(pooled(tokens, pooling))
+        ways: list[tuple[tuple[View, ...], list[float]]] = [((told,), own), ((untold,), full)]
         if side == self.full_px:
-            self._told[untold] += full
+            ways = [((told, untold), full)]
+        for views, gsds in ways:
+            tokens = self.encoder.encode(pixels, gsds)
+            for view in views:
+                self._told[view] += gsds
             for pooling in self.poolings:
-                self._done[untold, pooling] = self._done[told, pooling]
+                self._done[views, pooling].append(pooled(tokens, pooling))
 
     def _gsd(self, full_gsd_m: float, side: int) -> float:
         """Return the GSD to tell of an image that is shown at ``side`` px."""

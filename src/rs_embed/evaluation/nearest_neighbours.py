@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 K = 20
 TEMPERATURE = 0.07
-# Queries that are compared at once, so that 100,000 references take 400 MB.
+# Queries that are compared at once; fewer where their similarities would take more than 200 MB.
 _AT_ONCE = 500
+_MOST_SIMILARITIES = 25_000_000
 
 
 def nearest_neighbours(
@@ -52,19 +53,20 @@ def nearest_neighbours(
     Unsupervised Feature Learning via Non-Parametric Instance Discrimination (2018).
     """
     known, asked = _of_length_one(references), _of_length_one(queries)
-    one_hot = np.eye(int(classes.max()) + 1)[classes]  # R C
     predicted = [np.empty(0, np.intp)]
-    for start in range(0, len(asked), _AT_ONCE):
-        similarity = asked[start : start + _AT_ONCE] @ known.T
+    at_once = max(min(_AT_ONCE, _MOST_SIMILARITIES // len(known)), 1)
+    for start in range(0, len(asked), at_once):
+        similarity = asked[start : start + at_once] @ known.T  # q R
         nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
         weights = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
-        votes = np.einsum("qk,qkc->qc", weights, one_hot[nearest])
+        votes = np.zeros((len(similarity), int(classes.max()) + 1))
+        np.add.at(votes, (np.arange(len(votes))[:, None], classes[nearest]), weights)
         predicted.append(votes.argmax(axis=1))
     return np.concatenate(predicted)
 
 
 def _of_length_one(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    exact = vectors.astype(np.float64)
-    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = exact / np.where(lengths > 0, lengths, 1)
+    unit: NDArray[np.float64] = vectors.astype(np.float64)
+    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit /= np.where(lengths > 0, lengths, 1)
     return unit

@@ -64,7 +64,7 @@ class EvaluationReport:
     rows : tuple of Row
         Every figure.
     about : mapping
-        JSON values: sources, classes with their counts, protocol, model, weights, options.
+        JSON values: sources, limit, classes with their counts, protocol, model, weights, options.
     notes : tuple of str
         What was assumed or left out.
     """
@@ -94,7 +94,9 @@ class EvaluationReport:
         target = Path(path)
         export.check_writable(target, (".json",))
         with export.written(target) as partial:
-            partial.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+            # Names of files may be no Unicode; JSON writes such characters with a backslash.
+            partial.write_text(text, "utf-8", "backslashreplace")
         return target
 
     def save_png(self, path: str | os.PathLike[str]) -> Path:

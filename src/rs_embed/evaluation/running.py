@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,8 +57,8 @@ def evaluate(
 
     Every image is cut to its square middle and shown at several scales, and the model is either
     told the GSD of what it is shown, or always that of full resolution. References are the images
-    of the split ``train``, queries those of ``val``; a set without splits has the last 20 % of each
-    class, in natural order of names, for queries.
+    of the split ``train``, queries those of ``val``; of a source without splits they are the last
+    20 % of each class, in natural order of names, the same that are val to a training.
 
     Parameters
     ----------
@@ -134,15 +135,17 @@ def evaluate(
                 colours.append(colour_statistics(np.asarray(square(sample.image))))
             bar.advance()
     rows: list[Row] = []
-    for (view, pooling), vectors in embeddings.finish().items():
-        row = _view_row(view, pooling, embeddings.told(view))
-        rows += scored.rows(vectors, keys, chosen, row)
+    for views, pooling, vectors in embeddings.finish():
+        row = _view_row(views[0], pooling, embeddings.told(views[0]))
+        found_here = list(scored.rows(vectors, keys, chosen, row))
+        rows += [replace(one, gsd=_gsd(view)) for view in views for one in found_here]
     if baselines:
         rows += _baseline_rows(np.array(colours), keys, chosen, scored, normal_px)
     about = {
         "rs_embed_version": __version__,
         "sources": [os.fspath(path) for path in paths],
-        "gsd_m": gsd_m,
+        "gsd_m": None if gsd_m is None else float(gsd_m),
+        "limit": limit,
         "classes": counts(chosen),
         "protocol": scored.to_json(),
         "model": found.description.id,
@@ -190,6 +193,7 @@ def score_embeddings(
     about = {
         "rs_embed_version": __version__,
         "sources": [os.fspath(source)],
+        "limit": limit,
         "classes": counts(chosen),
         "protocol": scored.to_json(),
     }
@@ -208,11 +212,11 @@ def _plan(model: Model, device: str, options: Mapping[str, Any]) -> Plan:
 
 
 def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    if not isinstance(scales, Sequence) or isinstance(scales, str) or not scales:
+        raise SpecError(f"got scales={scales!r}, expected at least one in a sequence, such as (1,)")
     for scale in scales:
         if not 0 < finite_number("scale", scale) <= 1:
             raise SpecError(f"got the scale {scale!r}, expected more than 0 and at most 1")
-    if not scales:
-        raise SpecError("got no scale, expected at least one, such as 1")
     return tuple(dict.fromkeys(float(scale) for scale in scales))
 
 
@@ -242,7 +246,9 @@ def _looked_through(
     side_of: dict[Hashable, int] = {}
     with Bar(progress, unit="image to look at", total=None) as bar:
         for key, sample in _samples(paths, gsd_m):
-            known.append(Known(key, sample.name, sample.label, sample.split))
+            assumed = sample.split is None and sample.assumed_split is not None
+            split = sample.split or sample.assumed_split
+            known.append(Known(key, sample.name, sample.label, split, assumed))
             side_of[key] = min(sample.image.shape[:2])
             bar.advance()
     chosen = select(known, limit=limit, least_references=scored.least_references)
@@ -284,9 +290,13 @@ def _view_row(view: View, pooling: str, input_res: float) -> dict[str, Any]:
         "pooling": pooling,
         "scale": view.scale,
         "side_px": view.side_px,
-        "gsd": "told" if view.told else "not told",
+        "gsd": _gsd(view),
         "input_res": input_res,
     }
+
+
+def _gsd(view: View) -> str:
+    return "told" if view.told else "not told"
 
 
 def _baseline_rows(

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from rs_embed.datasets import held_out, natural
+from rs_embed.datasets import in_order
 from rs_embed.errors import DatasetError
 from rs_embed.notes import some
 
@@ -25,12 +25,15 @@ class Known:
         Its class.
     split : str or None
         ``"train"``, ``"val"``, or None where nobody says.
+    assumed : bool
+        Whether the split is that of `rs_embed.datasets.held_out`, since its set states none.
     """
 
     key: Hashable
     name: str
     label: str | None
     split: str | None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,10 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
             f"{len(unlabelled)} of {len(known)} have no label ({some(unlabelled)}), expected a "
             "class for each: a folder, or the column class or label"
         )
-    split_of, notes = _splits(known)
+    notes = _check_splits(known)
     groups: dict[tuple[str, str], list[Known]] = defaultdict(list)
     for one in _in_order(known):
-        groups[one.label or "", split_of[one.key]].append(one)
+        groups[one.label or "", one.split or ""].append(one)
     _check_classes(groups)
     chosen = {pair: _spread(group, limit) for pair, group in groups.items()}
     reference = frozenset(
@@ -104,25 +107,24 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
 
 def _in_order(known: Sequence[Known]) -> list[Known]:
     """Return them in natural order: ``forest_9`` before ``forest_10``."""
-    return sorted(known, key=lambda one: natural(one.name))
+    return sorted(known, key=lambda one: in_order(one.name))
 
 
-def _splits(known: Sequence[Known]) -> tuple[dict[Hashable, str], tuple[str, ...]]:
-    """Return the split of each, held out by us where nobody says."""
-    without = [one.name for one in known if one.split is None]
+def _check_splits(known: Sequence[Known]) -> tuple[str, ...]:
+    """Return what was assumed of the splits; raise where it cannot be for all of them."""
+    without = [one.name for one in known if one.assumed or one.split is None]
     if not without:
-        return {one.key: one.split or "" for one in known}, ()
-    if len(without) < len(known):
+        return ()
+    if len(without) < len(known) or any(one.split is None for one in known):
         raise DatasetError(
-            f"{len(without)} of {len(known)} have no split ({some(without)}), the others have; "
-            "state it for all or for none"
+            f"{len(without)} of {len(known)} have no split ({some(without)}); state it for all, or "
+            "for none and label all"
         )
-    val = held_out((one.key, one.name, one.label or "") for one in known)
     note = (
         "the set states no split: within each class the last fifth in natural order of names is "
         "held out, which leaks least where neighbouring numbers overlap"
     )
-    return {one.key: "val" if one.key in val else "train" for one in known}, (note,)
+    return (note,)
 
 
 def _check_classes(groups: dict[tuple[str, str], list[Known]]) -> None:

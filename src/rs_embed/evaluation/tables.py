@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.datasets import SPLITS
+from rs_embed.datasets import SPLITS, held_out
 from rs_embed.errors import DatasetError
 from rs_embed.evaluation.selection import Known
 
@@ -31,7 +33,7 @@ def read_table(
         A Parquet or GeoParquet file.
     columns : tuple of str
         Names of the columns of the embedding (a list of numbers), the label (text or a number) and
-        the split; a table without the last one states none.
+        the split. Where nothing is stated there, the last rows of each class are ``"val"``.
 
     Raises
     ------
@@ -57,11 +59,29 @@ def read_table(
         raise DatasetError(f"cannot read {shown!r} as Parquet: {exc}") from exc
     labels = table[label].to_pylist()
     stated = table[split].to_pylist() if split in names else [None] * len(labels)
+    if not labels:
+        raise DatasetError(f"{shown!r} has no row, expected one for each embedding")
     known = [
-        Known(row, f"row {row}", None if of is None else str(of), _split(told, row, shown))
+        Known(row, f"row {row}", _label(of, row, shown), _split(told, row, shown))
         for row, (of, told) in enumerate(zip(labels, stated, strict=True))
     ]
-    return _matrix(table[vectors], shown, vectors), known
+    return _matrix(table[vectors], shown, vectors), _with_splits(known)
+
+
+def _with_splits(known: list[Known]) -> list[Known]:
+    if any(one.split is not None for one in known):
+        return known
+    val = held_out((one.key, one.name, one.label or "") for one in known)
+    return [replace(one, split="val" if one.key in val else "train", assumed=True) for one in known]
+
+
+def _label(of: Any, row: int, shown: str) -> str | None:
+    """Return a label as text; None and the number that stands for a missing one have none."""
+    if of is None or of != of:  # NaN alone is not itself
+        return None
+    if isinstance(of, str | Real):
+        return str(of)
+    raise DatasetError(f"row {row} of {shown!r} has the label {of!r}, expected text or a number")
 
 
 def _split(told: Any, row: int, shown: str) -> str | None:
@@ -75,8 +95,9 @@ def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
     arrow = require("pyarrow", extra="train", purpose=_PURPOSE)
     compute = require("pyarrow.compute", extra="train", purpose=_PURPOSE)
     kind = column.type
-    lists = arrow.types.is_list(kind) or arrow.types.is_large_list(kind)
-    if not (lists or arrow.types.is_fixed_size_list(kind)):
+    types = arrow.types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
         raise DatasetError(f"the column {name!r} of {shown!r} is {kind}, expected lists of numbers")
     if column.null_count:
         raise DatasetError(f"{column.null_count} vectors of {shown!r} are missing; take them out")
@@ -86,13 +107,8 @@ def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
             f"the vectors of {shown!r} have {sorted(lengths)} dimensions, expected one number for "
             "all"
         )
-    try:
-        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
-    except (TypeError, ValueError, arrow.ArrowException) as exc:
-        raise DatasetError(
-            f"the column {name!r} of {shown!r} is {kind}, expected lists of numbers"
-        ) from exc
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
     broken = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(broken):
         raise DatasetError(
