@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from rs_embed import FetchSpec, OutputSpec, get_embedding
 from rs_embed.datasets import Sample
@@ -24,11 +25,13 @@ from rs_embed.errors import (
     CheckpointError,
     DatasetError,
     GsdWarning,
+    ImageryWarning,
     SpecError,
     TrainingError,
 )
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.models.weights import SHIPPED
 from rs_embed.training.config import (
     ContrastConfig,
     DataConfig,
@@ -40,9 +43,11 @@ from rs_embed.training.config import (
     ViewConfig,
     read_config,
 )
+from rs_embed.training.exclusive import exclusive
 from rs_embed.training.objective import Objective, info_nce
 from rs_embed.training.packing import packed, tiles_of
 from rs_embed.training.pretraining import learning_rate, pretrain
+from rs_embed.training.state import Training, read_state
 from rs_embed.training.views import Pyramid, random_crops, random_masks
 from tests.conftest import python_environment
 
@@ -124,6 +129,16 @@ def test_a_recipe_is_read_and_its_paths_are_made_absolute(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "name", ["scalemae-tiny", "MVRL/scalemae-vitlarge-800", "owner/name@refs", "runs/first"]
+)
+def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "a.toml").write_text(RECIPE.replace('"weights"', f'"{name}"'))
+    expected = str(tmp_path / name) if name == "runs/first" else name
+    assert read_config(tmp_path / "a.toml").initial == expected
+
+
+@pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("steps = 6", "steps = 0", "steps=0, expected at least 1"),
@@ -139,6 +154,22 @@ def test_a_recipe_is_read_and_its_paths_are_made_absolute(tmp_path: Path) -> Non
         ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected bool"),
         ('folder = "run"', 'folder = "run"\ndevice = "gpu"', "unknown device 'gpu'"),
         ("name =", "name", "is not TOML"),
+        ('"small"', '"../small"', "name='../small', expected a folder's name"),
+        ('"small"', '"pictures"', "name='pictures', expected a folder's name"),
+        ("batch_size = 4", "batch_size = 0", "batch_size=0, expected at least 1"),
+        ("batch_size = 4", "betas = [0.9, 1]", "betas=.0.9, 1.0., expected from 0 to below 1"),
+        ("batch_size = 4", "weight_decay = nan", "weight_decay = nan, expected a finite number"),
+        ("steps = 6", "steps = 6\naccumulate = 3", "accumulate=3, expected a divisor of"),
+        ("sides = [16, 32]", "sides = [-16, 32]", "sides=.-16, 32., expected at least one, all"),
+        ("patch_size = 8", "patch_size = 2", "patch_size=2, expected a multiple of 4"),
+        ("patch_size = 8", "patch_size = 0", "a.toml: got NetworkConfig.* sizes of at least 1"),
+        ('folder = "run"', 'folder = "run"\nseed = -1', "seed=-1, expected from 0"),
+        ("[data]", "image_size = 0\n[data]", "image_size=0, expected a multiple of 8, or none"),
+        (
+            "batch_size = 4",
+            "batch_size = 4\naccumulate = 4\n[contrast]\nweight = 1",
+            "accumulate=4, expected parts of two tiles",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_meant(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -214,6 +245,31 @@ def test_sets_that_cannot_be_packed(images: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="3.png"):
         packed(recipe(images).data, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
+    with pytest.raises(SpecError, match="inside the source"):
+        packed(recipe(images).data, images / "run")
+
+
+def test_what_is_packed_stays_until_more_is_whole(images: Path, tmp_path: Path) -> None:
+    config, folder = recipe(images).data, tmp_path / "run"
+    digest = packed(config, folder).digest
+    content = (images / "3.png").read_bytes()
+    (images / "3.png").write_bytes(content[:99])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DatasetError, match="3.png"):
+        packed(config, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (images / "3.png").write_bytes(content)
+    assert packed(config, folder).digest == digest
+    with (folder / "tiles.u8").open("r+b") as file:
+        file.truncate(99)
+    assert packed(config, folder).digest == digest
+    assert len((folder / "tiles.u8").read_bytes()) == 6 * 4 * 3 * 32 * 32
+
+
+def test_images_smaller_than_a_tile_are_told(images: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 40)).save(images / "few.png")
+    with pytest.warns(ImageryWarning, match="smaller than a tile of 32 px: few.png"):
+        assert len(packed(recipe(images).data, tmp_path / "run")) == 6 * 4
 
 
 # The views
@@ -357,6 +413,15 @@ def test_a_gsd_beyond_what_was_trained_is_told(images: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.skipif(not SHIPPED["scalemae-tiny"].is_dir(), reason="no weights in this tree")
+def test_the_weights_that_ship_tell_a_gsd_beyond_their_training() -> None:
+    pixels = np.random.default_rng(0).integers(200, 3000, (3, 224, 224), dtype=np.uint16)
+    with pytest.warns(GsdWarning, match="far from"):
+        get_embedding(
+            "scalemae", input_chw=pixels, variant="tiny", fetch=FetchSpec(scale_m=2000)
+        )  # fmt: skip
+
+
 def results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the weights and the metrics, less what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -372,35 +437,56 @@ def assert_same(one: Path, other: Path) -> None:
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(images: Path) -> None:
+def stopped_early(config: PretrainConfig, folder: str, times: int) -> Path:
+    """Run ``times`` times for one step each; the schedule is that of all steps."""
+    place = Path(config.run.folder).with_name(folder)
+    config = replace(config, run=replace(config.run, folder=str(place), minutes=1e-9))
+    for step in range(1, times + 1):
+        assert pretrain(config, progress=False).step == step
+    return place
+
+
+@pytest.mark.parametrize("ema_decay", [0.998, 0.0])
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(images: Path, ema_decay: float) -> None:
     config = recipe(images)
+    config = replace(config, optimiser=replace(config.optimiser, ema_decay=ema_decay))
     whole = stepped(config, 6)
-    parted = Path(config.run.folder).with_name("parted")
-    # The schedule depends on the number of steps: what stops it early is a signal, not another one.
+    parted = stopped_early(config, "parted", 3)
+    stepped(config, 6, "parted")
+    assert_same(whole, parted)
+    released = [load_file(one / "small" / "model.safetensors") for one in (whole, parted)]
+    assert all(torch.equal(released[0][name], released[1][name]) for name in released[0])
+    state = load_file(whole / "state.safetensors")
+    latest = state["objective.encoder.cls_token"].half()
+    assert torch.equal(released[0]["cls_token"], latest) is (ema_decay == 0)
+    assert pretrain(replace(config, run=replace(config.run, folder=str(parted)))).resumed_at == 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals that a process can catch")
+def test_a_signal_ends_a_run_with_its_state_kept(images: Path) -> None:
+    folder = images.parent / "run"
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(images), str(parted)],
+        [sys.executable, "-c", ENDLESS, str(images)],
         env=python_environment(), stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "stepped\n"
         process.send_signal(signal.SIGTERM)
+        told = json.loads(process.stdout.readline())
         assert process.wait(60) == 0
-    state = results(parted)[1][-1]["step"]
-    assert 0 < state < 6
-    stepped(config, 6, "parted")
-    assert_same(whole, parted)
-    assert pretrain(replace(config, run=replace(config.run, folder=str(parted)))).resumed_at == 6
+    assert told["interrupted"]
+    assert results(folder)[1][-1]["step"] == told["step"]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+    assert pretrain(recipe(images).with_steps(told["step"])).resumed_at == told["step"]
 
 
-INTERRUPTED = """
-import sys, threading, time
-from dataclasses import replace
+ENDLESS = """
+import json, sys, threading, time
 from pathlib import Path
 from rs_embed.training.pretraining import pretrain
 from tests.test_training import recipe
-config = recipe(Path(sys.argv[1]))
-config = replace(config, run=replace(config.run, folder=sys.argv[2]))
-metrics = Path(sys.argv[2], "metrics.jsonl")
+config = recipe(Path(sys.argv[1])).with_steps(10**9)
+metrics = Path(config.run.folder, "metrics.jsonl")
 
 def tell():
     while not metrics.exists() or not metrics.read_text():
@@ -408,8 +494,43 @@ def tell():
     print("stepped", flush=True)
 
 threading.Thread(target=tell, daemon=True).start()
-pretrain(config, progress=False)
+report = pretrain(config, progress=False)
+print(json.dumps({"step": report.step, "interrupted": report.interrupted}))
 """
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+def test_two_runs_do_not_share_a_folder(images: Path) -> None:
+    config = recipe(images)
+    with exclusive(Path(config.run.folder)), pytest.raises(TrainingError, match="another run is"):
+        pretrain(config, progress=False)
+    stepped(config, 1)
+
+
+def test_what_a_full_disk_left_of_a_line_does_not_stop_the_run(images: Path) -> None:
+    folder = stepped(recipe(images), 2)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "sec')
+    stepped(recipe(images), 3)
+    assert [line["step"] for line in results(folder)[1]] == [1, 2, 3]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_resumed_run_does_not_hold_its_state_open(images: Path) -> None:
+    """Windows replaces no file that is mapped."""
+    folder = stepped(recipe(images), 1)
+    training = Training(*parts_of(recipe(images)))
+    read_state(folder / "state.safetensors", training, {})
+    assert training.step == 1
+    assert training.optimiser.state_dict()["state"]
+    assert str(folder / "state.safetensors") not in Path("/proc/self/maps").read_text()
+
+
+def parts_of(config: PretrainConfig) -> tuple[Objective, AveragedModel, torch.optim.Optimizer]:
+    objective = Objective(config)
+    groups = [[p for p in objective.parameters() if (p.ndim >= 2) is big] for big in (True, False)]
+    optimiser = torch.optim.AdamW([{"params": group} for group in groups], fused=True)
+    return objective, AveragedModel(objective.encoder), optimiser
 
 
 def test_parts_of_a_batch_make_the_same_update(images: Path) -> None:
@@ -419,6 +540,12 @@ def test_parts_of_a_batch_make_the_same_update(images: Path) -> None:
     for name, value in whole.items():
         if name.startswith("objective."):
             assert torch.allclose(value, parted[name], atol=1e-4), name
+    # AdamW would hide a gradient that is twice as long.
+    norms = [
+        [line["gradient_norm"] for line in results(Path(config.run.folder).with_name(name))[1]]
+        for name in ("run", "parts")
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
 def test_more_steps_go_on_and_another_run_is_refused(images: Path) -> None:
@@ -427,6 +554,14 @@ def test_more_steps_go_on_and_another_run_is_refused(images: Path) -> None:
     stepped(config, 3)
     with pytest.raises(CheckpointError, match="optimiser.weight_decay was 0.05 and is now 0.1"):
         stepped(config, 4, weight_decay=0.1)
+    source = replace(config.data.sources[0], gsd_m=20.0)
+    with pytest.raises(CheckpointError, match="another run: tiles_gsd_m was "):
+        stepped(replace(config, data=replace(config.data, sources=(source,))), 4)
+    packed_at = (images.parent / "run" / "tiles.u8").stat().st_mtime_ns
+    finer = replace(config, data=replace(config.data, tile_size=64))
+    with pytest.raises(CheckpointError, match="data.tile_size was 32 and is now 64"):
+        stepped(finer, 4)
+    assert (images.parent / "run" / "tiles.u8").stat().st_mtime_ns == packed_at
     (images / "5.png").unlink()
     with pytest.raises(CheckpointError, match="another run: tiles was '[0-9a-f]{64}'"):
         stepped(config, 4)
@@ -435,10 +570,17 @@ def test_more_steps_go_on_and_another_run_is_refused(images: Path) -> None:
 def test_a_run_can_begin_from_weights(images: Path) -> None:
     config = recipe(images)
     first = stepped(config, 3)
-    second = replace(config, initial=str(first / "small"))
+    second = replace(
+        config, initial=str(first / "small"), run=replace(config.run, seed=1)
+    )  # fresh weights would be others
     begun = stepped(second, 1, "second", learning_rate=1e-12, weight_decay=0.0)
     before, after = (load_file(folder / "small" / "model.safetensors") for folder in (first, begun))
     assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    other_heads = replace(second, network=NetworkConfig(16, 1, 4, 8))
+    with pytest.raises(CheckpointError, match="num_heads=2.* expected .*num_heads=4"):
+        stepped(other_heads, 1, "third")
+    gone = replace(second, initial=str(first / "gone"))  # not read again
+    assert stepped(gone, 2, "second", learning_rate=1e-12, weight_decay=0.0) == begun
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(images: Path) -> None:
@@ -449,6 +591,12 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(images: Path) -> No
     with pytest.raises(TrainingError, match="step 3 is not finite .loss inf, low inf, .* is kept"):
         stepped(config, 6)
     assert (folder / "state.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_before_any_checkpoint(images: Path) -> None:
+    with pytest.raises(TrainingError, match="step 2 is not finite .* there is no checkpoint yet"):
+        stepped(recipe(images), 6, learning_rate=1e37, warmup_steps=0)
+    assert not (images.parent / "run" / "state.safetensors").exists()
 
 
 def ruin(state: Path) -> None:

@@ -138,7 +138,7 @@ class CheckpointError(ModelError):
 
 
 class TrainingError(RsEmbedError, RuntimeError):
-    """A pretraining run cannot go on: its loss is not finite any more."""
+    """A pretraining run cannot go on: its loss is not finite, or another run uses its folder."""
 
 
 class ExportError(RsEmbedError, OSError):

@@ -95,6 +95,18 @@ def weights_on_disk(name: str) -> WeightsFile | None:
     return _cached(name, *_repository(name))
 
 
+def is_remote_or_shipped(name: str, folder: Path) -> bool:
+    """Return whether ``name``, stated in a file of ``folder``, is a hub id or a shipped name.
+
+    What exists in the folder is taken before the hub, as `obtain_weights` does.
+    """
+    if name in SHIPPED:
+        return True
+    repo = name.partition("@")[0]
+    on_hub = _HUB_ID.fullmatch(repo) is not None and not repo.endswith(_SUFFIXES)
+    return on_hub and not repo.startswith(".") and not (folder / name).exists()
+
+
 def _repository(name: str) -> tuple[str, str | None]:
     """Return hub id and revision."""
     repo, _, revision = name.partition("@")

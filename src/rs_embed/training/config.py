@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.base import DEVICES
 from rs_embed.models.scalemae.config import NetworkConfig
+from rs_embed.models.weights import is_remote_or_shipped
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+_NAME = re.compile(r"\w[\w. -]*")
+# What else lies in run.folder.
+_TAKEN = ("pictures", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
 _T = TypeVar("_T")
 
 
@@ -94,7 +100,8 @@ class ViewConfig:
     cells_per_patch: int = 2
 
     def __post_init__(self) -> None:
-        _check(bool(self.sides), "sides", self.sides, "at least one")
+        fitting = bool(self.sides) and min(self.sides) > 0
+        _check(fitting, "sides", self.sides, "at least one, all above 0")
         fitting = len(self.shares) == len(self.sides) and min(self.shares) > 0
         _check(fitting, "shares", self.shares, "one number above 0 for each of sides")
         least, most = self.crop_area
@@ -118,7 +125,9 @@ class DecoderConfig:
     num_heads: int = 3
 
     def __post_init__(self) -> None:
+        _check(self.num_heads >= 1, "num_heads", self.num_heads, "at least 1")
         fitting = self.embed_dim % 4 == 0 and self.embed_dim % self.num_heads == 0
+        fitting = fitting and self.embed_dim > 0
         _check(fitting, "embed_dim", self.embed_dim, "a multiple of 4 and of num_heads")
         _check(self.depth >= 1, "depth", self.depth, "at least 1")
 
@@ -199,10 +208,15 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         _check(self.steps >= 1, "steps", self.steps, "at least 1")
+        _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
         _check(whole, "accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        fitting = all(0 <= beta < 1 for beta in self.betas)
+        _check(fitting, "betas", self.betas, "from 0 to below 1")
+        _check(self.high_weight >= 0, "high_weight", self.high_weight, "at least 0")
         _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 to below 1")
 
@@ -247,6 +261,7 @@ class RunConfig:
         ):
             if value not in known:
                 raise UnknownNameError.among(name, value, known)
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
         _check(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")
         _check(self.picture_steps >= 1, "picture_steps", self.picture_steps, "at least 1")
@@ -260,11 +275,12 @@ class PretrainConfig:
     Attributes
     ----------
     name : str
-        Of the checkpoint that comes of it.
+        Of the checkpoint that comes of it, a folder in ``run.folder``.
     data, run, optimiser, network, views, decoder, contrast
         See there; the tables of the TOML file.
     initial : str or None
-        Folder or file of encoder weights to begin with; None for fresh ones.
+        Encoder weights to begin with, as ``weights=`` takes them; None for fresh ones. A run that
+        is resumed does not read them.
     image_size : int or None
         Side that the checkpoint asks images to be resized to; None for the largest of
         ``views.sides``.
@@ -282,7 +298,13 @@ class PretrainConfig:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
+        fitting = _NAME.fullmatch(self.name) is not None and self.name not in _TAKEN
+        _check(fitting, "name", self.name, f"a folder's name, not a path or {', '.join(_TAKEN)}")
+        hidden_width = int(self.network.embed_dim * self.network.mlp_ratio)
+        _check(hidden_width >= 1, "network.mlp_ratio", self.network.mlp_ratio, "a number above 0")
         patch, tile = self.network.patch_size, self.data.tile_size
+        # The decoder's cells: 2 per side of a patch, then 4.
+        _check(patch % 4 == 0, "network.patch_size", patch, "a multiple of 4")
         for side in self.views.sides:
             _check(
                 side % patch == 0 and tile % side == 0, "views.sides", side,
@@ -294,9 +316,13 @@ class PretrainConfig:
                 f"to leave some of the {(side // patch) ** 2} patches of {side} px, and not all",
             )  # fmt: skip
         size = self.image_size
+        fitting = size is None or (size > 0 and size % patch == 0)
+        _check(fitting, "image_size", size, f"a multiple of {patch}, or none")
+        part = self.optimiser.batch_size // self.optimiser.accumulate
         _check(
-            size is None or size % patch == 0, "image_size", size, f"a multiple of {patch}, or none"
-        )
+            not self.contrast.weight or part >= 2, "optimiser.accumulate",
+            self.optimiser.accumulate, "parts of two tiles or more: contrast tells tiles apart",
+        )  # fmt: skip
         cells = self.views.cells_per_patch
         _check(
             patch % cells == 0, "views.cells_per_patch", cells, f"a divisor of patch_size {patch}"
@@ -353,17 +379,27 @@ def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
         config = _built(PretrainConfig, stated, "")
     except UnknownNameError:
         raise
-    except SpecError as exc:
+    except (SpecError, CheckpointError) as exc:
         raise SpecError(f"{path}: {exc}") from exc
     here = path.resolve().parent
-    root = here if data is None else data.resolve()
-    sources = tuple(replace(one, path=str(root / one.path)) for one in config.data.sources)
+    root = here if data is None else data.expanduser().resolve()
+    sources = tuple(replace(one, path=_within(root, one.path)) for one in config.data.sources)
+    initial = config.initial
+    if initial is not None and not is_remote_or_shipped(initial, here):
+        initial = _within(here, initial)
     return replace(
         config,
         data=replace(config.data, sources=sources),
-        run=replace(config.run, folder=str((here / config.run.folder).resolve())),
-        initial=None if config.initial is None else str(here / config.initial),
+        run=replace(config.run, folder=str(Path(_within(here, config.run.folder)).resolve())),
+        initial=initial,
     )
+
+
+def _within(folder: Path, stated: str) -> str:
+    try:
+        return str(folder / Path(stated).expanduser())
+    except RuntimeError as exc:
+        raise SpecError(f"got the path {stated!r}, whose home folder is not known") from exc
 
 
 def _built(kind: type[_T], stated: Any, where: str) -> _T:
@@ -400,6 +436,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     kinds = get_args(hint) or (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"got {where} = {value!r}, expected a finite number")
     if isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds):
         return value
     wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from rs_embed.datasets import Sample, read_samples
-from rs_embed.errors import DatasetError, ExportError
+from rs_embed.errors import DatasetError, ExportError, ImageryWarning, SpecError
+from rs_embed.notes import Note, give_warnings, some
 from rs_embed.progress import Bar
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def gsd_digest(self) -> str:
+        """SHA-256 of each tile's GSD and source, which a resumed run compares, too."""
+        return hashlib.sha256(self.gsd_m.tobytes() + self.source.tobytes()).hexdigest()
+
 
 def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) -> Tiles:
     """Return the tiles of a configuration, packed into ``folder`` unless they are there already.
@@ -67,11 +73,19 @@ def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) ->
 
     Raises
     ------
+    SpecError
+        If the folder lies in a source.
     DatasetError
         If a source is empty or holds an unreadable image, or no image is as large as a tile.
     ExportError
         If the folder cannot be written, or the disk is full.
+
+    Warns
+    -----
+    ImageryWarning
+        If images are left out because they are smaller than a tile.
     """
+    _check_apart(config, folder)
     wanted = _described(config)
     index = _index(folder)
     if index is None or index["config"] != wanted:
@@ -124,13 +138,16 @@ def _starts(length: int, side: int) -> list[int]:
 def _pack(
     config: DataConfig, folder: Path, wanted: dict[str, Any], progress: bool | None
 ) -> dict[str, Any]:
-    """Write the pixels, then the index: a folder without its index is packed again."""
+    """Write pixels and index; what was packed before stays until the new pixels are whole.
+
+    A folder without its index is packed again.
+    """
     partial = folder / f".{_PIXELS}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _INDEX).unlink(missing_ok=True)
         with partial.open("wb") as file, Bar(progress, unit="image", total=None) as bar:
             runs, sha256 = _write_tiles(config, file, bar)
+        (folder / _INDEX).unlink(missing_ok=True)
         os.replace(partial, folder / _PIXELS)
         index = {"config": wanted, "sha256": sha256, "runs": runs}
         partial.write_text(json.dumps(index))
@@ -150,21 +167,40 @@ def _write_tiles(config: DataConfig, file: BinaryIO, bar: Bar) -> tuple[list[lis
     runs: list[list[Any]] = []
     digest = hashlib.sha256()
     for number, source in enumerate(config.sources):
+        small = []
         for sample in read_samples(source.path, gsd_m=source.gsd_m, split=source.split):
+            given = False
             for tile, gsd_m in tiles_of(sample, side, config.levels):
+                given = True
                 content = np.ascontiguousarray(tile.transpose(2, 0, 1)).tobytes()
                 digest.update(content)
                 file.write(content)
                 if not runs or runs[-1][:2] != [number, gsd_m]:
                     runs.append([number, gsd_m, 0])
                 runs[-1][2] += 1
+            if not given:
+                small.append(sample.name)
             bar.advance()
         if not runs or runs[-1][0] != number:
             raise DatasetError(
                 f"{source.path} gave no tile of {side} x {side} px: all of its images are smaller; "
                 "lower data.tile_size, or leave it out"
             )
+        if small:
+            what = f"left out of {source.path!r} as smaller than a tile of {side} px: {some(small)}"
+            give_warnings([Note(what, ImageryWarning)])
     return runs, digest.hexdigest()
+
+
+def _check_apart(config: DataConfig, folder: Path) -> None:
+    """Raise where a run's own pictures would be images of a source."""
+    for source in config.sources:
+        place = Path(source.path).expanduser()
+        if place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
+            raise SpecError(
+                f"got run.folder {str(folder)!r} inside the source {source.path!r}, expected it "
+                "elsewhere: what the run writes would be read as images"
+            )
 
 
 def _described(config: DataConfig) -> dict[str, Any]:
@@ -173,7 +209,7 @@ def _described(config: DataConfig) -> dict[str, Any]:
     for source in config.sources:
         stated = asdict(source)
         del stated["repeat"]
-        path = Path(source.path)
+        path = Path(source.path).expanduser()
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         seen = [
             (str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()
@@ -186,6 +222,8 @@ def _index(folder: Path) -> dict[str, Any] | None:
     """Return the index of what is packed there; None if nothing whole is."""
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
-    except (OSError, ValueError):
+        expected = sum(count for *_, count in index["runs"]) * 3 * index["config"]["tile_size"] ** 2
+        whole = (folder / _PIXELS).stat().st_size == expected and "sha256" in index
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return index if (folder / _PIXELS).is_file() else None
+    return index if whole else None

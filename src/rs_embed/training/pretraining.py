@@ -19,23 +19,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rs_embed.errors import TrainingError
+from rs_embed.errors import CheckpointError, ExportError, TrainingError
 from rs_embed.export import written
 from rs_embed.models.scalemae.checkpoint import load_network
+from rs_embed.models.scalemae.config import network_config
 from rs_embed.models.scalemae.description import DESCRIPTION
 from rs_embed.models.scalemae.encoder import resolve_device
+from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.models.weights import obtain_weights
 from rs_embed.pipeline import ordered
 from rs_embed.progress import Bar
 from rs_embed.training.config import PretrainConfig, hidden_patches
+from rs_embed.training.exclusive import exclusive
 from rs_embed.training.objective import Losses, Objective
 from rs_embed.training.packing import Tiles, packed
 from rs_embed.training.reconstructions import draw_reconstructions
 from rs_embed.training.release import write_checkpoint
-from rs_embed.training.state import Training, read_state, write_state
+from rs_embed.training.state import Training, check_state, read_state, write_state
 from rs_embed.training.views import random_crops, random_masks
 
 _CROPS, _ORDER = 0, 1  # streams of random numbers
+_STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Report:
     seconds : float
         What they took, over all runs.
     interrupted : bool
-        Whether a signal ended it.
+        Whether a signal ended it before its last step.
     """
 
     checkpoint: Path
@@ -83,26 +87,33 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
 
     Raises
     ------
+    SpecError
+        If the folder lies in a source.
     DatasetError
         If a source is empty or holds an unreadable image.
     CheckpointError
         If the folder holds the state of another run, or the initial weights do not fit.
     TrainingError
-        If the loss is not finite any more; the last checkpoint is kept.
+        If the loss is not finite any more (the last checkpoint is kept), or another run is using
+        the folder.
     ExportError
         If the folder cannot be written, or the disk is full.
     """
     folder = Path(config.run.folder)
     device = resolve_device(config.run.device)
-    tiles = packed(config.data, folder, progress=progress)
-    run = _Run(config, folder, device, tiles)
-    begun_at = run.training.step
-    with _stop_signals() as stopped, Bar(progress, unit="step", total=None) as bar:
-        bar.expect(config.optimiser.steps)
-        bar.advance(begun_at)
-        for _ in run.steps(stopped):
-            bar.advance()
-        interrupted = stopped()
+    with exclusive(folder):
+        state = folder / _STATE
+        if state.exists():
+            check_state(state, config.what_is_learnt())  # before hours of packing
+        tiles = packed(config.data, folder, progress=progress)
+        run = _Run(config, folder, device, tiles)
+        begun_at = run.training.step
+        with _stop_signals() as stopped, Bar(progress, unit="step", total=None) as bar:
+            bar.expect(config.optimiser.steps)
+            bar.advance(begun_at)
+            for _ in run.steps(stopped):
+                bar.advance()
+            interrupted = stopped() and run.training.step < config.optimiser.steps
     return Report(
         folder / config.name,
         run.training.step,
@@ -130,12 +141,16 @@ class _Run:
         self.folder = folder
         self.device = device
         self.tiles = tiles
-        self.what = config.what_is_learnt() | {"tiles": tiles.digest}
-        self.training = _fresh(config, device)
-        self.state = folder / "state.safetensors"
-        if self.state.exists():
+        self.what = config.what_is_learnt() | {
+            "tiles": tiles.digest,
+            "tiles_gsd_m": tiles.gsd_digest,
+        }
+        self.state = folder / _STATE
+        resumed = self.state.exists()
+        self.training = _fresh(config, device, None if resumed else config.initial)
+        if resumed:
             read_state(self.state, self.training, self.what)
-        self.metrics = Metrics(folder / "metrics.jsonl", self.training.step)
+        self.metrics = Metrics(folder / "metrics.jsonl", self.training)
         inputs = DESCRIPTION.inputs
         self._mean, self._std = (
             torch.tensor(values, device=device)[:, None, None] * 255
@@ -168,14 +183,14 @@ class _Run:
             last = training.step == options.steps or over or stopped()
             self.metrics.add(losses, norm)
             if last or training.step % self.config.run.log_steps == 0:
-                self.metrics.write(training, self.config)
-            if last or training.step % self.config.run.picture_steps == 0:
-                self._draw()
+                self.metrics.write(training, self.config, kept=self.state.exists())
             if last or time.monotonic() - kept > 60 * self.config.run.checkpoint_minutes:
-                self.metrics.write(training, self.config)
+                self.metrics.write(training, self.config, kept=self.state.exists())
                 write_state(self.state, training, self.what)
                 self._release()
                 kept = time.monotonic()
+            if last or training.step % self.config.run.picture_steps == 0:
+                self._draw()
             yield training.step
             if last:
                 batches.close()
@@ -239,7 +254,7 @@ class _Run:
                 (2, len(image), 1, 1, 1), generator=generator
             ).to(self.device)
             image = image * gain.exp() + offset
-        shares = torch.tensor(config.views.shares)
+        shares = torch.tensor(config.views.shares, dtype=torch.float32)
         side = config.views.sides[int(shares.multinomial(1, generator=generator))]
         visible, masked = random_masks(
             len(image),
@@ -260,7 +275,10 @@ class _Run:
             masked[:count], mean=self._mean, std=self._std,
         )  # fmt: skip
         path = self.folder / "pictures" / f"step-{self.training.step:07}.png"
-        path.parent.mkdir(exist_ok=True)
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise ExportError(f"cannot make the folder {path.parent}: {exc}") from exc
         with written(path) as partial:
             picture.save(partial, format="PNG")
 
@@ -282,21 +300,21 @@ class Metrics:
     ----------
     path : pathlib.Path
         The file.
-    step : int
-        Where the run goes on; lines of later steps are dropped, since they are made again.
+    training : Training
+        Where the run goes on; lines of later steps are dropped, since they are made again, and so
+        is what a full disk left of a line.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, training: Training) -> None:
         self._path = path
         self._since: list[Tensor] = []
-        self._seconds = 0.0
+        self._seconds = training.seconds
         lines = []
-        if step and path.exists():
-            for line in path.read_text().splitlines():
-                one = json.loads(line)
-                if one["step"] <= step:
+        if training.step and path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                step = _step_of(line)
+                if step is not None and step <= training.step:
                     lines.append(line + "\n")
-                    self._seconds = one["seconds"]
         with written(path) as partial:
             partial.write_text("".join(lines))
 
@@ -304,13 +322,24 @@ class Metrics:
         """Take the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
         self._since.append(torch.cat([losses, norm.detach().reshape(1)]))
 
-    def write(self, training: Training, config: PretrainConfig) -> None:
+    def write(self, training: Training, config: PretrainConfig, *, kept: bool) -> None:
         """Append a line, if there was a step since the last.
+
+        Parameters
+        ----------
+        training : Training
+            After those steps.
+        config : PretrainConfig
+            The run.
+        kept : bool
+            Whether there is a checkpoint, for messages.
 
         Raises
         ------
         TrainingError
             If a loss of these steps is not finite.
+        ExportError
+            If the file cannot be written.
         """
         if not self._since:
             return
@@ -324,10 +353,15 @@ class Metrics:
                 f"{name} {float(value):.4g}"
                 for name, value in zip(names, values[first], strict=True)
             )
+            mend = (
+                "the last checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, "
+                "take another run.folder, and begin from that checkpoint with initial="
+                if kept
+                else "there is no checkpoint yet. Lower optimiser.learning_rate or raise "
+                "warmup_steps, and begin anew"
+            )
             raise TrainingError(
-                f"step {training.step - count + first + 1} is not finite ({shown}); the last "
-                "checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, take "
-                "another run.folder, and begin from that checkpoint with initial="
+                f"step {training.step - count + first + 1} is not finite ({shown}); {mend}"
             )
         total, low, high, contrast, norm = (float(value) for value in values.mean(dim=0))
         took = training.seconds - self._seconds
@@ -342,18 +376,31 @@ class Metrics:
             "contrast": contrast,
             "gradient_norm": norm,
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as exc:
+            raise ExportError(
+                f"cannot write {self._path}: {exc}; the last checkpoint is kept. Free some space "
+                "and start the same command again"
+            ) from exc
         self._since, self._seconds = [], training.seconds
 
 
-def _fresh(config: PretrainConfig, device: torch.device) -> Training:
+def _step_of(line: str) -> int | None:
+    """Return the step of a line of the metrics; None if it is no whole one."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _fresh(config: PretrainConfig, device: torch.device, initial: str | None) -> Training:
     """Return the training before its first step."""
     objective = Objective(config)
-    if config.initial is not None:
-        file = obtain_weights(config.initial)
-        start = load_network(file.path, config.network)
-        objective.encoder.load_state_dict(start.state_dict())
+    if initial is not None:
+        _begin_from(initial, objective.encoder)
     objective.to(device)
     options = config.optimiser
     parameters = list(objective.parameters())
@@ -373,6 +420,20 @@ def _fresh(config: PretrainConfig, device: torch.device) -> Training:
     if options.ema_decay:
         average = AveragedModel(objective.encoder, multi_avg_fn=_moving_average(options.ema_decay))
     return Training(objective, average, optimiser)
+
+
+def _begin_from(initial: str, encoder: ScaleMae) -> None:
+    """Load weights into an encoder of the same sizes."""
+    file = obtain_weights(initial)
+    if file.config:
+        # A file's shapes do not tell the heads, and other heads make another network of it.
+        stated = network_config(file.config, str(file.path.parent / "config.json"))
+        if stated != encoder.config:
+            raise CheckpointError(
+                f"got initial={initial!r}, whose config.json says {stated}, expected "
+                f"{encoder.config}; state its sizes in [network], or take other weights"
+            )
+    encoder.load_state_dict(load_network(file.path, encoder.config).state_dict())
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -399,7 +460,8 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         signal.signal(number, before[number])
 
     for asking in (signal.SIGINT, signal.SIGTERM):
-        before[asking] = signal.signal(asking, ask)
+        before[asking] = signal.getsignal(asking) or signal.SIG_DFL
+        signal.signal(asking, ask)
     try:
         yield asked.is_set
     finally:

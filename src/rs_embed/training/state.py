@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Training:
     objective : Objective
         Encoder, decoder and heads.
     average : torch.nn.Module
-        The encoder whose weights are the moving average.
+        The encoder whose weights are the moving average; that of ``objective`` where there is none.
     optimiser : torch.optim.Optimizer
         With its moments.
     step : int
@@ -84,29 +85,56 @@ def read_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:
         If the file is damaged, or belongs to a run that differs in ``what``; the differences are
         listed.
     """
+    with _opened(path) as (file, record):
+        _check_same(path, record["what"], what)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    _load(training, tensors)
+    training.step, training.seconds = int(record["step"]), float(record["seconds"])
+
+
+def check_state(path: Path, what: Mapping[str, Any]) -> None:
+    """Raise as `read_state` does, as far as the file's header and ``what`` tell."""
+    with _opened(path) as (_, record):
+        _check_same(path, record["what"], what)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Give the open file and its record."""
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("training", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if not isinstance(record, dict) or not {"what", "step", "seconds"} <= record.keys():
+                raise CheckpointError(
+                    f"{path} holds no state of a training run; take another run.folder"
+                )
+            yield file, record
     except (SafetensorError, OSError, ValueError) as exc:
         raise CheckpointError(
             f"{path} is not a whole state of a training run ({exc}); take another run.folder, or "
             "remove the file to begin anew"
         ) from exc
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} holds no state of a training run; take another run.folder")
-    differing = list(_differences(record["what"], what))
+
+
+def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    # A state of another version may state more of the run, or less.
+    both = old.keys() & new.keys()
+    differing = list(_differences({k: old[k] for k in both}, {k: new[k] for k in both}))
     if differing:
         raise CheckpointError(
             f"{path} belongs to another run: {'; '.join(differing[:_LISTED])}. Undo the change, or "
             "take another run.folder; only optimiser.steps and how a run is carried out may differ"
         )
-    _load(training, tensors)
-    training.step, training.seconds = int(record["step"]), float(record["seconds"])
+
+
+def _modules(training: Training) -> Iterator[tuple[str, nn.Module]]:
+    yield _OBJECTIVE, training.objective
+    if training.average is not training.objective.encoder:
+        yield _AVERAGE, training.average
 
 
 def _tensors(training: Training) -> Iterator[tuple[str, Tensor]]:
-    for prefix, module in ((_OBJECTIVE, training.objective), (_AVERAGE, training.average)):
+    for prefix, module in _modules(training):
         for name, value in module.state_dict().items():
             yield prefix + name, value
     for number, moments in training.optimiser.state_dict()["state"].items():
@@ -115,7 +143,7 @@ def _tensors(training: Training) -> Iterator[tuple[str, Tensor]]:
 
 
 def _load(training: Training, tensors: Mapping[str, Tensor]) -> None:
-    for prefix, module in ((_OBJECTIVE, training.objective), (_AVERAGE, training.average)):
+    for prefix, module in _modules(training):
         module.load_state_dict(
             {
                 name.removeprefix(prefix): value
@@ -128,7 +156,8 @@ def _load(training: Training, tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         if name.startswith(_OPTIMISER):
             number, _, moment = name.removeprefix(_OPTIMISER).partition(".")
-            moments.setdefault(int(number), {})[moment] = value
+            # The optimiser keeps what it is given: a view of the file would hold the file open.
+            moments.setdefault(int(number), {})[moment] = value.clone()
     training.optimiser.load_state_dict(state | {"state": moments})
 
 

@@ -89,7 +89,7 @@ class ScaleMaePlan:
         published = {weights.id: weights for weights in DESCRIPTION.weights}
         known = published.get(self.weights.partition("@")[0])
         trained = stated_input_res(found.config, str(found.path.parent / "config.json"))
-        if known is not None:
+        if trained is None and known is not None:
             trained = known.trained_input_res
         if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
