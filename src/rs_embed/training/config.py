@@ -347,6 +347,15 @@ class PretrainConfig:
         return replace(self, optimiser=replace(self.optimiser, steps=steps))
 
 
+def learning_rate(config: PretrainConfig, step: int) -> float:
+    """Return the rate of a step: a linear rise, then half a cosine down to 0."""
+    options = config.optimiser
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
+    return options.learning_rate * (1 + math.cos(math.pi * min(done, 1))) / 2
+
+
 def hidden_patches(side: int, network: NetworkConfig, views: ViewConfig) -> int:
     """Return how many patches of an input of that side are masked."""
     return round((side // network.patch_size) ** 2 * views.mask_ratio)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rs_embed.errors import CheckpointError, ExportError, TrainingError
+from rs_embed.errors import CheckpointError, ExportError
 from rs_embed.export import written
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import network_config
@@ -29,8 +28,9 @@ from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.models.weights import obtain_weights
 from rs_embed.pipeline import ordered
 from rs_embed.progress import Bar
-from rs_embed.training.config import PretrainConfig, hidden_patches
+from rs_embed.training.config import PretrainConfig, hidden_patches, learning_rate
 from rs_embed.training.exclusive import exclusive
+from rs_embed.training.metrics import Metrics
 from rs_embed.training.objective import Losses, Objective
 from rs_embed.training.packing import Tiles, packed
 from rs_embed.training.reconstructions import draw_reconstructions
@@ -122,15 +122,6 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
         run.training.seconds,
         interrupted,
     )
-
-
-def learning_rate(config: PretrainConfig, step: int) -> float:
-    """Return the rate of a step: a linear rise, then half a cosine down to 0."""
-    options = config.optimiser
-    if step < options.warmup_steps:
-        return options.learning_rate * (step + 1) / options.warmup_steps
-    done = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
-    return options.learning_rate * (1 + math.cos(math.pi * min(done, 1))) / 2
 
 
 class _Run:
@@ -291,109 +282,6 @@ class _Run:
             self.training.step,
             self.tiles,
         )
-
-
-class Metrics:
-    """The lines of ``metrics.jsonl``: means since the line before.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    training : Training
-        Where the run goes on; lines of later steps are dropped, since they are made again, and so
-        is what a full disk left of a line.
-    """
-
-    def __init__(self, path: Path, training: Training) -> None:
-        self._path = path
-        self._since: list[Tensor] = []
-        self._seconds = training.seconds
-        lines = []
-        if training.step and path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                step = _step_of(line)
-                if step is not None and step <= training.step:
-                    lines.append(line + "\n")
-        with written(path) as partial:
-            partial.write_text("".join(lines))
-
-    def add(self, losses: Tensor, norm: Tensor) -> None:
-        """Take the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
-        self._since.append(torch.cat([losses, norm.detach().reshape(1)]))
-
-    def write(self, training: Training, config: PretrainConfig, *, kept: bool) -> None:
-        """Append a line, if there was a step since the last.
-
-        Parameters
-        ----------
-        training : Training
-            After those steps.
-        config : PretrainConfig
-            The run.
-        kept : bool
-            Whether there is a checkpoint, for messages.
-
-        Raises
-        ------
-        TrainingError
-            If a loss of these steps is not finite.
-        ExportError
-            If the file cannot be written.
-        """
-        if not self._since:
-            return
-        values = torch.stack(self._since).cpu()  # steps 5
-        count = len(values)
-        finite = torch.isfinite(values).all(dim=1)
-        if not finite.all():
-            first = int((~finite).nonzero()[0])
-            names = ("loss", "low", "high", "contrast", "gradient norm")
-            shown = ", ".join(
-                f"{name} {float(value):.4g}"
-                for name, value in zip(names, values[first], strict=True)
-            )
-            mend = (
-                "the last checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, "
-                "take another run.folder, and begin from that checkpoint with initial="
-                if kept
-                else "there is no checkpoint yet. Lower optimiser.learning_rate or raise "
-                "warmup_steps, and begin anew"
-            )
-            raise TrainingError(
-                f"step {training.step - count + first + 1} is not finite ({shown}); {mend}"
-            )
-        total, low, high, contrast, norm = (float(value) for value in values.mean(dim=0))
-        took = training.seconds - self._seconds
-        line = {
-            "step": training.step,
-            "seconds": round(training.seconds, 3),
-            "tiles_per_s": round(count * config.optimiser.batch_size / max(took, 1e-9), 1),
-            "learning_rate": learning_rate(config, training.step - 1),
-            "loss": total,
-            "low": low,
-            "high": high,
-            "contrast": contrast,
-            "gradient_norm": norm,
-        }
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as exc:
-            raise ExportError(
-                f"cannot write {self._path}: {exc}; the last checkpoint is kept. Free some space "
-                "and start the same command again"
-            ) from exc
-        self._since, self._seconds = [], training.seconds
-
-
-def _step_of(line: str) -> int | None:
-    """Return the step of a line of the metrics; None if it is no whole one."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) else None
 
 
 def _fresh(config: PretrainConfig, device: torch.device, initial: str | None) -> Training:
