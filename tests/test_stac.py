@@ -932,13 +932,16 @@ def test_real_scenes_equal_those_read_from_disk(
 
 INTERRUPTED = """
 import sys, threading
-from rs_embed import PointBuffer, TemporalSpec, get_embeddings_batch
+from rs_embed import PointBuffer, TemporalSpec, get_embedding, get_embeddings_batch
 from rs_embed.providers.stac import StacProvider
+network = dict(weights="random-init", variant="tiny", image_size=224)
+# Everything is imported and loaded before the signal: imports of others may swallow it.
+get_embedding("scalemae", spatial=PointBuffer(-75.6156, 37.6942, 640), backend="sample", **network)
 places = [PointBuffer(15.0074 + 1e-5 * i, 46.9471, 200) for i in range(10_000)]
 print("ready", flush=True)
 get_embeddings_batch("scalemae", spatials=places, backend=StacProvider(sys.argv[1]),
                      temporal=TemporalSpec.range("2023-06-01", "2023-07-01"),
-                     weights="random-init", variant="tiny", image_size=224, progress=False)
+                     progress=False, **network)
 """
 
 
@@ -960,6 +963,6 @@ def test_ctrl_c_waits_for_no_slow_read(server: StacServer) -> None:
     began = time.monotonic()
     _, err = process.communicate(timeout=30)
     # Below 2 s on an idle machine, which this one need not be.
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15
     assert process.returncode == -signal.SIGINT  # it did not crash
     assert "KeyboardInterrupt" in err
