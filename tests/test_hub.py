@@ -115,7 +115,7 @@ def test_neither_weights_nor_network(tmp_path: Path) -> None:
     result = embed(tmp_path, "", HF_HUB_OFFLINE="1")
     assert result["error"] == "CheckpointError"
     assert "'MVRL/scalemae-vitlarge-800'" in result["message"]
-    assert "weights='random-init'" in result["message"]
+    assert "weights='scalemae-tiny'" in result["message"]
 
 
 @pytest.mark.parametrize(
