@@ -428,12 +428,8 @@ SLOW = """
 
     class Slow(SampleProvider):
         name = "slow"
-        told = False
 
         def fetch(self, grid, **asked):
-            if not self.told:
-                self.told = True
-                print("reading", flush=True)
             time.sleep({seconds})
             return super().fetch(grid, **asked)
 """
@@ -445,6 +441,7 @@ places = [PointBuffer(-75.6156 + 0.0004 * (i % 40), 37.6942, 640) for i in range
 get_embedding("scalemae", spatial=places[0], backend="sample", weights=sys.argv[1],
               input_prep="tile")
 try:
+    print("ready", flush=True)
     get_embeddings_batch("scalemae", spatials=places, backend="slow", weights=sys.argv[1],
                          input_prep="tile", progress=False)
 except KeyboardInterrupt:
@@ -470,8 +467,8 @@ def test_ctrl_c_waits_for_no_read(
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    assert process.stdout.readline() == "reading\n"
-    time.sleep(2)  # every worker reads; short reads are embedded meanwhile
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(3)  # every worker reads; short reads are embedded meanwhile
     process.send_signal(signal.SIGINT)
     # Below 2 s on an idle machine, which this one need not be; a read takes 60.
     out, err = process.communicate(timeout=30)

@@ -135,7 +135,9 @@ def test_they_are_asked_for_by_name(asked: str, monkeypatch: pytest.MonkeyPatch)
         options = {"variant": "tiny"}
     if asked == "variable":
         monkeypatch.setenv("RS_EMBED_SCALEMAE_ID", TINY)
-    embedding = get_embedding("scalemae", spatial=PLACE, backend="sample", image_size=64, **options)
+    embedding = get_embedding(
+        "scalemae", spatial=PLACE, backend="sample", input_prep="tile", **options
+    )
     assert embedding.meta["weights"] == TINY
     assert embedding.meta["network"]["patch_size"] == 8
     digest = hashlib.sha256((SHIPPED[TINY] / "model.safetensors").read_bytes()).hexdigest()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rs_embed.errors import SettingsError as SettingsError
     from rs_embed.errors import SpecError as SpecError
     from rs_embed.errors import TemporalWarning as TemporalWarning
+    from rs_embed.errors import TrainingError as TrainingError
     from rs_embed.errors import UnknownNameError as UnknownNameError
     from rs_embed.grid import Grid as Grid
     from rs_embed.inspection import Inspection as Inspection
@@ -80,6 +81,7 @@ _HOMES = {
     "StacProvider": "providers.stac",
     "TemporalSpec": "specs",
     "TemporalWarning": "errors",
+    "TrainingError": "errors",
     "UnknownNameError": "errors",
     "describe_model": "registry",
     "get_embedding": "embedder",
