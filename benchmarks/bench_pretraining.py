@@ -38,8 +38,8 @@ def run_rate(config: PretrainConfig, folder: Path, packed: Path) -> float:
     shutil.copytree(packed, folder)
     pretrain(replace(config, run=replace(config.run, folder=str(folder))), progress=False)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    took = lines[-1]["seconds"] - lines[0]["seconds"]
-    return (lines[-1]["step"] - lines[0]["step"]) * config.optimiser.batch_size / took
+    took = float(lines[-1]["seconds"] - lines[0]["seconds"])
+    return int(lines[-1]["step"] - lines[0]["step"]) * config.optimiser.batch_size / took
 
 
 def bare_rate(config: PretrainConfig, device: torch.device) -> float:

@@ -12,6 +12,7 @@ import csv
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from measure import arguments, machine, table
 from PIL import Image
@@ -20,7 +21,7 @@ from rs_embed.datasets import read_samples
 from rs_embed.evaluation import EvaluationReport, evaluate
 
 POOLINGS = ("mean", "max", "cls")
-Settings = dict[str, str | float]
+Settings = dict[str, Any]
 CASES: dict[str, Settings] = {
     'gsd="metres", normed': {},
     'gsd="relative"': {"gsd": "relative"},

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ PLACE = PointBuffer(-75.6156, 37.6942, 640)
 
 @pytest.mark.parametrize("asked", ["weights", "variant", "variable"])
 def test_they_are_asked_for_by_name(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, str] = {"weights": TINY} if asked == "weights" else {}
+    options: dict[str, Any] = {"weights": TINY} if asked == "weights" else {}
     if asked == "variant":
         options = {"variant": "tiny"}
     if asked == "variable":
