@@ -155,7 +155,8 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
         if split is not None and entry.split is None and entry.assumed_split is None:
             raise DatasetError(
                 f"got split={split!r}, but {str(path)!r} does not say the split of {entry.name!r}; "
-                f"add the column split to its {INDEX}, or put its classes into train/ and val/"
+                f"leave split out, add the column split to its {INDEX}, or put its classes into "
+                "train/ and val/"
             )
         return split in (None, entry.split or entry.assumed_split)
 

@@ -67,6 +67,7 @@ def _packages() -> Iterator[Finding]:
         ("gee", ("ee", "stamina"), "backend='gee'"),
         ("stac", ("pystac_client", "stamina"), "backend='stac'"),
         ("netcdf", ("h5netcdf", "h5py"), "netCDF files"),
+        ("train", ("sklearn", "pyarrow", "matplotlib"), "linear probes, tables and pictures"),
         ("rshf", ("rshf",), "loader='rshf'"),
     ):
         if any(importlib.util.find_spec(module) is None for module in modules):

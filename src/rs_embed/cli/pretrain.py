@@ -53,9 +53,8 @@ def pretrain(
         )
     else:
         since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
-        typer.echo(
-            f"step     {report.step} of {report.steps}{since}, {report.seconds:.0f} s in all"
-        )
+        done = f"{report.step} of {report.steps}" if report.step <= report.steps else report.step
+        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in all")
         typer.echo(f"wrote    {report.checkpoint}: weights= takes it")
     if report.step < report.steps:
         typer.echo("not all steps were made: the same command goes on from here", err=True)
