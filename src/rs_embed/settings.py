@@ -30,7 +30,7 @@ SCALEMAE_ID = Variable(
 SCALEMAE_IMG = Variable(
     "RS_EMBED_SCALEMAE_IMG",
     "224, or img_size of the weights' config.json",
-    "side of the square that the model sees, pixels; a multiple of the patch size (16)",
+    "side of the square that the model sees, pixels; a multiple of the patch size",
 )
 SCALEMAE_FETCH_WORKERS = Variable(
     "RS_EMBED_SCALEMAE_FETCH_WORKERS",
