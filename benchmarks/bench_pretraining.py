@@ -23,9 +23,10 @@ from measure import Disturbance, arguments, comparison, in_turns, machine, posit
 from PIL import Image
 
 from rs_embed.models.scalemae.encoder import resolve_device
-from rs_embed.training.config import PretrainConfig, SourceConfig, hidden_patches, read_config
+from rs_embed.training.config import PretrainConfig, SourceConfig, hidden_patches
 from rs_embed.training.objective import Objective
 from rs_embed.training.pretraining import pretrain
+from rs_embed.training.recipe import read_config
 from rs_embed.training.views import random_masks
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scalemae-tiny.toml"

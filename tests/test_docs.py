@@ -26,8 +26,8 @@ from rs_embed.training.config import (
     OptimiserConfig,
     RunConfig,
     ViewConfig,
-    read_config,
 )
+from rs_embed.training.recipe import read_config
 from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
@@ -185,7 +185,7 @@ def test_commands_of_evaluation_have_the_options_that_are_written() -> None:
     options = {name for parameter in command.params for name in parameter.opts}
     pages = [README, (ROOT / "docs" / "evaluation.md").read_text()]
     written = [re.findall(r"rs-embed evaluate [^`\n#]+", page) for page in pages]
-    assert [len(lines) for lines in written] == [2, 6]
+    assert [len(lines) for lines in written] == [2, 7]
     for line in [*written[0], *written[1]]:
         assert set(re.findall(r" (--?[a-z][a-z-]*)", line)) <= options, line
 

@@ -41,12 +41,12 @@ from rs_embed.training.config import (
     SourceConfig,
     ViewConfig,
     learning_rate,
-    read_config,
 )
 from rs_embed.training.exclusive import exclusive
 from rs_embed.training.objective import Objective, info_nce
 from rs_embed.training.packing import packed, tiles_of
 from rs_embed.training.pretraining import pretrain
+from rs_embed.training.recipe import read_config
 from rs_embed.training.state import Training, read_state
 from rs_embed.training.views import Pyramid, random_crops, random_masks
 from tests.conftest import python_environment

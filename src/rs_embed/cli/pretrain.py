@@ -31,7 +31,7 @@ def pretrain(
 
     [dim]rs-embed pretrain recipes/scalemae-tiny.toml --data imagery[/dim]
     """
-    from rs_embed.training.config import read_config
+    from rs_embed.training.recipe import read_config
 
     stated = read_config(config, data=data)
     if steps is not None:

@@ -76,7 +76,7 @@ class Decoder(nn.Module):
         Sizes of the encoder.
     config : DecoderConfig
         Sizes of the decoder.
-    ratios : iterable of int
+    ratios : set of int
         How many times finer than the input targets are; each has its head.
     """
 
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
         cls, x = x[:, : self.prefix], x[:, self.prefix :]
         count = visible.shape[1] + masked.shape[1]
         side = round(count**0.5)
-        # Under autocast tokens are bfloat16; positions and masked tokens follow them.
+        # Under autocast tokens are bfloat16; scatter wants one dtype, positions stay float32.
         whole = self.mask_token.to(x.dtype).expand(len(x), count, -1)
         whole = whole.scatter(1, visible[..., None].expand(-1, -1, x.shape[-1]), x)  # B N D
         whole = whole + gsd_positions(side, side, x.shape[-1], gsd.float())

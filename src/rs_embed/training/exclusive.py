@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rs_embed.errors import ExportError, TrainingError
+from rs_embed.errors import ExportError, RsEmbedWarning, TrainingError
+
+# What network file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextmanager
@@ -16,8 +21,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Make the folder if it is missing, and hold it against other runs.
 
     The lock is the system's own, on the folder itself: it ends with the process, however that
-    ends, and leaves no file behind. On Windows, and on file systems without such locks, nothing
-    is held.
+    ends, and leaves no file behind. On Windows nothing is held, and neither on file systems
+    without such locks, with a warning.
 
     Raises
     ------
@@ -46,8 +51,14 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise TrainingError(
                 f"another run is using {folder}; wait for its end, or take another run.folder"
             ) from exc
-        except OSError:  # some network file systems have no locks
-            pass
+        except OSError as exc:
+            if exc.errno not in _NO_LOCKS:
+                raise ExportError(f"cannot lock the folder {folder}: {exc}") from exc
+            warnings.warn(
+                f"{folder} lies on a file system without locks: start no second run there",
+                RsEmbedWarning,
+                stacklevel=3,
+            )
         yield
     finally:
         os.close(handle)

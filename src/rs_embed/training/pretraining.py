@@ -328,7 +328,8 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Return the update of `AveragedModel`; early on it forgets faster, as weights move fast."""
 
     def update(averaged: Any, current: Any, count: Any) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        done = int(count)
+        share = 1 - min(decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(averaged, current, share)
 
     return update
