@@ -25,10 +25,10 @@ from rs_embed.errors import (
 from rs_embed.grid import Grid, gsd_m, roi_grid
 from rs_embed.imagery import read_imagery
 from rs_embed.notes import Note
+from rs_embed.open_files import shown_path
 from rs_embed.plausibility import MIN_SIDE_PX
 from rs_embed.preprocessing import DEFAULT_REFLECTANCE
 from rs_embed.raster import Raster
-from rs_embed.raster_files import shown_path
 from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
 from rs_embed.settings import LOCAL
 from rs_embed.specs import (

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
@@ -21,6 +15,7 @@ from affine import Affine
 from rs_embed.bands import band_indexes
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid, pixels_per_pixel
+from rs_embed.open_files import OpenFiles, open_file, shown_path
 from rs_embed.raster import Raster, valid_mask
 from rs_embed.windows import common_window, elsewhere, overlap, padded
 
@@ -30,19 +25,6 @@ if TYPE_CHECKING:
 
 # Pixels of the file along one pixel of the grid from which they are averaged.
 AVERAGED_FROM = 1.5
-# GDAL remembers for the life of the process that a URL failed. These are opened with the option by
-# which it asks the server again.
-_FAILED: set[str] = set()
-_MOST_FAILED = 4096
-_AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
-# How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
-_PASSING = re.compile(
-    r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
-    r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
-    r"transfer closed|could not connect|failed to connect",
-    re.IGNORECASE,
-)
-_DENIED = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:401|403)", re.I)
 
 
 @dataclass(frozen=True)
@@ -128,73 +110,6 @@ class Header:
     block_rows: int
 
 
-class OpenFiles:
-    """Files that stay open while several parts of them are read, closed at the end.
-
-    Any thread may read; each file is read by one at a time. After the end nothing is opened any
-    more, and a file that is still read then stays open until its reader lets go of it.
-
-    Parameters
-    ----------
-    most : int
-        How many; further ones are opened anew for each read.
-    """
-
-    def __init__(self, most: int = 64) -> None:
-        self._most = most
-        self._kept: dict[str, _Kept] = {}
-        self._lock = threading.Lock()
-        self._ended = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._ended = True
-            ended = list(self._kept.values())
-            self._kept.clear()
-        for kept in ended:
-            # After an error or Ctrl-C nobody waits for readers, and GDAL crashes the process where
-            # a file is closed under one: it has the last reference, and so closes it.
-            if kept.lock.acquire(blocking=False):
-                try:
-                    if kept.dataset is not None:
-                        kept.dataset.close()
-                finally:
-                    kept.lock.release()
-
-    @contextmanager
-    def dataset(self, path: str) -> Iterator[Any]:
-        """Give the open file; every failure of GDAL within becomes ours."""
-        with self._lock:
-            self._refuse_if_ended(path)
-            if path not in self._kept and len(self._kept) < self._most:
-                self._kept[path] = _Kept()
-            kept = self._kept.get(path)
-        if kept is None:
-            with _opened(path) as dataset:
-                yield dataset
-            return
-        with kept.lock, _ours(path):
-            self._refuse_if_ended(path)
-            if kept.dataset is None:
-                kept.dataset = _open(path)
-            yield kept.dataset
-
-    def _refuse_if_ended(self, path: str) -> None:
-        if self._ended:
-            raise ImageryError(f"{shown_path(path)!r} was asked for after its files were closed")
-
-
-class _Kept:
-    """A file that is or will be open, and who reads it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.dataset: Any = None
-
-
 def read_header(path: str, opened: OpenFiles | None = None) -> Header:
     """Return what the file says of itself; ``opened`` keeps it open.
 
@@ -208,7 +123,7 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
     # One look per possible sidecar file instead of a listing of the folder, which may be huge; none
     # on a server, where each look is a request.
     listing = "EMPTY_DIR" if "://" in path else "TRUE"
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), _opened(path, opened) as dataset:
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), open_file(path, opened) as dataset:
         return Header(
             path,
             _file_grid(dataset),
@@ -234,7 +149,7 @@ def is_georeferenced(path: str) -> bool:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with _opened(path) as dataset:
+        with open_file(path) as dataset:
             return dataset.crs is not None and dataset.transform != Affine.identity()
 
 
@@ -271,7 +186,7 @@ def read_rows(
     """
     rows = slice(0, grid.shape[0]) if rows is None else rows
     part = grid.window(rows.start, 0, rows.stop - rows.start, grid.shape[1])
-    with _opened(file.path, opened) as dataset:
+    with open_file(file.path, opened) as dataset:
         file_grid = _file_grid(dataset)
         indexes = file.positions(_band_names(dataset))
         nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
@@ -296,7 +211,7 @@ def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
     ImageryError
         If the file cannot be read or lacks a band.
     """
-    with _opened(file.path) as dataset:
+    with open_file(file.path) as dataset:
         grid = _file_grid(dataset).resized(*shape)
         indexes = file.positions(_band_names(dataset))
         nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
@@ -373,7 +288,7 @@ def read_file(
     ImageryError
         If the file cannot be read, lacks a band, or has no pixel in the window.
     """
-    with _opened(path) as dataset:
+    with open_file(path) as dataset:
         grid = _file_grid(dataset)
         window = window_in(grid)
         indexes = band_indexes(_band_names(dataset), bands, shown_path(path))
@@ -382,99 +297,6 @@ def read_file(
         data, valid = _read_window(dataset, grid, window, indexes, nodata)
         source = {"path": shown_path(path), "resampling": "none"}
         return Raster(data, valid, tuple(bands), window, declared_units(dataset, indexes), source)
-
-
-def may_pass(failure: BaseException) -> bool:
-    """Return whether a file could not be read for a reason of a server's that may pass."""
-    return any(_PASSING.search(str(exc)) for exc in _chain(failure))
-
-
-def is_unread(failure: BaseException) -> bool:
-    """Return whether GDAL failed to read, for whatever reason."""
-    from rasterio.errors import RasterioError
-
-    return any(isinstance(exc, RasterioError) for exc in _chain(failure))
-
-
-def is_denied(failure: BaseException) -> bool:
-    """Return whether a server refused access to a file, as it does once a token has ended."""
-    return any(_DENIED.search(str(exc)) for exc in _chain(failure))
-
-
-def _chain(failure: BaseException | None) -> Iterator[BaseException]:
-    while failure is not None:
-        yield failure
-        failure = failure.__cause__ or failure.__context__
-
-
-@contextmanager
-def _opened(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
-    """Open a raster file; every failure of GDAL until it is closed becomes ours."""
-    if kept is not None:
-        with kept.dataset(path) as dataset:
-            yield dataset
-        return
-    with _ours(path), _open(path) as dataset:
-        yield dataset
-
-
-def _open(path: str) -> Any:
-    """Return the opened file; what failed before is asked for again."""
-    import rasterio
-
-    if path not in _FAILED:
-        return rasterio.open(path)
-    with rasterio.Env(**_AFRESH):
-        dataset = rasterio.open(path)
-    _FAILED.discard(path)
-    return dataset
-
-
-@contextmanager
-def _ours(path: str) -> Iterator[None]:
-    """Turn failures of GDAL into ours."""
-    from rasterio.errors import RasterioError
-
-    shown = shown_path(path)
-    try:
-        yield
-    except RasterioError as exc:
-        if "://" in path:
-            if len(_FAILED) >= _MOST_FAILED:
-                _FAILED.clear()
-            _FAILED.add(path)
-        if os.path.isdir(path):
-            reason = "it is a folder"
-        else:
-            reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
-        error = ImageryError(
-            f"cannot read {shown!r} as an image ({reason}); check it with: rio info "
-            f"{shlex.quote(shown)}"
-        )
-        if shown != path:
-            raise error from None  # a traceback would show the credentials in it
-        raise error from exc
-
-
-def _without_credentials(said: str, path: str, shown: str) -> str:
-    """Return what GDAL says of a file, which it may name by the end of its URL alone."""
-    query = path.partition("?")[2]
-    return (
-        said.replace(path, shown).replace(f"?{query}", "") if query else said.replace(path, shown)
-    )
-
-
-def shown_path(path: str) -> str:
-    """Return a path or URL without the credentials that a URL may carry."""
-    if "://" not in path:
-        return path
-    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
-    prefix = path[:start]
-    try:
-        parts = urlsplit(path[start:])
-    except ValueError:
-        return "(a malformed URL)"
-    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _file_grid(dataset: Any) -> Grid:

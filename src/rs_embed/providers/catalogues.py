@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from rs_embed.errors import ProviderError
+from rs_embed.open_files import shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes import Box, local_path
 from rs_embed.providers.web import asking, read_json
-from rs_embed.raster_files import shown_path
 from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import numpy as np
 from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError
 from rs_embed.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.notes import some
+from rs_embed.open_files import OpenFiles, may_pass, shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes import BandAt, Scene
@@ -23,13 +24,10 @@ from rs_embed.raster_files import (
     AVERAGED_FROM,
     BandFile,
     Header,
-    OpenFiles,
     declared_units,
-    may_pass,
     read_header,
     read_rows,
     read_thinned,
-    shown_path,
 )
 from rs_embed.specs import CloudMask, Composite
 

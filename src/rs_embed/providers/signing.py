@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
+from rs_embed.open_files import shown_path
 from rs_embed.providers.scenes import BandAt, Scene
 from rs_embed.providers.web import asking, refused
-from rs_embed.raster_files import shown_path
 
 if TYPE_CHECKING:
     from requests import Session

@@ -16,6 +16,7 @@ from rs_embed._optional import install
 from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.grid import Grid
 from rs_embed.notes import some
+from rs_embed.open_files import is_denied, is_unread, shown_path
 from rs_embed.providers.base import Cost
 from rs_embed.providers.catalogues import (
     PRESETS,
@@ -37,7 +38,6 @@ from rs_embed.providers.selection import (
 from rs_embed.providers.signing import Signer, signed
 from rs_embed.providers.web import api_io
 from rs_embed.raster import Raster
-from rs_embed.raster_files import is_denied, is_unread, shown_path
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 

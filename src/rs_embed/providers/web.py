@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
 from rs_embed.errors import ProviderError
+from rs_embed.open_files import shown_path
 from rs_embed.providers.retrying import Patience
-from rs_embed.raster_files import shown_path
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO

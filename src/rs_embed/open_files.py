@@ -1,0 +1,188 @@
+"""Open raster files with GDAL, keep them open, and say what failed, without credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from rs_embed.errors import ImageryError
+
+# GDAL remembers for the life of the process that a URL failed. These are opened with the option by
+# which it asks the server again.
+_FAILED: set[str] = set()
+_MOST_FAILED = 4096
+_AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
+# How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
+_PASSING = re.compile(
+    r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
+    r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
+    r"transfer closed|could not connect|failed to connect",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:401|403)", re.I)
+
+
+class OpenFiles:
+    """Files that stay open while several parts of them are read, closed at the end.
+
+    Any thread may read; each file is read by one at a time. After the end nothing is opened any
+    more, and a file that is still read then stays open until its reader lets go of it.
+
+    Parameters
+    ----------
+    most : int
+        How many; further ones are opened anew for each read.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._kept: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._ended = True
+            ended = list(self._kept.values())
+            self._kept.clear()
+        for kept in ended:
+            # After an error or Ctrl-C nobody waits for readers, and GDAL crashes the process where
+            # a file is closed under one: it has the last reference, and so closes it.
+            if kept.lock.acquire(blocking=False):
+                try:
+                    if kept.dataset is not None:
+                        kept.dataset.close()
+                finally:
+                    kept.lock.release()
+
+    @contextmanager
+    def dataset(self, path: str) -> Iterator[Any]:
+        """Give the open file; every failure of GDAL within becomes ours."""
+        with self._lock:
+            self._refuse_if_ended(path)
+            if path not in self._kept and len(self._kept) < self._most:
+                self._kept[path] = _Kept()
+            kept = self._kept.get(path)
+        if kept is None:
+            with open_file(path) as dataset:
+                yield dataset
+            return
+        with kept.lock, _ours(path):
+            self._refuse_if_ended(path)
+            if kept.dataset is None:
+                kept.dataset = _open(path)
+            yield kept.dataset
+
+    def _refuse_if_ended(self, path: str) -> None:
+        if self._ended:
+            raise ImageryError(f"{shown_path(path)!r} was asked for after its files were closed")
+
+
+class _Kept:
+    """A file that is or will be open, and who reads it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.dataset: Any = None
+
+
+def may_pass(failure: BaseException) -> bool:
+    """Return whether a file could not be read for a reason of a server's that may pass."""
+    return any(_PASSING.search(str(exc)) for exc in _chain(failure))
+
+
+def is_unread(failure: BaseException) -> bool:
+    """Return whether GDAL failed to read, for whatever reason."""
+    from rasterio.errors import RasterioError
+
+    return any(isinstance(exc, RasterioError) for exc in _chain(failure))
+
+
+def is_denied(failure: BaseException) -> bool:
+    """Return whether a server refused access to a file, as it does once a token has ended."""
+    return any(_DENIED.search(str(exc)) for exc in _chain(failure))
+
+
+def _chain(failure: BaseException | None) -> Iterator[BaseException]:
+    while failure is not None:
+        yield failure
+        failure = failure.__cause__ or failure.__context__
+
+
+@contextmanager
+def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
+    """Open a raster file; every failure of GDAL until it is closed becomes ours."""
+    if kept is not None:
+        with kept.dataset(path) as dataset:
+            yield dataset
+        return
+    with _ours(path), _open(path) as dataset:
+        yield dataset
+
+
+def _open(path: str) -> Any:
+    """Return the opened file; what failed before is asked for again."""
+    import rasterio
+
+    if path not in _FAILED:
+        return rasterio.open(path)
+    with rasterio.Env(**_AFRESH):
+        dataset = rasterio.open(path)
+    _FAILED.discard(path)
+    return dataset
+
+
+@contextmanager
+def _ours(path: str) -> Iterator[None]:
+    """Turn failures of GDAL into ours."""
+    from rasterio.errors import RasterioError
+
+    shown = shown_path(path)
+    try:
+        yield
+    except RasterioError as exc:
+        if "://" in path:
+            if len(_FAILED) >= _MOST_FAILED:
+                _FAILED.clear()
+            _FAILED.add(path)
+        if os.path.isdir(path):
+            reason = "it is a folder"
+        else:
+            reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
+        error = ImageryError(
+            f"cannot read {shown!r} as an image ({reason}); check it with: rio info "
+            f"{shlex.quote(shown)}"
+        )
+        if shown != path:
+            raise error from None  # a traceback would show the credentials in it
+        raise error from exc
+
+
+def _without_credentials(said: str, path: str, shown: str) -> str:
+    """Return what GDAL says of a file, which it may name by the end of its URL alone."""
+    query = path.partition("?")[2]
+    return (
+        said.replace(path, shown).replace(f"?{query}", "") if query else said.replace(path, shown)
+    )
+
+
+def shown_path(path: str) -> str:
+    """Return a path or URL without the credentials that a URL may carry."""
+    if "://" not in path:
+        return path
+    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
+    prefix = path[:start]
+    try:
+        parts = urlsplit(path[start:])
+    except ValueError:
+        return "(a malformed URL)"
+    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
