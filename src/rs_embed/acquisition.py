@@ -64,7 +64,11 @@ class Acquired:
 
 @dataclass(frozen=True, eq=False)
 class PixelRequest:
-    """Where the pixels come from, as it was asked."""
+    """Where the pixels come from, as it was asked.
+
+    ``window`` stands in place of ``spatial`` where the pixels are settled already: a grid on the
+    lattice of the imagery, or the one to ask a provider for.
+    """
 
     spatial: Spatial | None
     temporal: TemporalSpec | None
@@ -76,6 +80,7 @@ class PixelRequest:
     provider: Provider | None = None
     cache: str | os.PathLike[str] | PatchCache | None = None
     backend_asked: str | None = None
+    window: Grid | None = None
 
     def check(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
@@ -90,7 +95,7 @@ class PixelRequest:
         own = next((n for n in ("input_chw", "imagery") if getattr(self, n) is not None), None)
         if own is not None:
             self._check_own(own)
-        elif self.spatial is None:
+        elif self.spatial is None and self.window is None:
             raise SpecError(
                 "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
                 "pixels as input_chw= or imagery="
@@ -268,6 +273,7 @@ class PixelRequest:
             spatial=self.spatial,
             fill_value=stated.fill_value,
             fit=fit,
+            window=self.window,
         )
         read = gsd_m(raster.grid)
         if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
@@ -327,6 +333,8 @@ class PixelRequest:
     ) -> tuple[SensorSpec, Grid]:
         """Return the sensor with all defaults, and the grid to sample it on."""
         sensor = contract_defaults(stated, contract)
+        if self.window is not None:
+            return sensor, self.window
         if self.spatial is None or sensor.scale_m is None:
             raise SpecError("got no spatial or scale_m, expected both")
         grid = roi_grid(self.spatial, sensor.scale_m, sensor.crs)

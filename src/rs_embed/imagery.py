@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,9 +14,9 @@ from rs_embed.bands import band_indexes
 from rs_embed.errors import ImageryError
 from rs_embed.grid import MAX_PIXELS, Grid, gsd_m, roi_window
 from rs_embed.raster import Raster
-from rs_embed.raster_files import nodata_value, read_file
+from rs_embed.raster_files import nodata_value, read_file, read_header
 from rs_embed.specs import Spatial
-from rs_embed.windows import overlap, padded
+from rs_embed.windows import common_window, overlap, padded
 
 
 def read_imagery(
@@ -26,6 +26,7 @@ def read_imagery(
     spatial: Spatial | None,
     fill_value: float | None,
     fit: Callable[[Grid], Grid] = lambda window: window,
+    window: Grid | None = None,
 ) -> Raster:
     """Return the pixels of ``imagery``, north up, in the order of ``bands``.
 
@@ -43,6 +44,9 @@ def read_imagery(
         Value that marks nodata, for imagery that declares none; None is 0.
     fit : callable
         Returns the window to read in place of that of ``spatial``, on the same lattice.
+    window : Grid, optional
+        Exactly these pixels of the imagery's lattice, instead of ``spatial``; they may lie beyond
+        the image, invalid then.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def read_imagery(
     GridError
         If it is rotated, in degrees, or has pixels that are not square on the ground.
     """
-    window_in = partial(_window_in, spatial=spatial, fit=fit)
+    window_in = partial(_window_in, spatial=spatial, fit=fit, window=window)
     if isinstance(imagery, Raster):
         if fill_value is not None:
             raise ImageryError(
@@ -63,17 +67,50 @@ def read_imagery(
         return read_file(os.fspath(imagery), bands, window_in, fill_value)
     if type(imagery).__module__.partition(".")[0] == "xarray":
         return _from_xarray(imagery, bands, window_in, fill_value)
-    raise ImageryError(
-        f"got imagery of type {type(imagery).__name__}, expected a path, an xarray.DataArray or a "
+    raise _no_imagery(imagery)
+
+
+def _no_imagery(given: object) -> ImageryError:
+    return ImageryError(
+        f"got imagery of type {type(given).__name__}, expected a path, an xarray.DataArray or a "
         "Raster; a plain array goes to input_chw="
     )
 
 
-def _window_in(grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid]) -> Grid:
+def imagery_grid(imagery: Any) -> Grid:
+    """Return the grid of all of ``imagery``, north up; nothing is read but its header.
+
+    Raises
+    ------
+    ImageryError
+        If it cannot be opened, or has no CRS or transform.
+    GridError
+        If it is rotated, in degrees, or has pixels that are not square on the ground.
+    """
+    if isinstance(imagery, Raster):
+        grid = _georeferenced(imagery).north_up().grid
+    elif isinstance(imagery, str | os.PathLike):
+        grid = read_header(os.fspath(imagery)).grid
+    elif type(imagery).__module__.partition(".")[0] == "xarray":
+        _, y_dim, x_dim = _dimensions(imagery)
+        grid = _array_grid(_from_north(imagery, y_dim), y_dim, x_dim)
+    else:
+        raise _no_imagery(imagery)
+    gsd_m(grid)
+    return grid
+
+
+def _window_in(
+    grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid], window: Grid | None
+) -> Grid:
     """Return the window of a place, all of ``grid`` if there is none."""
+    if window is not None:
+        return window
     gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
     if spatial is not None:
-        return fit(roi_window(grid, spatial))
+        place = fit(roi_window(grid, spatial))
+        overlap(place, grid)
+        return place
     if grid.shape[0] * grid.shape[1] > MAX_PIXELS:
         raise ImageryError(
             f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
@@ -82,13 +119,17 @@ def _window_in(grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Gri
     return grid
 
 
-def _select(raster: Raster, bands: Sequence[str]) -> Raster:
+def _georeferenced(raster: Raster) -> Raster:
     if raster.grid.crs is None:
         raise ImageryError(
             "got a Raster without CRS, expected a georeferenced one; pass its pixels as input_chw= "
             "with fetch=FetchSpec(scale_m=...)"
         )
-    indexes = band_indexes(raster.bands, bands, "the raster")
+    return raster
+
+
+def _select(raster: Raster, bands: Sequence[str]) -> Raster:
+    indexes = band_indexes(_georeferenced(raster).bands, bands, "the raster")
     data = raster.data[[i - 1 for i in indexes]]
     return replace(raster, data=data, bands=tuple(bands))
 
@@ -98,11 +139,40 @@ def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
     window = window_in(raster.grid)
     if window == raster.grid:
         return raster
-    rows, columns = overlap(window, raster.grid)
+    rows, columns = common_window(window, raster.grid)
     valid = raster.valid[rows, columns]
+    if not valid.size:
+        return _nothing(window, raster.bands, raster.data.dtype, raster.reflectance, raster.source)
     part = raster.grid.window(rows.start, columns.start, *valid.shape)
     data, valid = padded(raster.data[:, rows, columns], valid, part, window)
     return replace(raster, data=data, valid=valid, grid=window)
+
+
+def _nothing(
+    window: Grid,
+    bands: Sequence[str],
+    dtype: Any,
+    reflectance: tuple[float, float] | None,
+    source: Mapping[str, Any],
+) -> Raster:
+    """Return a window of which the imagery has no pixel."""
+    pixels = np.zeros((len(bands), *window.shape), dtype)
+    valid = np.zeros(window.shape, dtype=bool)
+    return Raster(pixels, valid, tuple(bands), window, reflectance, source)
+
+
+def _from_north(array: Any, y_dim: Any) -> Any:
+    """Return the array with row 0 in the north."""
+    if float(array[y_dim][0]) < float(array[y_dim][-1]):
+        return array.isel({y_dim: slice(None, None, -1)})
+    return array
+
+
+def _array_grid(array: Any, y_dim: Any, x_dim: Any) -> Grid:
+    from pyproj import CRS
+
+    crs = CRS.from_wkt(array.rio.crs.to_wkt())
+    return Grid(crs, array.rio.transform(recalc=True), (array.sizes[y_dim], array.sizes[x_dim]))
 
 
 def _from_xarray(
@@ -116,18 +186,16 @@ def _from_xarray(
     Bands and window are picked before any value is computed.
     """
     band_dim, y_dim, x_dim = _dimensions(array)
-    from pyproj import CRS
-
     nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
     indexes = band_indexes(_coordinate_names(array, band_dim), bands, "the DataArray")
     picked = array.transpose(band_dim, y_dim, x_dim).isel({band_dim: [i - 1 for i in indexes]})
-    if float(picked[y_dim][0]) < float(picked[y_dim][-1]):
-        picked = picked.isel({y_dim: slice(None, None, -1)})
-    shape = (picked.sizes[y_dim], picked.sizes[x_dim])
-    crs = CRS.from_wkt(array.rio.crs.to_wkt())
-    grid = Grid(crs, picked.rio.transform(recalc=True), shape)
+    picked = _from_north(picked, y_dim)
+    grid = _array_grid(picked, y_dim, x_dim)
     window = window_in(grid)
-    rows, columns = overlap(window, grid)
+    rows, columns = common_window(window, grid)
+    source = {"xarray": str(array.name or ""), "resampling": "none"}
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return _nothing(window, bands, array.dtype, _attributed_units(array), source)
     part = picked.isel({y_dim: rows, x_dim: columns})
     there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
     read = Raster.from_array(
@@ -138,7 +206,6 @@ def _from_xarray(
         nodata=nodata_value(nodata, fill_value),
     )
     data, valid = padded(read.data, read.valid, there, window)
-    source = {"xarray": str(array.name or ""), "resampling": "none"}
     return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
 
 

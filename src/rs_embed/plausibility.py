@@ -62,6 +62,14 @@ def check_values(
             "infinite, nodata or outside the imagery; choose another place or period, or lower "
             "min_valid"
         )
+    check_units(raster, reflectance=reflectance, vouched=vouched)
+
+
+def check_units(raster: Raster, *, reflectance: tuple[float, float], vouched: bool) -> None:
+    """Raise `ImageryError` unless the valid pixels, at least one, can be of these units.
+
+    Parameters are those of `check_values`.
+    """
     brightest = raster.data.max(axis=0)[raster.valid]
     if not vouched:
         _check_digital_numbers(raster, brightest)

@@ -17,7 +17,7 @@ from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid, pixels_per_pixel
 from rs_embed.open_files import OpenFiles, open_file, shown_path
 from rs_embed.raster import Raster, valid_mask
-from rs_embed.windows import common_window, elsewhere, overlap, padded
+from rs_embed.windows import common_window, elsewhere, padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -283,17 +283,18 @@ def read_file(
 ) -> Raster:
     """Return the window of a file that ``window_in`` picks on its grid, on its own pixels.
 
+    What the file does not cover is invalid.
+
     Raises
     ------
     ImageryError
-        If the file cannot be read, lacks a band, or has no pixel in the window.
+        If the file cannot be read or lacks a band.
     """
     with open_file(path) as dataset:
         grid = _file_grid(dataset)
         window = window_in(grid)
         indexes = band_indexes(_band_names(dataset), bands, shown_path(path))
         nodata = nodata_value(_declared_nodata(dataset, indexes), fill_value)
-        overlap(window, grid)
         data, valid = _read_window(dataset, grid, window, indexes, nodata)
         source = {"path": shown_path(path), "resampling": "none"}
         return Raster(data, valid, tuple(bands), window, declared_units(dataset, indexes), source)
