@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class JournalResult:
 
     key: str
     vector: NDArray[np.float32] | None
-    meta: dict[str, Any] | None
+    meta: Mapping[str, Any] | None
     error: str | None
 
 
@@ -178,20 +178,28 @@ class Journal:
         ExportError
             If the disk is full or the journal is closed.
         """
-        if (vector is None) == (error is None):
-            given = "neither" if vector is None else "both"
-            raise SpecError(f"got {given} of vector and error for {key!r}, expected one")
-        if vector is not None and (vector.ndim != 1 or vector.dtype != np.float32):
-            raise SpecError(
-                f"got {vector.dtype} of shape {vector.shape} for {key!r}, expected float32 (D,)"
-            )
-        blob = None if vector is None else vector.astype("<f4", copy=False).tobytes()
-        text = None if meta is None else json.dumps(dict(meta))
+        self.add_all([JournalResult(key, vector, meta, error)])
+
+    def add_all(self, results: Iterable[JournalResult]) -> None:
+        """Write several results, all or, if the process ends meanwhile, none of them.
+
+        Raises
+        ------
+        SpecError, ExportError
+            As `add`.
+        """
+        rows = [_row(result) for result in results]
         with self._mapped():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?)",
-                (key, error, _checksum(key, error, text, blob), text, blob),
-            )
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?)", rows
+                )
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def done(self) -> set[str]:
         """Return the keys that hold a vector; those that failed are to be tried again."""
@@ -239,6 +247,21 @@ class Journal:
             f"{self.path} is no journal of rs_embed, or is damaged ({reason}); choose another "
             "name, or delete it to begin anew (--overwrite)"
         )
+
+
+def _row(result: JournalResult) -> tuple[str, str | None, int, str | None, bytes | None]:
+    """Return what is stored of a result."""
+    key, vector, error = result.key, result.vector, result.error
+    if (vector is None) == (error is None):
+        given = "neither" if vector is None else "both"
+        raise SpecError(f"got {given} of vector and error for {key!r}, expected one")
+    if vector is not None and (vector.ndim != 1 or vector.dtype != np.float32):
+        raise SpecError(
+            f"got {vector.dtype} of shape {vector.shape} for {key!r}, expected float32 (D,)"
+        )
+    blob = None if vector is None else vector.astype("<f4", copy=False).tobytes()
+    text = None if result.meta is None else json.dumps(dict(result.meta))
+    return key, error, _checksum(key, error, text, blob), text, blob
 
 
 def discard(path: Path) -> None:

@@ -7,39 +7,20 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-
 from rs_embed import export
-from rs_embed._version import __version__
-from rs_embed.acquisition import resolved_provider
 from rs_embed.batches import ON_ERROR, iter_embeddings
 from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
 from rs_embed.journal import Journal, discard
 from rs_embed.places import NamedPlace
-from rs_embed.settings import (
-    CACHE_DIR,
-    CACHE_GB,
-    LOCAL,
-    SCALEMAE_BATCH_SIZE,
-    SCALEMAE_FETCH_WORKERS,
-    stated_variables,
-)
+from rs_embed.request_identity import request_json, which_weights
 from rs_embed.specs import OutputSpec, to_json
 
 if TYPE_CHECKING:
     from rs_embed.embedding import Embedding
-    from rs_embed.providers.base import Provider
-
-# They change how fast results come, or are part of what the provider says of itself.
-_NOT_NUMBERS = {
-    variable.name
-    for variable in (SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE, LOCAL, CACHE_DIR, CACHE_GB)
-}
-_WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
 
 
 @dataclass(frozen=True)
@@ -158,7 +139,7 @@ class ResumableBatch:
                 f"{self.path} is there already, and finished; choose another name, or replace it "
                 "(--overwrite)"
             )
-        request = json.dumps(_request(model, arguments))
+        request = json.dumps(request_json(model, arguments))
         if overwrite:
             discard(self.journal_path)
         self._journal = Journal(self.journal_path, request)
@@ -234,12 +215,12 @@ class ResumableBatch:
     def _weights_so_far(self) -> dict[str, Any] | None:
         """Return which weights the results have that are kept; None where there are none."""
         for result in self._journal.results(list(self._done)[:1]):
-            return _weights(result.meta or {})
+            return which_weights(result.meta or {})
         return None
 
     def _same_weights(self, before: dict[str, Any] | None, result: Embedding) -> dict[str, Any]:
         """Return which weights a result has; refuse to mix them: a name can get other content."""
-        now = _weights(result.meta)
+        now = which_weights(result.meta)
         if before is not None and now != before:
             raise CheckpointError(
                 f"got weights {now}, but the {self.kept} places in {self.journal_path} have "
@@ -267,57 +248,3 @@ class ResumableBatch:
 def _key(place: NamedPlace) -> str:
     """Return the name of a result: another place under the same id is another result."""
     return json.dumps([place.id, type(place.spatial).__name__, to_json(place.spatial)])
-
-
-def _weights(meta: dict[str, Any]) -> dict[str, Any]:
-    return {name: meta.get(name) for name in _WHICH_WEIGHTS}
-
-
-def _request(model: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that determines the vectors but the places, as JSON values."""
-    stated = {name: value for name, value in arguments.items() if value is not None}
-    stated.pop("device", None)  # the numbers are the same within the tolerance
-    stated.pop("cache", None)  # the pixels are the same
-    backend = stated.pop("backend", "auto")
-    variables = stated_variables()
-    pixels = (
-        {"imagery": _file(stated.pop("imagery"))}
-        if "imagery" in stated
-        else {"backend": _provider(resolved_provider(backend))}
-    )
-    return {
-        "version": __version__,
-        "model": model,
-        "environment": {k: v for k, v in variables.items() if k not in _NOT_NUMBERS},
-        **{name: _as_json(value) for name, value in stated.items()},
-        **pixels,
-    }
-
-
-def _provider(provider: Provider) -> dict[str, str]:
-    return {"name": provider.name, "identity": provider.identity()}
-
-
-def _as_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return to_json(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _file(imagery: Any) -> dict[str, Any]:
-    """Return what tells a file from another one, or from itself as it was before."""
-    if not isinstance(imagery, str | os.PathLike):
-        raise SpecError(
-            f"got imagery={type(imagery).__name__}, expected a path: what is only in memory "
-            "cannot be resumed"
-        )
-    name = os.fspath(imagery)
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError):  # a URL, or a mistake that reading it will name
-        return {"name": name}
-    return {
-        "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
-    }  # fmt: skip

@@ -1,0 +1,101 @@
+"""What tells one request from another: everything that determines its numbers, as JSON values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._version import __version__
+from rs_embed.acquisition import resolved_provider
+from rs_embed.errors import SpecError
+from rs_embed.settings import (
+    CACHE_DIR,
+    CACHE_GB,
+    LOCAL,
+    SCALEMAE_BATCH_SIZE,
+    SCALEMAE_FETCH_WORKERS,
+    stated_variables,
+)
+from rs_embed.specs import to_json
+
+if TYPE_CHECKING:
+    from rs_embed.providers.base import Provider
+
+# They change how fast results come, or are part of what the provider says of itself.
+_NOT_NUMBERS = {
+    variable.name
+    for variable in (SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE, LOCAL, CACHE_DIR, CACHE_GB)
+}
+_WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
+
+
+def which_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which weights made an embedding: a name can get other content."""
+    return {name: meta.get(name) for name in _WHICH_WEIGHTS}
+
+
+def request_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that determines the vectors but the places, as JSON values.
+
+    Parameters
+    ----------
+    model : str
+        Id or alias.
+    arguments : mapping
+        Of ``iter_embeddings``, and others of JSON values; None is not stated.
+
+    Raises
+    ------
+    SpecError
+        If ``imagery`` is only in memory, so that nothing tells it from another.
+    """
+    stated = {name: value for name, value in arguments.items() if value is not None}
+    stated.pop("device", None)  # the numbers are the same within the tolerance
+    stated.pop("cache", None)  # the pixels are the same
+    backend = stated.pop("backend", "auto")
+    variables = stated_variables()
+    pixels = (
+        {"imagery": _file(stated.pop("imagery"))}
+        if "imagery" in stated
+        else {"backend": _provider(resolved_provider(backend))}
+    )
+    return {
+        "version": __version__,
+        "model": model,
+        "environment": {k: v for k, v in variables.items() if k not in _NOT_NUMBERS},
+        **{name: _as_json(value) for name, value in stated.items()},
+        **pixels,
+    }
+
+
+def _provider(provider: Provider) -> dict[str, str]:
+    return {"name": provider.name, "identity": provider.identity()}
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _file(imagery: Any) -> dict[str, Any]:
+    """Return what tells a file from another one, or from itself as it was before."""
+    if not isinstance(imagery, str | os.PathLike):
+        raise SpecError(
+            f"got imagery={type(imagery).__name__}, expected a path: what is only in memory "
+            "cannot be resumed"
+        )
+    name = os.fspath(imagery)
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):  # a URL, or a mistake that reading it will name
+        return {"name": name}
+    return {
+        "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
+    }  # fmt: skip
