@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _FAR_FACTOR = 4
 # What is made ready ahead where nobody states the batch size, which the device decides later.
 _BATCH_SIZE = 16
-_VIEW_WORKERS = min(os.cpu_count() or 1, 8)
+VIEW_WORKERS = min(os.cpu_count() or 1, 8)
 
 
 def get_embedding(
@@ -252,7 +252,7 @@ def embed(
     batch_size = task.plan.batch_size or _BATCH_SIZE
     # Rasters that wait for their tiles stay in memory; resized ones are small.
     ahead = fetch_workers + (batch_size if task.prep.mode == "resize" else 0)
-    view_workers = _VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
+    view_workers = VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
     with ExitStack() as stages:
         sights = stages.enter_context(
             closing(

@@ -280,7 +280,9 @@ def _utm_zone(lon: float, lat: float) -> int:
     return min(int((lon + 180) // 6) + 1, 60)
 
 
-def roi_grid(spatial: Spatial, scale_m: float, crs: str | None = None) -> Grid:
+def roi_grid(
+    spatial: Spatial, scale_m: float, crs: str | None = None, *, most_px: float = MAX_PIXELS
+) -> Grid:
     """Return the grid on which a place is sampled: pixel edges on multiples of ``scale_m``.
 
     Parameters
@@ -292,18 +294,22 @@ def roi_grid(spatial: Spatial, scale_m: float, crs: str | None = None) -> Grid:
         Pixel size, metres of the CRS.
     crs : str or None
         CRS instead of :func:`metric_crs` of the centre. Sizes are then in its own metres.
+    most_px : float
+        Pixels beyond which a place is too large.
 
     Raises
     ------
     GridError
         If ``crs`` is unknown or not in metres, or the place is smaller than a pixel.
     """
-    target = metric_crs(*spatial.centre) if crs is None else _projected_crs(crs)
+    target = metric_crs(*spatial.centre) if crs is None else projected_crs(crs)
     lattice = Grid(target, Affine(scale_m, 0, 0, 0, -scale_m, 0), (1, 1))
-    return roi_window(lattice, spatial, scale_m)
+    return roi_window(lattice, spatial, scale_m, most_px=most_px)
 
 
-def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) -> Grid:
+def roi_window(
+    lattice: Grid, spatial: Spatial, pixel_m: float | None = None, *, most_px: float = MAX_PIXELS
+) -> Grid:
     """Return the window of ``lattice`` that covers a place; it may reach beyond the lattice.
 
     Parameters
@@ -315,11 +321,13 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) ->
     pixel_m : float, optional
         Metres that one pixel of ``lattice`` counts for in ``buffer_m``; measured on the ground at
         the place if not given.
+    most_px : float
+        Pixels beyond which a place is too large.
 
     Raises
     ------
     GridError
-        If the place is smaller than a pixel, larger than 250 million, or outside the CRS's area.
+        If the place is smaller than a pixel, larger than ``most_px``, or outside the CRS's area.
     """
     from_geographic = _from_geographic(_crs_of(lattice))
     to_pixel = ~lattice.transform
@@ -336,13 +344,27 @@ def roi_window(lattice: Grid, spatial: Spatial, pixel_m: float | None = None) ->
     (left, width), (top, height) = spans
     if width < 1 or height < 1:
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
-    if width * height > MAX_PIXELS:
+    if width * height > most_px:
         raise GridError(
             f"{spatial} is {height:,.0f} x {width:,.0f} px of {pixel_m:g} m, expected at most "
-            f"{MAX_PIXELS:,} px; cut it into {_parts(height)} x {_parts(width)} or more places "
+            f"{most_px:,} px; cut it into {_parts(height)} x {_parts(width)} or more places "
             "of one batch, or use larger pixels"
         )
     return lattice.window(top, left, height, width)
+
+
+def bounds_window(lattice: Grid, bounds: tuple[float, float, float, float]) -> Grid:
+    """Return the window of ``lattice`` that covers ``bounds``, snapped outward.
+
+    Parameters
+    ----------
+    lattice : Grid
+        North-up grid whose pixel edges are kept.
+    bounds : tuple of float
+        Left, bottom, right, top, CRS units.
+    """
+    (left, width), (top, height) = _snapped(~lattice.transform, bounds)
+    return lattice.window(top, left, max(height, 1), max(width, 1))
 
 
 def _parts(side_px: float) -> int:
@@ -369,6 +391,12 @@ def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tu
     )
     if not np.isfinite([left, bottom, right, top]).all():
         raise GridError(f"{box} lies outside the area of the CRS")
+    return _snapped(to_pixel, (left, bottom, right, top))
+
+
+def _snapped(to_pixel: Affine, bounds: tuple[float, float, float, float]) -> list[tuple[int, int]]:
+    """Return first pixel and count along x and y, snapped outward."""
+    left, bottom, right, top = bounds
     columns, rows = zip(to_pixel @ (left, top), to_pixel @ (right, bottom), strict=True)
     spans = []
     for low, high in (columns, rows):
@@ -400,7 +428,14 @@ def known_crs(crs: Any) -> CRS:
         raise GridError(f"got crs={crs!r}, expected a known CRS such as 'EPSG:32633'") from exc
 
 
-def _projected_crs(text: str) -> CRS:
+def projected_crs(text: str) -> CRS:
+    """Return a CRS in metres by name.
+
+    Raises
+    ------
+    GridError
+        If it is unknown, or not projected in metres.
+    """
     crs = known_crs(text)
     if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
         raise GridError(

@@ -279,7 +279,7 @@ def prepare_tiles(
         As for :func:`prepare`.
     """
     shown = partial(to_uint8, reflectance=reflectance, display=display)
-    token_valid = _patch_valid(raster.valid, patch_size)
+    token_valid = patch_valid(raster.valid, patch_size)
     check_seen(token_valid, shown(_thinned(raster)))
     tiles = tiles_of(
         raster.grid.shape, tile_size=tile_size, overlap_px=overlap_px, patch_size=patch_size
@@ -300,7 +300,7 @@ def prepare_tiles(
 def _covered_share(shape: tuple[int, int], patch_size: int) -> float:
     """Return the share of an image within patches of which enough lies within the image."""
     whole = np.ones(shape, dtype=bool)
-    shares = _patch_valid(whole, patch_size)
+    shares = patch_valid(whole, patch_size)
     counted = shares[shares >= MIN_TOKEN_VALID].sum() * patch_size**2
     return float(counted / whole.size)
 
@@ -328,8 +328,21 @@ def _thinned(raster: Raster) -> Raster:
     return Raster(data, valid, raster.bands, Grid(None, Affine.identity(), (1, len(rows))))
 
 
-def _patch_valid(valid: NDArray[np.bool_], patch_size: int) -> NDArray[np.float64]:
-    """Return the valid share of each patch; what lies beyond the raster is invalid."""
+def patch_valid(valid: NDArray[np.bool_], patch_size: int) -> NDArray[np.float64]:
+    """Return the valid share of each patch, 0..1; what lies beyond the raster is invalid.
+
+    Parameters
+    ----------
+    valid : numpy.ndarray
+        ``(height, width)`` bool.
+    patch_size : int
+        Pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(rows, columns)`` float64.
+    """
     rows, columns = (np.arange(0, side, patch_size) for side in valid.shape)
     by_row = np.add.reduceat(valid, rows, axis=0, dtype=np.int64)
     counts = np.add.reduceat(by_row, columns, axis=1)

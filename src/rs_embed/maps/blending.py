@@ -1,0 +1,149 @@
+"""From the tokens of overlapping windows to the one map: the rim is discarded or blended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from rs_embed.maps.window_tokens import interleaved
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.maps.layout import Layout
+    from rs_embed.tiling import Span, Tile
+
+Seams = Literal["blend", "discard"]
+SEAMS: tuple[Seams, ...] = ("blend", "discard")
+
+_Windows = Callable[[list["Tile"]], Iterable["NDArray[np.float32] | None"]]
+
+
+def strips(
+    layout: Layout, windows: _Windows, dimensions: int, seams: Seams, rows: int
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the map from north to south, ``(rows, columns, D)`` float32 at a time.
+
+    Memory holds a row of windows and a strip. The same windows give the same bits, however they
+    came to be made.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the windows lie.
+    windows : callable
+        Returns the tokens of tiles, ``(k, k, h, w, D)``, in their order; None for a tile without.
+    dimensions : int
+        D.
+    seams : {"blend", "discard"}
+        Whether a token where windows overlap is their mean, weighted by how deep in each it lies,
+        or that of the window in which it lies deepest.
+    rows : int
+        Height of a strip; the last one may be lower.
+    """
+    held: list[NDArray[np.float32]] = []
+    count = 0
+    for part in _within_area(layout, _finished(layout, windows, dimensions, seams)):
+        held.append(part)
+        count += len(part)
+        if count >= rows:
+            whole = np.concatenate(held)
+            full = count // rows * rows
+            for start in range(0, full, rows):
+                yield whole[start : start + rows]
+            held, count = [whole[full:]], count - full
+    if count:
+        yield np.concatenate(held)
+
+
+def _within_area(
+    layout: Layout, finished: Iterator[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the cells of the area out of those of the lattice; those not wanted become nodata."""
+    height, width = layout.tokens.shape
+    top, left = (before * layout.passes for before in layout.offset)
+    at = -top
+    for part in finished:
+        first, last = max(at, 0), min(at + len(part), height)
+        if first < last:
+            inside = part[first - at : last - at, left : left + width]
+            inside[~layout.wanted[first:last]] = np.nan
+            yield inside
+        at += len(part)
+
+
+def _finished(
+    layout: Layout, windows: _Windows, dimensions: int, seams: Seams
+) -> Iterator[NDArray[np.float32]]:
+    """Yield all rows of the lattice's cells, in order, as soon as no window changes them more."""
+    passes = layout.passes
+    height, width = (side // layout.patch_size * passes for side in layout.lattice.shape)
+    at = 0
+    total = np.zeros((0, width, dimensions), np.float32)
+    weight = np.zeros((0, width), np.float32)
+
+    def flush(stop: int) -> Iterator[NDArray[np.float32]]:
+        nonlocal at, total, weight
+        known = min(stop - at, len(total))
+        if known:
+            with np.errstate(invalid="ignore"):  # 0 / 0 is nodata
+                yield total[:known] / weight[:known, :, None]
+            total, weight = total[known:], weight[known:]
+            at += known
+        while at < stop:
+            rows = min(stop - at, 64)
+            yield np.full((rows, width, dimensions), np.nan, np.float32)
+            at += rows
+
+    for span, of_row in groupby(layout.tiles, key=lambda tile: tile.rows):
+        yield from flush(span.start * passes)
+        more = span.stop * passes - at - len(total)
+        total = np.concatenate([total, np.zeros((more, width, dimensions), np.float32)])
+        weight = np.concatenate([weight, np.zeros((more, width), np.float32)])
+        tiles = list(of_row)
+        for tile, tokens in zip(tiles, windows(tiles), strict=True):
+            if tokens is None:
+                continue
+            rows = slice(span.start * passes - at, span.stop * passes - at)
+            columns = slice(tile.columns.start * passes, tile.columns.stop * passes)
+            share = tile_weight(layout, tile, seams)
+            _add(total[rows, columns], weight[rows, columns], interleaved(tokens), share)
+    yield from flush(height)
+
+
+def _add(
+    total: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    tokens: NDArray[np.float32],
+    share: NDArray[np.float32],
+) -> None:
+    """Add tokens, weighted, to what neighbouring windows gave, in place; nodata adds nothing."""
+    given = np.where(np.isnan(tokens[..., 0]), np.float32(0), share)
+    total += given[..., None] * np.where(given[..., None] > 0, tokens, np.float32(0))
+    weight += given
+
+
+def tile_weight(layout: Layout, tile: Tile, seams: Seams) -> NDArray[np.float32]:
+    """Return the weight of each token of a tile, ``(h * k, w * k)`` float32, in 0..1.
+
+    Blended, it rises from the tile's edge over the width of the overlap as the square of a sine
+    (a Hann window); discarded, it is 1 in the part that the tile owns.
+    """
+    down, across = (_axis_weight(layout, span, seams) for span in (tile.rows, tile.columns))
+    return down[:, None] * across[None, :]
+
+
+def _axis_weight(layout: Layout, span: Span, seams: Seams) -> NDArray[np.float32]:
+    passes = layout.passes
+    count = (span.stop - span.start) * passes
+    at = (np.arange(count) + 0.5) / passes  # patches from the tile's first edge
+    if seams == "discard":
+        place = at + span.start
+        return ((place >= span.own_start) & (place < span.own_stop)).astype(np.float32)
+    overlap = max(layout.overlap_px / layout.patch_size, 1e-6)
+    depth = np.minimum(at, count / passes - at)
+    weight = np.sin(np.pi / 2 * np.minimum(depth / overlap, 1)) ** 2
+    return weight.astype(np.float32)

@@ -1,0 +1,191 @@
+"""Read the pixels of overlapping windows once: in blocks, ahead of the windows that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import ImageryError, NoImageryError, RsEmbedError
+from rs_embed.notes import Note
+from rs_embed.pipeline import ordered
+from rs_embed.raster import Raster
+from rs_embed.windows import common_window
+
+if TYPE_CHECKING:
+    from rs_embed.acquisition import Acquired
+    from rs_embed.grid import Grid
+    from rs_embed.maps.layout import Layout
+    from rs_embed.tiling import Tile
+
+_BLOCK_PX = 1024
+# What the blocks of one row may take: two rows are held while windows span both.
+_ROW_BYTES = 128e6
+_PIXEL_BYTES = 7
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPixels:
+    """Pixels of a window, put together from the blocks that it lies in.
+
+    Attributes
+    ----------
+    raster : Raster or None
+        None where there is no imagery at all.
+    reflectance : tuple of float
+        Scale and offset: reflectance = value * scale + offset.
+    sources : tuple of mapping
+        ``Raster.source`` of each block.
+    notes : tuple of Note
+        Warnings to give.
+    """
+
+    raster: Raster | None
+    reflectance: tuple[float, float]
+    sources: tuple[Mapping[str, Any], ...]
+    notes: tuple[Note, ...]
+
+
+def read_windows(
+    layout: Layout,
+    tiles: Sequence[Tile],
+    read: Callable[[Grid], Acquired],
+    *,
+    workers: int,
+) -> Generator[WindowPixels | RsEmbedError, None, None]:
+    """Yield the pixels of each tile's window, in order, or why they cannot be had.
+
+    Every block is read once, in threads, a few ahead of the first window that needs it, and let go
+    after the last. A window in a block that cannot be read is read by itself.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the windows lie.
+    tiles : sequence of Tile
+        In the layout's order, row by row, so that few blocks are held.
+    read : callable
+        Returns the pixels on a grid; runs in any thread.
+    workers : int
+        Threads; 0 reads in the caller's.
+    """
+    side = _block_side(layout)
+    needs = [_blocks_of(layout, tile, side) for tile in tiles]
+    last = {block: number for number, blocks in enumerate(needs) for block in blocks}
+    reads = ordered(
+        dict.fromkeys(block for blocks in needs for block in blocks),
+        partial(_read_block, layout.seen, side, read),
+        workers=workers,
+        ahead=workers,
+    )
+    held: dict[tuple[int, int], _Block] = {}
+    with closing(reads):
+        for number, (tile, blocks) in enumerate(zip(tiles, needs, strict=True)):
+            while not all(block in held for block in blocks):
+                at, block = next(reads)
+                held[at] = block
+            yield _window_of(layout.window(tile), [held[at] for at in blocks], read)
+            for at in blocks:
+                if last[at] == number:
+                    del held[at]
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """What came of reading a block."""
+
+    grid: Grid
+    outcome: Acquired | RsEmbedError
+
+
+def _block_side(layout: Layout) -> int:
+    """Return the side of blocks, pixels: less for areas so wide that a row of them is large."""
+    width = layout.seen.shape[1]
+    return int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * width))))
+
+
+def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:
+    """Return row and column of each block that a tile's window lies in."""
+    window = layout.window(tile)
+    row, column = window.offset_in(layout.seen)
+    rows, columns = (
+        range(start // side, (start + length - 1) // side + 1)
+        for start, length in zip((row, column), window.shape, strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]
+
+
+def _read_block(
+    seen: Grid, side: int, read: Callable[[Grid], Acquired], at: tuple[int, int]
+) -> tuple[tuple[int, int], _Block]:
+    row, column = (index * side for index in at)
+    height, width = seen.shape
+    grid = seen.window(row, column, min(side, height - row), min(side, width - column))
+    try:
+        return at, _Block(grid, read(grid))
+    except RsEmbedError as exc:
+        return at, _Block(grid, exc)
+
+
+def _window_of(
+    window: Grid, blocks: Sequence[_Block], read: Callable[[Grid], Acquired]
+) -> WindowPixels | RsEmbedError:
+    """Return the pixels of a window; those of blocks without imagery are invalid."""
+    parts: list[tuple[Grid, Acquired]] = []
+    for block in blocks:
+        if isinstance(block.outcome, RsEmbedError):
+            if isinstance(block.outcome, NoImageryError):
+                continue
+            return _read_alone(window, read)
+        parts.append((block.grid, block.outcome))
+    try:
+        return _joined(window, parts)
+    except ImageryError as exc:
+        return exc
+
+
+def _read_alone(window: Grid, read: Callable[[Grid], Acquired]) -> WindowPixels | RsEmbedError:
+    try:
+        return _joined(window, [(window, read(window))])
+    except NoImageryError:
+        return _joined(window, [])
+    except RsEmbedError as exc:
+        return exc
+
+
+def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixels:
+    if not parts:
+        return WindowPixels(None, (1.0, 0.0), (), ())
+    units = {taken.reflectance for _, taken in parts}
+    if len(units) > 1:
+        raise ImageryError(
+            f"got imagery of several units {sorted(units)} (reflectance scale and offset) within "
+            "one window, expected one; state them with SensorSpec"
+        )
+    rasters = [taken.raster for _, taken in parts]
+    data = np.zeros(
+        (rasters[0].data.shape[0], *window.shape), np.result_type(*(r.data for r in rasters))
+    )
+    valid = np.zeros(window.shape, dtype=bool)
+    for grid, taken in parts:
+        there = common_window(window, grid)
+        here = common_window(grid, window)
+        data[:, *here] = taken.raster.data[:, *there]
+        valid[here] = taken.raster.valid[there]
+    return WindowPixels(
+        Raster(data, valid, rasters[0].bands, window),
+        units.pop(),
+        tuple(raster.source for raster in rasters),
+        tuple(note for _, taken in parts for note in taken.notes),
+    )
+
+
+def spread(tiles: Sequence[Tile], count: int) -> Iterator[Tile]:
+    """Yield up to ``count`` of the tiles, evenly spread, the one in the middle first."""
+    step = max(len(tiles) // count, 1)
+    chosen = list(tiles[step // 2 :: step])[:count]
+    yield from sorted(chosen, key=lambda tile: abs(tiles.index(tile) - len(tiles) // 2))

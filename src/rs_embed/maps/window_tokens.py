@@ -1,0 +1,317 @@
+"""From pixels to the tokens of each window: prepared in threads, through the model in groups."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from rs_embed.embedder import VIEW_WORKERS
+from rs_embed.errors import ImageryWarning, ModelError, RsEmbedError
+from rs_embed.grid import gsd_m
+from rs_embed.maps.blocks import WindowPixels, read_windows
+from rs_embed.notes import Note
+from rs_embed.pipeline import ordered
+from rs_embed.plausibility import check_units, without_odd
+from rs_embed.preprocessing import (
+    MIN_TOKEN_VALID,
+    Display,
+    normalised,
+    patch_valid,
+    to_uint8,
+)
+from rs_embed.task import told_gsd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.acquisition import Acquired
+    from rs_embed.grid import Grid
+    from rs_embed.maps.layout import Layout
+    from rs_embed.models.base import Encoder
+    from rs_embed.raster import Raster
+    from rs_embed.task import Task
+    from rs_embed.tiling import Tile
+
+
+@dataclass(frozen=True, eq=False)
+class WindowTokens:
+    """What came of one window.
+
+    Attributes
+    ----------
+    tile : Tile
+        Which one.
+    tokens : numpy.ndarray or None
+        ``(k, k, h, w, D)`` float32: pass down, pass across, row, column, NaN where too little is
+        valid; None where nothing of the window is.
+    meta : dict
+        JSON values: the GSD told, a digest of what was seen, the scenes used.
+    error : str or None
+        Why it has no tokens.
+    notes : tuple of Note
+        Warnings to give.
+    """
+
+    tile: Tile
+    tokens: NDArray[np.float32] | None
+    meta: dict[str, Any]
+    error: str | None = None
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A window as the model will see it."""
+
+    tile: Tile
+    images: NDArray[np.uint8]  # k*k H W 3
+    valid: NDArray[np.bool_]  # k k h w
+    told: float
+    meta: dict[str, Any]
+    notes: tuple[Note, ...]
+
+
+def window_tokens(
+    task: Task,
+    layout: Layout,
+    tiles: Sequence[Tile],
+    read: Callable[[Grid], Acquired],
+    encoder: Callable[[], Encoder],
+    *,
+    workers: int,
+) -> Generator[list[WindowTokens], None, None]:
+    """Yield what comes of the windows, in order, a group at a time.
+
+    A group is what goes through the model together, and the windows before it that need no model.
+    Which windows make a group depends on those from the first of ``tiles`` on alone.
+
+    Parameters
+    ----------
+    task : Task
+        Model, options and display.
+    layout : Layout
+        Where the windows lie.
+    tiles : sequence of Tile
+        Those to be made, in the layout's order.
+    read : callable
+        Returns the pixels on a grid; runs in any thread.
+    encoder : callable
+        Returns the model; asked when the first window is known to be good.
+    workers : int
+        Threads that read.
+    """
+    with ExitStack() as stages:
+        pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))
+        seen = stages.enter_context(
+            closing(
+                ordered(
+                    zip(tiles, pixels, strict=False),
+                    partial(_see, task, layout),
+                    workers=VIEW_WORKERS if workers else 0,
+                    ahead=2 * VIEW_WORKERS,
+                )
+            )
+        )
+        yield from _encoded(task, layout, seen, encoder)
+
+
+def _see(
+    task: Task, layout: Layout, given: tuple[Tile, WindowPixels | RsEmbedError]
+) -> _Seen | WindowTokens:
+    tile, pixels = given
+    if isinstance(pixels, RsEmbedError):
+        return _failed(tile, pixels)
+    try:
+        return _prepared(task, layout, tile, pixels)
+    except RsEmbedError as exc:
+        return _failed(tile, exc)
+
+
+def _failed(tile: Tile, error: RsEmbedError) -> WindowTokens:
+    return WindowTokens(tile, None, {}, error=str(error))
+
+
+def _prepared(task: Task, layout: Layout, tile: Tile, pixels: WindowPixels) -> _Seen | WindowTokens:
+    """Return the images of a window, or that there is nothing to see."""
+    raster = pixels.raster
+    if raster is None or not raster.valid.any():
+        return WindowTokens(tile, None, {}, notes=pixels.notes)
+    check_units(raster, reflectance=pixels.reflectance, vouched=True)
+    raster, odd = without_odd(raster, pixels.reflectance)
+    valid = _valid_tokens(raster.valid, layout, tile)
+    if not _wanted(valid, layout, tile).any():
+        return WindowTokens(tile, None, {}, notes=pixels.notes)
+    display = cast(Display, task.plan.display)
+    image = to_uint8(raster, reflectance=pixels.reflectance, display=display)
+    images = np.stack([image[part] for part in _passes(layout, tile)])
+    gsd = gsd_m(raster.grid)
+    told = told_gsd(task.plan.gsd, gsd, layout.tile_size)
+    digest = hashlib.sha256(np.packbits(valid).tobytes())
+    digest.update(np.ascontiguousarray(image).data)
+    meta = {
+        "input_res": told,
+        "gsd_m": gsd,
+        "seen_sha256": digest.hexdigest(),
+        "valid": int(raster.valid.sum()),
+        "items": _items(pixels),
+    }
+    return _Seen(tile, images, valid, told, meta, (*pixels.notes, *_odd(odd)))
+
+
+def _odd(count: int) -> Iterator[Note]:
+    if count:
+        yield Note(
+            "some pixels have values that no reflectance has, and were left out as nodata; if they "
+            "mark nodata, say so with fetch=FetchSpec(fill_value=...)",
+            ImageryWarning,
+        )
+
+
+def _items(pixels: WindowPixels) -> list[dict[str, Any]]:
+    """Return the scenes that the pixels come from, each once."""
+    items = [item for source in pixels.sources for item in source.get("items", ())]
+    return list({str(item.get("id")): dict(item) for item in items}.values())
+
+
+def _passes(layout: Layout, tile: Tile) -> list[tuple[slice, slice]]:
+    """Return rows and columns of each pass within the pixels of a window, row by row."""
+    _, _, height, width = tile.window
+    starts = [shift * layout.stride_px for shift in range(layout.passes)]
+    return [
+        (slice(row, row + height), slice(column, column + width))
+        for row in starts
+        for column in starts
+    ]
+
+
+def _valid_tokens(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.bool_]:
+    """Return ``(k, k, h, w)``: which tokens have enough valid pixels."""
+    size = layout.patch_size
+    shares = [patch_valid(valid[part], size) for part in _passes(layout, tile)]
+    passes = layout.passes
+    enough: NDArray[np.bool_] = np.stack(shares) >= MIN_TOKEN_VALID
+    return enough.reshape(passes, passes, *enough.shape[1:])
+
+
+def interleaved(tokens: NDArray[Any]) -> NDArray[Any]:
+    """Return ``(k, k, h, w, ...)`` of all passes as ``(h * k, w * k, ...)``."""
+    passes, _, height, width, *rest = tokens.shape
+    ordered_axes = tokens.transpose(2, 0, 3, 1, *range(4, tokens.ndim))  # h k w k ...
+    return ordered_axes.reshape(height * passes, width * passes, *rest)
+
+
+def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.bool_]:
+    """Return which of a tile's valid tokens lie in wanted cells of the area."""
+    there = interleaved(valid)
+    (top, _), (left, _) = (
+        ((span.start - before) * layout.passes, 0)
+        for span, before in zip((tile.rows, tile.columns), layout.offset, strict=True)
+    )
+    rows, columns = layout.cells(tile)
+    wanted = layout.wanted[rows, columns]
+    first_row, first_column = rows.start - top, columns.start - left
+    height, width = wanted.shape
+    inside = there[first_row : first_row + height, first_column : first_column + width]
+    found: NDArray[np.bool_] = inside & wanted
+    return found
+
+
+def _encoded(
+    task: Task,
+    layout: Layout,
+    seen: Iterator[_Seen | WindowTokens],
+    encoder: Callable[[], Encoder],
+) -> Iterator[list[WindowTokens]]:
+    """Yield the windows in groups that fill a forward pass."""
+    group: list[_Seen | WindowTokens] = []
+    images = 0
+    for item in seen:
+        group.append(item)
+        if isinstance(item, _Seen):
+            images += len(item.images)
+            if images >= (task.plan.batch_size or encoder().batch_size):
+                yield _forward_group(task, layout, group, encoder())
+                group, images = [], 0
+    if group:
+        yield _forward_group(task, layout, group, encoder() if images else None)
+
+
+def _forward_group(
+    task: Task, layout: Layout, group: Sequence[_Seen | WindowTokens], encoder: Encoder | None
+) -> list[WindowTokens]:
+    """Return what comes of a group, in its order."""
+    to_see = [item for item in group if isinstance(item, _Seen)]
+    if encoder is None or not to_see:
+        return [item for item in group if isinstance(item, WindowTokens)]
+    try:
+        made = iter(_forward(task, layout, to_see, encoder))
+    except ModelError:  # one by one: a window must not fail for its neighbour in the group
+        made = iter([_alone(task, layout, item, encoder) for item in to_see])
+    return [item if isinstance(item, WindowTokens) else next(made) for item in group]
+
+
+def _alone(task: Task, layout: Layout, seen: _Seen, encoder: Encoder) -> WindowTokens:
+    try:
+        (made,) = _forward(task, layout, [seen], encoder)
+    except ModelError as exc:
+        return _failed(seen.tile, exc)
+    return made
+
+
+def _forward(
+    task: Task, layout: Layout, seen: Sequence[_Seen], encoder: Encoder
+) -> list[WindowTokens]:
+    """Run windows through the model, as many images at once as suit it."""
+    inputs = task.description.inputs
+    size = task.plan.batch_size or encoder.batch_size
+    images = [(image, item.told) for item in seen for image in item.images]
+    parts = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        pixels = np.stack([normalised(image, inputs.mean, inputs.std) for image, _ in batch])
+        tokens = encoder.encode(pixels, [told for _, told in batch])
+        parts.append(_patches(tokens.patches, tokens.kind, layout))
+    passes = layout.passes
+    every = np.concatenate(parts)  # images h w D
+    by_window = every.reshape(len(seen), passes, passes, *every.shape[1:])
+    return [
+        WindowTokens(
+            item.tile,
+            np.where(item.valid[..., None], by_window[number], np.float32(np.nan)),
+            item.meta,
+            notes=item.notes,
+        )
+        for number, item in enumerate(seen)
+    ]
+
+
+def _patches(patches: NDArray[np.float32] | None, kind: str, layout: Layout) -> NDArray[np.float32]:
+    if patches is None:
+        raise ModelError(
+            f"got {kind} output without patch tokens, which makes no map; use loader='native'"
+        )
+    if patches.shape[1:3] != layout.tile_patches:
+        raise ModelError(
+            f"got {patches.shape[1]} x {patches.shape[2]} patch tokens of a window, expected "
+            f"{layout.tile_patches[0]} x {layout.tile_patches[1]}: their place is unknown; use "
+            "loader='native'"
+        )
+    return patches
+
+
+def check_seen_units(rasters: Sequence[Raster], taken: Acquired) -> None:
+    """Raise `ImageryError` unless some windows together can be of the units taken for them."""
+    pixels = np.concatenate([raster.data[:, raster.valid] for raster in rasters], axis=1)
+    if not pixels.size:
+        return
+    first = rasters[0]
+    grid = first.grid.window(0, 0, 1, pixels.shape[1])
+    valid = np.ones(grid.shape, dtype=bool)
+    together = type(first)(pixels[:, None], valid, first.bands, grid)
+    check_units(together, reflectance=taken.reflectance, vouched=taken.vouched)
