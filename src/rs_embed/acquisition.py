@@ -239,6 +239,16 @@ class PixelRequest:
         sensor, grid = self._asked_of_provider(self._stated(contract), contract, fit)
         return grid, self.provider.cost(grid, sensor=sensor)
 
+    def asked_sensor(self, contract: InputContract) -> SensorSpec:
+        """Return what a provider would be asked for: the sensor with all defaults.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        """
+        return contract_defaults(self._stated(contract), contract)
+
     def _stated(self, contract: InputContract) -> SensorSpec:
         """Return the sensor as the caller states it: the model's, with what ``fetch`` overrides."""
         stated = self.sensor or SensorSpec(contract.collection, contract.bands)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rs_embed.tiling import Tile
 
 # Beside the pixels, all that determines the numbers; the place and the device do not.
-_DETERMINING = (
+DETERMINING = (
     "model", "rs_embed_version", "input_res", "output", "pooling", "tokens_kind", "network",
     "loader", "precision", "weights_sha256", "weights_seed",
 )  # fmt: skip
@@ -134,7 +134,7 @@ class Assembly:
             "pooling": self._pooling,
             "tokens_kind": self._kind,
         }
-        self._digest.update(json.dumps([known.get(key) for key in _DETERMINING]).encode())
+        self._digest.update(json.dumps([known.get(key) for key in DETERMINING]).encode())
         known["fingerprint"] = self._digest.hexdigest()
         return Embedding(data, known, image=self._image)
 

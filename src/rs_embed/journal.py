@@ -207,6 +207,28 @@ class Journal:
             rows = self._connection.execute("SELECT key FROM result WHERE error IS NULL")
             return {key for (key,) in rows}
 
+    def failed(self) -> dict[str, str]:
+        """Return the keys that were tried in vain, and why."""
+        with self._mapped():
+            return dict(
+                self._connection.execute("SELECT key, error FROM result WHERE error IS NOT NULL")
+            )
+
+    def meta_of(self, key: str) -> dict[str, Any] | None:
+        """Return the meta of a key; None if nothing was added for it, or nothing with a meta."""
+        for result in self.results([key] if key in self.done() else []):
+            return result.meta if result.meta is None else dict(result.meta)
+        return None
+
+    def metas(self) -> dict[str, dict[str, Any]]:
+        """Return the meta of every key that has one; vectors are not read."""
+        with self._mapped():
+            rows = self._connection.execute("SELECT key, meta FROM result WHERE meta IS NOT NULL")
+            try:
+                return {key: json.loads(text) for key, text in rows}
+            except ValueError as exc:
+                raise self._damaged(f"unreadable meta: {exc}") from exc
+
     def results(self, keys: Sequence[str]) -> Iterator[JournalResult]:
         """Give what came of each of ``keys``, in their order, one at a time.
 

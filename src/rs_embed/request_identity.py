@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import is_dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from rs_embed._version import __version__
 from rs_embed.acquisition import resolved_provider
 from rs_embed.errors import SpecError
+from rs_embed.raster import Raster
 from rs_embed.settings import (
     CACHE_DIR,
     CACHE_GB,
@@ -23,6 +25,8 @@ from rs_embed.settings import (
 from rs_embed.specs import to_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rs_embed.providers.base import Provider
 
 # They change how fast results come, or are part of what the provider says of itself.
@@ -51,7 +55,7 @@ def request_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     SpecError
-        If ``imagery`` is only in memory, so that nothing tells it from another.
+        If ``imagery`` is computed when it is read, so that nothing tells it from another.
     """
     stated = {name: value for name, value in arguments.items() if value is not None}
     stated.pop("device", None)  # the numbers are the same within the tolerance
@@ -59,7 +63,7 @@ def request_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     backend = stated.pop("backend", "auto")
     variables = stated_variables()
     pixels = (
-        {"imagery": _file(stated.pop("imagery"))}
+        {"imagery": _imagery(stated.pop("imagery"))}
         if "imagery" in stated
         else {"backend": _provider(resolved_provider(backend))}
     )
@@ -84,14 +88,34 @@ def _as_json(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _file(imagery: Any) -> dict[str, Any]:
-    """Return what tells a file from another one, or from itself as it was before."""
-    if not isinstance(imagery, str | os.PathLike):
+def _imagery(imagery: Any) -> dict[str, Any]:
+    """Return what tells imagery from other imagery, or from itself as it was before."""
+    if isinstance(imagery, Raster):
+        pixels = (imagery.data, imagery.valid)
+        return {"grid": imagery.grid.to_json(), "sha256": _digest(imagery.bands, *pixels)}
+    if isinstance(imagery, str | os.PathLike):
+        return _file(os.fspath(imagery))
+    values = getattr(getattr(imagery, "variable", None), "_data", None)
+    if not isinstance(values, np.ndarray):
         raise SpecError(
-            f"got imagery={type(imagery).__name__}, expected a path: what is only in memory "
-            "cannot be resumed"
+            f"got imagery={type(imagery).__name__} that is not in memory, expected a path, a "
+            "Raster or a DataArray after .load(): a run that goes on must know that its pixels are "
+            "the same"
         )
-    name = os.fspath(imagery)
+    places = (np.asarray(imagery[dim]) for dim in imagery.dims if dim in imagery.coords)
+    about = (imagery.dims, str(imagery.attrs), str(imagery.rio.crs))
+    return {"sha256": _digest(about, values, *places)}
+
+
+def _digest(about: object, *arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256(repr(about).encode())
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _file(name: str) -> dict[str, Any]:
     try:
         status = os.stat(name)
     except (OSError, ValueError):  # a URL, or a mistake that reading it will name

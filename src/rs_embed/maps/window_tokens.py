@@ -25,6 +25,7 @@ from rs_embed.preprocessing import (
     patch_valid,
     to_uint8,
 )
+from rs_embed.raster import Raster
 from rs_embed.task import told_gsd
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from rs_embed.grid import Grid
     from rs_embed.maps.layout import Layout
     from rs_embed.models.base import Encoder
-    from rs_embed.raster import Raster
     from rs_embed.task import Task
     from rs_embed.tiling import Tile
 
@@ -56,6 +56,8 @@ class WindowTokens:
         Why it has no tokens.
     notes : tuple of Note
         Warnings to give.
+    kind : str
+        How the tokens were had.
     """
 
     tile: Tile
@@ -63,6 +65,7 @@ class WindowTokens:
     meta: dict[str, Any]
     error: str | None = None
     notes: tuple[Note, ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,12 +274,13 @@ def _forward(
     inputs = task.description.inputs
     size = task.plan.batch_size or encoder.batch_size
     images = [(image, item.told) for item in seen for image in item.images]
-    parts = []
+    parts, kind = [], ""
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         pixels = np.stack([normalised(image, inputs.mean, inputs.std) for image, _ in batch])
         tokens = encoder.encode(pixels, [told for _, told in batch])
-        parts.append(_patches(tokens.patches, tokens.kind, layout))
+        kind = tokens.kind
+        parts.append(_patches(tokens.patches, kind, layout))
     passes = layout.passes
     every = np.concatenate(parts)  # images h w D
     by_window = every.reshape(len(seen), passes, passes, *every.shape[1:])
@@ -286,6 +290,7 @@ def _forward(
             np.where(item.valid[..., None], by_window[number], np.float32(np.nan)),
             item.meta,
             notes=item.notes,
+            kind=kind,
         )
         for number, item in enumerate(seen)
     ]
@@ -305,13 +310,17 @@ def _patches(patches: NDArray[np.float32] | None, kind: str, layout: Layout) -> 
     return patches
 
 
-def check_seen_units(rasters: Sequence[Raster], taken: Acquired) -> None:
-    """Raise `ImageryError` unless some windows together can be of the units taken for them."""
+def check_seen_units(taken: Sequence[Acquired]) -> None:
+    """Raise `ImageryError` unless the pixels of some windows together can be of their units.
+
+    Alone, a window of dark water may look like another unit.
+    """
+    rasters = [acquired.raster for acquired in taken]
     pixels = np.concatenate([raster.data[:, raster.valid] for raster in rasters], axis=1)
     if not pixels.size:
         return
-    first = rasters[0]
-    grid = first.grid.window(0, 0, 1, pixels.shape[1])
+    first = taken[0]
+    grid = first.raster.grid.window(0, 0, 1, pixels.shape[1])
     valid = np.ones(grid.shape, dtype=bool)
-    together = type(first)(pixels[:, None], valid, first.bands, grid)
-    check_units(together, reflectance=taken.reflectance, vouched=taken.vouched)
+    together = Raster(pixels[:, None], valid, first.raster.bands, grid)
+    check_units(together, reflectance=first.reflectance, vouched=first.vouched)

@@ -1,0 +1,492 @@
+"""Embed a whole area into one map file; interrupted at any moment, the same call goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from rs_embed._version import __version__
+from rs_embed.acquisition import Acquired
+from rs_embed.assembly import DETERMINING
+from rs_embed.errors import (
+    CheckpointError,
+    ExportError,
+    ImageryError,
+    NoImageryError,
+    ProviderError,
+    RsEmbedError,
+    UnknownNameError,
+)
+from rs_embed.export import check_place
+from rs_embed.journal import Journal, JournalResult, discard
+from rs_embed.maps.asked import AreaTask, settle_area
+from rs_embed.maps.blending import Seams, strips
+from rs_embed.maps.blocks import spread
+from rs_embed.maps.content import MapContent
+from rs_embed.maps.report import MapReport
+from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
+from rs_embed.maps.writing import MAP_SUFFIXES, write_map
+from rs_embed.notes import Note, give_warnings
+from rs_embed.progress import Bar
+from rs_embed.request_identity import which_weights
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from rs_embed.maps.encoding import MapDtype
+    from rs_embed.models.base import Encoder
+    from rs_embed.providers.base import Provider
+    from rs_embed.raster import Raster
+    from rs_embed.specs import FetchSpec, SensorSpec, Spatial, TemporalSpec
+    from rs_embed.tiling import Tile
+
+# Windows that are read before all others, to learn of wrong units before the long work.
+_PROBES = 5
+# Groups after which the time that is left is told; the first one waits for the model.
+_MEASURED_AFTER = 3
+# Key of the record that says of all windows how they were made.
+_COMMON = "common"
+_ABOUT_PIXELS = (
+    "backend", "backend_asked", "temporal", "sensor", "scale_m_source", "reflectance_source",
+    "reflectance_scale", "reflectance_offset",
+)  # fmt: skip
+
+
+def embed_area(
+    model: str,
+    *,
+    output: str | os.PathLike[str],
+    spatial: Spatial | str | os.PathLike[str] | Any = None,
+    layer: str | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    temporal: TemporalSpec | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | None = None,
+    backend: str | Provider = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    tile_size: int | None = None,
+    overlap_px: int | None = None,
+    seams: Seams = "blend",
+    stride_px: int | None = None,
+    dtype: MapDtype = "float32",
+    pca: int | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    overwrite: bool = False,
+    progress: bool | None = None,
+    **options: Any,
+) -> MapReport:
+    """Embed a whole area into one georeferenced file of patch tokens, whatever its size.
+
+    The area is cut into overlapping windows of its own pixels. They are read in threads, go through
+    the model in batches, and are kept on disk as they come, in ``<output>.partial``: the same call
+    goes on where it was interrupted, and gives the same bytes. Memory does not grow with the area.
+
+    Parameters
+    ----------
+    model : str
+        Id or alias, see ``list_models()``.
+    output : path
+        ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF). A STAC Item is written beside it.
+    spatial : BBox, PointBuffer, path or geometry, optional
+        The area: a box, a square, or the polygons of a file (GeoJSON, GeoPackage, what else
+        pyogrio reads) or of a shapely geometry in longitude and latitude. Cells that polygons share
+        no area with are nodata. With ``imagery`` it may be left out.
+    layer : str, optional
+        Layer of the polygons, where their file has several.
+    imagery : path, xarray.DataArray or Raster, optional
+        Own georeferenced pixels, as for `get_embedding`.
+    temporal, sensor, fetch, backend, cache
+        As for `get_embedding`.
+    tile_size : int, optional
+        Side of a window, pixels, a multiple of the patch size; the model's ``image_size`` if not
+        given.
+    overlap_px : int, optional
+        Least overlap of neighbouring windows, pixels, a multiple of the patch size; a quarter of
+        the window if not given.
+    seams : {"blend", "discard"}
+        A token where windows overlap is their mean, weighted by how deep in each it lies; or that
+        of the window in which it lies deepest, and the rim of the others is discarded.
+    stride_px : int, optional
+        Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
+        divides it, takes several shifted passes, and gives a denser map of the same bounds.
+    dtype : {"float32", "float16", "int8"}
+        Type of the stored values; int8 has a scale for each dimension. float16 is for ``.zarr``.
+    pca : int, optional
+        Store this many principal components instead of all dimensions.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where the model runs.
+    overwrite : bool
+        Whether to begin anew, and replace a finished map.
+    progress : bool, optional
+        Whether a bar counts windows on standard error; None where that is a terminal.
+    **options
+        The model's own options, see ``describe_model(model)["options"]``.
+
+    Returns
+    -------
+    MapReport
+        The paths, what failed, throughput, size. A window whose pixels cannot be read, or that the
+        model refuses, is named in ``failed``; the rest of the map is written, and the same call
+        tries it again.
+
+    Raises
+    ------
+    SpecError
+        If the request cannot be meant; `UnknownNameError` for names.
+    ImageryError, GridError
+        If the area lies outside the imagery, or its pixels or georeference must not reach the
+        model.
+    ProviderError
+        If no imagery can be had for any of it.
+    ModelError
+        If the model or device cannot do it; `CheckpointError` for weights, also where those of
+        windows kept earlier were others.
+    ExportError
+        If the map cannot be written, is there already, or what is kept belongs to another request,
+        is damaged, or in use by another process.
+    MissingDependencyError
+        If a package of the extra ``maps`` is missing.
+
+    Warns
+    -----
+    GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
+        Where something was assumed or left out.
+    """
+    path = checked_path(output)
+    asked = settle_area(
+        model,
+        spatial=spatial,
+        layer=layer,
+        imagery=imagery,
+        temporal=temporal,
+        sensor=sensor,
+        fetch=fetch,
+        backend=backend,
+        cache=cache,
+        tile_size=tile_size,
+        overlap_px=overlap_px,
+        seams=seams,
+        stride_px=stride_px,
+        dtype=dtype,
+        pca=pca,
+        device=device,
+        **options,
+    )
+    with AreaRun(path, asked, overwrite=overwrite) as run:
+        return run.run(progress=progress)
+
+
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a map to write, once it is clear that it can be.
+
+    Raises
+    ------
+    UnknownNameError
+        If its suffix is not that of a map.
+    ExportError
+        If its folder is missing or read-only.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in MAP_SUFFIXES:
+        raise UnknownNameError.among("file type of a map", target.suffix, MAP_SUFFIXES)
+    check_place(target.with_name(f"{target.name}.partial"))
+    return target
+
+
+class AreaRun:
+    """One map in the making. A context manager.
+
+    Finished windows are kept beside the map, in ``<map>.partial``, until it is written; the same
+    request goes on from there, and another one is refused.
+
+    Parameters
+    ----------
+    path : path
+        The map: ``.zarr``, ``.tif`` or ``.tiff``.
+    asked : AreaTask
+        What is asked for.
+    overwrite : bool
+        Whether to throw away what is kept, and replace a finished map.
+
+    Attributes
+    ----------
+    windows : int
+        Windows that the map takes.
+    resumed, kept : int
+        How many earlier runs had done, and how many are done by now.
+
+    Raises
+    ------
+    UnknownNameError
+        If the file type is not one of these.
+    ExportError
+        If the map is there already, cannot be written, or what is kept belongs to another request,
+        is damaged, or in use by another process.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], asked: AreaTask, *, overwrite: bool = False
+    ) -> None:
+        self.path = checked_path(path)
+        self._asked = asked
+        self._tiles = {_key(tile): tile for tile in asked.layout.tiles}
+        self.windows = len(self._tiles)
+        self.journal_path = self.path.with_name(f"{self.path.name}.partial")
+        if self.path.exists() and not overwrite and not self.journal_path.exists():
+            raise ExportError(
+                f"{self.path} is there already, and finished; choose another name, or replace it "
+                "(--overwrite)"
+            )
+        if overwrite:
+            discard(self.journal_path)
+        self._journal = Journal(self.journal_path, json.dumps(asked.identity))
+        self.resumed = self.kept = len(self._journal.done() & self._tiles.keys())
+        self._common = self._journal.meta_of(_COMMON)
+        self._about: dict[str, Any] = {}
+        self._encoder: Encoder | None = None
+        self._finished = False
+        self._notes: dict[str, Note] = {note.message: note for note in asked.notes}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What holds nothing must not stand in the way of a corrected request.
+        if self._finished or not self.kept:
+            self._journal.delete()
+        else:
+            self._journal.close()
+
+    def run(
+        self,
+        *,
+        progress: bool | None = None,
+        measured: Callable[[float], None] | None = None,
+    ) -> MapReport:
+        """Embed the windows that are left, write the map, and return what came of it.
+
+        Parameters
+        ----------
+        progress : bool, optional
+            Whether a bar counts windows on standard error; None where that is a terminal.
+        measured : callable, optional
+            Told the seconds that the windows left will take, once the first ones have shown it.
+
+        Raises
+        ------
+        RsEmbedError
+            As ``embed_area``; what was done is kept.
+        """
+        began = time.monotonic()
+        done, failed = self._journal.done(), self._journal.failed()
+        # Those that failed come last: the others then go through the model in the same groups as
+        # if nothing had ever failed.
+        fresh = [t for key, t in self._tiles.items() if key not in done and key not in failed]
+        again = [t for key, t in self._tiles.items() if key in failed]
+        if fresh or again:
+            self._check_units(fresh or again)
+            with Bar(progress, unit="window", total=len(fresh) + len(again)) as bar:
+                for tiles in (fresh, again):
+                    self._embed(tiles, bar, measured)
+        give_warnings(self._notes.values())
+        report = self._write(began)
+        self._finished = not report.failed
+        return report
+
+    def _check_units(self, tiles: Sequence[Tile]) -> None:
+        """Read a few windows; raise what is wrong with all of them."""
+        taken: list[Acquired] = []
+        errors: list[RsEmbedError] = []
+        probes = list(spread(tiles, _PROBES))
+        for tile in probes:
+            try:
+                taken.append(self._asked.read(self._asked.layout.window(tile)))
+            except RsEmbedError as exc:
+                errors.append(exc)
+        if len(errors) == len(probes) and not isinstance(errors[0], NoImageryError):
+            raise errors[0]
+        if taken:
+            check_seen_units(taken)
+            self._about = {key: taken[0].meta.get(key) for key in _ABOUT_PIXELS}
+
+    def _embed(
+        self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[float], None] | None
+    ) -> None:
+        task = self._asked.task
+        made = window_tokens(
+            task,
+            self._asked.layout,
+            tiles,
+            self._asked.read,
+            self._loaded,
+            workers=task.plan.fetch_workers,
+        )
+        done, start = 0, time.monotonic()
+        with closing(made):
+            for number, group in enumerate(made, 1):
+                self._keep(group)
+                bar.advance(len(group))
+                if number == 1:
+                    start = time.monotonic()
+                    continue
+                done += len(group)
+                if number == _MEASURED_AFTER and measured is not None:
+                    left = self.windows - self.kept
+                    measured((time.monotonic() - start) / done * left)
+
+    def _loaded(self) -> Encoder:
+        """Return the model, loaded once, and refuse other weights than those of kept windows."""
+        if self._encoder is None:
+            encoder = self._asked.task.plan.load()
+            now = which_weights(encoder.provenance)
+            before = now if self._common is None else which_weights(self._common)
+            if before != now:
+                raise CheckpointError(
+                    f"got weights {now}, but the windows in {self.journal_path} have {before} "
+                    "under the same name; bring those back, or begin anew (--overwrite)"
+                )
+            self._encoder = encoder
+        return self._encoder
+
+    def _keep(self, group: Sequence[WindowTokens]) -> None:
+        """Write what came of a group to the disk, all of it or nothing."""
+        nothing = np.zeros(0, np.float32)
+        results = []
+        for window in group:
+            vector = nothing if window.tokens is None else window.tokens.ravel()
+            results.append(
+                JournalResult(
+                    _key(window.tile),
+                    vector if window.error is None else None,
+                    window.meta,
+                    window.error,
+                )
+            )
+            self._notes.update((note.message, note) for note in window.notes)
+            if self._common is None and window.tokens is not None and self._encoder is not None:
+                self._common = {
+                    **self._encoder.provenance, **self._about,
+                    "dimensions": int(window.tokens.shape[-1]), "tokens_kind": window.kind,
+                }  # fmt: skip
+                results.append(JournalResult(_COMMON, nothing, self._common, None))
+        self._journal.add_all(results)
+        self.kept += sum(window.error is None for window in group)
+
+    def _write(self, began: float) -> MapReport:
+        """Write the map from what is kept, and return what came of it."""
+        failed = {key: why for key, why in self._journal.failed().items() if key in self._tiles}
+        if self._common is None:
+            raise self._nothing(failed)
+        asked, layout = self._asked, self._asked.layout
+        dimensions = self._common["dimensions"]
+        content = MapContent(
+            layout.tokens,
+            dimensions,
+            partial(strips, layout, self._tokens, dimensions, asked.seams),
+            self._meta(failed),
+        )
+        written = write_map(self.path, content, asked.encoding)
+        return MapReport(
+            path=written.path,
+            item=written.item,
+            windows=self.windows,
+            resumed=self.resumed,
+            failed={layout.window(self._tiles[key]).bounds: why for key, why in failed.items()},
+            tokens=int(layout.wanted.sum()),
+            valid_tokens=written.valid_tokens,
+            seconds=time.monotonic() - began,
+            bytes=written.bytes,
+            peak_memory_bytes=_peak_memory(),
+            encoding_error=written.encoding_error,
+        )
+
+    def _nothing(self, failed: dict[str, str]) -> RsEmbedError:
+        """Return the error of a map without a single token."""
+        if failed:
+            return ProviderError(
+                f"none of the {self.windows} windows has tokens; the first failure: "
+                f"{next(iter(failed.values()))}"
+            )
+        return ImageryError(
+            f"got no valid pixel in any of the {self.windows} windows of the area, expected some; "
+            "choose another area or period"
+        )
+
+    def _tokens(self, tiles: list[Tile]) -> Iterator[NDArray[np.float32] | None]:
+        """Yield what is kept of tiles; None where there is nothing, or it failed."""
+        layout = self._asked.layout
+        shape = (layout.passes, layout.passes, *layout.tile_patches, -1)
+        for result in self._journal.results([_key(tile) for tile in tiles]):
+            vector = result.vector
+            yield None if vector is None or not vector.size else vector.reshape(shape)
+
+    def _meta(self, failed: dict[str, str]) -> dict[str, Any]:
+        """Return how the map was made, as JSON values."""
+        asked, layout = self._asked, self._asked.layout
+        metas = self._journal.metas()
+        seen = {key: metas[key] for key in self._tiles if metas.get(key)}
+        items = {item["id"]: item for meta in seen.values() for item in meta.get("items", ())}
+        common = self._common or {}
+        meta = {
+            "model": asked.task.description.id,
+            "rs_embed_version": __version__,
+            **common,
+            "output": "map",
+            "grid": layout.tokens.to_json(),
+            "area_grid": layout.area.to_json(),
+            "gsd_m": _range(m["gsd_m"] for m in seen.values()),
+            "input_res": _range(m["input_res"] for m in seen.values()),
+            "gsd_policy": asked.task.plan.gsd if isinstance(asked.task.plan.gsd, str) else "number",
+            "display": asked.task.plan.display,
+            "used_patch_size": layout.patch_size,
+            "stride_px": layout.stride_px,
+            "tiles": {
+                "count": self.windows, "size": layout.tile_size, "overlap_px": layout.overlap_px,
+                "seams": asked.seams, "empty": self.windows - len(seen) - len(failed),
+                "failed": len(failed),
+            },
+            "source_items": sorted(items.values(), key=_acquired),
+            "request": asked.identity,
+            "warnings": list(self._notes),
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(asked.identity["windows"]).encode())
+        digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
+        for key, window in seen.items():
+            digest.update(f"{key} {window['input_res']!r} {window['seen_sha256']}\n".encode())
+        meta["fingerprint"] = digest.hexdigest()
+        return meta
+
+
+def _acquired(item: dict[str, Any]) -> tuple[str, str]:
+    return str(item.get("acquired")), str(item.get("id"))
+
+
+def _range(values: Iterator[float]) -> list[float]:
+    """Return least and greatest."""
+    known = list(values)
+    return [min(known), max(known)]
+
+
+def _key(tile: Tile) -> str:
+    return f"{tile.rows.start} {tile.columns.start}"
+
+
+def _peak_memory() -> int | None:
+    """Return the greatest memory that the process has had, bytes."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

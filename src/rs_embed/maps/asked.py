@@ -1,0 +1,281 @@
+"""What is asked for a whole area, checked before any pixel is read: place, windows, encoding."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from affine import Affine
+
+from rs_embed.acquisition import Acquired, PixelRequest
+from rs_embed.errors import (
+    CoverageWarning,
+    ImageryError,
+    SpecError,
+    UnknownNameError,
+)
+from rs_embed.grid import (
+    Grid,
+    bounds_window,
+    metric_crs,
+    projected_crs,
+    roi_grid,
+    roi_window,
+)
+from rs_embed.imagery import imagery_grid
+from rs_embed.maps.blending import SEAMS, Seams
+from rs_embed.maps.encoding import MapEncoding
+from rs_embed.maps.layout import Layout, layout_of
+from rs_embed.notes import Note
+from rs_embed.plausibility import MIN_SIDE_PX
+from rs_embed.polygons import Polygons, read_polygons
+from rs_embed.request_identity import request_json
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, check_whole
+from rs_embed.task import Sizes, Task, settle
+from rs_embed.tiling import whole_patches
+from rs_embed.windows import common_window, elsewhere
+
+if TYPE_CHECKING:
+    from rs_embed.models.base import InputContract
+
+DEFAULT_OVERLAP = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class AreaTask:
+    """A map, settled: nothing is read or loaded yet.
+
+    Attributes
+    ----------
+    task : Task
+        Model and options.
+    request : PixelRequest
+        Source of the pixels, without a window.
+    layout : Layout
+        Token grid and windows.
+    seams : {"blend", "discard"}
+        What becomes of tokens where windows overlap.
+    encoding : MapEncoding
+        How tokens are stored.
+    identity : dict
+        Everything that determines the map, as JSON values.
+    notes : tuple of Note
+        Warnings to give.
+    """
+
+    task: Task
+    request: PixelRequest
+    layout: Layout
+    seams: Seams
+    encoding: MapEncoding
+    identity: dict[str, Any]
+    notes: tuple[Note, ...]
+
+    def read(self, window: Grid) -> Acquired:
+        """Return the pixels on a grid of the lattice; runs in any thread."""
+        request = replace(self.request, window=window)
+        return request.acquire(self.task.description.inputs, _as_it_is)
+
+
+def _as_it_is(window: Grid) -> Grid:
+    return window
+
+
+def settle_area(
+    model: str,
+    *,
+    spatial: Any = None,
+    layer: str | None = None,
+    imagery: Any = None,
+    tile_size: int | None = None,
+    overlap_px: int | None = None,
+    seams: Seams = "blend",
+    stride_px: int | None = None,
+    dtype: Any = "float32",
+    pca: int | None = None,
+    device: str = "auto",
+    temporal: Any = None,
+    sensor: Any = None,
+    fetch: Any = None,
+    backend: Any = "auto",
+    cache: Any = None,
+    **options: Any,
+) -> AreaTask:
+    """Return the map that is asked for; parameters are those of ``embed_area``.
+
+    Raises
+    ------
+    SpecError, SettingsError, ImageryError, GridError, ProviderError, ModelError
+        See ``embed_area``.
+    """
+    if seams not in SEAMS:
+        raise UnknownNameError.among("seams", seams, SEAMS)
+    for name, value in (("tile_size", tile_size), ("stride_px", stride_px)):
+        if value is not None:
+            check_whole(name, value, 1)
+    if overlap_px is not None:
+        check_whole("overlap_px", overlap_px, 0)
+    encoding = MapEncoding(dtype, pca)
+    task = settle(
+        model,
+        output=OutputSpec.grid(),
+        input_prep=InputPrepSpec.tile(tile_size),
+        min_valid=0,
+        device=device,
+        options=options,
+    )
+    place = spatial if isinstance(spatial, BBox | PointBuffer) else None
+    request = PixelRequest(place, temporal, sensor, fetch, backend, None, imagery, cache=cache)
+    polygons = None
+    if spatial is not None and place is None:
+        polygons = read_polygons(spatial, layer=layer)
+        # Only whether the rest of the request can be meant is checked with this place.
+        request = replace(request, spatial=BBox(0, 0, 1, 1))
+    elif layer is not None:
+        raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
+    request = replace(request.checked(), spatial=None)
+    contract = task.description.inputs
+    request.check_source(contract)
+    sizes = _sizes(task)
+    pixels, within = _pixels(request, place, polygons, contract)
+    tile = sizes.image_size if tile_size is None else tile_size
+    patch = sizes.patch_size
+    overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
+    layout = layout_of(
+        pixels,
+        within=within,
+        tile_size=tile,
+        overlap_px=overlap if overlap_px is None else overlap_px,
+        patch_size=patch,
+        stride_px=patch if stride_px is None else stride_px,
+    )
+    if polygons is not None:
+        wanted = polygons.to_crs(layout.area.crs).touched(layout.tokens)
+        layout = replace(layout, wanted=wanted)
+        if not layout.tiles:
+            raise elsewhere(layout.area, within or layout.area)
+    stated = {
+        "temporal": temporal, "sensor": sensor, "fetch": fetch, "backend": backend,
+        "imagery": imagery, **options,
+    }  # fmt: skip
+    identity = {
+        **request_json(model, stated),
+        "area": {"grid": layout.tokens.to_json(), "wanted": _digest(layout)},
+        "polygons": None if polygons is None else polygons.identity(),
+        "windows": {
+            "tile_size": layout.tile_size,
+            "overlap_px": layout.overlap_px,
+            "stride_px": layout.stride_px,
+            "seams": seams,
+        },
+        "dtype": encoding.dtype,
+        "pca": encoding.pca,
+    }
+    notes = tuple(_notes(layout, within))
+    return AreaTask(task, request, layout, seams, encoding, identity, notes)
+
+
+def _digest(layout: Layout) -> str:
+    return hashlib.sha256(layout.wanted.tobytes()).hexdigest()
+
+
+def _sizes(task: Task) -> Sizes:
+    """Return the model's sizes; weights that must be downloaded to tell are."""
+    if task.plan.sizes_known:
+        return task.sizes()
+    encoder = task.plan.load()
+    return Sizes(encoder.image_size, encoder.patch_size)
+
+
+def _pixels(
+    request: PixelRequest,
+    place: BBox | PointBuffer | None,
+    polygons: Polygons | None,
+    contract: InputContract,
+) -> tuple[Grid, Grid | None]:
+    """Return the pixels asked for, and all that there are where that is known."""
+    if request.own_pixels:
+        there = imagery_grid(request.imagery)
+        asked = _pixels_of_imagery(there, place, polygons)
+    else:
+        there = None
+        asked = _pixels_of_provider(request, place, polygons, contract)
+    if min(asked.shape if there is None else there.shape) < MIN_SIDE_PX:
+        raise ImageryError(
+            f"got imagery of {asked.shape[0]} x {asked.shape[1]} px, expected a short side of at "
+            f"least {MIN_SIDE_PX} px"
+        )
+    return asked, there
+
+
+def _pixels_of_imagery(
+    there: Grid, place: BBox | PointBuffer | None, polygons: Polygons | None
+) -> Grid:
+    """Return the pixels of the imagery that an area covers; all of them where none is given."""
+    if polygons is not None:
+        asked = bounds_window(there, polygons.to_crs(there.crs).bounds)
+    elif place is not None:
+        asked = roi_window(there, place, most_px=math.inf)
+    else:
+        return there
+    rows, columns = common_window(asked, there)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise elsewhere(asked, there)
+    return there.window(
+        rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
+    )
+
+
+def _pixels_of_provider(
+    request: PixelRequest,
+    place: BBox | PointBuffer | None,
+    polygons: Polygons | None,
+    contract: InputContract,
+) -> Grid:
+    """Return the pixels that an area covers, edges on multiples of their size."""
+    sensor = request.asked_sensor(contract)
+    scale_m = sensor.scale_m
+    if scale_m is None:
+        raise SpecError("got no scale_m, expected the metres of a pixel")
+    if polygons is None:
+        if place is None:
+            raise SpecError("got no spatial, expected an area: a box, a buffer or polygons")
+        return roi_grid(place, scale_m, sensor.crs, most_px=math.inf)
+    if sensor.crs is None:
+        west, south, east, north = polygons.geographic_bounds()
+        crs = metric_crs((west + east) / 2, (south + north) / 2)
+    else:
+        crs = projected_crs(sensor.crs)
+    lattice = Grid(crs, Affine(scale_m, 0, 0, 0, -scale_m, 0), (1, 1))
+    return bounds_window(lattice, polygons.to_crs(crs).bounds)
+
+
+def _notes(layout: Layout, within: Grid | None) -> Iterator[Note]:
+    """Yield what is worth a warning in where the windows lie."""
+    height, width = layout.lattice.shape
+    if min(height, width) < layout.tile_size:
+        size = f"{height} x {width} px"
+        yield Note(
+            f"there are only {size} of imagery for windows of {layout.tile_size} px: tokens see "
+            "no more than that around them",
+            CoverageWarning,
+        )
+    elif layout.lattice.shape != layout.area.shape:
+        rows, columns = layout.area.shape
+        yield Note(
+            f"the area of {rows} x {columns} px is smaller than a window of {layout.tile_size} px, "
+            "so the imagery around it is seen too",
+            CoverageWarning,
+        )
+    if within is not None and layout.wanted.any():
+        inside = common_window(layout.area, within)
+        kept = (inside[0].stop - inside[0].start) * (inside[1].stop - inside[1].start)
+        share = kept / (layout.area.shape[0] * layout.area.shape[1])
+        if share < 1 / 1.1:
+            yield Note(
+                f"{1 - share:.0%} of the map lie beyond the imagery, where its last patches end",
+                CoverageWarning,
+            )
