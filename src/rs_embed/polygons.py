@@ -1,0 +1,675 @@
+"""Areas drawn as polygons: read and checked, carried to another CRS, laid on the cells of grids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from rs_embed._optional import require
+from rs_embed.errors import GridError, SpecError, UnknownNameError
+from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
+from rs_embed.notes import some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyproj import CRS, Transformer
+    from shapely.geometry.base import BaseGeometry
+
+# Edges in another CRS are drawn within this distance of where they are: far below any pixel.
+EDGE_TOLERANCE_M = 0.01
+_EARTH_RADIUS_M = 6_371_000
+# Length at which edges are looked at first: shorter than any bend of a projection.
+_LONGEST_SEGMENT_M = 100_000
+_MAX_VERTICES = 10_000_000
+# Crossings of cell edges that are looked at in one go: some 100 MB of working arrays.
+_MAX_CROSSINGS = 1_000_000
+# Natural Earth's shores end at 180.00000000000006 degrees.
+_DEGREE_TOLERANCE = 1e-6
+_GEOJSON = (".geojson", ".json")
+_KINDS = ("Polygon", "MultiPolygon")
+_MEND = (
+    "mend it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and look at "
+    "the result"
+)
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Polygons in one CRS; :func:`read_polygons` makes and checks them.
+
+    Attributes
+    ----------
+    geometries : tuple of shapely.Polygon or shapely.MultiPolygon
+        One per feature, x and y in units of ``crs``, valid and not empty; they may overlap.
+    ids : tuple of str
+        Name of each feature, for messages and results; not always unique.
+    crs : pyproj.CRS
+        CRS of the coordinates, always x (longitude, easting) first.
+    name : str
+        Where they come from: the file, or the type of the object.
+    """
+
+    geometries: tuple[BaseGeometry, ...]
+    ids: tuple[str, ...]
+    crs: CRS
+    name: str
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in CRS units."""
+        left, bottom, right, top = _shapely().total_bounds(np.array(self.geometries, dtype=object))
+        return float(left), float(bottom), float(right), float(top)
+
+    def geographic_bounds(self) -> tuple[float, float, float, float]:
+        """Return west, south, east, north in degrees (EPSG:4326).
+
+        The narrowest box around all polygons. Where it lies across the antimeridian, west is
+        greater than east, as in RFC 7946, section 5.2.
+
+        Raises
+        ------
+        GridError
+            If they lie outside the area of the CRS.
+        """
+        shapely = _shapely()
+        degrees = known_crs("EPSG:4326")
+        to_degrees = _transformer(self.crs, degrees)
+        spans, lats = [], []
+        for line in _boundary_lines(self):
+            lon, lat = _drawn(line, to_degrees, self, degrees).T
+            unwrapped = np.unwrap(lon, period=360)
+            spans.append((float(unwrapped.min()), float(unwrapped.max())))
+            lats += [float(lat.min()), float(lat.max())]
+        if not self.crs.is_geographic:
+            from_degrees = _transformer(degrees, self.crs)
+            for pole in (-90.0, 90.0):
+                x, y = from_degrees.transform(0.0, pole)
+                if np.isfinite([x, y]).all():
+                    inside = shapely.intersects_xy(np.array(self.geometries, dtype=object), x, y)
+                    lats += [pole] * bool(inside.any())
+                    spans += [(-180.0, 180.0)] * bool(inside.any())
+        west, east = _narrowest(spans)
+        return west, max(min(lats), -90.0), east, min(max(lats), 90.0)
+
+    def to_crs(self, crs: CRS | str) -> Polygons:
+        """Return the polygons in another CRS, their edges where they were.
+
+        An edge is straight in the CRS it was drawn in. Vertices are added until the edges in
+        ``crs`` are within 1 cm on the ground of the true ones. Edges that were closer to each
+        other than that may then cross; such a crossing is resolved.
+
+        Raises
+        ------
+        GridError
+            If ``crs`` is unknown, or the polygons lie outside its area.
+        """
+        target = known_crs(crs)
+        if target == self.crs:
+            return self
+        shapely = _shapely()
+        transformer = _transformer(self.crs, target)
+
+        def drawn(geometry: BaseGeometry) -> BaseGeometry:
+            polygons = []
+            for part in shapely.get_parts(geometry):
+                rings = [
+                    _drawn(shapely.get_coordinates(ring), transformer, self, target)
+                    for ring in (part.exterior, *part.interiors)
+                ]
+                if target.is_geographic and (np.abs(np.diff(rings[0][:, 0])) > 180).any():
+                    raise GridError(
+                        f"{self.name} crosses the antimeridian or holds a pole, so that it makes "
+                        f"no polygon in {target.to_string()}; split it there"
+                    )
+                polygons.append(shapely.Polygon(rings[0], rings[1:]))
+            whole = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+            return whole if whole.is_valid else self._unfolded(whole, target)
+
+        return Polygons(tuple(drawn(g) for g in self.geometries), self.ids, target, self.name)
+
+    def _unfolded(self, folded: BaseGeometry, target: CRS) -> BaseGeometry:
+        """Return the area without crossings of the size of the tolerance, or refuse larger ones."""
+        shapely = _shapely()
+        mended = shapely.make_valid(folded, method="structure", keep_collapsed=False)
+        slack = 10 * folded.length * EDGE_TOLERANCE_M / _metres_per_unit(target)
+        if mended.geom_type not in _KINDS or abs(mended.area - folded.area) > slack:
+            raise GridError(
+                f"{self.name} folds onto itself in {target.to_string()}, so it lies at the end of "
+                "that CRS's area or beyond; choose a CRS for the place"
+            )
+        return mended
+
+    def touched(self, grid: Grid) -> NDArray[np.bool_]:
+        """Return which cells of a grid share area with a polygon.
+
+        Parameters
+        ----------
+        grid : Grid
+            Any grid with a CRS; the polygons are carried to it with :meth:`to_crs`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Boolean, of ``grid.shape``. True where a polygon covers some of the cell, be it a
+            corner; False where they have only an edge or a point in common, or a share that is
+            narrower than a millionth of a cell.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS, or the polygons lie outside its area.
+        """
+        from rasterio.features import rasterize
+
+        shapely = _shapely()
+        if grid.crs is None:
+            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+        placed = self.to_crs(grid.crs)
+        in_cells = [_in_cells(geometry, grid) for geometry in placed.geometries]
+        # A cell shares area with a polygon if its boundary runs through the cell, or if no
+        # boundary does and the centre lies inside.
+        lines = [line for geometry in in_cells for line in _rings(geometry)]
+        starts = np.concatenate([line[:-1] for line in lines])
+        ends = np.concatenate([line[1:] for line in lines])
+        touched = _crossed(starts, ends, grid.shape)
+        window = shapely.box(-1, -1, grid.shape[1] + 1, grid.shape[0] + 1)
+        near = [geometry for geometry in in_cells if shapely.intersects(geometry, window)]
+        if near:
+            # The identity would count as "no georeferencing"; a shift of both does not.
+            shift = Affine.translation(1, 1)
+            shifted = [shapely.transform(geometry, lambda at: at + 1) for geometry in near]
+            touched |= rasterize(shifted, grid.shape, transform=shift, dtype="uint8").astype(bool)
+        return touched
+
+    def identity(self) -> str:
+        """Return a SHA-256 (hexadecimal) of the area and its CRS.
+
+        The same for the same polygons whatever the order of features, parts, rings and start
+        points, whether features are single or multiple parts, and whatever their ids.
+        """
+        shapely = _shapely()
+        parts = shapely.normalize(shapely.get_parts(np.array(self.geometries, dtype=object)))
+        digest = hashlib.sha256(self.crs.to_string().encode())
+        for content in sorted(shapely.to_wkb(parts, output_dimension=2, byte_order=1)):
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
+    """Return the polygons of a file or an object, each of them checked.
+
+    Parameters
+    ----------
+    source : path, mapping, geometry or Polygons
+        A GeoJSON file (``.geojson``, ``.json``: longitude and latitude of WGS 84, or the CRS of
+        its old member ``crs``), or a GeoPackage, Shapefile, FlatGeobuf or another file that
+        pyogrio reads; a shapely geometry, a GeoJSON mapping, or an object with
+        ``__geo_interface__``: longitude and latitude, or the CRS in its attribute ``crs``, as
+        geopandas has it. Heights (Z) are left out.
+    layer : str, optional
+        Layer of a file that has several.
+
+    Returns
+    -------
+    Polygons
+        One geometry per feature, in the order of the source. The id is the feature's own, its
+        property ``id``, or its number: from 0, in files with feature ids (FID) that one.
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read, or a feature is no valid polygon; the message names the feature,
+        the place and the mend. Nothing is mended silently.
+    UnknownNameError
+        If there is no such layer.
+    MissingDependencyError
+        If shapely or, for files but GeoJSON, pyogrio is not installed.
+
+    Examples
+    --------
+    >>> from rs_embed.polygons import read_polygons
+    >>> ring = [[13.0, 47.0], [13.5, 47.0], [13.5, 47.5], [13.0, 47.0]]
+    >>> area = read_polygons({"type": "Polygon", "coordinates": [ring]})
+    >>> area.bounds
+    (13.0, 47.0, 13.5, 47.5)
+    """
+    shapely = _shapely()
+    if isinstance(source, Polygons):
+        _refuse_layer(layer, source.name)
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _from_path(Path(source), layer)
+    name = f"the {type(source).__name__}"
+    _refuse_layer(layer, name)
+    if isinstance(source, shapely.Geometry):
+        return _checked(name, known_crs("EPSG:4326"), [_Feature("0", "the geometry", source)])
+    content = source if isinstance(source, Mapping) else getattr(source, "__geo_interface__", None)
+    if not isinstance(content, Mapping):
+        raise SpecError(
+            f"got {type(source).__name__}, expected a path, a shapely geometry, a GeoJSON mapping "
+            "or an object with __geo_interface__"
+        )
+    stated = None if isinstance(source, Mapping) else getattr(source, "crs", None)
+    crs = _geojson_crs(content, name) if stated is None else known_crs(stated)
+    return _checked(name, crs, list(_geojson_features(content, name)))
+
+
+@dataclass(frozen=True)
+class _Feature:
+    id: str
+    label: str
+    geometry: BaseGeometry | None
+
+
+def _shapely() -> Any:
+    return require("shapely", extra="maps", purpose="an area drawn as polygons")
+
+
+def _refuse_layer(layer: str | None, name: str) -> None:
+    if layer is not None:
+        raise SpecError(f"got layer={layer!r} for {name}, which has no layers; leave layer out")
+
+
+def _from_path(path: Path, layer: str | None) -> Polygons:
+    if not path.exists():
+        raise SpecError(
+            f"{path}: no such file, expected polygons as GeoJSON (.geojson), GeoPackage (.gpkg), "
+            "Shapefile (.shp) or FlatGeobuf (.fgb)"
+        )
+    if path.suffix.lower() not in _GEOJSON:
+        return _from_layer(path, layer)
+    _refuse_layer(layer, str(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise SpecError(f"{path}: cannot be read ({exc})") from exc
+    except (ValueError, RecursionError) as exc:
+        raise SpecError(f"{path}: is no JSON in UTF-8 ({exc}), expected GeoJSON") from exc
+    name = str(path)
+    return _checked(name, _geojson_crs(content, name), list(_geojson_features(content, name)))
+
+
+def _geojson_crs(content: Any, name: str) -> CRS:
+    stated = content.get("crs") if isinstance(content, Mapping) else None
+    if stated is None:
+        return known_crs("EPSG:4326")
+    try:
+        return known_crs(stated["properties"]["name"])
+    except (TypeError, KeyError, GridError) as exc:
+        raise SpecError(
+            f"{name}: got the CRS {stated!r:.200}, expected a name such as "
+            "'urn:ogc:def:crs:EPSG::32633', or no 'crs' for longitude and latitude"
+        ) from exc
+
+
+def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
+    """Give the features of a FeatureCollection, a feature, or a lone geometry."""
+    if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
+        features = content.get("features")
+        if not isinstance(features, list | tuple):
+            raise SpecError(f"{name}: got no list 'features' in the FeatureCollection")
+    else:
+        features = [content]
+    for number, feature in enumerate(features):
+        if not isinstance(feature, Mapping):
+            raise SpecError(
+                f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object"
+            )
+        if feature.get("type") != "Feature":
+            feature = {"geometry": feature}
+        properties = feature.get("properties")
+        own = properties.get("id") if isinstance(properties, Mapping) else None
+        named = (feature.get("id"), own, number)
+        feature_id = str(next(value for value in named if value is not None))
+        label = _label(number, feature_id)
+        yield _Feature(feature_id, label, _geojson_geometry(feature.get("geometry"), name, label))
+
+
+def _label(number: int, feature_id: str) -> str:
+    return f"feature {number}" + ("" if feature_id == str(number) else f" (id {feature_id!r})")
+
+
+def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | None:
+    shapely = _shapely()
+    if geometry is None:
+        return None
+    if not isinstance(geometry, Mapping):
+        raise SpecError(f"{name}: {label}: got {geometry!r:.60}, expected a GeoJSON geometry")
+    if geometry.get("type") not in _KINDS:
+        raise _wrong_kind(name, label, geometry.get("type"))
+    plain = {"type": geometry["type"], "coordinates": geometry.get("coordinates")}
+    try:
+        text = json.dumps(plain, allow_nan=False)
+    except ValueError as exc:
+        raise _not_finite(name, label) from exc
+    except TypeError as exc:
+        raise SpecError(f"{name}: {label}: got coordinates that are no numbers ({exc})") from exc
+    try:
+        return shapely.from_geojson(text)
+    except shapely.errors.GEOSException as exc:
+        raise SpecError(
+            f"{name}: {label}: got coordinates that make no {geometry['type']} ({exc}), expected "
+            "closed rings of [longitude, latitude] as in RFC 7946"
+        ) from exc
+
+
+def _from_layer(path: Path, layer: str | None) -> Polygons:
+    """Return the polygons of a file that GDAL reads."""
+    shapely = _shapely()
+    purpose = f"reading polygons of {path.name}"
+    pyogrio = require("pyogrio", extra="maps", purpose=purpose)
+    raw = require("pyogrio.raw", extra="maps", purpose=purpose)
+    errors = require("pyogrio.errors", extra="maps", purpose=purpose)
+    try:
+        chosen = _layer(path, layer, pyogrio.list_layers(path))
+        fields = pyogrio.read_info(path, layer=chosen)["fields"]
+        names = [field for field in fields if field == "id"]
+        meta, fids, content, columns = raw.read(
+            path, layer=chosen, columns=names, force_2d=True, return_fids=True
+        )
+    except (errors.DataSourceError, errors.DataLayerError) as exc:
+        raise SpecError(
+            f"{path}: cannot be read ({exc}), expected polygons as GeoJSON (.geojson), GeoPackage "
+            "(.gpkg), Shapefile (.shp) or FlatGeobuf (.fgb)"
+        ) from exc
+    own = columns[0] if names else [None] * len(fids)
+    features = []
+    for number, (fid, value, wkb) in enumerate(zip(fids, own, content, strict=True)):
+        is_null = value is None or (isinstance(value, float) and math.isnan(value))
+        feature_id = str(fid if is_null else value)
+        label = _label(number, feature_id)
+        try:
+            geometry = None if wkb is None else shapely.from_wkb(wkb)
+        except shapely.errors.GEOSException as exc:
+            raise SpecError(
+                f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
+                f"rings; {_MEND}"
+            ) from exc
+        features.append(_Feature(feature_id, label, geometry))
+    return _checked(str(path), _layer_crs(path, meta["crs"]), features)
+
+
+def _layer(path: Path, layer: str | None, layers: NDArray[Any]) -> str:
+    """Return the layer to read: the one that was named, or the only one with geometries."""
+    names = [str(name) for name, _ in layers]
+    if layer is not None:
+        if layer not in names:
+            raise UnknownNameError.among(f"layer of {path}", layer, names)
+        return layer
+    spatial = [str(name) for name, kind in layers if kind is not None]
+    if len(spatial) > 1:
+        raise SpecError(
+            f"{path}: holds the layers {some(spatial, 10)}, expected one; choose it with layer="
+        )
+    if not spatial:
+        raise SpecError(f"{path}: holds no layer with geometries, expected polygons")
+    return spatial[0]
+
+
+def _layer_crs(path: Path, stated: str | None) -> CRS:
+    crs = None if stated is None else known_crs(stated)
+    # GeoPackage has two entries for "not known", one of them with degrees.
+    unknown = crs is None or not (crs.is_geographic or crs.is_projected)
+    if crs is None or unknown or crs.name.casefold().startswith("undefined"):
+        raise SpecError(
+            f"{path}: states no CRS that is tied to the Earth (got {stated!r}), so its place is "
+            "unknown; assign the one it was drawn in: ogr2ogr -a_srs EPSG:<code> out.gpkg "
+            f"{path.name} (a Shapefile needs its .prj beside it)"
+        )
+    return crs
+
+
+def _checked(name: str, crs: CRS, features: list[_Feature]) -> Polygons:
+    if not features:
+        raise SpecError(f"{name}: holds no features, expected at least one polygon")
+    geometries = tuple(_checked_geometry(name, crs, feature) for feature in features)
+    return Polygons(geometries, tuple(feature.id for feature in features), crs, name)
+
+
+def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
+    """Return the geometry without Z; one that is no valid polygon of the CRS is refused."""
+    shapely = _shapely()
+    if feature.geometry is None:
+        raise SpecError(
+            f"{name}: {feature.label}: has no geometry, expected a polygon; leave it out"
+        )
+    if feature.geometry.geom_type not in _KINDS:
+        raise _wrong_kind(name, feature.label, feature.geometry.geom_type)
+    geometry = shapely.force_2d(feature.geometry)
+    if geometry.is_empty:
+        raise SpecError(
+            f"{name}: {feature.label}: is an empty {geometry.geom_type}, expected a polygon with "
+            "an area; leave it out"
+        )
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        raise _not_finite(name, feature.label)
+    if crs.is_geographic:
+        _check_degrees(geometry, name, feature.label)
+    if not geometry.is_valid:
+        raise SpecError(
+            f"{name}: {feature.label}: is no valid polygon "
+            f"({shapely.is_valid_reason(geometry)}), expected rings that do not cross or touch "
+            f"along a line; {_MEND}"
+        )
+    return geometry
+
+
+def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
+    shapely = _shapely()
+    left, bottom, right, top = shapely.bounds(geometry)
+    beyond_lon = left < -180 - _DEGREE_TOLERANCE or right > 180 + _DEGREE_TOLERANCE
+    if beyond_lon or bottom < -90 - _DEGREE_TOLERANCE or top > 90 + _DEGREE_TOLERANCE:
+        raise SpecError(
+            f"{name}: {label}: got coordinates from ({left:g}, {bottom:g}) to ({right:g}, "
+            f"{top:g}), expected longitudes in -180..180 and latitudes in -90..90; are these "
+            "metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
+            "EPSG:4326 out.geojson in.geojson"
+        )
+    for part in shapely.get_parts(geometry):
+        west, _, east, _ = shapely.bounds(part)
+        if east - west > 180:
+            raise SpecError(
+                f"{name}: {label}: got a polygon from {west:g} to {east:g} degrees east, expected "
+                "at most half the Earth; if it crosses the antimeridian, split it there into a "
+                "MultiPolygon, as RFC 7946 (section 3.1.9) wants: ogr2ogr -wrapdateline out.gpkg "
+                "in.gpkg"
+            )
+
+
+def _wrong_kind(name: str, label: str, kind: object) -> SpecError:
+    return SpecError(
+        f"{name}: {label}: got a geometry of type {kind!r}, expected Polygon or MultiPolygon; make "
+        "polygons of it in a GIS, e.g. with a buffer, or leave it out"
+    )
+
+
+def _not_finite(name: str, label: str) -> SpecError:
+    return SpecError(
+        f"{name}: {label}: got a coordinate that is not finite, expected numbers; draw that "
+        "vertex anew or leave it out"
+    )
+
+
+def _transformer(source: CRS, target: CRS) -> Transformer:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def _metres_per_unit(crs: CRS) -> float:
+    """Return about how many metres of the ground a unit of the CRS is."""
+    if crs.is_geographic:
+        return math.radians(1) * _EARTH_RADIUS_M
+    return crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+
+
+def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS) -> Any:
+    """Return ``(n, 2)`` positions of a line in another CRS, with vertices added where it bends.
+
+    The gap between an arc and its chord shrinks with the square of the chord, so a segment that
+    misses by ``k`` tolerances is cut into ``sqrt(k)`` parts; a few rounds settle it.
+    """
+    tolerance = EDGE_TOLERANCE_M / _metres_per_unit(target)
+    turn = 360.0 if target.is_geographic else None
+    line = _cut(line, _LONGEST_SEGMENT_M / _metres_per_unit(of.crs))
+    for _ in range(5):
+        there = _transformed(line, transformer, of, target)
+        parts = np.ones(len(line) - 1)
+        for share in (0.25, 0.5, 0.75):
+            inner = line[:-1] + share * np.diff(line, axis=0)
+            between = _transformed(inner, transformer, of, target)
+            steps, gap = np.diff(there, axis=0), between - there[:-1]
+            if turn:  # positions on either side of the antimeridian are near each other
+                for offset in (steps, gap):
+                    offset[:, 0] = (offset[:, 0] + turn / 2) % turn - turn / 2
+            missed = np.hypot(*(gap - share * steps).T) / tolerance
+            parts = np.maximum(parts, np.ceil(np.sqrt(missed)))
+        if (parts == 1).all():
+            return there
+        if parts.sum() > _MAX_VERTICES:
+            break
+        line = _subdivided(line, parts.astype(np.int64))
+    raise GridError(
+        f"{of.name} cannot be drawn in {target.to_string()}: its edges have no steady course "
+        "there; choose a CRS for the place"
+    )
+
+
+def _cut(line: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    lengths = np.hypot(*np.diff(line, axis=0).T)
+    return _subdivided(line, np.maximum(1, np.ceil(lengths / longest)).astype(np.int64))
+
+
+def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the line with each segment cut into as many equal parts."""
+    segment = np.repeat(np.arange(len(parts)), parts)
+    share = (np.arange(len(segment)) - np.repeat(np.cumsum(parts) - parts, parts)) / parts[segment]
+    inner = line[segment] + share[:, None] * (line[segment + 1] - line[segment])
+    return np.concatenate([inner, line[-1:]])
+
+
+def _transformed(
+    at: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS
+) -> Any:
+    there = np.stack(transformer.transform(at[:, 0], at[:, 1]), axis=1)
+    if not np.isfinite(there).all():
+        lost = at[~np.isfinite(there).all(axis=1)][0]
+        raise GridError(
+            f"{of.name} lies outside the area of {target.to_string()}: "
+            f"({lost[0]:.10g}, {lost[1]:.10g}) has no place there; choose a CRS for the place"
+        )
+    return there
+
+
+def _rings(geometry: BaseGeometry) -> list[NDArray[np.float64]]:
+    """Return the ``(n, 2)`` positions of each ring, the last the same as the first."""
+    shapely = _shapely()
+    rings = shapely.get_rings(shapely.get_parts(geometry))
+    return [shapely.get_coordinates(ring) for ring in rings]
+
+
+def _boundary_lines(polygons: Polygons) -> list[NDArray[np.float64]]:
+    """Return the outer ring of every part; holes do not reach further."""
+    shapely = _shapely()
+    parts = shapely.get_parts(np.array(polygons.geometries, dtype=object))
+    rings = shapely.get_exterior_ring(parts)
+    return [shapely.get_coordinates(ring) for ring in rings]
+
+
+def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return west and east of the shortest arc that holds all spans of longitude."""
+    pieces = []
+    for west, east in spans:
+        if east - west >= 360 - _DEGREE_TOLERANCE:
+            return -180.0, 180.0
+        start = (west + 180) % 360 - 180
+        end = start + (east - west)
+        pieces += [(start, end)] if end <= 180 else [(start, 180.0), (-180.0, end - 360)]
+    pieces.sort()
+    best = (pieces[0][0] + 360 - max(end for _, end in pieces), pieces[0][0],
+            max(end for _, end in pieces))  # fmt: skip
+    reached = pieces[0][1]
+    for start, end in pieces[1:]:
+        if start - reached > best[0]:
+            best = (start - reached, start, reached)
+        reached = max(reached, end)
+    return best[1], best[2]
+
+
+def _in_cells(geometry: BaseGeometry, grid: Grid) -> BaseGeometry:
+    """Return a geometry in columns and rows of a grid.
+
+    Vertices that miss a cell's edge by less than a millionth of a cell are put on it.
+    """
+    to_cell = ~grid.transform
+
+    def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
+        lines = np.round(cells)
+        return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
+
+    return _shapely().transform(geometry, placed)
+
+
+def _crossed(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return the cells through whose inside a segment runs; positions are columns and rows."""
+    touched = np.zeros(shape, dtype=np.bool_)
+    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
+    size = np.array(shape[::-1], dtype=np.float64)
+    near = ((high >= 0) & (low <= size)).all(axis=1)
+    starts, ends, low, high = starts[near], ends[near], low[near], high[near]
+    # Lines between cells that each segment meets, columns and rows, within the grid.
+    first = np.clip(np.ceil(low), 0, size).astype(np.int64)
+    last = np.clip(np.floor(high), 0, size).astype(np.int64)
+    counts = np.maximum(last - first + 1, 0)
+    counts[ends == starts] = 0
+    reach = np.cumsum(counts.sum(axis=1) + 2)
+    chunks = np.flatnonzero(np.diff(reach // _MAX_CROSSINGS)) + 1
+    for chunk in np.split(np.arange(len(reach)), chunks):
+        _mark(starts[chunk], ends[chunk], first[chunk], counts[chunk], touched)
+    return touched
+
+
+def _mark(
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    first: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    touched: NDArray[np.bool_],
+) -> None:
+    """Mark the cells of the pieces into which the lines between cells cut each segment."""
+    steps, number = ends - starts, np.arange(len(starts))
+    segments, shares = [number, number], [np.zeros(len(starts)), np.ones(len(starts))]
+    for axis in (0, 1):
+        count = counts[:, axis]
+        segment = np.repeat(number, count)
+        line = first[segment, axis] + np.arange(len(segment))
+        line = line - np.repeat(np.cumsum(count) - count, count)
+        segments.append(segment)
+        shares.append((line - starts[segment, axis]) / steps[segment, axis])
+    segment, share = np.concatenate(segments), np.concatenate(shares)
+    order = np.lexsort((share, segment))
+    segment, share = segment[order], share[order]
+    is_crossing = order >= 2 * len(starts)
+    length = np.hypot(*steps[segment[:-1]].T) * np.diff(share)
+    # Between two lines that meet in a corner on the way, rounding leaves a piece of no length.
+    noise = is_crossing[:-1] & is_crossing[1:] & (length <= LATTICE_TOLERANCE)
+    kept = (segment[1:] == segment[:-1]) & (length > 0) & ~noise
+    segment, middle = segment[:-1][kept], (share[:-1][kept] + share[1:][kept]) / 2
+    at = starts[segment] + middle[:, None] * steps[segment]
+    cell = np.floor(at)
+    along_line = ((steps[segment] == 0) & (at == cell)).any(axis=1)
+    inside = ((cell >= 0) & (cell < touched.shape[::-1])).all(axis=1) & ~along_line
+    column, row = cell[inside].astype(np.int64).T
+    touched[row, column] = True
