@@ -33,11 +33,13 @@ Windows = dict[Any, "NDArray[np.float32] | None"]
 
 
 def settled(scene: Path, overlap: float, tile_size: int | None, weights: str) -> AreaTask:
-    options = {"weights": weights, "display": "visual"}
-    first = settle_area("scalemae", imagery=scene, tile_size=tile_size, **options)
-    size, patch = first.layout.tile_size, first.layout.patch_size
-    overlap_px = round(overlap * size / patch) * patch
-    return settle_area("scalemae", imagery=scene, tile_size=size, overlap_px=overlap_px, **options)
+    settle = partial(
+        settle_area, "scalemae", imagery=scene, tile_size=tile_size, weights=weights,
+        display="visual",
+    )  # fmt: skip
+    layout = settle().layout
+    patch = layout.patch_size
+    return settle(overlap_px=round(overlap * layout.tile_size / patch) * patch)
 
 
 def embedded(asked: AreaTask) -> tuple[Windows, float]:

@@ -18,6 +18,7 @@ from rs_embed.cli.doctor import doctor
 from rs_embed.cli.embed import embed
 from rs_embed.cli.evaluate import evaluate
 from rs_embed.cli.inspect import inspect
+from rs_embed.cli.map import map_area
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
@@ -34,8 +35,19 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (embed, batch, inspect, evaluate, pretrain, models, describe, doctor, demo):
-    app.command()(command)
+for command in (
+    embed,
+    batch,
+    map_area,
+    inspect,
+    evaluate,
+    pretrain,
+    models,
+    describe,
+    doctor,
+    demo,
+):
+    app.command(command.__name__.removesuffix("_area"))(command)
 app.add_typer(cache, name="cache")
 
 

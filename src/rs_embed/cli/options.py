@@ -14,7 +14,7 @@ import typer
 
 place_option = functools.partial(typer.Option, rich_help_panel="Place and period")
 _pixel_option = functools.partial(typer.Option, rich_help_panel="Pixels")
-_prep_option = functools.partial(typer.Option, rich_help_panel="Input of the model")
+prep_option = functools.partial(typer.Option, rich_help_panel="Input of the model")
 _model_option = functools.partial(typer.Option, rich_help_panel="Model")
 result_option = functools.partial(typer.Option, rich_help_panel="Result")
 
@@ -28,8 +28,8 @@ Pooling = Annotated[str | None, result_option(help="mean, max or cls.")]
 
 
 @dataclass(frozen=True)
-class OnePlace:
-    """One place, or an array that has none."""
+class Rectangle:
+    """A square around a point, or a box."""
 
     lon: Annotated[float | None, place_option(help="Degrees east.")] = None
     lat: Annotated[float | None, place_option(help="Degrees north.")] = None
@@ -39,6 +39,12 @@ class OnePlace:
     bbox: Annotated[
         str | None, place_option(help="minlon,minlat,maxlon,maxlat instead of a point.")
     ] = None
+
+
+@dataclass(frozen=True)
+class OnePlace(Rectangle):
+    """One place, or an array that has none."""
+
     input_npy: Annotated[
         Path | None,
         _pixel_option("--input", help="A .npy array (3, height, width) of your own."),
@@ -105,17 +111,17 @@ class Prep:
 
     input_prep: Annotated[
         str | None,
-        _prep_option(
+        prep_option(
             help="resize: one image, its centre cropped. tile: all of it, in windows. "
             "auto: tile only what is too large for one.",
             show_default="resize",
         ),
     ] = None
     tile_size: Annotated[
-        int | None, _prep_option(help="Side of a tile, px.", show_default="image size")
+        int | None, prep_option(help="Side of a tile, px.", show_default="image size")
     ] = None
     overlap_px: Annotated[
-        int | None, _prep_option(help="Least overlap of tiles, px.", show_default="0")
+        int | None, prep_option(help="Least overlap of tiles, px.", show_default="0")
     ] = None
 
 

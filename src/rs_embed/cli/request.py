@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep
+from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep, Rectangle
 from rs_embed.errors import ImageryError, SpecError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def one_place(place: OnePlace, pixels: Pixels) -> dict[str, Any]:
     if place.input_npy is not None and pixels.local is not None:
         raise SpecError("got --local with --input, expected one source of pixels")
     return {
-        "spatial": _spatial(place),
+        "spatial": rectangle(place),
         "input_chw": None if place.input_npy is None else _array(place.input_npy),
     }
 
@@ -58,7 +58,8 @@ def model_options(options: ModelOptions) -> dict[str, Any]:
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def _spatial(place: OnePlace) -> Spatial | None:
+def rectangle(place: Rectangle) -> Spatial | None:
+    """Return the square or box that is stated; None where none is."""
     from rs_embed.specs import BBox, PointBuffer
 
     lon, lat, buffer_m = point = (place.lon, place.lat, place.buffer_m)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -33,7 +32,8 @@ from rs_embed.maps.asked import AreaTask, settle_area
 from rs_embed.maps.blending import Seams, strips
 from rs_embed.maps.blocks import spread
 from rs_embed.maps.content import MapContent
-from rs_embed.maps.report import MapReport
+from rs_embed.maps.planning import plan_of
+from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
 from rs_embed.maps.writing import MAP_SUFFIXES, write_map
 from rs_embed.notes import Note, give_warnings
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 _PROBES = 5
 # Groups after which the time that is left is told; the first one waits for the model.
 _MEASURED_AFTER = 3
+# What a source says of single windows; all scenes together are the map's ``source_items``.
+_OF_ONE_WINDOW = ("items", "items_not_listed", "image_count", "acquired")
 # Key of the record that says of all windows how they were made.
 _COMMON = "common"
 _ABOUT_PIXELS = (
@@ -256,6 +258,7 @@ class AreaRun:
         self._about: dict[str, Any] = {}
         self._encoder: Encoder | None = None
         self._finished = False
+        self._valid_tokens = 0
         self._notes: dict[str, Note] = {note.message: note for note in asked.notes}
 
     def __enter__(self) -> Self:
@@ -272,7 +275,7 @@ class AreaRun:
         self,
         *,
         progress: bool | None = None,
-        measured: Callable[[float], None] | None = None,
+        measured: Callable[[MapPlan], None] | None = None,
     ) -> MapReport:
         """Embed the windows that are left, write the map, and return what came of it.
 
@@ -281,7 +284,7 @@ class AreaRun:
         progress : bool, optional
             Whether a bar counts windows on standard error; None where that is a terminal.
         measured : callable, optional
-            Told the seconds that the windows left will take, once the first ones have shown it.
+            Told what the windows left take, once the first ones have shown how long.
 
         Raises
         ------
@@ -318,10 +321,12 @@ class AreaRun:
             raise errors[0]
         if taken:
             check_seen_units(taken)
-            self._about = {key: taken[0].meta.get(key) for key in _ABOUT_PIXELS}
+            meta = taken[0].meta
+            source = {k: v for k, v in meta["source"].items() if k not in _OF_ONE_WINDOW}
+            self._about = {**{key: meta.get(key) for key in _ABOUT_PIXELS}, "source": source}
 
     def _embed(
-        self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[float], None] | None
+        self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[MapPlan], None] | None
     ) -> None:
         task = self._asked.task
         made = window_tokens(
@@ -341,9 +346,10 @@ class AreaRun:
                     start = time.monotonic()
                     continue
                 done += len(group)
-                if number == _MEASURED_AFTER and measured is not None:
+                if number == _MEASURED_AFTER and measured is not None and self._common:
                     left = self.windows - self.kept
-                    measured((time.monotonic() - start) / done * left)
+                    seconds = (time.monotonic() - start) / done * left
+                    measured(plan_of(self._asked, self._common["dimensions"], left, seconds))
 
     def _loaded(self) -> Encoder:
         """Return the model, loaded once, and refuse other weights than those of kept windows."""
@@ -389,11 +395,10 @@ class AreaRun:
         if self._common is None:
             raise self._nothing(failed)
         asked, layout = self._asked, self._asked.layout
-        dimensions = self._common["dimensions"]
         content = MapContent(
             layout.tokens,
-            dimensions,
-            partial(strips, layout, self._tokens, dimensions, asked.seams),
+            self._common["dimensions"],
+            self._strips,
             self._meta(failed),
         )
         written = write_map(self.path, content, asked.encoding)
@@ -404,12 +409,22 @@ class AreaRun:
             resumed=self.resumed,
             failed={layout.window(self._tiles[key]).bounds: why for key, why in failed.items()},
             tokens=int(layout.wanted.sum()),
-            valid_tokens=written.valid_tokens,
+            valid_tokens=self._valid_tokens,
             seconds=time.monotonic() - began,
-            bytes=written.bytes,
+            bytes=written.bytes_written,
             peak_memory_bytes=_peak_memory(),
-            encoding_error=written.encoding_error,
+            encoding_error=None if written.error is None else written.error.to_json(),
         )
+
+    def _strips(self, rows: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the map strip by strip; how many tokens it has is known after the last one."""
+        dimensions = (self._common or {})["dimensions"]
+        made = strips(self._asked.layout, self._tokens, dimensions, self._asked.seams, rows)
+        count = 0
+        for strip in made:
+            count += int(np.count_nonzero(~np.isnan(strip[..., 0])))
+            yield strip
+        self._valid_tokens = count
 
     def _nothing(self, failed: dict[str, str]) -> RsEmbedError:
         """Return the error of a map without a single token."""

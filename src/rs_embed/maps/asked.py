@@ -20,6 +20,7 @@ from rs_embed.errors import (
 from rs_embed.grid import (
     Grid,
     bounds_window,
+    known_crs,
     metric_crs,
     projected_crs,
     roi_grid,
@@ -153,7 +154,7 @@ def settle_area(
         stride_px=patch if stride_px is None else stride_px,
     )
     if polygons is not None:
-        wanted = polygons.to_crs(layout.area.crs).touched(layout.tokens)
+        wanted = polygons.to_crs(known_crs(layout.area.crs)).touched(layout.tokens)
         layout = replace(layout, wanted=wanted)
         if not layout.tiles:
             raise elsewhere(layout.area, within or layout.area)
@@ -216,7 +217,7 @@ def _pixels_of_imagery(
 ) -> Grid:
     """Return the pixels of the imagery that an area covers; all of them where none is given."""
     if polygons is not None:
-        asked = bounds_window(there, polygons.to_crs(there.crs).bounds)
+        asked = bounds_window(there, polygons.to_crs(known_crs(there.crs)).bounds)
     elif place is not None:
         asked = roi_window(there, place, most_px=math.inf)
     else:

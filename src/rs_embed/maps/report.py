@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,10 @@ class MapReport:
 
     Attributes
     ----------
-    path, item : pathlib.Path
-        The map, and the STAC Item that describes it.
+    path : pathlib.Path
+        The map.
+    item : pathlib.Path or None
+        The STAC Item that describes it; None where the time of the imagery is not known.
     windows : int
         Windows that the map is made of.
     resumed : int
@@ -74,12 +76,12 @@ class MapReport:
         Size of the map on disk.
     peak_memory_bytes : int or None
         Greatest memory of the process so far; None where the system does not say.
-    encoding_error : dict
-        How far the stored values are from the tokens; empty where they are the same.
+    encoding_error : dict or None
+        How far the stored values are from the tokens; None where they are the same.
     """
 
     path: Path
-    item: Path
+    item: Path | None
     windows: int
     resumed: int
     failed: dict[tuple[float, float, float, float], str]
@@ -88,7 +90,7 @@ class MapReport:
     seconds: float
     bytes: int
     peak_memory_bytes: int | None
-    encoding_error: dict[str, Any] = field(default_factory=dict)
+    encoding_error: dict[str, Any] | None = None
 
     @property
     def windows_per_s(self) -> float:
@@ -99,7 +101,7 @@ class MapReport:
         """Return the report as JSON values."""
         return {
             "file": str(self.path),
-            "item": str(self.item),
+            "item": None if self.item is None else str(self.item),
             "windows": self.windows,
             "resumed": self.resumed,
             "failed": [{"bounds": list(at), "error": why} for at, why in self.failed.items()],
