@@ -92,7 +92,7 @@ def sample_points(
             y=xr.DataArray(flat // width, dims="point"), x=xr.DataArray(flat % width, dims="point")
         )
         tokens = picked.transpose("d", "point").values
-        valid = valid_mask(tokens[:, None], placed.nodata)[0]
+        valid = _valid(tokens, placed)
         values[inside] = np.where(valid, tokens, np.nan).T.astype(np.float32)[back]
     coords = {
         "x": ("point", given[:, 0]),
@@ -217,8 +217,7 @@ def _placed(source: Any) -> _Placed:
             "got a map without CRS, expected a georeferenced one; set it with "
             "array.rio.write_crs('EPSG:...')"
         )
-    stated = array.rio.transform()
-    (left, step_x), (top, step_y) = _axis(array, "x", stated.a), _axis(array, "y", stated.e)
+    (left, step_x), (top, step_y) = _axis(array, "x"), _axis(array, "y")
     grid = Grid(
         known_crs(array.rio.crs.to_wkt()),
         Affine(step_x, 0, left, 0, step_y, top),
@@ -228,7 +227,7 @@ def _placed(source: Any) -> _Placed:
     return _Placed(array.transpose("d", "y", "x"), grid, None if nodata is None else float(nodata))
 
 
-def _axis(array: xr.DataArray, dim: str, stated_step: float) -> tuple[float, float]:
+def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
     """Return the outer edge of the first cell and the step between cells, CRS units."""
     if dim not in array.coords or not array.sizes[dim]:
         raise SpecError(
@@ -236,7 +235,8 @@ def _axis(array: xr.DataArray, dim: str, stated_step: float) -> tuple[float, flo
         )
     centres = array[dim].values.astype(np.float64)
     if len(centres) == 1:
-        return float(centres[0] - stated_step / 2), stated_step
+        step = _stated_step(array, dim)
+        return float(centres[0]) - step / 2, step
     step = float(centres[-1] - centres[0]) / (len(centres) - 1)
     regular = centres[0] + step * np.arange(len(centres))
     if not np.abs(centres - regular).max() <= 0.01 * abs(step):
@@ -245,6 +245,20 @@ def _axis(array: xr.DataArray, dim: str, stated_step: float) -> tuple[float, flo
             "size; cut parts from it with slices without gaps"
         )
     return float(centres[0]) - step / 2, step
+
+
+def _stated_step(array: xr.DataArray, dim: str) -> float:
+    """Return the step of a map that has one cell along ``dim``, from its transform."""
+    from rioxarray.exceptions import RioXarrayError
+
+    try:
+        step_x, step_y = array.rio.resolution()
+    except RioXarrayError as exc:
+        raise SpecError(
+            f"got a map of one cell along {dim!r} and no transform, expected its size; set it with "
+            "array.rio.write_transform(...)"
+        ) from exc
+    return float(step_x if dim == "x" else step_y)
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
@@ -278,12 +292,13 @@ def _cells(
     x: NDArray[np.float64], y: NDArray[np.float64], grid: Grid
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return row and column of the cell of each position, -1 for both outside the grid."""
-    at = np.stack(~grid.transform @ (x, y), axis=1)
-    with np.errstate(invalid="ignore"):
-        lines = np.round(at)
-        on_line = np.abs(at - lines) <= LATTICE_TOLERANCE
-        cell = np.where(on_line, lines, np.floor(at))
-        inside = ((cell >= 0) & (cell < grid.shape[::-1])).all(axis=1)
+    somewhere = np.isfinite(x) & np.isfinite(y)
+    at = np.stack(
+        ~grid.transform @ (np.where(somewhere, x, 0.0), np.where(somewhere, y, 0.0)), axis=1
+    )
+    lines = np.round(at)
+    cell = np.where(np.abs(at - lines) <= LATTICE_TOLERANCE, lines, np.floor(at))
+    inside = somewhere & ((cell >= 0) & (cell < grid.shape[::-1])).all(axis=1)
     column, row = np.where(inside[:, None], cell, -1).astype(np.int64).T
     return row, column
 
@@ -296,8 +311,6 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
     rows, columns = (side, side) if chunks is None else (chunks[1][0], chunks[2][0])
     if rows * columns > 4 * cells:
         rows = columns = side
-    columns *= max(1, side // columns)
-    rows *= max(1, cells // (rows * columns))
     for top in range(0, height, rows):
         for left in range(0, width, columns):
             yield (
@@ -356,4 +369,9 @@ def _tokens(
         x=slice(columns.start + left, columns.start + int(column.max()) + 1),
     ).values
     tokens = part[:, row - top, column - left]
-    return tokens, valid_mask(tokens[:, None], placed.nodata)[0]
+    return tokens, _valid(tokens, placed)
+
+
+def _valid(tokens: NDArray[Any], placed: _Placed) -> NDArray[np.bool_]:
+    """Return which of ``(d, n)`` tokens are valid."""
+    return valid_mask(tokens[:, None], placed.nodata).reshape(-1)
