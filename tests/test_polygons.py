@@ -247,8 +247,8 @@ class TestOtherCrs:
         assert polygons.to_crs(4326) is polygons  # type: ignore[arg-type]
 
     def test_outside_the_area_of_the_crs(self) -> None:
-        with pytest.raises(GridError, match=r"outside the area of EPSG:3857: \(0, 90\) has no"):
-            read_polygons(box(0, 80, 1, 90)).to_crs("EPSG:3857")
+        with pytest.raises(GridError, match=r"outside the area of EPSG:2154: .* has no place"):
+            read_polygons(box(0, -90, 1, -80)).to_crs("EPSG:2154")
         with pytest.raises(GridError, match="known CRS"):
             read_polygons(SQUARE).to_crs("nonsense")
 

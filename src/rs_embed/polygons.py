@@ -148,6 +148,29 @@ class Polygons:
             )
         return mended
 
+    def in_cells(self, grid: Grid) -> tuple[BaseGeometry, ...]:
+        """Return the geometries in columns (x) and rows (y, downward) of a grid.
+
+        A cell is a square of side 1, the first one from (0, 0) to (1, 1). Vertices that miss an
+        edge between cells by less than a millionth of a cell are put on it.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS, or the polygons lie outside its area.
+        """
+        if grid.crs is None:
+            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+        to_cell = ~grid.transform
+
+        def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
+            cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
+            lines = np.round(cells)
+            return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
+
+        transform = _shapely().transform
+        return tuple(transform(g, placed) for g in self.to_crs(grid.crs).geometries)
+
     def touched(self, grid: Grid) -> NDArray[np.bool_]:
         """Return which cells of a grid share area with a polygon.
 
@@ -171,10 +194,7 @@ class Polygons:
         from rasterio.features import rasterize
 
         shapely = _shapely()
-        if grid.crs is None:
-            raise GridError("got a grid without CRS, expected one on which polygons have a place")
-        placed = self.to_crs(grid.crs)
-        in_cells = [_in_cells(geometry, grid) for geometry in placed.geometries]
+        in_cells = self.in_cells(grid)
         # A cell shares area with a polygon if its boundary runs through the cell, or if no
         # boundary does and the centre lies inside.
         lines = [line for geometry in in_cells for line in _rings(geometry)]
@@ -603,21 +623,6 @@ def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
             best = (start - reached, start, reached)
         reached = max(reached, end)
     return best[1], best[2]
-
-
-def _in_cells(geometry: BaseGeometry, grid: Grid) -> BaseGeometry:
-    """Return a geometry in columns and rows of a grid.
-
-    Vertices that miss a cell's edge by less than a millionth of a cell are put on it.
-    """
-    to_cell = ~grid.transform
-
-    def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
-        cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
-        lines = np.round(cells)
-        return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
-
-    return _shapely().transform(geometry, placed)
 
 
 def _crossed(

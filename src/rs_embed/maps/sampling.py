@@ -1,0 +1,377 @@
+"""Embedding maps read back: the tokens at points, and the mean token of each polygon."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from rs_embed._optional import require
+from rs_embed.errors import SpecError
+from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
+from rs_embed.polygons import read_polygons
+from rs_embed.raster import valid_mask
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import ArrayLike, NDArray
+    from shapely.geometry.base import BaseGeometry
+
+# Tokens that are held at once while zones are summed up.
+_BLOCK_BYTES = 128 * 1024**2
+
+
+def sample_points(
+    source: str | os.PathLike[str] | xr.DataArray,
+    points: ArrayLike,
+    *,
+    crs: str = "EPSG:4326",
+) -> xr.DataArray:
+    """Return the tokens of a map at points: for each the token of the cell that holds it.
+
+    Nothing is interpolated. Of a map that is read lazily only the chunks with points are read.
+
+    Parameters
+    ----------
+    source : path or xarray.DataArray
+        A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
+    points : array-like
+        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``.
+    crs : str
+        CRS of the points.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point lies
+        outside the map or in a cell without token. Coordinates: ``x`` and ``y`` as given; ``row``
+        and ``column`` of the cell in the map, -1 outside. A cell includes its edges to the first
+        row and column (top and left where north is up), not the others.
+
+    Raises
+    ------
+    SpecError
+        If the points or the map cannot be meant.
+    GridError
+        If the CRS is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rioxarray, xarray
+    >>> from rs_embed.maps.sampling import sample_points
+    >>> tokens = xarray.DataArray(
+    ...     np.arange(8, dtype="float32").reshape(2, 2, 2), dims=("d", "y", "x"),
+    ...     coords={"y": [5000240.0, 5000080.0], "x": [500080.0, 500240.0]},
+    ... ).rio.write_crs("EPSG:32633")
+    >>> sample_points(tokens, [(500100, 5000100), (0, 0)], crs="EPSG:32633").values
+    array([[ 2.,  6.],
+           [nan, nan]], dtype=float32)
+    """
+    import xarray as xr
+    from pyproj import Transformer
+
+    placed = _placed(source)
+    stated = known_crs(crs)
+    given = _positions(points, in_degrees=stated.is_geographic)
+    to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
+    x, y = to_map.transform(given[:, 0], given[:, 1])
+    row, column = _cells(np.asarray(x), np.asarray(y), placed.grid)
+    inside = row >= 0
+    width = placed.grid.shape[1]
+    flat, back = np.unique(row[inside] * width + column[inside], return_inverse=True)
+    values = np.full((len(given), placed.array.sizes["d"]), np.nan, dtype=np.float32)
+    if flat.size:
+        picked = placed.array.isel(
+            y=xr.DataArray(flat // width, dims="point"), x=xr.DataArray(flat % width, dims="point")
+        )
+        tokens = picked.transpose("d", "point").values
+        valid = _valid(tokens, placed)
+        values[inside] = np.where(valid, tokens, np.nan).T.astype(np.float32)[back]
+    coords = {
+        "x": ("point", given[:, 0]),
+        "y": ("point", given[:, 1]),
+        "row": ("point", row),
+        "column": ("point", column),
+    }
+    return xr.DataArray(
+        values, dims=("point", "d"), coords=coords | placed.dimension, name="embedding"
+    )
+
+
+def zonal_mean(
+    source: str | os.PathLike[str] | xr.DataArray, polygons: Any, *, layer: str | None = None
+) -> xr.DataArray:
+    """Return the mean token of each polygon, each cell weighted by its share in the polygon.
+
+    The map is read block by block, and only where there are polygons.
+
+    Parameters
+    ----------
+    source : path or xarray.DataArray
+        A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
+    polygons : path, mapping, geometry or Polygons
+        What :func:`rs_embed.polygons.read_polygons` reads, in any CRS; each feature is a zone.
+        Zones may overlap.
+    layer : str, optional
+        Layer of a file of polygons that has several.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``(zone, d)`` float32 in the order of the features. Cells without token have no weight.
+        NaN in all ``d`` where a zone holds none with one. Coordinates: ``id`` of the feature;
+        ``coverage``, the share of the polygon's area that lies on cells with a token, 0 to 1.
+
+    Raises
+    ------
+    SpecError
+        If a polygon or the map cannot be meant.
+    GridError
+        If a polygon lies outside the area of the map's CRS.
+    MissingDependencyError
+        If exactextract or shapely is not installed.
+
+    Notes
+    -----
+    The shares are areas in the map's CRS, as `exactextract` finds them.
+    """
+    import xarray as xr
+
+    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    zones = read_polygons(polygons, layer=layer)
+    placed = _placed(source)
+    shapes = np.array(zones.in_cells(placed.grid), dtype=object)
+    sums = np.zeros((len(shapes), placed.array.sizes["d"]))
+    weights = np.zeros(len(shapes))
+    tree = shapely.STRtree(shapes)
+    for rows, columns in _blocks(placed):
+        block = shapely.box(columns.start, rows.start, columns.stop, rows.stop)
+        near = np.sort(tree.query(block))
+        shares = dict(_shares(shapes[near], rows, columns))
+        if not shares:
+            continue
+        held = np.unique(np.concatenate([cells for cells, _ in shares.values()]))
+        tokens, valid = _tokens(placed, rows, columns, held)
+        for number, (cells, share) in shares.items():
+            at = np.searchsorted(held, cells)
+            at, share = at[valid[at]], share[valid[at]]
+            sums[near[number]] += tokens[:, at].astype(np.float64) @ share
+            weights[near[number]] += share.sum()
+    empty = weights == 0
+    means = sums / np.where(empty, np.nan, weights)[:, None]
+    coverage = np.minimum(weights / shapely.area(shapes), 1.0)
+    coords = {"id": ("zone", list(zones.ids)), "coverage": ("zone", coverage)}
+    return xr.DataArray(
+        means.astype(np.float32),
+        dims=("zone", "d"),
+        coords=coords | placed.dimension,
+        name="embedding",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A map as ``(d, y, x)``, its grid, and the value of cells without token besides NaN."""
+
+    array: xr.DataArray
+    grid: Grid
+    nodata: float | None
+
+    @property
+    def dimension(self) -> dict[str, Any]:
+        """The coordinate along ``d``, if the map has one."""
+        return {"d": ("d", self.array["d"].values)} if "d" in self.array.coords else {}
+
+
+def _open(path: Path) -> Any:
+    from rs_embed.maps.opening import open_map  # type: ignore[import-not-found]
+
+    return open_map(path)
+
+
+def _placed(source: Any) -> _Placed:
+    """Return a map with its grid, which is that of its coordinates, whatever was cut from it."""
+    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+    import xarray as xr
+
+    array = _open(Path(source)) if isinstance(source, str | os.PathLike) else source
+    if not isinstance(array, xr.DataArray):
+        raise SpecError(
+            f"got a map of type {type(array).__name__}, expected a path or an xarray.DataArray "
+            "with the dimensions d, y and x"
+        )
+    if set(array.dims) != {"d", "y", "x"}:
+        raise SpecError(
+            f"got a map with the dimensions {array.dims}, expected d, y and x; rename them, e.g. "
+            "array.rename(band='d')"
+        )
+    if array.rio.crs is None:
+        raise SpecError(
+            "got a map without CRS, expected a georeferenced one; set it with "
+            "array.rio.write_crs('EPSG:...')"
+        )
+    (left, step_x), (top, step_y) = _axis(array, "x"), _axis(array, "y")
+    grid = Grid(
+        known_crs(array.rio.crs.to_wkt()),
+        Affine(step_x, 0, left, 0, step_y, top),
+        (array.sizes["y"], array.sizes["x"]),
+    )
+    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
+    return _Placed(array.transpose("d", "y", "x"), grid, None if nodata is None else float(nodata))
+
+
+def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
+    """Return the outer edge of the first cell and the step between cells, CRS units."""
+    if dim not in array.coords or not array.sizes[dim]:
+        raise SpecError(
+            f"got a map without coordinates along {dim!r}, expected the centres of its cells"
+        )
+    centres = array[dim].values.astype(np.float64)
+    if len(centres) == 1:
+        step = _stated_step(array, dim)
+        return float(centres[0]) - step / 2, step
+    step = float(centres[-1] - centres[0]) / (len(centres) - 1)
+    regular = centres[0] + step * np.arange(len(centres))
+    if not np.abs(centres - regular).max() <= 0.01 * abs(step):
+        raise SpecError(
+            f"got a map whose coordinates along {dim!r} are not regular, expected cells of one "
+            "size; cut parts from it with slices without gaps"
+        )
+    return float(centres[0]) - step / 2, step
+
+
+def _stated_step(array: xr.DataArray, dim: str) -> float:
+    """Return the step of a map that has one cell along ``dim``, from its transform."""
+    from rioxarray.exceptions import RioXarrayError
+
+    try:
+        step_x, step_y = array.rio.resolution()
+    except RioXarrayError as exc:
+        raise SpecError(
+            f"got a map of one cell along {dim!r} and no transform, expected its size; set it with "
+            "array.rio.write_transform(...)"
+        ) from exc
+    return float(step_x if dim == "x" else step_y)
+
+
+def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
+    """Return points as ``(N, 2)``, refusing those that cannot be meant."""
+    expected = "expected (N, 2): x and y, or longitude and latitude, of each point"
+    try:
+        given = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise SpecError(f"got points that are no array of numbers ({exc}), {expected}") from exc
+    if not given.size:
+        return np.empty((0, 2))
+    if given.ndim != 2 or given.shape[1] != 2:
+        raise SpecError(f"got points of shape {given.shape}, {expected}")
+    finite = np.isfinite(given).all(axis=1)
+    if not finite.all():
+        number = int(np.argmin(finite))
+        raise SpecError(f"got the point {number} {given[number].tolist()}, expected finite numbers")
+    if in_degrees:
+        most = np.array([180.0, 90.0]) + LATTICE_TOLERANCE
+        beyond = (np.abs(given) > most).any(axis=1)
+        if beyond.any():
+            number = int(np.argmax(beyond))
+            raise SpecError(
+                f"got the point {number} {given[number].tolist()}, expected longitude in "
+                "-180..180, then latitude in -90..90; are these metres? Then state their crs="
+            )
+    return given
+
+
+def _cells(
+    x: NDArray[np.float64], y: NDArray[np.float64], grid: Grid
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row and column of the cell of each position, -1 for both outside the grid."""
+    somewhere = np.isfinite(x) & np.isfinite(y)
+    at = np.stack(
+        ~grid.transform @ (np.where(somewhere, x, 0.0), np.where(somewhere, y, 0.0)), axis=1
+    )
+    lines = np.round(at)
+    cell = np.where(np.abs(at - lines) <= LATTICE_TOLERANCE, lines, np.floor(at))
+    inside = somewhere & ((cell >= 0) & (cell < grid.shape[::-1])).all(axis=1)
+    column, row = np.where(inside[:, None], cell, -1).astype(np.int64).T
+    return row, column
+
+
+def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
+    """Give windows that cover the map: whole chunks of a lazy one, of bounded size."""
+    height, width = placed.grid.shape
+    cells = max(1, _BLOCK_BYTES // (4 * placed.array.sizes["d"]))
+    side, chunks = math.isqrt(cells), placed.array.chunks
+    rows, columns = (side, side) if chunks is None else (chunks[1][0], chunks[2][0])
+    if rows * columns > 4 * cells:
+        rows = columns = side
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield (
+                slice(top, min(top + rows, height)),
+                slice(left, min(left + columns, width)),
+            )
+
+
+def _shares(
+    shapes: NDArray[Any], rows: slice, columns: slice
+) -> Iterator[tuple[int, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
+    """Give, for each shape in a block, its cells (counted along rows) and their shares in it."""
+    purpose = "the mean of polygons"
+    exactextract = require("exactextract", extra="maps", purpose=purpose)
+    rasters = require("exactextract.raster", extra="maps", purpose=purpose)
+    features = []
+    for number, shape in enumerate(shapes):
+        area = _northward(shape, rows, columns)
+        if area is not None:
+            feature = {"properties": {"number": number}, "geometry": area.__geo_interface__}
+            features.append({"type": "Feature", **feature})
+    if not features:
+        return
+    cells = np.zeros((rows.stop - rows.start, columns.stop - columns.start))
+    raster = rasters.NumPyRasterSource(cells, columns.start, -rows.stop, columns.stop, -rows.start)
+    found = exactextract.exact_extract(
+        raster, features, ["cell_id", "coverage"], include_cols=["number"]
+    )
+    for feature in found:
+        properties = feature["properties"]
+        share = np.asarray(properties["coverage"], dtype=np.float64)
+        if share.size:
+            cell = np.asarray(properties["cell_id"], dtype=np.int64)
+            yield int(properties["number"]), (cell, share)
+
+
+def _northward(shape: BaseGeometry, rows: slice, columns: slice) -> BaseGeometry | None:
+    """Return the part of a shape within a block with y upward; None if it has no area there."""
+    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    clipped = shapely.clip_by_rect(shape, columns.start, rows.start, columns.stop, rows.stop)
+    parts = shapely.get_parts(clipped)
+    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+    if not areas:
+        return None
+    return shapely.transform(shapely.MultiPolygon(areas), lambda at: at * (1, -1))
+
+
+def _tokens(
+    placed: _Placed, rows: slice, columns: slice, held: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return ``(d, n)`` tokens of the n cells of a block, and which of them are valid."""
+    row, column = np.divmod(held, columns.stop - columns.start)
+    top, left = int(row.min()), int(column.min())
+    part = placed.array.isel(
+        y=slice(rows.start + top, rows.start + int(row.max()) + 1),
+        x=slice(columns.start + left, columns.start + int(column.max()) + 1),
+    ).values
+    tokens = part[:, row - top, column - left]
+    return tokens, _valid(tokens, placed)
+
+
+def _valid(tokens: NDArray[Any], placed: _Placed) -> NDArray[np.bool_]:
+    """Return which of ``(d, n)`` tokens are valid."""
+    return valid_mask(tokens[:, None], placed.nodata).reshape(-1)
