@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from rs_embed.grid import Grid as Grid
     from rs_embed.inspection import Inspection as Inspection
     from rs_embed.inspection import inspect_input as inspect_input
+    from rs_embed.maps.area import embed_area as embed_area
+    from rs_embed.maps.opening import open_map as open_map
+    from rs_embed.maps.report import MapReport as MapReport
+    from rs_embed.maps.sampling import sample_points as sample_points
+    from rs_embed.maps.sampling import zonal_mean as zonal_mean
     from rs_embed.providers.earth_engine import EarthEngineProvider as EarthEngineProvider
     from rs_embed.providers.local import LocalProvider as LocalProvider
     from rs_embed.providers.stac import StacProvider as StacProvider
@@ -66,6 +71,7 @@ _HOMES = {
     "InputPrepSpec": "specs",
     "Inspection": "inspection",
     "LocalProvider": "providers.local",
+    "MapReport": "maps.report",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
     "NoImageryError": "errors",
@@ -84,11 +90,15 @@ _HOMES = {
     "TrainingError": "errors",
     "UnknownNameError": "errors",
     "describe_model": "registry",
+    "embed_area": "maps.area",
     "get_embedding": "embedder",
     "get_embeddings_batch": "batches",
     "inspect_input": "inspection",
     "iter_embeddings": "batches",
     "list_models": "registry",
+    "open_map": "maps.opening",
+    "sample_points": "maps.sampling",
+    "zonal_mean": "maps.sampling",
 }
 __all__ = sorted(["__version__", *_HOMES])
 

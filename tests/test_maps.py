@@ -1,0 +1,224 @@
+"""Whole areas: every token in its place, no seams, resumed without loss, failures named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+
+from rs_embed import (
+    BBox,
+    CoverageWarning,
+    ExportError,
+    FetchSpec,
+    GridError,
+    ImageryError,
+    InputPrepSpec,
+    LocalProvider,
+    OutputSpec,
+    PointBuffer,
+    ProviderError,
+    Raster,
+    RsEmbedWarning,
+    SpecError,
+    TemporalWarning,
+    UnknownNameError,
+    embed_area,
+    get_embedding,
+    open_map,
+)
+from rs_embed.maps.asked import settle_area
+from rs_embed.maps.planning import plan_map
+from rs_embed.maps.seams import seam_metric
+from tests.conftest import python_environment
+from tests.coordinate_model import coordinate_scene, decoded
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rs_embed.TemporalWarning"),
+    pytest.mark.filterwarnings("ignore:cloudy_pct:rs_embed.ImageryWarning"),
+]
+
+# Four CRSs, both hemispheres.
+PLACES = {
+    "utm north": ("EPSG:32633", 400000, 5200000),
+    "utm south": ("EPSG:32737", 480000, 9120000),
+    "web mercator": ("EPSG:3857", 222000, 6620000),
+    "polar south": ("EPSG:3031", -1200000, 900000),
+}
+SCENE = coordinate_scene(200, 250)
+
+
+def placed(crs: str, left: float, top: float) -> Affine:
+    return Affine(10, 0, left, 0, -10, top)
+
+
+def errors_px(map_: Any, transform: Affine) -> float:
+    """Return the greatest distance, pixels, of a token from the middle of what it stands for."""
+    x, y = np.meshgrid(map_.x.values, map_.y.values)
+    column, row = ~transform @ (x, y)
+    seen_column, seen_row = decoded(map_.values)
+    # Where a footprint reaches beyond the scene, filled pixels move its mean colour.
+    inside = (np.minimum(column, row) >= 8) & (column <= 250 - 8) & (row <= 200 - 8)
+    known = ~np.isnan(map_.values[0]) & inside
+    assert known.mean() > 0.5
+    off = np.hypot(seen_column - column, seen_row - row)[known]
+    return float(off.max())
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".tif"])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_token_lies_where_its_pixels_are(
+    coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path, place: str, suffix: str
+) -> None:
+    crs, left, top = PLACES[place]
+    transform = placed(crs, left, top)
+    scene = write_scene(SCENE, crs=crs, transform=transform)
+    for stride in (16, 8, 4):
+        out = tmp_path / f"map{stride}{suffix}"
+        embed_area("coordinates", imagery=scene, output=out, stride_px=stride)
+        found = open_map(out)
+        assert CRS(found.rio.crs) == CRS(crs)
+        assert found.sizes["y"] == 208 // stride
+        assert errors_px(found, transform) < 0.01
+
+
+@pytest.mark.parametrize("name", ["provider", "array", "raster", "south up"])
+def test_tokens_lie_in_place_whatever_holds_the_pixels(
+    coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    import rioxarray
+
+    crs, left, top = PLACES["utm south"]
+    transform = placed(crs, left, top)
+    path = write_scene(SCENE, crs=crs, transform=transform)
+    given: dict[str, Any] = {}
+    if name == "provider":
+        lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(
+            left + 1250, top - 1000
+        )
+        given = {"backend": LocalProvider(path), "spatial": PointBuffer(lon, lat, 700)}
+    elif name == "raster":
+        given = {
+            "imagery": Raster.from_array(
+                SCENE, bands=("B4", "B3", "B2"), crs=crs, transform=transform
+            )
+        }
+    else:
+        array: Any = rioxarray.open_rasterio(path).load()
+        given = {"imagery": array if name == "array" else array.isel(y=slice(None, None, -1))}
+    embed_area("coordinates", output=tmp_path / "map.zarr", stride_px=8, **given)
+    assert errors_px(open_map(tmp_path / "map.zarr"), transform) < 0.01
+
+
+def test_discarded_rims_give_the_grid_that_tiles_give(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = write_scene(textured(176, 208))
+    options = {"weights": str(checkpoint), "image_size": 64}
+    embed_area(
+        "scalemae", imagery=scene, output=tmp_path / "map.zarr", overlap_px=32, seams="discard",
+        **options,
+    )  # fmt: skip
+    grid = get_embedding(
+        "scalemae",
+        imagery=scene,
+        input_prep=InputPrepSpec.tile(overlap_px=32),
+        output=OutputSpec.grid(),
+        **options,
+    )
+    found = open_map(tmp_path / "map.zarr")
+    np.testing.assert_allclose(found.values, grid.data.values, atol=1e-5)
+    np.testing.assert_array_equal(found.x, grid.data.x)
+    np.testing.assert_array_equal(found.y, grid.data.y)
+
+
+def test_blending_is_the_mean_weighted_by_a_hann_window(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = write_scene(textured(64, 144))
+    options = {"weights": str(checkpoint), "image_size": 64}
+    embed_area(
+        "scalemae", imagery=scene, output=tmp_path / "map.zarr", overlap_px=32, **options
+    )
+    pixels = textured(64, 144)
+    total, weights = np.zeros((4, 9, 48)), np.zeros((4, 9, 1))
+    depth = np.array([0.5, 1.5, 1.5, 0.5])  # patches from the nearer edge of a window of 4
+    weight = np.sin(np.pi / 2 * np.minimum(depth / 2, 1)) ** 2
+    for first in (0, 2, 4, 5):  # 64 px windows, 32 px apart, the last one shifted inward
+        window = get_embedding(
+            "scalemae",
+            input_chw=pixels[:, :, first * 16 : first * 16 + 64],
+            fetch=FetchSpec(scale_m=10),
+            input_prep="tile",
+            output=OutputSpec.grid(),
+            **options,
+        ).data.values.transpose(1, 2, 0)
+        share = (weight[:, None] * weight[None, :])[..., None]
+        total[:, first : first + 4] += share * window
+        weights[:, first : first + 4] += share
+    found = open_map(tmp_path / "map.zarr").values.transpose(1, 2, 0)
+    np.testing.assert_allclose(found, total / weights, atol=1e-5)
+
+
+def test_a_stride_gives_the_tokens_of_shifted_images(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    pixels = textured(96, 96)
+    scene = write_scene(pixels)
+    transform = Affine(10, 0, 400000, 0, -10, 5200000)
+    corner, opposite = (transform @ at for at in ((16, 16), (80, 80)))
+    area = outline(corner, opposite)
+    options = {"weights": str(checkpoint), "image_size": 64}
+    embed_area(
+        "scalemae", imagery=scene, spatial=area, output=tmp_path / "map.zarr", stride_px=8,
+        **options,
+    )  # fmt: skip
+    found = open_map(tmp_path / "map.zarr")
+    assert found.shape == (48, 8, 8)
+    # Footprints of the first pass begin 4 px before the area, those of the second 4 px within.
+    for shift, first in ((0, 12), (1, 20)):
+        alone = get_embedding(
+            "scalemae",
+            input_chw=pixels[:, first : first + 64, first : first + 64],
+            fetch=FetchSpec(scale_m=10),
+            input_prep="tile",
+            output=OutputSpec.grid(),
+            **options,
+        )
+        np.testing.assert_allclose(
+            found.values[:, shift::2, shift::2], alone.data.values, atol=1e-5
+        )
+
+
+def textured(height: int, width: int) -> NDArray[np.uint16]:
+    rng = np.random.default_rng(5)
+    rows, columns = np.mgrid[:height, :width]
+    smooth = 1500 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)
+    noise = rng.normal(0, 300, (3, height, width))
+    return np.asarray((smooth + noise).clip(1, 9999), dtype=np.uint16)
+
+
+def outline(corner: tuple[float, float], opposite: tuple[float, float]) -> Any:
+    """Return the box between two corners of EPSG:32633 as a polygon in degrees."""
+    import shapely
+
+    box = shapely.segmentize(shapely.box(*corner, *opposite), 50)
+    to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    shrunk = shapely.buffer(box, -0.01)
+    return shapely.transform(shrunk, lambda at: np.column_stack(to_degrees.transform(*at.T)))
