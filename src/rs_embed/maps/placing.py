@@ -1,0 +1,103 @@
+"""Where a map is written: room on the disk, a name beside it, and the step into its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rs_embed.errors import ExportError, UnknownNameError
+from rs_embed.export import check_place
+
+MAP_SUFFIXES = (".zarr", ".tif", ".tiff")
+# Left free beside what a map needs: its item, and what a file system keeps for itself.
+_SPARE_BYTES = 16 * 2**20
+
+
+def check_map_place(path: Path) -> None:
+    """Raise before any work is done if a map cannot be written there later.
+
+    Raises
+    ------
+    UnknownNameError
+        If its suffix is not one of `MAP_SUFFIXES`.
+    ExportError
+        If there is no such folder, it is read-only, or a folder there holds no map.
+    """
+    if path.suffix.lower() not in MAP_SUFFIXES:
+        raise UnknownNameError.among("file type of a map", path.suffix, MAP_SUFFIXES)
+    is_store = path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()
+    if not is_store:
+        check_place(path)
+    if path.is_file() and path.suffix.lower() == ".zarr":
+        raise ExportError(f"cannot write {path}: it is a file; choose another name")
+    if not os.access(path.parent, os.W_OK):
+        raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Raise before writing if the disk has less room than the numbers take uncompressed.
+
+    Raises
+    ------
+    ExportError
+        If so.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < needed_bytes + _SPARE_BYTES:
+        raise ExportError(
+            f"cannot write {path}: it needs up to {needed_bytes / 1e9:.2f} GB and "
+            f"{path.parent} has {free / 1e9:.2f} GB free; make room, choose another place, or "
+            "store less with MapEncoding(dtype='int8') or MapEncoding(pca=...)"
+        )
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """Give ``.<name>.writing`` beside ``path``, and put it in place when all went well.
+
+    It is a file or a folder. A name that is always the same means that what a killed run left is
+    removed by the next one. Two runs must not write the same map at once. A store that is
+    replaced stays at ``.<name>.old`` until the new one has its name; a run that is killed between
+    the two steps is mended by the next.
+
+    Raises
+    ------
+    ExportError
+        If the place cannot be written.
+    """
+    check_map_place(path)
+    partial, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
+    try:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for left in (partial, old):
+            _remove(left)
+        try:
+            yield partial
+            if path.is_dir():
+                os.replace(path, old)
+            os.replace(partial, path)
+        finally:
+            _remove(partial)
+        _remove(old)
+    except ExportError:
+        raise
+    except OSError as exc:
+        raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
+
+
+def size_bytes(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
