@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import sqlite3
-import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,30 +16,19 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rs_embed import (
-    BBox,
-    CoverageWarning,
-    ExportError,
     FetchSpec,
-    GridError,
-    ImageryError,
     InputPrepSpec,
     LocalProvider,
     OutputSpec,
     PointBuffer,
-    ProviderError,
     Raster,
     RsEmbedWarning,
-    SpecError,
-    TemporalWarning,
-    UnknownNameError,
     embed_area,
     get_embedding,
     open_map,
 )
 from rs_embed.maps.asked import settle_area
-from rs_embed.maps.planning import plan_map
 from rs_embed.maps.seams import seam_metric
-from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene, decoded
 
 pytestmark = [
@@ -120,7 +102,8 @@ def test_tokens_lie_in_place_whatever_holds_the_pixels(
             )
         }
     else:
-        array: Any = rioxarray.open_rasterio(path).load()
+        opened: Any = rioxarray.open_rasterio(path)
+        array = opened.load()
         given = {"imagery": array if name == "array" else array.isel(y=slice(None, None, -1))}
     embed_area("coordinates", output=tmp_path / "map.zarr", stride_px=8, **given)
     assert errors_px(open_map(tmp_path / "map.zarr"), transform) < 0.01
@@ -130,7 +113,7 @@ def test_discarded_rims_give_the_grid_that_tiles_give(
     checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
 ) -> None:
     scene = write_scene(textured(176, 208))
-    options = {"weights": str(checkpoint), "image_size": 64}
+    options: dict[str, Any] = {"weights": str(checkpoint), "image_size": 64}
     embed_area(
         "scalemae", imagery=scene, output=tmp_path / "map.zarr", overlap_px=32, seams="discard",
         **options,
@@ -152,10 +135,8 @@ def test_blending_is_the_mean_weighted_by_a_hann_window(
     checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
 ) -> None:
     scene = write_scene(textured(64, 144))
-    options = {"weights": str(checkpoint), "image_size": 64}
-    embed_area(
-        "scalemae", imagery=scene, output=tmp_path / "map.zarr", overlap_px=32, **options
-    )
+    options: dict[str, Any] = {"weights": str(checkpoint), "image_size": 64}
+    embed_area("scalemae", imagery=scene, output=tmp_path / "map.zarr", overlap_px=32, **options)
     pixels = textured(64, 144)
     total, weights = np.zeros((4, 9, 48)), np.zeros((4, 9, 1))
     depth = np.array([0.5, 1.5, 1.5, 0.5])  # patches from the nearer edge of a window of 4
@@ -184,7 +165,7 @@ def test_a_stride_gives_the_tokens_of_shifted_images(
     transform = Affine(10, 0, 400000, 0, -10, 5200000)
     corner, opposite = (transform @ at for at in ((16, 16), (80, 80)))
     area = outline(corner, opposite)
-    options = {"weights": str(checkpoint), "image_size": 64}
+    options: dict[str, Any] = {"weights": str(checkpoint), "image_size": 64}
     embed_area(
         "scalemae", imagery=scene, spatial=area, output=tmp_path / "map.zarr", stride_px=8,
         **options,
@@ -222,3 +203,116 @@ def outline(corner: tuple[float, float], opposite: tuple[float, float]) -> Any:
     to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
     shrunk = shapely.buffer(box, -0.01)
     return shapely.transform(shrunk, lambda at: np.column_stack(to_degrees.transform(*at.T)))
+
+
+def test_cells_that_polygons_do_not_touch_are_nodata_and_the_others_as_without(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    import shapely
+
+    scene = write_scene(textured(160, 160))
+    triangle = [(400010, 5199990), (401500, 5199900), (400300, 5198500), (400010, 5199990)]
+    hole = [(400500, 5199600), (400700, 5199600), (400600, 5199500)]
+    area = shapely.Polygon(triangle, [hole])
+    file = tmp_path / "area.geojson"
+    crs = {"type": "name", "properties": {"name": "EPSG:4326"}}
+    to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    degrees = shapely.transform(
+        shapely.segmentize(area, 20), lambda at: np.column_stack(to_degrees.transform(*at.T))
+    )
+    feature = {
+        "type": "Feature",
+        "properties": {},
+        "geometry": json.loads(shapely.to_geojson(degrees)),
+    }
+    file.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    options: dict[str, Any] = {"weights": str(checkpoint), "image_size": 64}
+    report = embed_area(
+        "scalemae", imagery=scene, spatial=file, output=tmp_path / "part.zarr", **options
+    )
+    embed_area("scalemae", imagery=scene, output=tmp_path / "all.zarr", **options)
+    part, whole = open_map(tmp_path / "part.zarr"), open_map(tmp_path / "all.zarr")
+    inside = [
+        [
+            area.intersection(shapely.box(x - 80, y - 80, x + 80, y + 80)).area > 1
+            for x in whole.x.values
+        ]
+        for y in whole.y.values
+    ]
+    known = ~np.isnan(part.values[0])
+    assert known.sum() == report.tokens == report.valid_tokens
+    rows, columns = known.shape
+    np.testing.assert_array_equal(known, np.array(inside)[:rows, :columns])
+    assert known.any() and not known.all()
+    shared = whole.values[:, :rows, :columns][:, known]
+    np.testing.assert_allclose(part.values[:, known], shared, atol=1e-5)
+
+
+def test_nodata_is_never_zeros(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    pixels = textured(160, 160)
+    pixels[:, :, :72] = 0  # 4.5 patches
+    pixels[:, 96:] = 0
+    scene = write_scene(pixels)
+    report = embed_area(
+        "scalemae", imagery=scene, output=tmp_path / "map.tif", weights=str(checkpoint),
+        image_size=64,
+    )  # fmt: skip
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert np.isnan(file.nodata)
+        values = file.read()
+    assert np.isnan(values[:, :, :4]).all()
+    assert np.isnan(values[:, 6:]).all()
+    assert np.isfinite(values[:, :6, 4:]).all()
+    assert (report.tokens, report.valid_tokens) == (100, 36)
+
+
+def test_windows_that_see_nothing_do_not_go_through_the_model(
+    coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = np.zeros((3, 64, 640), np.uint16)
+    scene[:, :, :64] = coordinate_scene(64, 64)
+    embed_area("coordinates", imagery=write_scene(scene), output=tmp_path / "map.zarr")
+    assert sum(shape[0] for shape in coordinate_model) == 2  # those that reach into the first 64 px
+
+
+def test_each_window_is_told_the_metres_of_its_own_latitude(
+    coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    transform = Affine(4000, 0, 222000, 0, -4000, 7000000)
+    scene = write_scene(coordinate_scene(240, 48), crs="EPSG:3857", transform=transform)
+    with pytest.warns(RsEmbedWarning, match="only 240 x 48 px"):
+        embed_area("coordinates", imagery=scene, output=tmp_path / "map.zarr", overlap_px=0)
+    told = [value for call in coordinate_model for value in call[4:]]
+    lat = np.radians(
+        [
+            Transformer.from_crs(3857, 4326, always_xy=True).transform(0, 7000000 - 4000 * row)[1]
+            for row in (32, 96, 160, 208)
+        ]
+    )
+    # Radius of curvature of WGS 84 across and along the meridian over the sphere's.
+    a, e2 = 6378137.0, 0.00669437999014
+    n = a / np.sqrt(1 - e2 * np.sin(lat) ** 2)
+    m = a * (1 - e2) / (1 - e2 * np.sin(lat) ** 2) ** 1.5
+    expected = 4000 * np.cos(lat) * np.sqrt(n * m) / a
+    np.testing.assert_allclose(told, expected, rtol=1e-3)
+
+
+def test_the_default_leaves_no_seams_and_no_overlap_leaves_them(tmp_path: Path) -> None:
+    sample = Path(sys.modules["rs_embed"].__file__ or "").parent / "data" / "sample_s2.tif"
+    ratios = {}
+    for name, settings in {
+        "default": {},
+        "discard": {"seams": "discard"},
+        "none": {"overlap_px": 0, "seams": "discard"},
+    }.items():
+        given: dict[str, Any] = {
+            "imagery": sample, "variant": "tiny", "display": "visual", "tile_size": 128, **settings,
+        }  # fmt: skip
+        out = tmp_path / f"{name}.zarr"
+        embed_area("scalemae", output=out, **given)
+        tokens = open_map(out).values.transpose(1, 2, 0)
+        ratios[name] = seam_metric(tokens, settle_area("scalemae", **given).layout).ratio
+    assert ratios["default"] < 1.10
+    assert ratios["none"] > ratios["discard"] > 1.5

@@ -68,6 +68,7 @@ def write_cog(
         If the disk is full or the file does not read back.
     """
     import rasterio
+    import rasterio.shutil
     from rasterio.enums import Resampling
     from rasterio.errors import RasterioError
 
