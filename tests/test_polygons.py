@@ -203,7 +203,9 @@ class TestRefusals:
         pyogrio.raw.write(
             path, np.array([wkb], dtype=object), [], [], geometry_type="Polygon", crs="EPSG:4326"
         )
-        with pytest.raises(SpecError, match=r"feature 0 \(id '1'\): got a coordinate that is not"):
+        with pytest.raises(
+            SpecError, match=r"feature 0 \(id '1'\): got a geometry that cannot be read"
+        ):
             read_polygons(path)
         path = written(tmp_path / "d.gpkg", [])
         with pytest.raises(SpecError, match="d.gpkg: holds no features"):
