@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,17 @@ class TestRefusals:
             read_polygons(path)
         path = written(tmp_path / "c.gpkg", [SQUARE, None])
         with pytest.raises(SpecError, match=r"feature 1 \(id '2'\): has no geometry"):
+            read_polygons(path)
+        path = tmp_path / "n.gpkg"
+        wkb = shapely.to_wkb(box(0, 0, 1, 1)).replace(
+            struct.pack("<d", 1), struct.pack("<d", np.nan)
+        )
+        pyogrio.raw.write(
+            path, np.array([wkb], dtype=object), [], [], geometry_type="Polygon", crs="EPSG:4326"
+        )
+        with pytest.raises(
+            SpecError, match=r"feature 0 \(id '1'\): got a geometry that cannot be read"
+        ):
             read_polygons(path)
         path = written(tmp_path / "d.gpkg", [])
         with pytest.raises(SpecError, match="d.gpkg: holds no features"):

@@ -408,7 +408,8 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         feature_id = str(fid if is_null else value)
         label = _label(number, feature_id)
         try:
-            geometry = None if wkb is None else shapely.from_wkb(wkb)
+            with np.errstate(invalid="ignore"):  # a NaN is refused, not warned of
+                geometry = None if wkb is None else shapely.from_wkb(wkb)
         except shapely.errors.GEOSException as exc:
             raise SpecError(
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "

@@ -191,7 +191,7 @@ class _Placed:
 
 
 def _open(path: Path) -> Any:
-    from rs_embed.maps.opening import open_map  # type: ignore[import-not-found]
+    from rs_embed.maps.opening import open_map
 
     return open_map(path)
 
