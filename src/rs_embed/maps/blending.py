@@ -129,8 +129,9 @@ def _add(
 def tile_weight(layout: Layout, tile: Tile, seams: Seams) -> NDArray[np.float32]:
     """Return the weight of each token of a tile, ``(h * k, w * k)`` float32, in 0..1.
 
-    Blended, it rises from the tile's edge over the width of the overlap as the square of a sine
-    (a Hann window); discarded, it is 1 in the part that the tile owns.
+    Blended, it rises evenly from the tile's edge over the width of the overlap, which spreads what
+    two windows disagree about over as many tokens; discarded, it is 1 in the part that the tile
+    owns.
     """
     down, across = (_axis_weight(layout, span, seams) for span in (tile.rows, tile.columns))
     return down[:, None] * across[None, :]
@@ -145,5 +146,4 @@ def _axis_weight(layout: Layout, span: Span, seams: Seams) -> NDArray[np.float32
         return ((place >= span.own_start) & (place < span.own_stop)).astype(np.float32)
     overlap = max(layout.overlap_px / layout.patch_size, 1e-6)
     depth = np.minimum(at, count / passes - at)
-    weight = np.sin(np.pi / 2 * np.minimum(depth / overlap, 1)) ** 2
-    return weight.astype(np.float32)
+    return np.minimum(depth / overlap, 1).astype(np.float32)
