@@ -66,6 +66,10 @@ def map_area(
     device: Device = "auto",
     dtype: Annotated[str, result_option(help="float32, float16 (.zarr) or int8.")] = "float32",
     pca: Annotated[int | None, result_option(help="Store this many principal components.")] = None,
+    acquired: Annotated[
+        str | None,
+        result_option(help="When own imagery was taken, YYYY-MM-DD; for the STAC Item."),
+    ] = None,
     overwrite: Annotated[
         bool, result_option("--overwrite", help="Begin anew, and replace a finished map.")
     ] = False,
@@ -81,7 +85,8 @@ def map_area(
 
     All of a GeoTIFF:
 
-    [dim]rs-embed map --imagery scene.tif -o map.zarr --variant tiny --display visual[/dim]
+    [dim]rs-embed map --imagery scene.tif -o map.zarr --acquired 2021-06-17
+    --variant tiny --display visual[/dim]
 
     The polygons of a file, from a free catalogue of Sentinel-2, as a small GeoTIFF:
 
@@ -118,6 +123,7 @@ def map_area(
         stride_px=stride_px,
         dtype=dtype,
         pca=pca,
+        acquired=acquired,
         device=device,
         **arguments,
     )
@@ -154,7 +160,7 @@ def _print_plan(plan: MapPlan, *, json: bool) -> None:
     rows, columns = plan.shape
     typer.echo(
         f"{plan.windows} windows, {plan.images} images through the model, {rows} x {columns} cells "
-        f"of {plan.cell:g} ({plan.crs}), {plan.tokens} tokens of {plan.dimensions}"
+        f"of {plan.cell:g} m ({plan.crs}), {plan.tokens} tokens of {plan.dimensions}"
     )
     typer.echo(_size_and_time(plan))
 
@@ -202,8 +208,13 @@ def _print(report: MapReport) -> None:
         f"{report.windows_per_s:.2f} windows/s"
         f"{f'; peak memory {_size(memory)}' if memory else ''}"
     )
-    for name, value in (report.encoding_error or {}).items():
-        typer.echo(f"encoding: {name} {value}")
+    error = report.encoding_error
+    if error is not None:
+        typer.echo(
+            f"stored values against tokens: cosine distance {error['cosine_distance_mean']:.2g} on "
+            f"average, {error['cosine_distance_max']:.2g} at most; relative RMSE "
+            f"{error['rmse_relative']:.2g}"
+        )
     for bounds, why in list(report.failed.items())[:_SHOWN_ERRORS]:
         typer.echo(f"failed {', '.join(f'{v:.10g}' for v in bounds)}: {why}")
     if len(report.failed) > _SHOWN_ERRORS:

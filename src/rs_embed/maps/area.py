@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -27,6 +28,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.export import check_place
+from rs_embed.grid import gsd_m
 from rs_embed.journal import Journal, JournalResult, discard
 from rs_embed.maps.asked import AreaTask, settle_area
 from rs_embed.maps.blending import Seams, strips
@@ -83,6 +85,7 @@ def embed_area(
     stride_px: int | None = None,
     dtype: MapDtype = "float32",
     pca: int | None = None,
+    acquired: str | date | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
@@ -126,6 +129,8 @@ def embed_area(
         Type of the stored values; int8 has a scale for each dimension. float16 is for ``.zarr``.
     pca : int, optional
         Store this many principal components instead of all dimensions.
+    acquired : str or date, optional
+        When own imagery was taken (ISO 8601, UTC), for the STAC Item; without it there is none.
     device : {"auto", "cpu", "cuda", "mps"}
         Where the model runs.
     overwrite : bool
@@ -182,6 +187,7 @@ def embed_area(
         stride_px=stride_px,
         dtype=dtype,
         pca=pca,
+        acquired=acquired,
         device=device,
         **options,
     )
@@ -401,7 +407,7 @@ class AreaRun:
             self._strips,
             self._meta(failed),
         )
-        written = write_map(self.path, content, asked.encoding)
+        written = write_map(self.path, content, asked.encoding, when=asked.acquired)
         return MapReport(
             path=written.path,
             item=written.item,
@@ -460,8 +466,9 @@ class AreaRun:
             "output": "map",
             "grid": layout.tokens.to_json(),
             "area_grid": layout.area.to_json(),
-            "gsd_m": _range(m["gsd_m"] for m in seen.values()),
-            "input_res": _range(m["input_res"] for m in seen.values()),
+            "gsd_m": gsd_m(layout.area),
+            "gsd_m_range": _range(m["gsd_m"] for m in seen.values()),
+            "input_res_range": _range(m["input_res"] for m in seen.values()),
             "gsd_policy": asked.task.plan.gsd if isinstance(asked.task.plan.gsd, str) else "number",
             "display": asked.task.plan.display,
             "used_patch_size": layout.patch_size,

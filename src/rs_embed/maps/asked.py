@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from affine import Affine
@@ -65,6 +66,8 @@ class AreaTask:
         Everything that determines the map, as JSON values.
     notes : tuple of Note
         Warnings to give.
+    acquired : datetime or None
+        When own imagery was taken, for the STAC Item.
     """
 
     task: Task
@@ -74,6 +77,7 @@ class AreaTask:
     encoding: MapEncoding
     identity: dict[str, Any]
     notes: tuple[Note, ...]
+    acquired: datetime | None = None
 
     def read(self, window: Grid) -> Acquired:
         """Return the pixels on a grid of the lattice; runs in any thread."""
@@ -97,6 +101,7 @@ def settle_area(
     stride_px: int | None = None,
     dtype: Any = "float32",
     pca: int | None = None,
+    acquired: str | date | None = None,
     device: str = "auto",
     temporal: Any = None,
     sensor: Any = None,
@@ -120,6 +125,7 @@ def settle_area(
     if overlap_px is not None:
         check_whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
+    when = _moment(acquired, own=imagery is not None)
     task = settle(
         model,
         output=OutputSpec.grid(),
@@ -172,11 +178,31 @@ def settle_area(
             "stride_px": layout.stride_px,
             "seams": seams,
         },
+        "acquired": None if when is None else when.isoformat(),
         "dtype": encoding.dtype,
         "pca": encoding.pca,
     }
     notes = tuple(_notes(layout, within))
-    return AreaTask(task, request, layout, seams, encoding, identity, notes)
+    return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
+
+
+def _moment(acquired: object, *, own: bool) -> datetime | None:
+    """Return when own imagery was taken, in UTC."""
+    if acquired is None:
+        return None
+    if not own:
+        raise SpecError(
+            f"got acquired={acquired!r} for a provider, which knows the time of its imagery; leave "
+            "it out"
+        )
+    try:
+        text = acquired.isoformat() if isinstance(acquired, date) else str(acquired)
+        moment = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise SpecError(
+            f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
+        ) from exc
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _digest(layout: Layout) -> str:
@@ -247,7 +273,9 @@ def _pixels_of_provider(
         return roi_grid(place, scale_m, sensor.crs, most_px=math.inf)
     if sensor.crs is None:
         west, south, east, north = polygons.geographic_bounds()
-        crs = metric_crs((west + east) / 2, (south + north) / 2)
+        east += 360 if east < west else 0  # across the antimeridian
+        lon = (west + east) / 2
+        crs = metric_crs(lon - 360 if lon > 180 else lon, (south + north) / 2)
     else:
         crs = projected_crs(sensor.crs)
     lattice = Grid(crs, Affine(scale_m, 0, 0, 0, -scale_m, 0), (1, 1))

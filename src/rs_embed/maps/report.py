@@ -24,7 +24,7 @@ class MapPlan:
     dimensions : int
         Length of a token.
     cell : float
-        Side of a cell, CRS units.
+        Side of a cell, metres of the CRS.
     crs : str
         CRS of the map.
     output_bytes : int
