@@ -41,6 +41,7 @@ from rs_embed.maps.writing import MAP_SUFFIXES, write_map
 from rs_embed.notes import Note, give_warnings
 from rs_embed.progress import Bar
 from rs_embed.request_identity import which_weights
+from rs_embed.task import told_gsd
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -459,6 +460,7 @@ class AreaRun:
         seen = {key: metas[key] for key in self._tiles if metas.get(key)}
         items = {item["id"]: item for meta in seen.values() for item in meta.get("items", ())}
         common = self._common or {}
+        gsd = gsd_m(layout.area)
         meta = {
             "model": asked.task.description.id,
             "rs_embed_version": __version__,
@@ -466,7 +468,8 @@ class AreaRun:
             "output": "map",
             "grid": layout.tokens.to_json(),
             "area_grid": layout.area.to_json(),
-            "gsd_m": gsd_m(layout.area),
+            "gsd_m": gsd,
+            "input_res": told_gsd(asked.task.plan.gsd, gsd, layout.tile_size),
             "gsd_m_range": _range(m["gsd_m"] for m in seen.values()),
             "input_res_range": _range(m["input_res"] for m in seen.values()),
             "gsd_policy": asked.task.plan.gsd if isinstance(asked.task.plan.gsd, str) else "number",
