@@ -68,6 +68,8 @@ def write_cog(
         If the disk is full or the file does not read back.
     """
     import rasterio
+    from rasterio import shutil
+    from rasterio._err import CPLE_BaseError
     from rasterio.enums import Resampling
     from rasterio.errors import RasterioError
 
@@ -86,11 +88,9 @@ def write_cog(
                     factors = _overview_factors(content.grid.shape, layout.block_px)
                     if factors:
                         file.build_overviews(factors, Resampling.average)
-                rasterio.shutil.copy(
-                    unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options
-                )
+                shutil.copy(unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options)
             _check_blocks(partial)
-        except RasterioError as exc:
+        except (RasterioError, CPLE_BaseError) as exc:  # the latter from build_overviews
             raise ExportError(f"cannot write {path}: {exc}; is the disk full?") from exc
         finally:
             unordered.unlink(missing_ok=True)

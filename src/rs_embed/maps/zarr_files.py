@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PCA_KEY = "rs_embed_pca"
 # Memory for the rows of a shard, which is also what a map waits for before it is written.
-_SHARD_ROW_BYTES = 256 * 2**20
+_SHARD_ROW_BYTES = 128 * 2**20
 _SHARD_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 3
 
