@@ -524,7 +524,7 @@ class TestCog:
             assert file.descriptions[1] == ("component 1" if encoding.pca else "dimension 1")
             masked = file.read(masked=True)
             scales = np.array(file.scales)[:, None, None]
-            assert file.overviews(1) == [2, 4]
+            assert file.overviews(1) == [2, 4, 8]
             assert json.loads(file.tags()["RS_EMBED_META"])["model"] == "scalemae"
             assert ("RS_EMBED_PCA" in file.tags()) == (encoding.pca is not None)
             assert (file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") == "16") == (
