@@ -97,7 +97,7 @@ def write_cog(
                     if factors:
                         file.build_overviews(factors, Resampling.average)
                 shutil.copy(unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options)
-            _check_blocks(partial)
+                _check_blocks(partial)
         except (RasterioError, CPLE_BaseError) as exc:  # the latter from build_overviews
             raise ExportError(f"cannot write {path}: {exc}; is the disk full?") from exc
         finally:
