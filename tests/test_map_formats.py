@@ -40,6 +40,7 @@ from rs_embed.grid import Grid
 from rs_embed.maps.content import MapContent
 from rs_embed.maps.encoding import MapEncoding
 from rs_embed.maps.opening import open_map, restored
+from rs_embed.maps.provenance import model_address, source_addresses
 from rs_embed.maps.stac_items import footprint
 from rs_embed.maps.writing import MAP_SUFFIXES, WrittenMap, check_map_place, write_map
 
@@ -374,6 +375,52 @@ class TestWrittenMaps:
             write_map(tmp_path / f"map{suffix}", MapContent(grid, 1024, strips, META))
         assert not list(tmp_path.iterdir())
 
+    def test_a_full_disk_is_noticed(self, suffix: str, tmp_path: Path) -> None:
+        # A limit on the size of files stands in for it: writes beyond it fail in the same places.
+        script = textwrap.dedent(
+            """
+            import resource, signal, sys
+            from pathlib import Path
+            import numpy as np
+            from affine import Affine
+            from pyproj import CRS
+            from rs_embed.errors import ExportError
+            from rs_embed.grid import Grid
+            from rs_embed.maps.content import MapContent
+            from rs_embed.maps.opening import open_map
+            from rs_embed.maps.writing import write_map
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            values = np.random.default_rng(0).normal(size=(300, 300, 3)).astype(np.float32)
+            grid = Grid(CRS.from_epsg(32633), Affine(160, 0, 5e5, 0, -160, 5e6), (300, 300))
+            content = MapContent(
+                grid, 3, lambda n: (values[at : at + n] for at in range(0, 300, n)),
+                {"model": "m", "temporal": {"start": "2024-01-01", "end": "2024-02-01"}},
+            )
+            path = Path(sys.argv[1])
+            unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+            failed = []
+            for limit in range(20_000, 2_000_000, 120_000):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+                try:
+                    write_map(path, content)
+                except ExportError:
+                    failed.append(limit)
+                    assert not list(path.parent.iterdir()), list(path.parent.iterdir())
+                else:
+                    found = open_map(path).values.transpose(1, 2, 0)
+                    assert (found == values).all(), limit
+                    break
+            print(len(failed))
+            """
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / f"map{suffix}")],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) >= 3
+
 
 class TestZarr:
     def test_other_readers(self, tmp_path: Path) -> None:
@@ -477,7 +524,7 @@ class TestCog:
             assert file.descriptions[1] == ("component 1" if encoding.pca else "dimension 1")
             masked = file.read(masked=True)
             scales = np.array(file.scales)[:, None, None]
-            assert file.overviews(1) == [2, 4]
+            assert file.overviews(1) == [2, 4, 8]
             assert json.loads(file.tags()["RS_EMBED_META"])["model"] == "scalemae"
             assert ("RS_EMBED_PCA" in file.tags()) == (encoding.pca is not None)
             assert (file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") == "16") == (
@@ -593,6 +640,8 @@ class TestItems:
         for name in ("name", "architecture", "tasks", "input", "output"):
             assert item.properties[f"mlm:{name}"]
         assert set(item.properties["mlm:tasks"]) == {"similarity-search"}
+        scaling = item.properties["mlm:input"][0]["value_scaling"]
+        assert scaling[2] == {"type": "z-score", "mean": 0.406, "stddev": 0.225}
         models = [a for a in item.assets.values() if "mlm:model" in (a.roles or [])]
         assert [a.extra_fields["mlm:artifact_type"] for a in models] == ["torch.save"]
         links = [(link.rel, link.get_href(transform_href=False)) for link in item.links]
@@ -631,6 +680,38 @@ class TestItems:
         item = json.loads(done.item.read_text())
         assert item["properties"]["datetime"] == "2020-01-02T00:00:00Z"
         assert item["assets"]["model"]["href"] == "urn:rs-embed:model:m"
+
+    @pytest.mark.parametrize(
+        ("weights", "address"),
+        [
+            ("a/b@1234", "https://huggingface.co/a/b/tree/1234"),
+            ("https://example.org/w.pth", "https://example.org/w.pth"),
+            ("runs/last.safetensors", "nih:sha-256;" + "ab" * 32),
+            ("tests", "nih:sha-256;" + "ab" * 32),
+        ],
+    )
+    def test_addresses_of_weights(self, weights: str, address: str) -> None:
+        assert model_address({**META, "weights": weights}) == address
+
+    @pytest.mark.parametrize(
+        ("meta", "addresses"),
+        [
+            (
+                {"sensor": {"collection": "COPERNICUS/S2_SR_HARMONIZED"}},
+                ["https://developers.google.com/earth-engine/datasets/catalog/"
+                 "COPERNICUS_S2_SR_HARMONIZED"],
+            ),
+            ({"sensor": "sentinel-2-l2a"}, ["urn:rs-embed:collection:sentinel-2-l2a"]),
+            ({"sensor": {"collection": "https://example.org/c"}}, ["https://example.org/c"]),
+            (
+                {"source_items": [{"id": "a b", "href": "/data/a.tif"}] * 2},
+                ["urn:rs-embed:item:a%20b"],
+            ),
+            ({}, ["urn:rs-embed:imagery:unstated"]),
+        ],
+    )  # fmt: skip
+    def test_addresses_of_imagery(self, meta: dict[str, Any], addresses: list[str]) -> None:
+        assert source_addresses(meta) == addresses
 
     def test_footprints(self) -> None:
         def bounds(geometry: dict[str, Any]) -> list[NDArray[np.float64]]:

@@ -195,8 +195,14 @@ class FittedEncoding:
             If a token holds a NaN beside numbers, or an infinity.
         """
         valid = valid_tokens(strip)
+        if self.pca is None and self.encoding.dtype == "float32":
+            return strip
         stored = np.full((*strip.shape[:2], self.dimensions), self.nodata, self.dtype)
-        stored[valid] = self._stored(strip[valid])
+        # In parts: what is between tokens and stored values is several times their size.
+        rows = max(1, _TOKENS_AT_ONCE // strip.shape[1])
+        for start in range(0, len(strip), rows):
+            part = slice(start, start + rows)
+            stored[part][valid[part]] = self._stored(strip[part][valid[part]])
         return stored
 
     def decode(self, values: NDArray[Any]) -> NDArray[np.float32]:

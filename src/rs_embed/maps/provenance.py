@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.content import MapContent
     from rs_embed.maps.encoding import FittedEncoding
 
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 META_KEY = "rs_embed_meta"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
@@ -38,8 +40,10 @@ def model_address(meta: Mapping[str, Any]) -> str:
     weights, checksum = meta.get("weights"), meta.get("weights_sha256")
     if isinstance(weights, str) and is_uri(weights):
         return weights
-    if isinstance(weights, str) and _HUB_NAME.fullmatch(weights):
-        return f"https://huggingface.co/{weights}"
+    if isinstance(weights, str) and not _is_file(weights):
+        name, _, revision = weights.partition("@")
+        if _HUB_NAME.fullmatch(name):
+            return f"https://huggingface.co/{name}" + (f"/tree/{revision}" if revision else "")
     if isinstance(checksum, str):
         return f"nih:sha-256;{checksum}"
     return f"urn:rs-embed:model:{quote(str(meta['model']), safe='')}"
@@ -75,6 +79,11 @@ def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
     pixels = size if isinstance(size, int) and size > 0 else 1
     side = [pixels, pixels]
     return {"layout_type": "regular_grid", "chip_size": side, "stride": list(side)}
+
+
+def _is_file(weights: str) -> bool:
+    """Return whether this is a path, which is as much as one name in another."""
+    return weights.endswith(_WEIGHT_SUFFIXES) or Path(weights).exists()
 
 
 def _collection_address(collection: str) -> str:

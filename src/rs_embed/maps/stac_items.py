@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import SpecError
+from rs_embed.errors import SpecError, UnknownNameError
 from rs_embed.export import written
 from rs_embed.maps.provenance import (
     chip_layout,
@@ -22,6 +22,7 @@ from rs_embed.maps.provenance import (
     source_items,
 )
 from rs_embed.maps.zarr_files import proj_fields
+from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,8 +41,6 @@ _MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
-# Means and deviations that the model subtracts and divides by, of values from 0 to 1.
-_IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
 _POINTS_PER_SIDE = 21
 
 
@@ -130,7 +129,7 @@ def _item(
                 "href": model_address(meta),
                 "title": f"Weights of {meta['model']}",
                 "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": "torch.save",
+                "mlm:artifact_type": _artifact_type(meta),
             },
         },
     }
@@ -238,10 +237,7 @@ def _mlm(content: MapContent) -> dict[str, Any]:
                     "dim_order": ["batch", "channel", "height", "width"],
                     "data_type": "float32",
                 },
-                "value_scaling": [
-                    {"type": "z-score", "mean": mean, "stddev": deviation}
-                    for mean, deviation in _IMAGENET
-                ],
+                "value_scaling": _scaling(meta),
             }
         ],
         "mlm:output": [
@@ -257,6 +253,23 @@ def _mlm(content: MapContent) -> dict[str, Any]:
         ],
         **({"mlm:hyperparameters": parameters} if parameters else {}),
     }
+
+
+def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return how each band is normalised; None for models that rs_embed does not know."""
+    try:
+        inputs = describe_model(str(meta["model"]))["inputs"]
+    except UnknownNameError:
+        return None
+    return [
+        {"type": "z-score", "mean": mean, "stddev": deviation}
+        for mean, deviation in zip(inputs["mean"], inputs["std"], strict=True)
+    ]
+
+
+def _artifact_type(meta: Mapping[str, Any]) -> str:
+    safe = str(meta.get("weights")).endswith(".safetensors")
+    return "safetensors.torch.save_file" if safe else "torch.save"
 
 
 def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
