@@ -67,6 +67,11 @@ def _packages() -> Iterator[Finding]:
         ("gee", ("ee", "stamina"), "backend='gee'"),
         ("stac", ("pystac_client", "stamina"), "backend='stac'"),
         ("netcdf", ("h5netcdf", "h5py"), "netCDF files"),
+        (
+            "maps",
+            ("zarr", "dask", "rio_cogeo", "shapely", "pyogrio", "exactextract"),
+            "maps of whole areas",
+        ),
         ("train", ("sklearn", "pyarrow", "matplotlib"), "linear probes, tables and pictures"),
         ("rshf", ("rshf",), "loader='rshf'"),
     ):

@@ -67,7 +67,7 @@ class AreaTask:
     notes : tuple of Note
         Warnings to give.
     acquired : datetime or None
-        When own imagery was taken, for the STAC Item.
+        When imagery without dates was taken, for the STAC Item.
     """
 
     task: Task
@@ -125,7 +125,6 @@ def settle_area(
     if overlap_px is not None:
         check_whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
-    when = _moment(acquired, own=imagery is not None)
     task = settle(
         model,
         output=OutputSpec.grid(),
@@ -144,6 +143,8 @@ def settle_area(
     elif layer is not None:
         raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
     request = replace(request.checked(), spatial=None)
+    provider = request.provider
+    when = _moment(acquired, dated=provider is not None and provider.dated)
     contract = task.description.inputs
     request.check_source(contract)
     sizes = _sizes(task)
@@ -186,13 +187,13 @@ def settle_area(
     return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
 
 
-def _moment(acquired: object, *, own: bool) -> datetime | None:
-    """Return when own imagery was taken, in UTC."""
+def _moment(acquired: object, *, dated: bool) -> datetime | None:
+    """Return when imagery without dates was taken, in UTC."""
     if acquired is None:
         return None
-    if not own:
+    if dated:
         raise SpecError(
-            f"got acquired={acquired!r} for a provider, which knows the time of its imagery; leave "
+            f"got acquired={acquired!r} for a provider that knows the time of its imagery; leave "
             "it out"
         )
     try:
