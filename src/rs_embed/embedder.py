@@ -392,7 +392,7 @@ def _forward(
 def _embedding(place: _Place, encoder: Encoder) -> Embedding:
     """Return the embedding of a place whose tokens are all there, and give its warnings."""
     sight = place.sight
-    notes = [*sight.notes, *_gsd_notes(sight.told, encoder)]
+    notes = [*sight.notes, *gsd_notes(sight.told, encoder)]
     meta = {
         **sight.meta,
         "warnings": [note.message for note in notes],
@@ -403,7 +403,7 @@ def _embedding(place: _Place, encoder: Encoder) -> Embedding:
     return embedding
 
 
-def _gsd_notes(told: float, encoder: Encoder) -> Iterator[Note]:
+def gsd_notes(told: float, encoder: Encoder) -> Iterator[Note]:
     """Yield a warning where the GSD is far from what the weights were trained on."""
     if encoder.trained_input_res is None:
         return

@@ -196,7 +196,7 @@ class Journal:
                     "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?)", rows
                 )
                 self._connection.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:  # Ctrl-C too: what it cuts short must not count as done
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -220,14 +220,24 @@ class Journal:
             return result.meta if result.meta is None else dict(result.meta)
         return None
 
-    def metas(self) -> dict[str, dict[str, Any]]:
-        """Return the meta of every key that has one; vectors are not read."""
-        with self._mapped():
-            rows = self._connection.execute("SELECT key, meta FROM result WHERE meta IS NOT NULL")
-            try:
-                return {key: json.loads(text) for key, text in rows}
-            except ValueError as exc:
-                raise self._damaged(f"unreadable meta: {exc}") from exc
+    def metas(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give each of ``keys`` that has a meta, and its meta; vectors are not read.
+
+        Raises
+        ------
+        ExportError
+            If a meta is unreadable; whether it was changed shows in `results` alone.
+        """
+        for key in keys:
+            with self._mapped():
+                row = self._connection.execute(
+                    "SELECT meta FROM result WHERE key = ? AND meta IS NOT NULL", (key,)
+                ).fetchone()
+            if row is not None:
+                try:
+                    yield key, json.loads(row[0])
+                except ValueError as exc:
+                    raise self._damaged(f"unreadable meta: {exc}") from exc
 
     def results(self, keys: Sequence[str]) -> Iterator[JournalResult]:
         """Give what came of each of ``keys``, in their order, one at a time.
@@ -349,7 +359,7 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*there, *here}):
             inner = f"{name}.{key}" if name else key
             yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
-    elif there != here:
+    elif there != here and repr(there) != repr(here):  # NaN is no difference
         yield f"{name or 'request'} {_shown(there)} there, {_shown(here)} here"
 
 

@@ -139,11 +139,11 @@ def map_area(
         try:
             report = work.run(measured=_say_measured)
         except KeyboardInterrupt:
-            _say_kept("interrupted", work)
+            _say_kept("interrupted", work, overwrite=overwrite)
             raise typer.Exit(_INTERRUPTED) from None
         except RsEmbedError:
             if work.kept:
-                _say_kept("stopped", work)
+                _say_kept("stopped", work, overwrite=overwrite)
             raise
     if json:
         print_json(report.to_json())
@@ -189,9 +189,10 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _say_kept(why: str, work: AreaRun) -> None:
+def _say_kept(why: str, work: AreaRun, *, overwrite: bool) -> None:
+    command = "the same command without --overwrite" if overwrite else "the same command"
     typer.echo(
-        f"{why}: {work.kept} of {work.windows} windows are kept; the same command goes on", err=True
+        f"{why}: {work.kept} of {work.windows} windows are kept; {command} goes on", err=True
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from rs_embed._version import __version__
 from rs_embed.acquisition import Acquired
 from rs_embed.assembly import DETERMINING
+from rs_embed.embedder import gsd_notes
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
@@ -36,9 +37,10 @@ from rs_embed.maps.blocks import spread
 from rs_embed.maps.content import MapContent
 from rs_embed.maps.planning import plan_of
 from rs_embed.maps.report import MapPlan, MapReport
+from rs_embed.maps.seen_windows import SeenWindows, seen_windows, window_meta
 from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
-from rs_embed.maps.writing import MAP_SUFFIXES, write_map
-from rs_embed.notes import Note, give_warnings
+from rs_embed.maps.writing import MAP_SUFFIXES, check_map_place, write_map
+from rs_embed.notes import give_warnings
 from rs_embed.progress import Bar
 from rs_embed.request_identity import which_weights
 from rs_embed.task import told_gsd
@@ -204,11 +206,12 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     UnknownNameError
         If its suffix is not that of a map.
     ExportError
-        If its folder is missing or read-only.
+        If its folder is missing or read-only, or it is a folder that holds no map.
     """
     target = Path(path)
     if target.suffix.lower() not in MAP_SUFFIXES:
         raise UnknownNameError.among("file type of a map", target.suffix, MAP_SUFFIXES)
+    check_map_place(target)
     check_place(target.with_name(f"{target.name}.partial"))
     return target
 
@@ -232,8 +235,8 @@ class AreaRun:
     ----------
     windows : int
         Windows that the map takes.
-    resumed, kept : int
-        How many earlier runs had done, and how many are done by now.
+    resumed : int
+        How many of them earlier runs had done.
 
     Raises
     ------
@@ -259,24 +262,34 @@ class AreaRun:
             )
         if overwrite:
             discard(self.journal_path)
+        self._disposable = False
         self._journal = Journal(self.journal_path, json.dumps(asked.identity))
-        self.resumed = self.kept = len(self._journal.done() & self._tiles.keys())
-        self._common = self._journal.meta_of(_COMMON)
-        self._about: dict[str, Any] = {}
+        try:
+            self.resumed = self.kept
+            self._common = self._journal.meta_of(_COMMON)
+        except BaseException:
+            self._journal.close()
+            raise
         self._encoder: Encoder | None = None
-        self._finished = False
         self._valid_tokens = 0
-        self._notes: dict[str, Note] = {note.message: note for note in asked.notes}
+
+    @property
+    def kept(self) -> int:
+        """How many windows are done and kept by now; 0 where there is nothing worth keeping."""
+        return 0 if self._disposable else len(self._journal.done() & self._tiles.keys())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         # What holds nothing must not stand in the way of a corrected request.
-        if self._finished or not self.kept:
-            self._journal.delete()
-        else:
-            self._journal.close()
+        try:
+            self._disposable = self._disposable or not self.kept
+        finally:
+            if self._disposable:
+                self._journal.delete()
+            else:
+                self._journal.close()
 
     def run(
         self,
@@ -305,13 +318,13 @@ class AreaRun:
         fresh = [t for key, t in self._tiles.items() if key not in done and key not in failed]
         again = [t for key, t in self._tiles.items() if key in failed]
         if fresh or again:
-            self._check_units(fresh or again)
+            # Of all windows, so that a run that goes on takes no part of them for the whole.
+            self._check_units(list(self._tiles.values()))
             with Bar(progress, unit="window", total=len(fresh) + len(again)) as bar:
                 for tiles in (fresh, again):
                     self._embed(tiles, bar, measured)
-        give_warnings(self._notes.values())
         report = self._write(began)
-        self._finished = not report.failed
+        self._disposable = not report.failed
         return report
 
     def _check_units(self, tiles: Sequence[Tile]) -> None:
@@ -328,9 +341,6 @@ class AreaRun:
             raise errors[0]
         if taken:
             check_seen_units(taken)
-            meta = taken[0].meta
-            source = {k: v for k, v in meta["source"].items() if k not in _OF_ONE_WINDOW}
-            self._about = {**{key: meta.get(key) for key in _ABOUT_PIXELS}, "source": source}
 
     def _embed(
         self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[MapPlan], None] | None
@@ -376,37 +386,52 @@ class AreaRun:
         """Write what came of a group to the disk, all of it or nothing."""
         nothing = np.zeros(0, np.float32)
         results = []
+        common: dict[str, Any] | None = None
         for window in group:
             vector = nothing if window.tokens is None else window.tokens.ravel()
+            notes = list(window.notes)
+            if self._common is common is None and window.tokens is not None:
+                common = self._common_of(window)
+                results.append(JournalResult(_COMMON, nothing, common, None))
+                if self._encoder is not None:
+                    notes.extend(gsd_notes(window.meta["input_res"], self._encoder))
             results.append(
                 JournalResult(
                     _key(window.tile),
                     vector if window.error is None else None,
-                    window.meta,
+                    window_meta(window.meta, notes),
                     window.error,
                 )
             )
-            self._notes.update((note.message, note) for note in window.notes)
-            if self._common is None and window.tokens is not None and self._encoder is not None:
-                self._common = {
-                    **self._encoder.provenance, **self._about,
-                    "dimensions": int(window.tokens.shape[-1]), "tokens_kind": window.kind,
-                }  # fmt: skip
-                results.append(JournalResult(_COMMON, nothing, self._common, None))
         self._journal.add_all(results)
-        self.kept += sum(window.error is None for window in group)
+        self._common = self._common or common
+
+    def _common_of(self, window: WindowTokens) -> dict[str, Any]:
+        """Return what is the same of all windows: model, source of the pixels, kind of tokens."""
+        about = window.acquired
+        source = {k: v for k, v in about["source"].items() if k not in _OF_ONE_WINDOW}
+        dimensions = 0 if window.tokens is None else window.tokens.shape[-1]
+        return {
+            **({} if self._encoder is None else self._encoder.provenance),
+            **{key: about.get(key) for key in _ABOUT_PIXELS},
+            "source": source, "dimensions": dimensions, "tokens_kind": window.kind,
+        }  # fmt: skip
 
     def _write(self, began: float) -> MapReport:
         """Write the map from what is kept, and return what came of it."""
         failed = {key: why for key, why in self._journal.failed().items() if key in self._tiles}
+        seen = seen_windows(self._journal.metas(self._tiles))
+        notes = {note.message: note for note in (*self._asked.notes, *seen.notes)}
+        give_warnings(notes.values())
         if self._common is None:
+            self._disposable = True
             raise self._nothing(failed)
         asked, layout = self._asked, self._asked.layout
         content = MapContent(
             layout.tokens,
             self._common["dimensions"],
             self._strips,
-            self._meta(failed),
+            self._meta(seen, len(failed), list(notes)),
         )
         written = write_map(self.path, content, asked.encoding, when=asked.acquired)
         return MapReport(
@@ -453,54 +478,41 @@ class AreaRun:
             vector = result.vector
             yield None if vector is None or not vector.size else vector.reshape(shape)
 
-    def _meta(self, failed: dict[str, str]) -> dict[str, Any]:
+    def _meta(self, seen: SeenWindows, failed: int, warnings: list[str]) -> dict[str, Any]:
         """Return how the map was made, as JSON values."""
         asked, layout = self._asked, self._asked.layout
-        metas = self._journal.metas()
-        seen = {key: metas[key] for key in self._tiles if metas.get(key)}
-        items = {item["id"]: item for meta in seen.values() for item in meta.get("items", ())}
-        common = self._common or {}
-        gsd = gsd_m(layout.area)
+        policy, gsd = asked.task.plan.gsd, gsd_m(layout.area)
         meta = {
             "model": asked.task.description.id,
             "rs_embed_version": __version__,
-            **common,
+            **(self._common or {}),
             "output": "map",
             "grid": layout.tokens.to_json(),
             "area_grid": layout.area.to_json(),
             "gsd_m": gsd,
-            "input_res": told_gsd(asked.task.plan.gsd, gsd, layout.tile_size),
-            "gsd_m_range": _range(m["gsd_m"] for m in seen.values()),
-            "input_res_range": _range(m["input_res"] for m in seen.values()),
-            "gsd_policy": asked.task.plan.gsd if isinstance(asked.task.plan.gsd, str) else "number",
+            "gsd_m_range": seen.gsd_m,
+            "input_res": told_gsd(policy, gsd, layout.tile_size),
+            "input_res_range": seen.input_res,
+            "gsd_policy": policy if isinstance(policy, str) else "number",
             "display": asked.task.plan.display,
             "used_patch_size": layout.patch_size,
             "stride_px": layout.stride_px,
             "tiles": {
                 "count": self.windows, "size": layout.tile_size, "overlap_px": layout.overlap_px,
-                "seams": asked.seams, "empty": self.windows - len(seen) - len(failed),
-                "failed": len(failed),
+                "seams": asked.seams, "empty": self.windows - seen.count - failed,
+                "failed": failed,
             },
-            "source_items": sorted(items.values(), key=_acquired),
+            "source_items": seen.items,
             "request": asked.identity,
-            "warnings": list(self._notes),
+            "warnings": warnings,
         }  # fmt: skip
-        digest = hashlib.sha256(json.dumps(asked.identity["windows"]).encode())
+        digest = hashlib.sha256(seen.sha256.encode())
+        determining = {name: asked.identity[name] for name in ("windows", "dtype", "pca")}
+        determining["wanted"] = asked.identity["area"]["wanted"]
+        digest.update(json.dumps(determining).encode())
         digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
-        for key, window in seen.items():
-            digest.update(f"{key} {window['input_res']!r} {window['seen_sha256']}\n".encode())
         meta["fingerprint"] = digest.hexdigest()
         return meta
-
-
-def _acquired(item: dict[str, Any]) -> tuple[str, str]:
-    return str(item.get("acquired")), str(item.get("id"))
-
-
-def _range(values: Iterator[float]) -> list[float]:
-    """Return least and greatest."""
-    known = list(values)
-    return [min(known), max(known)]
 
 
 def _key(tile: Tile) -> str:

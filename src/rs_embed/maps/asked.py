@@ -231,9 +231,10 @@ def _pixels(
     else:
         there = None
         asked = _pixels_of_provider(request, place, polygons, contract)
-    if min(asked.shape if there is None else there.shape) < MIN_SIDE_PX:
+    pixels, what = (asked, "an area") if there is None else (there, "imagery")
+    if min(pixels.shape) < MIN_SIDE_PX:
         raise ImageryError(
-            f"got imagery of {asked.shape[0]} x {asked.shape[1]} px, expected a short side of at "
+            f"got {what} of {pixels.shape[0]} x {pixels.shape[1]} px, expected a short side of at "
             f"least {MIN_SIDE_PX} px"
         )
     return asked, there

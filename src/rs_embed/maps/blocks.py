@@ -40,6 +40,8 @@ class WindowPixels:
         Scale and offset: reflectance = value * scale + offset.
     sources : tuple of mapping
         ``Raster.source`` of each block.
+    meta : mapping
+        ``Acquired.meta`` of the first block.
     notes : tuple of Note
         Warnings to give.
     """
@@ -47,6 +49,7 @@ class WindowPixels:
     raster: Raster | None
     reflectance: tuple[float, float]
     sources: tuple[Mapping[str, Any], ...]
+    meta: Mapping[str, Any]
     notes: tuple[Note, ...]
 
 
@@ -159,7 +162,7 @@ def _read_alone(window: Grid, read: Callable[[Grid], Acquired]) -> WindowPixels 
 
 def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixels:
     if not parts:
-        return WindowPixels(None, (1.0, 0.0), (), ())
+        return WindowPixels(None, (1.0, 0.0), (), {}, ())
     units = {taken.reflectance for _, taken in parts}
     if len(units) > 1:
         raise ImageryError(
@@ -180,6 +183,7 @@ def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixel
         Raster(data, valid, rasters[0].bands, window),
         units.pop(),
         tuple(raster.source for raster in rasters),
+        parts[0][1].meta,
         tuple(note for _, taken in parts for note in taken.notes),
     )
 

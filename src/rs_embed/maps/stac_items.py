@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.export import written
+from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.maps.provenance import (
     chip_layout,
     is_uri,
@@ -83,9 +83,15 @@ def write_item(
         If the file cannot be written.
     """
     item = _item(map_path, content, encoding, when)
-    with written(path) as partial:
-        text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
+    # Always the same name: what a killed run leaves is replaced by the next one.
+    partial = path.with_name(f".{path.name}.writing")
+    try:
         partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
 
 
 def has_time(meta: Mapping[str, Any]) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rs_embed.acquisition import Acquired
     from rs_embed.grid import Grid
     from rs_embed.maps.layout import Layout
-    from rs_embed.models.base import Encoder
+    from rs_embed.models.base import Encoder, Tokens
     from rs_embed.task import Task
     from rs_embed.tiling import Tile
 
@@ -58,6 +58,8 @@ class WindowTokens:
         Warnings to give.
     kind : str
         How the tokens were had.
+    acquired : mapping
+        What is known of the source of the pixels.
     """
 
     tile: Tile
@@ -66,6 +68,7 @@ class WindowTokens:
     error: str | None = None
     notes: tuple[Note, ...] = ()
     kind: str = ""
+    acquired: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class _Seen:
     told: float
     meta: dict[str, Any]
     notes: tuple[Note, ...]
+    acquired: Mapping[str, Any]
 
 
 def window_tokens(
@@ -164,7 +168,7 @@ def _prepared(task: Task, layout: Layout, tile: Tile, pixels: WindowPixels) -> _
         "valid": int(raster.valid.sum()),
         "items": _items(pixels),
     }
-    return _Seen(tile, images, valid, told, meta, (*pixels.notes, *_odd(odd)))
+    return _Seen(tile, images, valid, told, meta, (*pixels.notes, *_odd(odd)), pixels.meta)
 
 
 def _odd(count: int) -> Iterator[Note]:
@@ -253,37 +257,50 @@ def _forward_group(
     if encoder is None or not to_see:
         return [item for item in group if isinstance(item, WindowTokens)]
     try:
-        made = iter(_forward(task, layout, to_see, encoder))
+        outputs = _outputs(task, to_see, encoder)
     except ModelError:  # one by one: a window must not fail for its neighbour in the group
         made = iter([_alone(task, layout, item, encoder) for item in to_see])
+    else:
+        made = iter(_windows(layout, to_see, outputs))
     return [item if isinstance(item, WindowTokens) else next(made) for item in group]
 
 
 def _alone(task: Task, layout: Layout, seen: _Seen, encoder: Encoder) -> WindowTokens:
     try:
-        (made,) = _forward(task, layout, [seen], encoder)
+        outputs = _outputs(task, [seen], encoder)
     except ModelError as exc:
         return _failed(seen.tile, exc)
+    (made,) = _windows(layout, [seen], outputs)
     return made
 
 
-def _forward(
-    task: Task, layout: Layout, seen: Sequence[_Seen], encoder: Encoder
-) -> list[WindowTokens]:
+def _outputs(task: Task, seen: Sequence[_Seen], encoder: Encoder) -> list[Tokens]:
     """Run windows through the model, as many images at once as suit it."""
     inputs = task.description.inputs
     size = task.plan.batch_size or encoder.batch_size
     images = [(image, item.told) for item in seen for image in item.images]
-    parts, kind = [], ""
+    outputs = []
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         pixels = np.stack([normalised(image, inputs.mean, inputs.std) for image, _ in batch])
-        tokens = encoder.encode(pixels, [told for _, told in batch])
-        kind = tokens.kind
-        parts.append(_patches(tokens.patches, kind, layout))
+        outputs.append(encoder.encode(pixels, [told for _, told in batch]))
+    return outputs
+
+
+def _windows(
+    layout: Layout, seen: Sequence[_Seen], outputs: Sequence[Tokens]
+) -> list[WindowTokens]:
+    """Return the tokens of each window.
+
+    Raises
+    ------
+    ModelError
+        If the model gives what makes no map, for any window.
+    """
+    kind = outputs[-1].kind
+    every = np.concatenate([_patches(tokens.patches, kind, layout) for tokens in outputs])
     passes = layout.passes
-    every = np.concatenate(parts)  # images h w D
-    by_window = every.reshape(len(seen), passes, passes, *every.shape[1:])
+    by_window = every.reshape(len(seen), passes, passes, *every.shape[1:])  # every: images h w D
     return [
         WindowTokens(
             item.tile,
@@ -291,6 +308,7 @@ def _forward(
             item.meta,
             notes=item.notes,
             kind=kind,
+            acquired=item.acquired,
         )
         for number, item in enumerate(seen)
     ]

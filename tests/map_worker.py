@@ -1,0 +1,147 @@
+"""Makes a map in processes that are killed meanwhile; `tests.test_map_resume` starts it.
+
+Everything is imported once, then each attempt runs in a fork of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.shutil  # noqa: F401  # all that a map needs is imported before the first fork
+import rio_cogeo  # noqa: F401
+import zarr  # noqa: F401
+from numpy.typing import NDArray
+
+import rs_embed.maps.writing  # noqa: F401
+from rs_embed import BBox, LocalProvider
+from rs_embed.maps.area import embed_area
+from rs_embed.models.base import Tokens
+from rs_embed.settings import Settings
+from tests.coordinate_model import CoordinateEncoder, CoordinateModel, CoordinatePlan
+
+
+class SlowEncoder(CoordinateEncoder):
+    """Takes as long as it is told to, and notes each image in a file."""
+
+    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        time.sleep(float(os.environ.get("SECONDS", "0")))
+        with open(os.environ["IMAGES_SEEN"], "ab") as file:
+            file.write(b"x" * len(pixels))
+        return super().encode(pixels, input_res_m)
+
+
+class SlowPlan(CoordinatePlan):
+    """Settled options."""
+
+    def load(self) -> SlowEncoder:
+        return SlowEncoder(self.loaded_size, [], self.refuse)
+
+
+class SlowModel(CoordinateModel):
+    """What the entry point names."""
+
+    def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> SlowPlan:
+        return SlowPlan(**vars(super().plan(options, device=device, settings=settings)))
+
+
+MODEL = SlowModel()
+
+
+def attempt(request: dict[str, Any], kill_at: int | None = None) -> int:
+    """Make the map in a fork, which is killed before its so many-th step in the folder."""
+    pid = os.fork()
+    if pid:
+        return pid
+    folder, count = str(Path(request["output"]).parent), 0
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        path = arguments[0] if arguments else None
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(folder):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        if event in ("os.listdir", "os.scandir", "os.walk", "glob.glob"):
+            return
+        if count == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    if kill_at is not None:
+        sys.addaudithook(watch)
+    status = 1
+    try:
+        embed_area("slow", **request)
+        status = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def killed_at_random(request: dict[str, Any]) -> int:
+    """Kill attempts at random moments until one is done; return how many were killed."""
+    chance = random.Random(3)  # noqa: S311
+    for kills in range(1000):
+        pid = attempt(request)
+        # Later and later, so that it comes to an end.
+        time.sleep(chance.uniform(0, 0.03 * (kills + 1)))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            assert status == 0
+            return kills
+    raise AssertionError("never done")
+
+
+def killed_at_each_step(request: dict[str, Any], step: int) -> list[dict[str, str]]:
+    """Kill an attempt before each ``step``-th step, go on; return the files of each outcome."""
+    folder = Path(request["output"]).parent
+    outcomes: list[dict[str, str]] = []
+    for kill_at in range(0, 10_000, step):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        _, status = os.waitpid(attempt(request, kill_at), 0)
+        if status == 0:
+            return outcomes
+        assert os.WIFSIGNALED(status), status
+        _, status = os.waitpid(attempt(request), 0)
+        assert status == 0, kill_at
+        outcomes.append(digests(folder))
+    raise AssertionError("never done")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder, by its path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def main() -> None:
+    """Do what the command line asks, and print JSON."""
+    warnings.simplefilter("ignore")
+    what, text, *more = sys.argv[1:]
+    request = json.loads(text)
+    # Found once: what a fork finds is lost with it.
+    request["backend"] = LocalProvider(request.pop("local"))
+    request["spatial"] = BBox(*request.pop("bbox"))
+    kill = {"random": killed_at_random, "steps": killed_at_each_step}[what]
+    print(json.dumps(kill(request, *map(json.loads, more))))  # type: ignore[operator]  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
