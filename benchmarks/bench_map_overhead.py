@@ -1,0 +1,163 @@
+"""What a map takes beyond the forward of its windows, and what a denser one takes.
+
+    python benchmarks/bench_map_overhead.py [--scene scene.tif] [--side 864] [--variant large]
+        [--dense-side 448] [--dense-weights scalemae-tiny] [--repeats 3]
+
+The first table compares ``embed_area`` with the bare forward of exactly its windows, in the same
+batches, prepared beforehand, and checks that both give the same tokens. 864 px are 25 windows of
+224 px. The second compares maps of smaller strides with the plain one; each takes (patch /
+stride)^2 images a window.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from measure import (
+    Disturbance,
+    arguments,
+    comparison,
+    goal,
+    in_turns,
+    machine,
+    ratios,
+    seconds,
+    table,
+)
+from networks import add_count, add_variant, forward, in_batches, network_of, options
+from numpy.typing import NDArray
+from scenes import add_scene, write_mirrored
+
+from rs_embed import embed_area, open_map
+from rs_embed.errors import RsEmbedWarning
+from rs_embed.grid import gsd_m
+from rs_embed.maps.asked import AreaTask, settle_area
+from rs_embed.maps.blending import strips
+from rs_embed.maps.report import MapReport
+from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.preprocessing import Display, normalised, to_uint8
+from rs_embed.task import told_gsd
+
+GOAL_OVERHEAD = 0.10
+BARE, ZARR, TIF = "bare forward of the windows", "embed_area to .zarr", "embed_area to .tif"
+
+
+def embed(asked: dict[str, Any], output: Path, **more: Any) -> MapReport:
+    """Make a map anew."""
+    return embed_area(output=output, overwrite=True, device="cpu", progress=False, **asked, **more)
+
+
+def prepared(task: AreaTask) -> list[torch.Tensor]:
+    """Return the inputs of all windows, in the batches that the map takes."""
+    inputs = task.task.description.inputs
+    display = cast(Display, task.task.plan.display)
+    tensors = []
+    for tile in task.layout.tiles:
+        taken = task.read(task.layout.window(tile))
+        image = to_uint8(taken.raster, reflectance=taken.reflectance, display=display)
+        tensors.append(normalised(image, inputs.mean, inputs.std))
+    return in_batches(tensors)
+
+
+def check(
+    task: AreaTask, network: ScaleMae, batches: list[torch.Tensor], gsd: float, path: Path
+) -> None:
+    """Stop unless the bare forward gives the tokens that are in a map."""
+    with torch.inference_mode():
+        of_batches = [network(b, torch.full((len(b),), gsd))[1].numpy() for b in batches]
+    windows = iter(np.concatenate(of_batches)[:, None, None])  # windows k k h w D
+    with open_map(path) as made:
+        found: NDArray[np.float32] = made.transpose("y", "x", "d").values
+    dimensions = found.shape[-1]
+    parts = strips(
+        task.layout, lambda tiles: [next(windows) for _ in tiles], dimensions, task.seams, 64
+    )
+    if np.abs(np.concatenate(list(parts)) - found).max() > 1e-3:
+        raise SystemExit("the baseline does not give the same tokens")
+
+
+def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
+    """Print what a map takes beyond the forward."""
+    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
+    task = settle_area(device="cpu", **asked)
+    batches, network = prepared(task), network_of(variant)
+    gsd = told_gsd(task.task.plan.gsd, gsd_m(task.layout.area), task.layout.tile_size)
+    outputs = {ZARR: folder / "map.zarr", TIF: folder / "map.tif"}
+    embed(asked, outputs[ZARR])
+    check(task, network, batches, gsd, outputs[ZARR])
+    cases = {BARE: partial(seconds, partial(forward, network, batches, gsd))}
+    for name, path in outputs.items():
+        cases[name] = partial(seconds, partial(embed, asked, path))
+    samples = in_turns(cases, repeats)
+    print(
+        f"{len(task.layout.tiles)} windows of {task.layout.tile_size} px, {variant} network, "
+        f"batches of {len(batches[0])} ({machine()})\n"
+    )
+    print(comparison(samples, baselines=[BARE], unit="s"))
+    beyond = {name: statistics.median(ratios(samples[name], samples[BARE])) - 1 for name in outputs}
+    # Of the total, not of the forward.
+    share = max(one / (1 + one) for one in beyond.values())
+    text = f"all but the network below {GOAL_OVERHEAD:.0%} of the total, {share:.1%}"
+    print("\n" + goal(text, share < GOAL_OVERHEAD))
+
+
+def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
+    """Print what smaller strides take."""
+    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
+    layout = settle_area(**asked).layout
+    strides = [layout.patch_size >> halvings for halvings in range(3)]
+    names = {stride: f"stride {stride} px" for stride in strides}
+    made: dict[int, MapReport] = {}
+
+    def run(stride: int) -> float:
+        path = folder / f"dense-{stride}.zarr"
+        if path.exists():
+            shutil.rmtree(path)
+        return seconds(lambda: made.update({stride: embed(asked, path, stride_px=stride)}))
+
+    samples = in_turns({names[stride]: partial(run, stride) for stride in strides}, repeats)
+    plain = names[strides[0]]
+    print(f"\n{len(layout.tiles)} windows of {layout.tile_size} px, {weights}, to .zarr\n")
+    print(comparison(samples, baselines=[plain], unit="s"))
+    rows = []
+    for stride in strides:
+        passes = (layout.patch_size // stride) ** 2
+        cost = statistics.median(ratios(samples[names[stride]], samples[plain])) / passes
+        rows.append(
+            [names[stride], str(passes), str(made[stride].tokens), f"{cost:.2f}",
+             f"{made[stride].bytes / 1e6:.1f}"]
+        )  # fmt: skip
+    print()
+    print(table(["case", "images a window", "tokens", "x plain an image", "MB"], rows))
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=3)
+    add_scene(parser)
+    add_count(parser, "--side", 864, "side of the area, pixels")
+    add_variant(parser, "large")
+    add_count(parser, "--dense-side", 448, "side of the area of dense maps, pixels")
+    parser.add_argument("--dense-weights", default="scalemae-tiny")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore", RsEmbedWarning)
+    disturbance = Disturbance()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scenes = [folder / f"{number}.tif" for number in range(2)]
+        for path, side in zip(scenes, (asked.side, asked.dense_side), strict=True):
+            write_mirrored(asked.scene, side, path)
+        overhead(scenes[0], folder, asked.variant, asked.repeats)
+        dense(scenes[1], folder, asked.dense_weights, asked.repeats)
+    print("\n" + disturbance.report())
+
+
+if __name__ == "__main__":
+    main()

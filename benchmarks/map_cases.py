@@ -1,0 +1,128 @@
+"""One map in a process of its own; run by bench_map_memory.py and bench_map_kill.py.
+
+    python benchmarks/map_cases.py embed|watch JSON
+
+JSON holds the arguments of ``embed_area``; ``place`` is longitude, latitude and half a side, m,
+``period`` the first day and the one after the last.
+``embed`` prints its report. ``watch`` first loads the model and runs one batch, and prints what
+the process and the disk took from then on, MB of 10^6 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rs_embed.maps.area import AreaRun, embed_area
+from rs_embed.maps.asked import settle_area
+from rs_embed.specs import PointBuffer, TemporalSpec
+
+_POLL_S = 0.1
+
+
+def embed(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the report of one call."""
+    return embed_area(progress=False, **asked).to_json()
+
+
+@dataclass
+class Watcher:
+    """Looks at a run, again and again, from a thread.
+
+    Attributes
+    ----------
+    embedding_mb, writing_mb : float
+        Greatest resident set seen while windows were made, and while the map was written.
+    kept_mb : float
+        Greatest size of ``.partial``.
+    writing_began : float or None
+        ``time.perf_counter()`` when the first file of the map appeared.
+    """
+
+    output: Path
+    embedding_mb: float = 0.0
+    writing_mb: float = 0.0
+    kept_mb: float = 0.0
+    writing_began: float | None = None
+
+    def __post_init__(self) -> None:
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        partial = self.output.with_name(f"{self.output.name}.partial")
+        while not self._ended.wait(_POLL_S):
+            now = memory_mb("VmRSS")
+            if self.writing_began is None and any(self.output.parent.glob(f".{self.output.name}*")):
+                self.writing_began = time.perf_counter()
+            if self.writing_began is None:
+                self.embedding_mb = max(self.embedding_mb, now)
+            else:
+                self.writing_mb = max(self.writing_mb, now)
+            if partial.exists():
+                self.kept_mb = max(self.kept_mb, partial.stat().st_size / 1e6)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join()
+
+
+def memory_mb(field: str) -> float:
+    """Return a field of Linux's account of this process, MB; ``VmHWM`` is the peak of ``VmRSS``."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise SystemExit(f"this system does not tell {field}; Linux does")
+
+
+def watch(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what one map takes beyond the model that is loaded and warm."""
+    output = Path(asked.pop("output"))
+    task = settle_area(**asked)
+    encoder = task.task.plan.load()
+    size = task.layout.tile_size
+    blank = np.zeros((encoder.batch_size, 3, size, size), np.float32)
+    encoder.encode(blank, [10.0] * len(blank))
+    model_mb = memory_mb("VmRSS")
+    began = time.perf_counter()
+    watcher = Watcher(output)
+    try:
+        with AreaRun(output, task) as run:
+            report = run.run(progress=False)
+    finally:
+        watcher.end()
+    ended = time.perf_counter()
+    return {
+        **report.to_json(),
+        "shape": task.layout.tokens.shape,
+        "seconds": ended - began,
+        "writing_s": ended - (watcher.writing_began or ended),
+        "model_mb": model_mb,
+        "embedding_mb": watcher.embedding_mb - model_mb,
+        "writing_mb": watcher.writing_mb - model_mb,
+        "beyond_mb": memory_mb("VmHWM") - model_mb,
+        "kept_mb": watcher.kept_mb,
+    }
+
+
+def main() -> None:
+    case, text = sys.argv[1:]
+    asked = json.loads(text)
+    if "place" in asked:
+        asked["spatial"] = PointBuffer(*asked.pop("place"))
+        asked["temporal"] = TemporalSpec.range(*asked.pop("period"))
+    print(json.dumps({"embed": embed, "watch": watch}[case](asked)))
+
+
+if __name__ == "__main__":
+    main()
