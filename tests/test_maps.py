@@ -23,6 +23,8 @@ from rs_embed import (
     PointBuffer,
     Raster,
     RsEmbedWarning,
+    SpecError,
+    TemporalWarning,
     embed_area,
     get_embedding,
     open_map,
