@@ -69,6 +69,7 @@ def write_cog(
     """
     import rasterio
     import rasterio.shutil
+    from rasterio._err import CPLE_BaseError  # as rasterio.shutil raises it
     from rasterio.enums import Resampling
     from rasterio.errors import RasterioError
 
@@ -91,7 +92,7 @@ def write_cog(
                     unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options
                 )
             _check_blocks(partial)
-        except RasterioError as exc:
+        except (RasterioError, CPLE_BaseError) as exc:
             raise ExportError(f"cannot write {path}: {exc}; is the disk full?") from exc
         finally:
             unordered.unlink(missing_ok=True)
