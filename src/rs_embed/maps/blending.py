@@ -44,19 +44,22 @@ def strips(
     rows : int
         Height of a strip; the last one may be lower.
     """
-    held: list[NDArray[np.float32]] = []
+    height, width = layout.tokens.shape
+    left = height
+    strip = np.empty((min(rows, left), width, dimensions), np.float32)
     count = 0
     for part in _within_area(layout, _finished(layout, windows, dimensions, seams)):
-        held.append(part)
-        count += len(part)
-        if count >= rows:
-            whole = np.concatenate(held)
-            full = count // rows * rows
-            for start in range(0, full, rows):
-                yield whole[start : start + rows]
-            held, count = [whole[full:]], count - full
-    if count:
-        yield np.concatenate(held)
+        given = 0
+        while given < len(part):
+            taken = part[given : given + len(strip) - count]
+            strip[count : count + len(taken)] = taken
+            given += len(taken)
+            count += len(taken)
+            if count == len(strip):
+                yield strip
+                left -= count
+                strip = np.empty((min(rows, left), width, dimensions), np.float32)
+                count = 0
 
 
 def _within_area(
