@@ -122,8 +122,8 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     [
         ("map.zarr", "random", []),
         ("map.tif", "random", []),
-        ("map.zarr", "steps", [7]),
-        ("map.tif", "steps", [2]),
+        ("map.zarr", "steps", [19]),
+        ("map.tif", "steps", [5]),
     ],
 )
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
@@ -927,7 +927,8 @@ def test_a_map_says_how_it_was_made(
     }  # fmt: skip
     assert expected <= meta.keys()
     assert (meta["model"], meta["dimensions"], meta["backend"]) == ("coordinates", 3, "local")
-    assert meta["gsd_m"] == pytest.approx([10, 10], rel=1e-3)
+    assert meta["gsd_m"] == meta["input_res"] == pytest.approx(10)
+    assert meta["gsd_m_range"] == meta["input_res_range"] == pytest.approx([10, 10])
     assert len(meta["source_items"]) == 1
     assert meta["tiles"]["count"] == report.windows
     assert any("default was taken" in text for text in meta["warnings"])
