@@ -123,7 +123,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("map.zarr", "random", []),
         ("map.tif", "random", []),
         ("map.zarr", "steps", [19]),
-        ("map.tif", "steps", [5]),
+        ("map.tif", "steps", [3]),
     ],
 )
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
