@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from rs_embed.maps.area import AreaRun, embed_area
+from rs_embed.maps.area import embed_area
 from rs_embed.maps.asked import settle_area
+from rs_embed.maps.running import AreaRun
 from rs_embed.specs import PointBuffer, TemporalSpec
 
 _POLL_S = 0.1

@@ -39,9 +39,10 @@ from rs_embed.grid import Grid
 from rs_embed.maps.content import MapContent
 from rs_embed.maps.encoding import MapEncoding
 from rs_embed.maps.opening import open_map, restored
+from rs_embed.maps.placing import MAP_SUFFIXES, check_map_place
 from rs_embed.maps.provenance import model_address, source_addresses
 from rs_embed.maps.stac_items import footprint
-from rs_embed.maps.writing import MAP_SUFFIXES, WrittenMap, check_map_place, write_map
+from rs_embed.maps.writing import WrittenMap, write_map
 
 UTM = CRS.from_epsg(32633)
 SOUTH = CRS.from_epsg(32733)

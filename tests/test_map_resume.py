@@ -49,9 +49,9 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.maps.area import AreaRun
 from rs_embed.maps.asked import settle_area
-from rs_embed.maps.stac_items import item_path
+from rs_embed.maps.placing import item_path
+from rs_embed.maps.running import AreaRun
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
 from tests.map_worker import digests
@@ -123,7 +123,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("map.zarr", "random", []),
         ("map.tif", "random", []),
         ("map.zarr", "steps", [19]),
-        ("map.tif", "steps", [3]),
+        ("map.tif", "steps", [2]),
     ],
 )
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(

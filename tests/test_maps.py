@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rs_embed import (
+    CoverageWarning,
     FetchSpec,
     InputPrepSpec,
     LocalProvider,
@@ -157,6 +158,19 @@ def test_blending_is_the_mean_weighted_by_depth(
         weights[:, first : first + 4] += share
     found = open_map(tmp_path / "map.zarr").values.transpose(1, 2, 0)
     np.testing.assert_allclose(found, total / weights, atol=1e-5)
+
+
+def test_an_area_ends_with_the_imagery(
+    coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = write_scene(SCENE)
+    transform = Affine(10, 0, 400000, 0, -10, 5200000)
+    area = outline(transform @ (-100, 40), transform @ (150, 140))
+    with pytest.warns(CoverageWarning, match="ends within the area: 40% of the rectangle"):
+        embed_area("coordinates", imagery=scene, spatial=area, output=tmp_path / "map.zarr")
+    found = open_map(tmp_path / "map.zarr")
+    assert found.shape == (3, 7, 10)  # 100 x 150 px in whole patches
+    assert errors_px(found, transform) < 0.01
 
 
 @pytest.mark.filterwarnings("default::rs_embed.TemporalWarning")

@@ -103,11 +103,11 @@ def batch(
         try:
             report = work.run(on_error)  # type: ignore[arg-type]  # checked there
         except KeyboardInterrupt:
-            _say_kept("interrupted", work, len(named))
+            _say_kept("interrupted", work, len(named), overwrite=overwrite)
             raise typer.Exit(_INTERRUPTED) from None
         except RsEmbedError:
             if work.kept:
-                _say_kept("stopped", work, len(named))
+                _say_kept("stopped", work, len(named), overwrite=overwrite)
             raise
     if json:
         print_json(report.to_json())
@@ -151,8 +151,9 @@ def _estimate(
         raise typer.Exit(1)
 
 
-def _say_kept(why: str, work: ResumableBatch, count: int) -> None:
-    typer.echo(f"{why}: {work.kept} of {count} places are kept; the same command goes on", err=True)
+def _say_kept(why: str, work: ResumableBatch, count: int, *, overwrite: bool) -> None:
+    command = "the same command without --overwrite" if overwrite else "the same command"
+    typer.echo(f"{why}: {work.kept} of {count} places are kept; {command} goes on", err=True)
 
 
 def _print(report: Report) -> None:

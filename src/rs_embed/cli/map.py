@@ -26,8 +26,8 @@ from rs_embed.cli.options import (
 from rs_embed.errors import RsEmbedError, SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.maps.area import AreaRun
     from rs_embed.maps.report import MapPlan, MapReport
+    from rs_embed.maps.running import AreaRun
 
 _SHOWN_ERRORS = 10
 # 128 and the number of SIGINT, as shells count.
@@ -97,9 +97,9 @@ def map_area(
 
     [dim]rs-embed map --area district.gpkg --backend stac -o map.tif --dry-run[/dim]
     """
-    from rs_embed.maps.area import AreaRun, checked_path
     from rs_embed.maps.asked import settle_area
     from rs_embed.maps.planning import plan_map
+    from rs_embed.maps.running import AreaRun, checked_path
 
     checked_path(out)
     arguments = request.common(model, pixels, period, Prep(), options)

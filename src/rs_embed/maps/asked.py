@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from rs_embed.models.base import InputContract
 
 DEFAULT_OVERLAP = 0.25
+# A share of the area that may lie beyond the imagery without a word.
+_NO_MATTER = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +150,7 @@ def settle_area(
     contract = task.description.inputs
     request.check_source(contract)
     sizes = _sizes(task)
-    pixels, within = _pixels(request, place, polygons, contract)
+    pixels, within, cut = _pixels(request, place, polygons, contract)
     tile = sizes.image_size if tile_size is None else tile_size
     patch = sizes.patch_size
     overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
@@ -183,7 +185,7 @@ def settle_area(
         "dtype": encoding.dtype,
         "pca": encoding.pca,
     }
-    notes = tuple(_notes(layout, within))
+    notes = (*cut, *_notes(layout, within))
     return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
 
 
@@ -223,13 +225,14 @@ def _pixels(
     place: BBox | PointBuffer | None,
     polygons: Polygons | None,
     contract: InputContract,
-) -> tuple[Grid, Grid | None]:
-    """Return the pixels asked for, and all that there are where that is known."""
+) -> tuple[Grid, Grid | None, tuple[Note, ...]]:
+    """Return the pixels asked for, all that there are where that is known, and warnings."""
+    there: Grid | None = None
+    cut: tuple[Note, ...] = ()
     if request.own_pixels:
         there = imagery_grid(request.imagery)
-        asked = _pixels_of_imagery(there, place, polygons)
+        asked, cut = _pixels_of_imagery(there, place, polygons)
     else:
-        there = None
         asked = _pixels_of_provider(request, place, polygons, contract)
     pixels, what = (asked, "an area") if there is None else (there, "imagery")
     if min(pixels.shape) < MIN_SIDE_PX:
@@ -237,25 +240,30 @@ def _pixels(
             f"got {what} of {pixels.shape[0]} x {pixels.shape[1]} px, expected a short side of at "
             f"least {MIN_SIDE_PX} px"
         )
-    return asked, there
+    return asked, there, cut
 
 
 def _pixels_of_imagery(
     there: Grid, place: BBox | PointBuffer | None, polygons: Polygons | None
-) -> Grid:
+) -> tuple[Grid, tuple[Note, ...]]:
     """Return the pixels of the imagery that an area covers; all of them where none is given."""
     if polygons is not None:
         asked = bounds_window(there, polygons.to_crs(known_crs(there.crs)).bounds)
     elif place is not None:
         asked = roi_window(there, place, most_px=math.inf)
     else:
-        return there
+        return there, ()
     rows, columns = common_window(asked, there)
     if rows.start >= rows.stop or columns.start >= columns.stop:
         raise elsewhere(asked, there)
-    return there.window(
-        rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
+    shape = rows.stop - rows.start, columns.stop - columns.start
+    share = shape[0] * shape[1] / (asked.shape[0] * asked.shape[1])
+    cut = Note(
+        f"the imagery ends within the area: {1 - share:.0%} of the rectangle around it are not in "
+        "the map",
+        CoverageWarning,
     )
+    return there.window(rows.start, columns.start, *shape), (cut,) if share < 1 - _NO_MATTER else ()
 
 
 def _pixels_of_provider(

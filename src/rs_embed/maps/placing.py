@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rs_embed.errors import ExportError, UnknownNameError
 from rs_embed.export import check_place
+from rs_embed.maps.provenance import META_KEY
 
 MAP_SUFFIXES = (".zarr", ".tif", ".tiff")
 # Left free beside what a map needs: its item, and what a file system keeps for itself.
@@ -25,17 +28,35 @@ def check_map_place(path: Path) -> None:
     UnknownNameError
         If its suffix is not one of `MAP_SUFFIXES`.
     ExportError
-        If there is no such folder, it is read-only, or a folder there holds no map.
+        If there is no such folder, it is read-only, or what is there is no map of ours.
     """
     if path.suffix.lower() not in MAP_SUFFIXES:
         raise UnknownNameError.among("file type of a map", path.suffix, MAP_SUFFIXES)
+    check_place(item_path(path))
     is_store = path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()
     if not is_store:
         check_place(path)
+    elif META_KEY not in _attributes(path / "zarr.json"):
+        raise ExportError(f"cannot write {path}: it is a store of others; choose another name")
     if path.is_file() and path.suffix.lower() == ".zarr":
         raise ExportError(f"cannot write {path}: it is a file; choose another name")
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
+
+
+def item_path(map_path: Path) -> Path:
+    """Return the path of the item of a map: its name with ``.json``."""
+    return map_path.with_name(f"{map_path.name}.json")
+
+
+def _attributes(metadata: Path) -> dict[str, Any]:
+    """Return the attributes of a group; none where they are unreadable."""
+    try:
+        content = json.loads(metadata.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    attributes = content.get("attributes") if isinstance(content, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def check_room(path: Path, needed_bytes: int) -> None:

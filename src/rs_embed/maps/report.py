@@ -66,8 +66,8 @@ class MapReport:
     resumed : int
         How many of them earlier runs had done.
     failed : dict
-        Bounds of each window that failed (left, bottom, right, top) -> why; nodata in the map
-        where no other window covers them.
+        Bounds of each window that failed (left, bottom, right, top) -> why; nodata in the map,
+        but for cells that a neighbour gives.
     valid_tokens, tokens : int
         Cells that hold a token, and cells asked for.
     seconds : float

@@ -45,11 +45,6 @@ _MEDIA_TYPES = {
 _POINTS_PER_SIDE = 21
 
 
-def item_path(map_path: Path) -> Path:
-    """Return the path of the item of a map: its name with ``.json``."""
-    return map_path.with_name(f"{map_path.name}.json")
-
-
 def write_item(
     path: Path,
     map_path: Path,

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from rs_embed.errors import GridError
 from rs_embed.maps.cog_files import write_cog
 from rs_embed.maps.encoding import EncodingError, MapEncoding
-from rs_embed.maps.placing import MAP_SUFFIXES, check_map_place, size_bytes
-from rs_embed.maps.stac_items import has_time, item_path, write_item
+from rs_embed.maps.placing import check_map_place, item_path, size_bytes
+from rs_embed.maps.stac_items import has_time, write_item
 from rs_embed.maps.zarr_files import write_zarr
 
 if TYPE_CHECKING:
     from rs_embed.maps.content import MapContent
-
-__all__ = ["MAP_SUFFIXES", "WrittenMap", "check_map_place", "write_map"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def write_map(
     Raises
     ------
     UnknownNameError
-        If the suffix is not one of `MAP_SUFFIXES`.
+        If the suffix is not ``.zarr``, ``.tif`` or ``.tiff``.
     GridError
         If the grid has no CRS or is not north up.
     SpecError
