@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import sys
@@ -38,6 +37,8 @@ class SlowEncoder(CoordinateEncoder):
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
         time.sleep(float(os.environ.get("SECONDS", "0")))
         with open(os.environ["IMAGES_SEEN"], "ab") as file:
+            if file.tell() >= int(os.environ.get("PAUSE_AFTER", "1000000")):
+                time.sleep(600)
             file.write(b"x" * len(pixels))
         return super().encode(pixels, input_res_m)
 
@@ -92,7 +93,7 @@ def attempt(request: dict[str, Any], kill_at: int | None = None) -> int:
 
 def killed_at_random(request: dict[str, Any]) -> int:
     """Kill attempts at random moments until one is done; return how many were killed."""
-    chance = random.Random(3)  # noqa: S311
+    chance = np.random.default_rng(3)
     for kills in range(1000):
         pid = attempt(request)
         # Later and later, so that it comes to an end.
@@ -140,7 +141,7 @@ def main() -> None:
     request["backend"] = LocalProvider(request.pop("local"))
     request["spatial"] = BBox(*request.pop("bbox"))
     kill = {"random": killed_at_random, "steps": killed_at_each_step}[what]
-    print(json.dumps(kill(request, *map(json.loads, more))))  # type: ignore[operator]  # noqa: T201
+    sys.stdout.write(json.dumps(kill(request, *map(json.loads, more))))  # type: ignore[operator]
 
 
 if __name__ == "__main__":

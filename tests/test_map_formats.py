@@ -33,7 +33,6 @@ from rs_embed.errors import (
     ExportError,
     GridError,
     SpecError,
-    TemporalWarning,
     UnknownNameError,
 )
 from rs_embed.grid import Grid
@@ -672,8 +671,7 @@ class TestItems:
             ["2024-06-03T08:00:00Z", None, None],
             [None, "2024-05-01T00:00:00Z", "2024-06-03T10:00:00Z"],
         ]
-        with pytest.warns(TemporalWarning, match="wrote no STAC item beside map.tif"):
-            assert write_map(path, content_of(values, meta=bare)).item is None
+        assert write_map(path, content_of(values, meta=bare)).item is None
         assert sorted(p.name for p in tmp_path.iterdir()) == ["map.tif"]
         done = write_map(path, content_of(values, meta=bare), when=datetime(2020, 1, 2, tzinfo=UTC))
         assert done.item is not None

@@ -23,6 +23,8 @@ from rs_embed import (
     PointBuffer,
     Raster,
     RsEmbedWarning,
+    SpecError,
+    TemporalWarning,
     embed_area,
     get_embedding,
     open_map,
@@ -155,6 +157,24 @@ def test_blending_is_the_mean_weighted_by_depth(
         weights[:, first : first + 4] += share
     found = open_map(tmp_path / "map.zarr").values.transpose(1, 2, 0)
     np.testing.assert_allclose(found, total / weights, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("default::rs_embed.TemporalWarning")
+def test_imagery_has_an_item_once_somebody_says_when_it_was_taken(
+    coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene, out = write_scene(SCENE), tmp_path / "map.tif"
+    with pytest.warns(TemporalWarning, match="acquired='YYYY-MM-DD'"):
+        report = embed_area("coordinates", imagery=scene, output=out)
+    assert report.item is None
+    report = embed_area(
+        "coordinates", imagery=scene, output=out, acquired="2021-06-17", overwrite=True
+    )
+    assert report.item == tmp_path / "map.tif.json"
+    item = json.loads(report.item.read_text())
+    assert item["properties"]["datetime"] == "2021-06-17T00:00:00Z"
+    with pytest.raises(SpecError, match="acquired='June'.*such as '2021-06-17'"):
+        embed_area("coordinates", imagery=scene, output=out, acquired="June")
 
 
 def test_a_stride_gives_the_tokens_of_shifted_images(

@@ -359,7 +359,7 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*there, *here}):
             inner = f"{name}.{key}" if name else key
             yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
-    elif there != here and repr(there) != repr(here):  # NaN is no difference
+    elif there != here:
         yield f"{name or 'request'} {_shown(there)} there, {_shown(here)} here"
 
 

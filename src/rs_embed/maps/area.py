@@ -26,6 +26,7 @@ from rs_embed.errors import (
     NoImageryError,
     ProviderError,
     RsEmbedError,
+    TemporalWarning,
     UnknownNameError,
 )
 from rs_embed.export import check_place
@@ -40,7 +41,7 @@ from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.seen_windows import SeenWindows, seen_windows, window_meta
 from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
 from rs_embed.maps.writing import MAP_SUFFIXES, check_map_place, write_map
-from rs_embed.notes import give_warnings
+from rs_embed.notes import Note, give_warnings
 from rs_embed.progress import Bar
 from rs_embed.request_identity import which_weights
 from rs_embed.task import told_gsd
@@ -61,7 +62,7 @@ _PROBES = 5
 # Groups after which the time that is left is told; the first one waits for the model.
 _MEASURED_AFTER = 3
 # What a source says of single windows; all scenes together are the map's ``source_items``.
-_OF_ONE_WINDOW = ("items", "items_not_listed", "image_count", "acquired")
+_OF_ONE_WINDOW = ("counts", "left_out", "items", "items_not_listed", "image_count", "acquired")
 # Key of the record that says of all windows how they were made.
 _COMMON = "common"
 _ABOUT_PIXELS = (
@@ -434,6 +435,12 @@ class AreaRun:
             self._meta(seen, len(failed), list(notes)),
         )
         written = write_map(self.path, content, asked.encoding, when=asked.acquired)
+        if written.item is None:
+            message = (
+                f"wrote no STAC Item beside {self.path.name}: nobody says when its imagery was "
+                "taken; state acquired='YYYY-MM-DD'"
+            )
+            give_warnings([Note(message, TemporalWarning)])
         return MapReport(
             path=written.path,
             item=written.item,

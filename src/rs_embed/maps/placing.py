@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,9 +78,11 @@ def placed(path: Path) -> Iterator[Path]:
             _remove(left)
         try:
             yield partial
+            sync(partial)
             if path.is_dir():
                 os.replace(path, old)
             os.replace(partial, path)
+            sync_name(path)
         finally:
             _remove(partial)
         _remove(old)
@@ -94,6 +97,26 @@ def size_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or all files of a folder, are on the disk.
+
+    What finished windows are kept for must survive a power cut before they are let go.
+    """
+    for file in [at for at in path.rglob("*") if at.is_file()] if path.is_dir() else [path]:
+        with file.open("rb+") as opened:
+            os.fsync(opened)
+
+
+def sync_name(path: Path) -> None:
+    """Return when the name of a file is on the disk; Windows has no way to ask for that."""
+    if sys.platform != "win32":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _remove(path: Path) -> None:

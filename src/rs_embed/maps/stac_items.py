@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.maps.placing import sync, sync_name
 from rs_embed.maps.provenance import (
     chip_layout,
     is_uri,
@@ -88,7 +89,9 @@ def write_item(
     partial = path.with_name(f".{path.name}.writing")
     try:
         partial.write_text(text + "\n", encoding="utf-8")
+        sync(partial)
         os.replace(partial, path)
+        sync_name(path)
     except OSError as exc:
         partial.unlink(missing_ok=True)
         raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rs_embed.errors import GridError, TemporalWarning
+from rs_embed.errors import GridError
 from rs_embed.maps.cog_files import write_cog
 from rs_embed.maps.encoding import EncodingError, MapEncoding
 from rs_embed.maps.placing import MAP_SUFFIXES, check_map_place, size_bytes
@@ -53,8 +52,7 @@ def write_map(
     """Write a map as ``.zarr`` or ``.tif``, and its STAC item as ``<name>.json`` beside it.
 
     A map of that name is replaced once the new one is complete. The same content gives the same
-    bytes. Where the time of the imagery is not known, no item is written and a
-    `TemporalWarning` says so.
+    bytes. Where the time of the imagery is not known, no item is written.
 
     Parameters
     ----------
@@ -91,12 +89,6 @@ def write_map(
     else:
         item_path(path).unlink(missing_ok=True)
         item = None
-        warnings.warn(
-            f"wrote no STAC item beside {path.name}: the time of the imagery is not known; give "
-            "it with when=datetime(...)",
-            TemporalWarning,
-            stacklevel=2,
-        )
     return WrittenMap(path, item, size_bytes(path), fitted.error)
 
 
