@@ -1,6 +1,6 @@
 """Seams of maps: how visible the borders of windows stay for each overlap, and what that costs.
 
-    python benchmarks/bench_seams.py scene.tif [scene.tif ...] [--repeats 1] [--tile-size 224]
+    python benchmarks/bench_seams.py [scene.tif ...] [--repeats 1] [--tile-size 224]
         [--weights scalemae-tiny]
 
 The mean cosine distance of neighbouring tokens across the borders of windows (and across their
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from measure import arguments, goal, machine, table
 from numpy.typing import NDArray
+from scenes import SAMPLE
 
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.maps.asked import AreaTask, settle_area
@@ -60,7 +61,10 @@ def mapped(asked: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float3
 
 def main() -> None:
     parser = arguments(__doc__, repeats=1)
-    parser.add_argument("scenes", nargs="+", type=Path, help="georeferenced imagery")
+    parser.add_argument(
+        "scenes", nargs="*", type=Path, default=[SAMPLE],
+        help="georeferenced imagery (default: the sample scene)",
+    )  # fmt: skip
     parser.add_argument("--tile-size", type=int)
     parser.add_argument("--weights", default="scalemae-tiny")
     options = parser.parse_args()
