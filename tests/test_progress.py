@@ -19,6 +19,7 @@ def test_it_counts_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "places" in shown.err
+    assert "places/s" in shown.err
     assert "1/3" in shown.err
     assert "4/5" in shown.err
 

@@ -1,8 +1,9 @@
-"""A bar on standard error that counts what is done."""
+"""A bar on standard error that counts what is done, and how fast."""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,6 +29,7 @@ class Bar:
         self._unit = unit
         self._total = total
         self._done = 0
+        self._began = time.monotonic()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -43,7 +45,9 @@ class Bar:
         if self._progress is None:
             self._start()
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._done, total=self._total)
+            per_s = self._done / max(time.monotonic() - self._began, 1e-9)
+            rate = f"{per_s:.3g} {self._unit}s/s"
+            self._progress.update(self._task, completed=self._done, total=self._total, rate=rate)
             self._progress.refresh()
 
     def _start(self) -> None:
@@ -54,13 +58,14 @@ class Bar:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             # Whoever asks for the bar gets it, into a file or a notebook too.
             console=Console(stderr=True, force_terminal=True),
             auto_refresh=False,  # no thread of its own
             transient=True,
         )
-        self._task = self._progress.add_task(f"{self._unit}s", total=self._total)
+        self._task = self._progress.add_task(f"{self._unit}s", total=self._total, rate="")
         self._progress.start()
 
     def __enter__(self) -> Self:
