@@ -101,7 +101,9 @@ def killed_at_random(request: dict[str, Any]) -> int:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if not os.WIFSIGNALED(status):
-            assert status == 0
+            # One that was killed after its very last step is found finished, and refused.
+            left = Path(f"{request['output']}.partial")
+            assert status == 0 or not left.exists()
             return kills
     raise AssertionError("never done")
 
