@@ -98,9 +98,9 @@ def _imagery(imagery: Any) -> dict[str, Any]:
     values = getattr(getattr(imagery, "variable", None), "_data", None)
     if not isinstance(values, np.ndarray):
         raise SpecError(
-            f"got imagery={type(imagery).__name__}, expected a path, a Raster, or a DataArray whose "
-            "values are in memory (.load()): a run that goes on must know that its pixels are the "
-            "same"
+            f"got imagery={type(imagery).__name__}, expected a path, a Raster, or a DataArray "
+            "with its values in memory (.load()): a run that goes on must know that its "
+            "pixels are the same"
         )
     places = (np.asarray(imagery[dim]) for dim in imagery.dims if dim in imagery.coords)
     about = (imagery.dims, str(imagery.attrs), str(imagery.rio.crs))

@@ -135,25 +135,19 @@ def settle_area(
         device=device,
         options=options,
     )
-    place = spatial if isinstance(spatial, BBox | PointBuffer) else None
-    request = PixelRequest(place, temporal, sensor, fetch, backend, None, imagery, cache=cache)
-    polygons = None
-    if spatial is not None and place is None:
-        polygons = read_polygons(spatial, layer=layer)
-        # Only whether the rest of the request can be meant is checked with this place.
-        request = replace(request, spatial=BBox(0, 0, 1, 1))
-    elif layer is not None:
-        raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
-    request = replace(request.checked(), spatial=None)
+    request, polygons = _request(
+        spatial,
+        layer,
+        PixelRequest(None, temporal, sensor, fetch, backend, None, imagery, cache=cache),
+    )
     provider = request.provider
     when = _moment(acquired, dated=provider is not None and provider.dated)
-    contract = task.description.inputs
-    request.check_source(contract)
+    request.check_source(task.description.inputs)
     sizes = _sizes(task)
-    pixels, within, cut = _pixels(request, place, polygons, contract)
     tile = sizes.image_size if tile_size is None else tile_size
     patch = sizes.patch_size
     overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
+    pixels, within, cut = _pixels(request, polygons, task.description.inputs)
     layout = layout_of(
         pixels,
         within=within,
@@ -186,7 +180,22 @@ def settle_area(
         "pca": encoding.pca,
     }
     notes = (*cut, *_notes(layout, within))
+    request = replace(request, spatial=None)  # each window says what to read
     return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
+
+
+def _request(
+    spatial: Any, layer: str | None, common: PixelRequest
+) -> tuple[PixelRequest, Polygons | None]:
+    """Return the request, checked, with its provider; and the polygons, if it is for some."""
+    if spatial is None or isinstance(spatial, BBox | PointBuffer):
+        if layer is not None:
+            raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
+        return replace(common, spatial=spatial).checked(), None
+    polygons = read_polygons(spatial, layer=layer)
+    # Any place: whether the rest of the request can be meant does not depend on it.
+    checked = replace(common, spatial=BBox(0, 0, 1, 1)).checked()
+    return replace(checked, spatial=None), polygons
 
 
 def _moment(acquired: object, *, dated: bool) -> datetime | None:
@@ -221,19 +230,16 @@ def _sizes(task: Task) -> Sizes:
 
 
 def _pixels(
-    request: PixelRequest,
-    place: BBox | PointBuffer | None,
-    polygons: Polygons | None,
-    contract: InputContract,
+    request: PixelRequest, polygons: Polygons | None, contract: InputContract
 ) -> tuple[Grid, Grid | None, tuple[Note, ...]]:
     """Return the pixels asked for, all that there are where that is known, and warnings."""
     there: Grid | None = None
     cut: tuple[Note, ...] = ()
     if request.own_pixels:
         there = imagery_grid(request.imagery)
-        asked, cut = _pixels_of_imagery(there, place, polygons)
+        asked, cut = _pixels_of_imagery(there, request.spatial, polygons)
     else:
-        asked = _pixels_of_provider(request, place, polygons, contract)
+        asked = _pixels_of_provider(request, polygons, contract)
     pixels, what = (asked, "an area") if there is None else (there, "imagery")
     if min(pixels.shape) < MIN_SIDE_PX:
         raise ImageryError(
@@ -267,10 +273,7 @@ def _pixels_of_imagery(
 
 
 def _pixels_of_provider(
-    request: PixelRequest,
-    place: BBox | PointBuffer | None,
-    polygons: Polygons | None,
-    contract: InputContract,
+    request: PixelRequest, polygons: Polygons | None, contract: InputContract
 ) -> Grid:
     """Return the pixels that an area covers, edges on multiples of their size."""
     sensor = request.asked_sensor(contract)
@@ -278,9 +281,9 @@ def _pixels_of_provider(
     if scale_m is None:
         raise SpecError("got no scale_m, expected the metres of a pixel")
     if polygons is None:
-        if place is None:
+        if request.spatial is None:
             raise SpecError("got no spatial, expected an area: a box, a buffer or polygons")
-        return roi_grid(place, scale_m, sensor.crs, most_px=math.inf)
+        return roi_grid(request.spatial, scale_m, sensor.crs, most_px=math.inf)
     if sensor.crs is None:
         west, south, east, north = polygons.geographic_bounds()
         east += 360 if east < west else 0  # across the antimeridian
