@@ -29,6 +29,8 @@ from rs_embed import (
     embed_area,
     get_embedding,
     open_map,
+    sample_points,
+    zonal_mean,
 )
 from rs_embed.maps.asked import settle_area
 from rs_embed.maps.seams import seam_metric
@@ -281,6 +283,28 @@ def test_cells_that_polygons_do_not_touch_are_nodata_and_the_others_as_without(
     assert not known.all()
     shared = whole.values[:, :rows, :columns][:, known]
     np.testing.assert_allclose(part.values[:, known], shared, atol=1e-5)
+
+
+@pytest.mark.parametrize(("suffix", "stored"), [(".zarr", {}), (".tif", {"dtype": "int8"})])
+def test_a_map_is_read_back_by_its_path(
+    coordinate_model: Any,
+    write_scene: Callable[..., Path],
+    tmp_path: Path,
+    suffix: str,
+    stored: dict[str, Any],
+) -> None:
+    out = tmp_path / f"map{suffix}"
+    embed_area("coordinates", imagery=write_scene(SCENE), output=out, **stored)
+    transform = Affine(10, 0, 400000, 0, -10, 5200000)
+    at = [transform @ (40, 24), transform @ (-5, 5)]  # pixels of the scene
+    found = sample_points(out, at, crs="EPSG:32633").values
+    step = 255 / 127 if stored else 0.02
+    np.testing.assert_allclose(found[0], [39.5, 23.5, 0], atol=step)  # the cell's middle
+    assert np.isnan(found[1]).all()
+    zone = outline(transform @ (32, 16), transform @ (64, 32))  # two cells
+    mean = zonal_mean(out, zone)
+    np.testing.assert_allclose(mean.values[0], [47.5, 23.5, 0], atol=step)
+    np.testing.assert_allclose(mean.coverage, 1, atol=1e-3)
 
 
 def test_nodata_is_never_zeros(
