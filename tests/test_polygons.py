@@ -12,7 +12,7 @@ import pyogrio.raw
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
@@ -264,6 +264,16 @@ class TestOtherCrs:
         with pytest.raises(GridError, match="known CRS"):
             read_polygons(SQUARE).to_crs("nonsense")
 
+    def test_nothing_is_left_of_a_polygon_narrower_than_rounding(self) -> None:
+        # Numbers beside 0 are a thousand million times finer than those beside 166 km.
+        speck = box(0, 0, 1e-20, 1e-20)
+        with pytest.raises(GridError, match="leaves no area of the polygons with ids 1"):
+            Polygons((SQUARE, speck), ("0", "1"), CRS.from_epsg(4326), "s").to_crs("EPSG:32631")
+
+    def test_empty_ones_are_no_polygons(self) -> None:
+        with pytest.raises(SpecError, match=r"got empty geometries \(ids b\)"):
+            Polygons((SQUARE, Polygon()), ("a", "b"), UTM, "p")
+
     def test_across_the_antimeridian_there_is_no_polygon_in_degrees(self) -> None:
         fiji = Polygons((box(700000, 8e6, 1000000, 8100000),), ("0",), CRS.from_epsg(32760), "f")
         with pytest.raises(GridError, match="crosses the antimeridian"):
@@ -374,6 +384,7 @@ class TestTouched:
         if star.geom_type != "Polygon":
             return
         area = Polygon(star.exterior).difference(star.centroid.buffer(radius / 8))
+        assume(not area.is_empty)
         transform = Affine(cell, 0, -7.3, 0, -cell, 61.9) @ Affine.rotation(rng.choice([0, 0, 33]))
         grid = Grid(UTM, transform @ Affine.scale(rng.choice([-1, 1]), 1), (13, 8))
         polygons = Polygons((area,), ("0",), UTM, "star")

@@ -56,12 +56,25 @@ class Polygons:
         CRS of the coordinates, always x (longitude, easting) first.
     name : str
         Where they come from: the file, or the type of the object.
+
+    Raises
+    ------
+    SpecError
+        If a geometry is empty.
     """
 
     geometries: tuple[BaseGeometry, ...]
     ids: tuple[str, ...]
     crs: CRS
     name: str
+
+    def __post_init__(self) -> None:
+        empty = [i for i, g in zip(self.ids, self.geometries, strict=True) if g.is_empty]
+        if empty:
+            raise SpecError(
+                f"{self.name}: got empty geometries (ids {some(empty, 5)}), expected polygons; "
+                "leave them out"
+            )
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -110,7 +123,8 @@ class Polygons:
         Raises
         ------
         GridError
-            If ``crs`` is unknown, or the polygons lie outside its area.
+            If ``crs`` is unknown, or the polygons lie outside its area, or one of them is so
+            narrow (about a nanometre) that rounding leaves nothing of it.
         """
         target = known_crs(crs)
         if target == self.crs:
@@ -134,7 +148,14 @@ class Polygons:
             whole = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
             return whole if whole.is_valid else self._unfolded(whole, target)
 
-        return Polygons(tuple(drawn(g) for g in self.geometries), self.ids, target, self.name)
+        there = tuple(drawn(geometry) for geometry in self.geometries)
+        lost = [i for i, geometry in zip(self.ids, there, strict=True) if geometry.is_empty]
+        if lost:
+            raise GridError(
+                f"{self.name}: rounding to {target.to_string()} leaves no area of the polygons "
+                f"with ids {some(lost)}, expected wider ones than a nanometre; leave them out"
+            )
+        return Polygons(there, self.ids, target, self.name)
 
     def _unfolded(self, folded: BaseGeometry, target: CRS) -> BaseGeometry:
         """Return the area without crossings of the size of the tolerance, or refuse larger ones."""
