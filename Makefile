@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ from tests.test_batches import SLOW
 
 LON, LAT = CENTRE
 OPTIONS = ["--backend", "sample", "--input-prep", "tile"]
-COUNT = 40
+COUNT = 20
 CODE = "from rs_embed.cli import main; main()"
 
 

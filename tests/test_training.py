@@ -655,7 +655,6 @@ def test_the_command_trains_and_goes_on(images: Path) -> None:
         return dict(json.loads(done.stdout))
 
     assert run("--minutes", "1e-9")["step"] == 1
-    assert run("--steps", "2")["step"] == 2
     report = run()
-    assert (report["step"], report["resumed_at"]) == (6, 2)
+    assert (report["step"], report["resumed_at"]) == (6, 1)
     assert Path(report["checkpoint"], "model.safetensors").exists()
