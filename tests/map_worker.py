@@ -60,8 +60,8 @@ class SlowModel(CoordinateModel):
 MODEL = SlowModel()
 
 
-def attempt(request: dict[str, Any], kill_at: int | None = None) -> int:
-    """Make the map in a fork, which is killed before its so many-th step in the folder."""
+def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signal.SIGKILL) -> int:
+    """Make the map in a fork, which is ended before its so many-th step in the folder."""
     pid = os.fork()
     if pid:
         return pid
@@ -76,16 +76,18 @@ def attempt(request: dict[str, Any], kill_at: int | None = None) -> int:
             return
         if event in ("os.listdir", "os.scandir", "os.walk", "glob.glob"):
             return
-        if count == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if count == end_at:
+            os.kill(os.getpid(), end)
         count += 1
 
-    if kill_at is not None:
+    if end_at is not None:
         sys.addaudithook(watch)
     status = 1
     try:
         embed_area("slow", **request)
         status = 0
+    except KeyboardInterrupt:
+        status = 130
     finally:
         sys.stderr.flush()
         os._exit(status)
@@ -108,19 +110,22 @@ def killed_at_random(request: dict[str, Any]) -> int:
     raise AssertionError("never done")
 
 
-def killed_at_each_step(request: dict[str, Any], step: int) -> list[dict[str, str]]:
-    """Kill an attempt before each ``step``-th step, go on; return the files of each outcome."""
+def ended_at_each_step(
+    request: dict[str, Any], step: int, end: int = signal.SIGKILL
+) -> list[dict[str, str]]:
+    """End an attempt before each ``step``-th step, go on; return the files of each outcome."""
     folder = Path(request["output"]).parent
     outcomes: list[dict[str, str]] = []
-    for kill_at in range(0, 10_000, step):
+    expected = -end if end == signal.SIGKILL else 128 + end
+    for end_at in range(0, 10_000, step):
         shutil.rmtree(folder)
         folder.mkdir()
-        _, status = os.waitpid(attempt(request, kill_at), 0)
+        _, status = os.waitpid(attempt(request, end_at, end), 0)
         if status == 0:
             return outcomes
-        assert os.WIFSIGNALED(status), status
+        assert os.waitstatus_to_exitcode(status) == expected, end_at
         _, status = os.waitpid(attempt(request), 0)
-        assert status == 0, kill_at
+        assert status == 0, end_at
         outcomes.append(digests(folder))
     raise AssertionError("never done")
 
@@ -142,8 +147,9 @@ def main() -> None:
     # Found once: what a fork finds is lost with it.
     request["backend"] = LocalProvider(request.pop("local"))
     request["spatial"] = BBox(*request.pop("bbox"))
-    kill = {"random": killed_at_random, "steps": killed_at_each_step}[what]
-    sys.stdout.write(json.dumps(kill(request, *map(json.loads, more))))  # type: ignore[operator]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ended = {"random": killed_at_random, "steps": ended_at_each_step}[what]
+    sys.stdout.write(json.dumps(ended(request, *map(json.loads, more))))  # type: ignore[operator]
 
 
 if __name__ == "__main__":

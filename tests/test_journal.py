@@ -174,17 +174,22 @@ def test_killed_before_anything_was_written(path: Path) -> None:
 
 def test_another_request_names_the_differences(path: Path) -> None:
     Journal(path, REQUEST).close()
-    asked = {"sensor": {"scale_m": 20}, "image_size": 256, "model": "scalemae", "weights": "x" * 99}
+    asked = {
+        "sensor": {"scale_m": 20},
+        "image_size": 256,
+        "model": "scalemae",
+        "weights": "x" * 199,
+    }
     with pytest.raises(ExportError) as refused:
         Journal(path, json.dumps(asked))
     message = str(refused.value)
     assert (
-        "image_size 224 there, 256 here; sensor.scale_m 10 there, 20 here; weights abs" in message
+        "sensor.scale_m 10 there, 20 here; image_size 224 there, 256 here; weights abs" in message
     )
     assert '"xxx' in message
     assert "xxx... here" in message
-    assert message.endswith("delete the file (--overwrite)")
-    with pytest.raises(ExportError, match="image_size 224 there, absent here and 4 more"):
+    assert message.endswith("or begin anew (--overwrite)")
+    with pytest.raises(ExportError, match="y absent there, 1 here and 4 more"):
         Journal(path, json.dumps({"a": 1, "b": 1, "c": 1, "d": 1, "y": 1, "z": 1}))
     # The order of its members does not make another request, and a refusal changes nothing.
     reordered = dict(reversed(json.loads(REQUEST).items()))

@@ -124,9 +124,11 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("map.tif", "random", []),
         ("map.zarr", "steps", [19]),
         ("map.tif", "steps", [2]),
+        ("map.zarr", "steps", [11, signal.SIGINT]),
+        ("map.tif", "steps", [2, signal.SIGINT]),
     ],
 )
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+def test_ended_at_any_moment_it_comes_to_the_same_bytes(
     environment: dict[str, str], dated: Path, folder: Path, tmp_path: Path, name: str, what: str,
     more: list[int],
 ) -> None:  # fmt: skip
@@ -150,7 +152,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         "local": str(dated), "bbox": bbox, "output": str(folder / name), "dtype": "int8",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "tests.map_worker", what, json.dumps(request), *map(str, more)],
+        [sys.executable, "-m", "tests.map_worker", what, json.dumps(request),
+         *map(str, map(int, more))],
         env=environment | {"SECONDS": "0.02" if what == "random" else "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -175,7 +178,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
 ) -> None:
     out = folder / "map.zarr"
     command = [sys.executable, "-c", CODE, "map", "--imagery", str(scene), "--model", "slow",
-               "-o", str(out)]  # fmt: skip
+               "--acquired", "2022-07-04", "-o", str(out)]  # fmt: skip
     process = subprocess.Popen(
         [*command, "--overwrite"], env=environment | {"PAUSE_AFTER": "6"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -210,7 +213,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     assert err.splitlines()[0] == "going on: 6 of 16 windows are done"
     report = json.loads(printed)
     assert (report["resumed"], report["windows"]) == (6, 16)
-    assert names(folder) == ["map.zarr"]
+    assert names(folder) == ["map.zarr", "map.zarr.json"]
 
 
 class Faulty(LocalProvider):
@@ -288,12 +291,10 @@ def write_area(path: Path, *boxes: BBox) -> None:
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "weights": ({"weights": "random-init"}, 'weights "'),
     "display": ({"display": "visual"}, r'display absent there, "visual" here'),
-    "tile size": ({"tile_size": 80}, "windows.tile_size 64 there, 80 here"),
-    "overlap": ({"overlap_px": 32}, "windows.overlap_px 16 there, 32 here"),
-    "stride": ({"stride_px": 8}, "windows.stride_px 16 there, 8 here"),
-    "seams": ({"seams": "discard"}, 'windows.seams "blend" there, "discard" here'),
-    "dtype": ({"dtype": "int8"}, 'dtype "float32" there, "int8" here'),
-    "pca": ({"pca": 4}, "pca null there, 4 here"),
+    "tile size": ({"tile_size": 80}, "tile_size 64 there, 80 here"),
+    "overlap": ({"overlap_px": 32}, "overlap_px 16 there, 32 here"),
+    "stride": ({"stride_px": 8}, "stride_px 16 there, 8 here"),
+    "seams": ({"seams": "discard"}, 'seams "blend" there, "discard" here'),
     "gsd": ({"gsd": 3.5}, "gsd absent there, 3.5 here"),
 }
 
@@ -315,7 +316,9 @@ def test_another_area_file_imagery_or_environment_is_refused(
     area = stopped["spatial"]
     whole = area.read_text()
     write_area(area, box(20, 20, 90, 100))
-    with pytest.raises(ExportError, match=r"area\.grid"):
+    with pytest.raises(
+        ExportError, match=r'area "6 x 8 cells from 400160, .* there, "6 x 7 cells from 400140, '
+    ):
         embed_area("scalemae", **stopped)
     area.write_text(whole)
     from rs_embed import TemporalSpec
@@ -355,6 +358,25 @@ def test_batch_size_device_and_cache_do_not_count(
     settled = {k: v for k, v in stopped.items() if k != "output"}
     with AreaRun(stopped["output"], settle_area("scalemae", **settled | changed)) as run:
         assert run.resumed == 1
+
+
+@pytest.mark.parametrize("stored", [{"dtype": "int8"}, {"pca": 2}, {"acquired": "2021-06-17"}])
+def test_what_is_kept_can_be_stored_otherwise(
+    coordinate_model: list[Any], scene: Path, folder: Path, stored: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A disk that is too small for float32 after a day of work: int8 costs no window."""
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
+    out, asked = folder / "map.zarr", settle_area("coordinates", imagery=scene)
+    with pytest.raises(KeyboardInterrupt), AreaRun(out, asked) as run:
+        run.run(measured=interrupt)
+    report = embed_area("coordinates", imagery=scene, output=out, **stored)
+    assert 0 < report.resumed < report.windows == sum(int(shape[0]) for shape in coordinate_model)
+    at_once = folder / "once"
+    at_once.mkdir()
+    embed_area("coordinates", imagery=scene, output=at_once / "map.zarr", **stored)
+    found = digests(folder)
+    assert {k: v for k, v in found.items() if not k.startswith("once")} == digests(at_once)
 
 
 def test_a_finished_map_is_not_replaced_unasked_and_other_folders_never(
@@ -894,7 +916,7 @@ def test_the_fingerprint_tells_what_determines_a_map(
     scene = write_scene(pixels)
     changes: list[dict[str, Any]] = [
         {}, {"display": "visual"}, {"gsd": 3.0}, {"stride_px": 8}, {"overlap_px": 32},
-        {"tile_size": 80}, {"seams": "discard"}, {"dtype": "int8"}, {"pca": 2},
+        {"tile_size": 80}, {"seams": "discard"},
         {"tokens": "pre_norm"}, {"imagery": write_scene(other, name="other.tif")},
     ]  # fmt: skip
 
@@ -909,6 +931,7 @@ def test_the_fingerprint_tells_what_determines_a_map(
     assert len(set(found)) == len(changes)
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "1")
     assert fingerprint(device="cpu") == found[0]
+    assert fingerprint(dtype="int8", pca=2) == found[0]  # the same tokens, stored otherwise
 
 
 def test_a_map_says_how_it_was_made(

@@ -150,6 +150,10 @@ class PixelRequest:
         if self.provider is not None:
             self.provider.check_sensor(stated)
 
+    def check_gsd(self, grid: Grid, contract: InputContract) -> None:
+        """Raise `ImageryError` if the imagery of a grid is stated to have another GSD."""
+        _check_stated_gsd(self._stated(contract), grid)
+
     def _check_types(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type."""
         for name, value, kinds in (
@@ -285,13 +289,8 @@ class PixelRequest:
             fit=fit,
             window=self.window,
         )
-        read = gsd_m(raster.grid)
-        if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
-            raise ImageryError(
-                f"got scale_m={stated.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
-                "on the ground; leave scale_m out, or correct the georeference"
-            )
-        return self._own(raster, stated, read, "georeference")
+        _check_stated_gsd(stated, raster.grid)
+        return self._own(raster, stated, gsd_m(raster.grid), "georeference")
 
     def _own(
         self, raster: Raster, stated: SensorSpec, scale_m: float, said_by: str, *notes: Note
@@ -449,6 +448,15 @@ def _with_units(
     said_of_pixels = tuple(Note(text, ImageryWarning) for text in raster.notes)
     vouched = source != "contract"
     return Acquired(raster, scale_m, (scale, offset), vouched, meta, notes + said_of_pixels)
+
+
+def _check_stated_gsd(stated: SensorSpec, grid: Grid) -> None:
+    read = gsd_m(grid)
+    if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
+        raise ImageryError(
+            f"got scale_m={stated.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
+            "on the ground; leave scale_m out, or correct the georeference"
+        )
 
 
 def _check_side(grid: Grid, scale_m: float) -> None:

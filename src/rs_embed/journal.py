@@ -132,7 +132,7 @@ class Journal:
             shown = some(differences, _MOST_DIFFERENCES, "; ")
             raise ExportError(
                 f"{self.path} was begun by another request ({shown}); ask for the same, "
-                "or begin anew: delete the file (--overwrite)"
+                "choose another name, or begin anew (--overwrite)"
             )
 
     def __enter__(self) -> Self:
@@ -356,7 +356,7 @@ def _parsed(request: str) -> Any:
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     """Give each value in which two requests differ, by its dotted name."""
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
+        for key in dict.fromkeys((*here, *there)):  # as the request lists them
             inner = f"{name}.{key}" if name else key
             yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
     elif there != here:
@@ -367,4 +367,4 @@ def _shown(value: Any) -> str:
     if value is _ABSENT:
         return "absent"
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -158,10 +158,9 @@ def _ours(path: str) -> Iterator[None]:
             reason = "it is a folder"
         else:
             reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
-        error = ImageryError(
-            f"cannot read {shown!r} as an image ({reason}); check it with: rio info "
-            f"{shlex.quote(shown)}"
-        )
+        missing = "No such file" in reason
+        mend = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
+        error = ImageryError(f"cannot read {shown!r} as an image ({reason}); {mend}")
         if shown != path:
             raise error from None  # a traceback would show the credentials in it
         raise error from exc

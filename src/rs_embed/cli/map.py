@@ -80,8 +80,8 @@ def map_area(
 ) -> None:
     """Embed a whole area into one map of patch tokens.
 
-    What is done is kept in OUT.partial: the same command goes on where it was interrupted, and
-    tries again what failed. Exit code 1 if a window failed, 130 if interrupted.
+    What is done is kept in OUT.partial: the same command goes on where it was ended.
+    Windows that failed are tried again. Exit code 1 if some failed, 130 if interrupted.
 
     All of a GeoTIFF:
 
@@ -95,11 +95,13 @@ def map_area(
 
     What that takes:
 
-    [dim]rs-embed map --area district.gpkg --backend stac -o map.tif --dry-run[/dim]
+    [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01 --backend stac
+    -o map.tif --dry-run[/dim]
     """
     from rs_embed.maps.asked import settle_area
     from rs_embed.maps.planning import plan_map
-    from rs_embed.maps.running import AreaRun, checked_path
+    from rs_embed.maps.running import AreaRun, checked_path, windows_left
+    from rs_embed.notes import give_warnings
 
     checked_path(out)
     arguments = request.common(model, pixels, period, Prep(), options)
@@ -113,6 +115,11 @@ def map_area(
     spatial = request.rectangle(place)
     if area is not None and spatial is not None:
         raise SpecError("got --area with a point or --bbox, expected one of them")
+    if area is None and spatial is None and pixels.imagery is None:
+        raise SpecError(
+            "got no area, expected --area, --bbox, or --lon, --lat and --buffer-m; or --imagery, "
+            "for all of it"
+        )
     asked = settle_area(
         model,
         spatial=area if spatial is None else spatial,
@@ -128,14 +135,19 @@ def map_area(
         **arguments,
     )
     if dry_run:
-        _print_plan(plan_map(asked), json=json)
+        give_warnings(asked.notes)
+        left = windows_left(out, asked, overwrite=overwrite)
+        done = len(asked.layout.tiles) - left
+        if done:
+            typer.echo(f"{done} windows are done already; what is left:", err=True)
+        _print_plan(plan_map(asked, left), json=json)
         return
     rows, columns = asked.layout.tokens.shape
     with AreaRun(out, asked, overwrite=overwrite) as work:
         if work.resumed:
             typer.echo(f"going on: {work.resumed} of {work.windows} windows are done", err=True)
         else:
-            typer.echo(f"{work.windows} windows for {rows} x {columns} tokens", err=True)
+            typer.echo(f"{_windows(work.windows)} for {rows} x {columns} tokens", err=True)
         try:
             report = work.run(measured=_say_measured)
         except KeyboardInterrupt:
@@ -159,8 +171,8 @@ def _print_plan(plan: MapPlan, *, json: bool) -> None:
         return
     rows, columns = plan.shape
     typer.echo(
-        f"{plan.windows} windows, {plan.images} images through the model, {rows} x {columns} cells "
-        f"of {plan.cell:g} m ({plan.crs}), {plan.tokens} tokens of {plan.dimensions}"
+        f"{_windows(plan.windows)}, {plan.images} images through the model, {rows} x {columns} "
+        f"cells of {plan.cell:g} m ({plan.crs}), {plan.tokens} tokens of {plan.dimensions}"
     )
     typer.echo(_size_and_time(plan))
 
@@ -174,7 +186,12 @@ def _size_and_time(plan: MapPlan) -> str:
 
 
 def _say_measured(plan: MapPlan) -> None:
-    typer.echo(f"{plan.windows} windows are left: {_size_and_time(plan)}", err=True)
+    are = "is" if plan.windows == 1 else "are"
+    typer.echo(f"{_windows(plan.windows)} {are} left: {_size_and_time(plan)}", err=True)
+
+
+def _windows(count: int) -> str:
+    return f"{count} window{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
@@ -186,13 +203,15 @@ def _duration(seconds: float) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _say_kept(why: str, work: AreaRun, *, overwrite: bool) -> None:
     command = "the same command without --overwrite" if overwrite else "the same command"
     typer.echo(
-        f"{why}: {work.kept} of {work.windows} windows are kept; {command} goes on", err=True
+        f"{why}: {work.kept} of {_windows(work.windows)} are kept; {command} goes on", err=True
     )
 
 
@@ -205,7 +224,7 @@ def _print(report: MapReport) -> None:
     )
     memory = report.peak_memory_bytes
     typer.echo(
-        f"{report.windows} windows{f', {report.resumed} done before' if report.resumed else ''}; "
+        f"{_windows(report.windows)}{f', {report.resumed} done before' if report.resumed else ''}; "
         f"{report.windows_per_s:.2f} windows/s"
         f"{f'; peak memory {_size(memory)}' if memory else ''}"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from rs_embed.errors import (
     CoverageWarning,
     ImageryError,
     SpecError,
+    TemporalWarning,
     UnknownNameError,
 )
 from rs_embed.grid import (
@@ -34,6 +36,7 @@ from rs_embed.maps.layout import Layout, layout_of
 from rs_embed.notes import Note
 from rs_embed.plausibility import MIN_SIDE_PX
 from rs_embed.polygons import Polygons, read_polygons
+from rs_embed.registry import find_model
 from rs_embed.request_identity import request_json
 from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, check_whole
 from rs_embed.task import Sizes, Task, settle
@@ -65,7 +68,7 @@ class AreaTask:
     encoding : MapEncoding
         How tokens are stored.
     identity : dict
-        Everything that determines the map, as JSON values.
+        Everything that determines the tokens, as JSON values; not how they are stored.
     notes : tuple of Note
         Warnings to give.
     acquired : datetime or None
@@ -127,6 +130,7 @@ def settle_area(
     if overlap_px is not None:
         check_whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
+    _check_names(model, options)
     task = settle(
         model,
         output=OutputSpec.grid(),
@@ -161,25 +165,25 @@ def settle_area(
         layout = replace(layout, wanted=wanted)
         if not layout.tiles:
             raise elsewhere(layout.area, within or layout.area)
+    if pca is not None and pca > layout.wanted.sum():
+        raise SpecError(
+            f"got pca={pca} for a map of {layout.wanted.sum()} tokens, expected at most as many "
+            "components as tokens; give less, or none"
+        )
     stated = {
         "temporal": temporal, "sensor": sensor, "fetch": fetch, "backend": backend,
         "imagery": imagery, **options,
     }  # fmt: skip
     identity = {
         **request_json(model, stated),
-        "area": {"grid": layout.tokens.to_json(), "wanted": _digest(layout)},
-        "polygons": None if polygons is None else polygons.identity(),
-        "windows": {
-            "tile_size": layout.tile_size,
-            "overlap_px": layout.overlap_px,
-            "stride_px": layout.stride_px,
-            "seams": seams,
-        },
-        "acquired": None if when is None else when.isoformat(),
-        "dtype": encoding.dtype,
-        "pca": encoding.pca,
+        "tile_size": layout.tile_size,
+        "overlap_px": layout.overlap_px,
+        "stride_px": layout.stride_px,
+        "seams": seams,
+        "area": _area_text(layout, polygons),
     }
-    notes = (*cut, *_notes(layout, within))
+    undated = provider is None or not provider.dated
+    notes = (*cut, *_notes(layout, within), *_no_item(undated and when is None))
     request = replace(request, spatial=None)  # each window says what to read
     return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
 
@@ -217,8 +221,39 @@ def _moment(acquired: object, *, dated: bool) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _digest(layout: Layout) -> str:
-    return hashlib.sha256(layout.wanted.tobytes()).hexdigest()
+def _no_item(missing: bool) -> tuple[Note, ...]:
+    if not missing:
+        return ()
+    message = (
+        "no STAC Item will be written beside the map: nobody says when the imagery was taken; "
+        "state it with acquired='YYYY-MM-DD' (--acquired)"
+    )
+    return (Note(message, TemporalWarning),)
+
+
+def _area_text(layout: Layout, polygons: Polygons | None) -> str:
+    """Return which cells are asked for, the same text for the same cells."""
+    rows, columns = layout.tokens.shape
+    transform = tuple(layout.tokens.transform)[:6]
+    crs = known_crs(layout.tokens.crs).to_string()
+    digest = hashlib.sha256(repr((crs, transform)).encode())
+    digest.update(layout.wanted.tobytes())
+    digest.update(b"" if polygons is None else polygons.identity().encode())
+    left, top = transform[2], transform[5]
+    return (
+        f"{rows} x {columns} cells from {left:.10g}, {top:.10g} in {crs:.20}, "
+        f"SHA-256 {digest.hexdigest()[:32]}"
+    )
+
+
+def _check_names(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse what is neither an argument of ``embed_area`` nor an option of the model."""
+    known = [option.name for option in find_model(model).description.options]
+    own = inspect.signature(settle_area).parameters.keys() - {"model", "options"}
+    for name in options:
+        if name not in known:
+            names = {*known, *own, "output", "overwrite", "progress"}
+            raise UnknownNameError.among("argument of embed_area", name, names)
 
 
 def _sizes(task: Task) -> Sizes:
@@ -237,6 +272,7 @@ def _pixels(
     cut: tuple[Note, ...] = ()
     if request.own_pixels:
         there = imagery_grid(request.imagery)
+        request.check_gsd(there, contract)
         asked, cut = _pixels_of_imagery(there, request.spatial, polygons)
     else:
         asked = _pixels_of_provider(request, polygons, contract)
@@ -299,17 +335,16 @@ def _notes(layout: Layout, within: Grid | None) -> Iterator[Note]:
     """Yield what is worth a warning in where the windows lie."""
     height, width = layout.lattice.shape
     if min(height, width) < layout.tile_size:
-        size = f"{height} x {width} px"
         yield Note(
-            f"there are only {size} of imagery for windows of {layout.tile_size} px: tokens see "
-            "no more than that around them",
+            f"there are only {height} x {width} px of imagery for windows of {layout.tile_size} "
+            "px: tokens see no more than that around them",
             CoverageWarning,
         )
     elif layout.lattice.shape != layout.area.shape:
         rows, columns = layout.area.shape
         yield Note(
-            f"the area of {rows} x {columns} px is smaller than a window of {layout.tile_size} px, "
-            "so the imagery around it is seen too",
+            f"the area of {rows} x {columns} px is smaller than a window of {layout.tile_size} x "
+            f"{layout.tile_size} px, so the imagery around it is seen too",
             CoverageWarning,
         )
     if within is not None and layout.wanted.any():

@@ -57,6 +57,14 @@ class MapEncoding:
         if self.pca is not None and (not whole or self.pca < 1):
             raise SpecError(f"got pca={self.pca!r}, expected a whole number from 1, or None")
 
+    def check_tokens(self, dimensions: int) -> None:
+        """Raise `SpecError` if tokens of so many dimensions cannot be stored like this."""
+        if self.pca is not None and self.pca > dimensions:
+            raise SpecError(
+                f"got pca={self.pca} for tokens of {dimensions} dimensions, expected at most "
+                f"{dimensions}"
+            )
+
     def fitted(self, content: MapContent) -> FittedEncoding:
         """Return this encoding with what it takes from the map's tokens, and its error on them.
 
@@ -71,11 +79,7 @@ class MapEncoding:
         ExportError
             If a token holds a NaN beside numbers, or an infinity.
         """
-        if self.pca is not None and self.pca > content.dimensions:
-            raise SpecError(
-                f"got pca={self.pca} for tokens of {content.dimensions} dimensions, expected at "
-                f"most {content.dimensions}"
-            )
+        self.check_tokens(content.dimensions)
         pca = None if self.pca is None else _principal_components(content, self.pca)
         scales = _scales(content, pca) if self.dtype == "int8" else None
         fitted = FittedEncoding(self, content.dimensions, pca, scales, None)

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
         raise ExportError(
             f"cannot write {path}: it needs up to {needed_bytes / 1e9:.2f} GB and "
             f"{path.parent} has {free / 1e9:.2f} GB free; make room, choose another place, or "
-            "store less with MapEncoding(dtype='int8') or MapEncoding(pca=...)"
+            "store less with dtype='int8' (--dtype int8) or pca= (--pca)"
         )
 
 
@@ -104,8 +104,13 @@ def placed(path: Path) -> Iterator[Path]:
                 os.replace(path, old)
             os.replace(partial, path)
             sync_name(path)
-        finally:
-            _remove(partial)
+        except BaseException:
+            # What failed is what counts: threads of an interrupted writer may still add files to
+            # what is removed here, and the next run removes what is left.
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):
+                partial.unlink()
+            raise
         _remove(old)
     except ExportError:
         raise

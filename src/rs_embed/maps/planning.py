@@ -12,36 +12,55 @@ from rs_embed.maps.report import MapPlan
 
 if TYPE_CHECKING:
     from rs_embed.maps.asked import AreaTask
+    from rs_embed.maps.layout import Layout
+    from rs_embed.models.base import Encoder
 
+# A batch that takes longer is not tried: the time of one image must do.
+_LONGEST_TRIAL_S = 5
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
-def plan_map(asked: AreaTask) -> MapPlan:
+def plan_map(asked: AreaTask, windows: int) -> MapPlan:
     """Return what a map takes; the model is loaded and timed on blank images, nothing is read.
+
+    Parameters
+    ----------
+    asked : AreaTask
+        The map.
+    windows : int
+        How many of its windows are left.
 
     Raises
     ------
+    SpecError
+        If the tokens cannot be stored as asked.
     ModelError
         If the model cannot be loaded or gives no patch tokens; `CheckpointError` for weights.
     """
     encoder = asked.task.plan.load()
     layout = asked.layout
-    size = asked.task.plan.batch_size or encoder.batch_size
-    height, width = (count * layout.patch_size for count in layout.tile_patches)
-    images = np.zeros((size, 3, height, width), np.float32)
-    seconds = 0.0
-    for _ in range(2):  # the first warms up
-        start = time.monotonic()
-        tokens = encoder.encode(images, [1.0] * size)
-        seconds = time.monotonic() - start
+    images = windows * layout.passes**2
+    size = max(1, min(asked.task.plan.batch_size or encoder.batch_size, images))
+    # One image warms up, and tells whether a whole batch is short enough to be tried.
+    seconds, depth = _timed(encoder, layout, 1)
+    asked.encoding.check_tokens(depth)
+    if seconds * size < _LONGEST_TRIAL_S:
+        seconds = _timed(encoder, layout, size)[0] / size
+    return plan_of(asked, depth, windows, seconds * images)
+
+
+def _timed(encoder: Encoder, layout: Layout, count: int) -> tuple[float, int]:
+    """Return the seconds that so many blank windows take, and the length of a token."""
+    height, width = (patches * layout.patch_size for patches in layout.tile_patches)
+    start = time.monotonic()
+    tokens = encoder.encode(np.zeros((count, 3, height, width), np.float32), [1.0] * count)
+    seconds = time.monotonic() - start
     if tokens.patches is None:
         raise ModelError(
             f"got {tokens.kind} output without patch tokens, which makes no map; use "
             "loader='native'"
         )
-    windows = len(layout.tiles)
-    total = seconds / size * windows * layout.passes**2
-    return plan_of(asked, tokens.patches.shape[-1], windows, total)
+    return seconds, tokens.patches.shape[-1]
 
 
 def plan_of(asked: AreaTask, dimensions: int, windows: int, seconds: float | None) -> MapPlan:

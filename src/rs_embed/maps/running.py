@@ -25,7 +25,6 @@ from rs_embed.errors import (
     NoImageryError,
     ProviderError,
     RsEmbedError,
-    TemporalWarning,
 )
 from rs_embed.export import check_place
 from rs_embed.grid import gsd_m
@@ -40,7 +39,7 @@ from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.seen_windows import SeenWindows, seen_windows, window_meta
 from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
 from rs_embed.maps.writing import write_map
-from rs_embed.notes import Note, give_warnings
+from rs_embed.notes import give_warnings
 from rs_embed.progress import Bar
 from rs_embed.request_identity import which_weights
 from rs_embed.task import told_gsd
@@ -59,6 +58,8 @@ _MEASURED_AFTER = 3
 _OF_ONE_WINDOW = ("counts", "left_out", "items", "items_not_listed", "image_count", "acquired")
 # Key of the record that says of all windows how they were made.
 _COMMON = "common"
+# What determines tokens besides the model and the pixels.
+_OF_THE_MAP = ("tile_size", "overlap_px", "stride_px", "seams")
 _ABOUT_PIXELS = (
     "backend", "backend_asked", "temporal", "sensor", "scale_m_source", "reflectance_source",
     "reflectance_scale", "reflectance_offset",
@@ -79,6 +80,21 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     check_map_place(target)
     check_place(target.with_name(f"{target.name}.partial"))
     return target
+
+
+def windows_left(path: str | os.PathLike[str], asked: AreaTask, *, overwrite: bool) -> int:
+    """Return how many windows a run would have to make; nothing is written.
+
+    Raises
+    ------
+    ExportError
+        As `AreaRun`.
+    """
+    kept = checked_path(path).with_name(f"{Path(path).name}.partial")
+    if overwrite or not (kept.exists() or Path(path).exists()):
+        return len(asked.layout.tiles)
+    with AreaRun(path, asked) as run:
+        return run.windows - run.resumed
 
 
 class AreaRun:
@@ -177,6 +193,9 @@ class AreaRun:
             As ``embed_area``; what was done is kept.
         """
         began = time.monotonic()
+        give_warnings(self._asked.notes)
+        if self._common is not None:
+            self._asked.encoding.check_tokens(self._common["dimensions"])
         done, failed = self._journal.done(), self._journal.failed()
         # Those that failed come last: the others then go through the model in the same groups as
         # if nothing had ever failed.
@@ -203,9 +222,18 @@ class AreaRun:
             except RsEmbedError as exc:
                 errors.append(exc)
         if len(errors) == len(probes) and not isinstance(errors[0], NoImageryError):
-            raise errors[0]
+            raise self._of_window(errors[0], probes[0])
         if taken:
             check_seen_units(taken)
+
+    def _of_window(self, error: RsEmbedError, tile: Tile) -> RsEmbedError:
+        """Return the error with the window that it is about, where there are several."""
+        if self.windows == 1:
+            return error
+        at = ", ".join(f"{edge:.10g}" for edge in self._asked.layout.window(tile).bounds)
+        said = type(error)(f"none of the windows looked at can be read; the one at {at}: {error}")
+        said.__cause__ = error
+        return said
 
     def _embed(
         self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[MapPlan], None] | None
@@ -230,6 +258,8 @@ class AreaRun:
                 done += len(group)
                 if number == _MEASURED_AFTER and measured is not None and self._common:
                     left = self.windows - self.kept
+                    if not left:
+                        continue
                     seconds = (time.monotonic() - start) / done * left
                     measured(plan_of(self._asked, self._common["dimensions"], left, seconds))
 
@@ -257,6 +287,7 @@ class AreaRun:
             notes = list(window.notes)
             if self._common is common is None and window.tokens is not None:
                 common = self._common_of(window)
+                self._asked.encoding.check_tokens(common["dimensions"])
                 results.append(JournalResult(_COMMON, nothing, common, None))
                 if self._encoder is not None:
                     notes.extend(gsd_notes(window.meta["input_res"], self._encoder))
@@ -287,7 +318,7 @@ class AreaRun:
         failed = {key: why for key, why in self._journal.failed().items() if key in self._tiles}
         seen = seen_windows(self._journal.metas(self._tiles))
         notes = {note.message: note for note in (*self._asked.notes, *seen.notes)}
-        give_warnings(notes.values())
+        give_warnings(seen.notes)
         if self._common is None:
             self._disposable = True
             raise self._nothing(failed)
@@ -299,12 +330,6 @@ class AreaRun:
             self._meta(seen, len(failed), list(notes)),
         )
         written = write_map(self.path, content, asked.encoding, when=asked.acquired)
-        if written.item is None:
-            message = (
-                f"wrote no STAC Item beside {self.path.name}: nobody says when its imagery was "
-                "taken; state acquired='YYYY-MM-DD'"
-            )
-            give_warnings([Note(message, TemporalWarning)])
         return MapReport(
             path=written.path,
             item=written.item,
@@ -374,13 +399,17 @@ class AreaRun:
                 "failed": failed,
             },
             "source_items": seen.items,
-            "request": asked.identity,
+            "request": {
+                **asked.identity,
+                "dtype": asked.encoding.dtype,
+                "pca": asked.encoding.pca,
+                "acquired": None if asked.acquired is None else asked.acquired.isoformat(),
+            },
             "warnings": warnings,
         }  # fmt: skip
         digest = hashlib.sha256(seen.sha256.encode())
-        determining = {name: asked.identity[name] for name in ("windows", "dtype", "pca")}
-        determining["wanted"] = asked.identity["area"]["wanted"]
-        digest.update(json.dumps(determining).encode())
+        digest.update(json.dumps([asked.identity[name] for name in _OF_THE_MAP]).encode())
+        digest.update(repr(layout.wanted.shape).encode() + layout.wanted.tobytes())
         digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
         meta["fingerprint"] = digest.hexdigest()
         return meta
