@@ -307,7 +307,8 @@ def _file_grid(dataset: Any) -> Grid:
         raise ImageryError(
             f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; "
             "assign one with gdal_translate -a_srs/-a_ullr (gdalwarp where it has ground control "
-            "points), or pass the pixels as input_chw= with fetch=FetchSpec(scale_m=...)"
+            "points), or pass the pixels to get_embedding as input_chw= with "
+            "fetch=FetchSpec(scale_m=...)"
         )
     transform, shape = dataset.transform, (dataset.height, dataset.width)
     if transform.e > 0:

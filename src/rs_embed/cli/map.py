@@ -171,8 +171,9 @@ def _print_plan(plan: MapPlan, *, json: bool) -> None:
         return
     rows, columns = plan.shape
     typer.echo(
-        f"{_windows(plan.windows)}, {plan.images} images through the model, {rows} x {columns} "
-        f"cells of {plan.cell:g} m ({plan.crs}), {plan.tokens} tokens of {plan.dimensions}"
+        f"{_windows(plan.windows)}, {plan.images} image{'' if plan.images == 1 else 's'} through "
+        f"the model, {rows} x {columns} cells of {plan.cell:g} m ({plan.crs}), {plan.tokens} "
+        f"tokens of {plan.dimensions}"
     )
     typer.echo(_size_and_time(plan))
 

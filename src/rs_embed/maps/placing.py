@@ -32,7 +32,6 @@ def check_map_place(path: Path) -> None:
     """
     if path.suffix.lower() not in MAP_SUFFIXES:
         raise UnknownNameError.among("file type of a map", path.suffix, MAP_SUFFIXES)
-    check_place(item_path(path))
     is_store = path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()
     if not is_store:
         check_place(path)
@@ -40,6 +39,7 @@ def check_map_place(path: Path) -> None:
         raise ExportError(f"cannot write {path}: it is a store of others; choose another name")
     if path.is_file() and path.suffix.lower() == ".zarr":
         raise ExportError(f"cannot write {path}: it is a file; choose another name")
+    check_place(item_path(path))
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
 
