@@ -51,6 +51,7 @@ POLAR = CRS.from_proj4("+proj=stere +lat_0=90 +lat_ts=86.5 +lon_0=12 +datum=WGS8
 META = {
     "model": "scalemae",
     "weights": "MVRL/scalemae-vitlarge-800",
+    "weights_file": "pytorch_model.bin",
     "weights_sha256": "ab" * 32,
     "temporal": {"start": "2024-06-01", "end": "2024-09-01"},
     "source_items": [

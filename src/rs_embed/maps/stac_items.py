@@ -15,12 +15,15 @@ import numpy as np
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.maps.placing import sync, sync_name
 from rs_embed.maps.provenance import (
+    artifact_type,
     chip_layout,
+    input_bands,
     is_uri,
     map_meta,
     model_address,
     source_addresses,
     source_items,
+    source_title,
 )
 from rs_embed.maps.zarr_files import proj_fields
 from rs_embed.registry import describe_model
@@ -110,6 +113,7 @@ def _item(
         **_proj(grid),
         **_emb(content, encoding),
         **_mlm(content),
+        **_bands(meta),
     }
     return {
         "type": "Feature",
@@ -133,7 +137,8 @@ def _item(
                 "href": model_address(meta),
                 "title": f"Weights of {meta['model']}",
                 "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": _artifact_type(meta),
+                "mlm:artifact_type": artifact_type(meta),
+                **_bands(meta),
             },
         },
     }
@@ -235,7 +240,7 @@ def _mlm(content: MapContent) -> dict[str, Any]:
         "mlm:input": [
             {
                 "name": "RGB",
-                "bands": [],
+                "bands": input_bands(meta),
                 "input": {
                     "shape": [-1, 3, side, side],
                     "dim_order": ["batch", "channel", "height", "width"],
@@ -259,6 +264,16 @@ def _mlm(content: MapContent) -> dict[str, Any]:
     }
 
 
+def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``bands`` of STAC 1.1: what the model sees, for its asset and the properties.
+
+    The MLM schema wants a description of the bands that it names in the properties, which STAC
+    allows only where an asset has them too.
+    """
+    bands = [{"name": name} for name in input_bands(meta)]
+    return {"bands": bands} if bands else {}
+
+
 def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return how each band is normalised; None for models that rs_embed does not know."""
     try:
@@ -271,11 +286,6 @@ def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     ]
 
 
-def _artifact_type(meta: Mapping[str, Any]) -> str:
-    safe = str(meta.get("weights")).endswith(".safetensors")
-    return "safetensors.torch.save_file" if safe else "torch.save"
-
-
 def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
     links = [{"rel": "emb:model", "href": model_address(meta), "title": str(meta["model"])}]
     links += [
@@ -283,7 +293,9 @@ def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
         for item in source_items(meta)
         if is_uri(item.get("href"))
     ]
-    links += [{"rel": "emb:source-data", "href": href} for href in source_addresses(meta)]
+    title = source_title(meta)
+    named = {} if title is None else {"title": title}
+    links += [{"rel": "emb:source-data", "href": href, **named} for href in source_addresses(meta)]
     return links
 
 
