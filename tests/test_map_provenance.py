@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ee
 import numpy as np
 import pystac
 import pytest
 import torch
 from affine import Affine
+from google.oauth2.credentials import Credentials
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from rs_embed import (
@@ -22,8 +24,10 @@ from rs_embed import (
     embed_area,
 )
 from rs_embed.maps.provenance import artifact_type, input_bands, source_addresses
+from rs_embed.providers.earth_engine import EarthEngineProvider
 from rs_embed.testing import JUNE, NORTH, write_contract_scenes
 from tests.conftest import small_network
+from tests.earth_engine_server import contract_service, serve
 from tests.stac_server import StacServer
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.RsEmbedWarning")
@@ -133,6 +137,36 @@ def test_items_of_a_catalogue_are_linked(
             assert derived == found
         else:
             assert all(href.startswith(f"{server.url}/files/") for href in found)
+
+
+def test_images_of_earth_engine_are_linked(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The catalogue that the client would fetch from elsewhere.
+    monkeypatch.setattr(ee.deprecation, "_FetchDataCatalogStac", dict)
+    west, south, east, north = NORTH[0].grid.geographic_bounds()
+    try:
+        with serve(contract_service()) as service:
+            backend = EarthEngineProvider(
+                "p",
+                credentials=Credentials("secret"),  # type: ignore[no-untyped-call]
+                endpoint=service.url,
+            )
+            item, attributes = made(
+                backend=backend,
+                spatial=PointBuffer((west + east) / 2, (south + north) / 2, 200),
+                temporal=JUNE,
+                acquired=None,
+            )
+    finally:
+        ee.Reset()
+    page, *images = sources(item)
+    assert page == (
+        "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_SR_HARMONIZED"
+    )
+    assert images
+    assert all(image.startswith("urn:rs-embed:item:north-") for image in images)
+    assert attributes["geoemb:source_data"] == [page, *images]
 
 
 def test_the_page_of_earth_engine_is_that_of_its_backend() -> None:
