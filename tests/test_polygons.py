@@ -187,6 +187,7 @@ REFUSED = {
     ),
     "metres": (box(400000, 5e6, 400100, 5000100), "are these metres of a projection"),
     "latitude": (box(0, 80, 1, 91), r"to \(1, 91\), expected longitudes .* in -90..90"),
+    "latitude first": (box(31, 121, 32, 122), "in -90..90; does latitude come first in them?"),
     "antimeridian": (
         Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)]),
         "polygon from -179 to 179 degrees east.*split it there into a MultiPolygon, as RFC 7946",

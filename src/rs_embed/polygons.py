@@ -37,6 +37,14 @@ _MAX_CROSSINGS = 1_000_000
 _DEGREE_TOLERANCE = 1e-6
 _GEOJSON = (".geojson", ".json")
 _KINDS = ("Polygon", "MultiPolygon")
+_REPROJECT = (
+    "are these metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
+    "EPSG:4326 out.geojson in.geojson"
+)
+_SWAP = (
+    "does latitude come first in them? Then swap the two, e.g. with shapely.transform(polygon, "
+    "lambda at: at[:, ::-1])"
+)
 # What GEOS says of an invalid polygon, and where: Self-intersection[1 2].
 _PLACE = re.compile(r"(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]")
 _MEND = (
@@ -594,12 +602,12 @@ def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
     shapely = _shapely()
     left, bottom, right, top = shapely.bounds(geometry)
     beyond_lon = left < -180 - _DEGREE_TOLERANCE or right > 180 + _DEGREE_TOLERANCE
+    swapped = max(-left, right) <= 90 and max(-bottom, top) <= 180
     if beyond_lon or bottom < -90 - _DEGREE_TOLERANCE or top > 90 + _DEGREE_TOLERANCE:
         raise SpecError(
             f"{name}: {label}: got coordinates from ({left:g}, {bottom:g}) to ({right:g}, "
-            f"{top:g}), expected longitudes in -180..180 and latitudes in -90..90; are these "
-            "metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
-            "EPSG:4326 out.geojson in.geojson"
+            f"{top:g}), expected longitudes in -180..180, then latitudes in -90..90; "
+            f"{_SWAP if swapped else _REPROJECT}"
         )
     for part in shapely.get_parts(geometry):
         west, _, east, _ = shapely.bounds(part)
