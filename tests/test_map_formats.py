@@ -21,6 +21,7 @@ import pystac
 import pytest
 import rasterio
 import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+import shapely
 import xarray as xr
 import zarr
 from affine import Affine
@@ -51,6 +52,7 @@ POLAR = CRS.from_proj4("+proj=stere +lat_0=90 +lat_ts=86.5 +lon_0=12 +datum=WGS8
 META = {
     "model": "scalemae",
     "weights": "MVRL/scalemae-vitlarge-800",
+    "weights_file": "pytorch_model.bin",
     "weights_sha256": "ab" * 32,
     "temporal": {"start": "2024-06-01", "end": "2024-09-01"},
     "source_items": [
@@ -273,7 +275,7 @@ class TestWrittenMaps:
         assert stated["dtype"] == encoding.dtype
         assert stated["error"] == (None if fitted.error is None else fitted.error.to_json())
         if encoding.pca is None:
-            with pytest.raises(SpecError, match="holds no PCA"):
+            with pytest.raises(SpecError, match=r"holds no PCA, expected one made with pca="):
                 restored(opened)
             return
         whole = restored(opened)
@@ -443,6 +445,12 @@ class TestZarr:
         hole = np.isnan(values)
         assert (np.isnan(decoded) == hole).all()
         assert (np.abs(decoded - values)[~hole[..., 0]] <= scale * 0.50001).all()
+        # What the variable says of itself leads to the same.
+        assert embedding.attrs["comment"].endswith("Decoded: embedding * scale.")
+        named = embedding * store[embedding.attrs["rs_embed_scale"]]
+        np.testing.assert_array_equal(named.transpose("y", "x", "d").values, decoded)
+        write_map(path, content_of(values))
+        assert not {"comment", "rs_embed_scale"} & xr.open_zarr(path)["embedding"].attrs.keys()
         assert store["spatial_ref"].attrs["crs_wkt"].startswith("PROJCRS")
         assert (
             store["spatial_ref"].attrs["GeoTransform"] == "500000.0 160.0 0.0 5000000.0 0.0 -160.0"
@@ -594,7 +602,7 @@ class TestPlaces:
         if suffix == ".zarr":
             xr.Dataset({"embedding": ("x", [1.0])}).to_zarr(other, consolidated=False)
             (tmp_path / "empty.zarr").mkdir()
-            with pytest.raises(ExportError, match="expected a map that write_map wrote"):
+            with pytest.raises(ExportError, match="is no Zarr store that can be opened, expected"):
                 open_map(tmp_path / "empty.zarr")
         else:
             with rasterio.open(
@@ -603,10 +611,15 @@ class TestPlaces:
             ) as file:  # fmt: skip
                 file.write(np.ones((1, 2, 2), np.uint8))
             (tmp_path / "text.tif").write_text("no image")
-            with pytest.raises(ExportError, match="expected a map that write_map wrote"):
+            with pytest.raises(ExportError, match="is no image that can be opened, expected one"):
                 open_map(tmp_path / "text.tif")
-        with pytest.raises(ExportError, match="expected a map that write_map wrote"):
+        with pytest.raises(ExportError) as refused:
             open_map(other)
+        message = str(refused.value)
+        opener = "xarray.open_zarr" if suffix == ".zarr" else "rioxarray.open_rasterio"
+        assert "no map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        assert message.endswith(f"other files open with {opener}")
+        assert "Error" not in message
         with pytest.raises(UnknownNameError, match="unknown file type of a map '.nc'"):
             open_map(tmp_path / "map.nc")
 
@@ -711,6 +724,30 @@ class TestItems:
     )  # fmt: skip
     def test_addresses_of_imagery(self, meta: dict[str, Any], addresses: list[str]) -> None:
         assert source_addresses(meta) == addresses
+
+    @pytest.mark.parametrize(
+        ("side", "crs", "most"),
+        [(20, UTM, 5), (400, UTM, 40), (4000, SOUTH, 400), (300, POLAR, 100)],
+    )
+    def test_outlines_have_the_points_that_they_need(self, side: int, crs: CRS, most: int) -> None:
+        """Dense points of the true edges lie within a hundredth of a cell of the outline."""
+        place = Affine(160, 0, 300_000, 0, -160, 5_000_000)
+        if crs is POLAR:
+            place = Affine(160, 0, 50_000, 0, -160, 900_000)
+        grid = Grid(crs, place, (side, side))
+        geometry, _ = footprint(grid)
+        outline = shapely.Polygon(geometry["coordinates"][0])
+        assert outline.is_valid
+        assert 5 <= len(geometry["coordinates"][0]) <= most
+        left, bottom, right, top = grid.bounds
+        square = shapely.segmentize(shapely.box(left, bottom, right, top), 300)
+        to_degrees = Transformer.from_crs(crs, 4326, always_xy=True)
+        lon, lat = to_degrees.transform(*shapely.get_coordinates(square).T)
+        stretch = [np.cos(np.radians(np.mean(lat))), 1]  # degrees of equal length
+        metres = 111_320 * stretch[1]
+        drawn = shapely.transform(outline.exterior, lambda at: at * stretch)
+        points = shapely.points(lon * stretch[0], lat)
+        assert shapely.distance(drawn, points).max() * metres < 1.7
 
     def test_footprints(self) -> None:
         def bounds(geometry: dict[str, Any]) -> list[NDArray[np.float64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
-from rs_embed.errors import GridError, SpecError
+from rs_embed.errors import CoverageWarning, GridError, SpecError
 from rs_embed.maps.sampling import sample_points, zonal_mean
 from rs_embed.polygons import Polygons
 
@@ -87,8 +88,20 @@ class TestPoints:
 
     def test_longitude_and_latitude_are_the_default(self) -> None:
         to_degrees = Transformer.from_crs(32633, 4326, always_xy=True)
-        found = sample_points(coordinate_map(), [to_degrees.transform(*at(7.5, 2.5))])
+        lon, lat = to_degrees.transform(*at(7.5, 2.5))
+        found = sample_points(coordinate_map(), [(lon, lat)])
         np.testing.assert_array_equal(found.values[0, :2], [7.5, 2.5])
+        assert (found.lon.item(), found.lat.item()) == (lon, lat)
+        assert {"x", "y"}.isdisjoint(found.coords)
+
+    def test_metres_of_another_crs_come_back_in_that_of_the_map(self) -> None:
+        to_other = Transformer.from_crs(32633, 3035, always_xy=True)
+        found = sample_points(
+            coordinate_map(), [to_other.transform(*at(7.5, 2.5))], crs="EPSG:3035"
+        )
+        np.testing.assert_array_equal(found.values[0, :2], [7.5, 2.5])
+        np.testing.assert_allclose([found.x.item(), found.y.item()], at(7.5, 2.5), atol=1e-3)
+        assert {"lon", "lat"}.isdisjoint(found.coords)
 
     def test_an_edge_belongs_to_the_cell_that_it_begins(self) -> None:
         """On steps that no float holds exactly, too."""
@@ -102,14 +115,33 @@ class TestPoints:
 
     def test_outside_there_is_nothing(self) -> None:
         points = [at(14, 3), at(3, 9), at(-0.01, 3), at(3, -0.01), (1e9, 1e9), at(1, 1)]
-        found = sample_points(coordinate_map(), points, crs="EPSG:32633")
+        with pytest.warns(CoverageWarning) as given:
+            found = sample_points(coordinate_map(), points, crs="EPSG:32633")
+        assert [str(one.message) for one in given] == [
+            "5 of 6 points lie outside the map, so their tokens are NaN"
+        ]
+        assert given[0].filename == __file__
         np.testing.assert_array_equal(np.isnan(found.values).all(axis=1), [True] * 5 + [False])
         np.testing.assert_array_equal(found.row, [-1] * 5 + [1])
         np.testing.assert_array_equal(found.column, [-1] * 5 + [1])
 
     def test_where_the_crs_has_no_place_there_is_nothing(self) -> None:
         tokens = coordinate_map(epsg=2154)
-        assert np.isnan(sample_points(tokens, [(0, -90)])).all()
+        with pytest.warns(CoverageWarning, match="1 of 1 points lie outside"):
+            assert np.isnan(sample_points(tokens, [(0, -90)])).all()
+
+    def test_swapped_points_are_told_the_order(self) -> None:
+        to_degrees = Transformer.from_crs(32633, 4326, always_xy=True)
+        right = [to_degrees.transform(*at(7.5, 2.5)), to_degrees.transform(*at(1.5, 2.5))]
+        points = [right[0], right[1][::-1], (0, 0)]
+        with pytest.warns(
+            CoverageWarning,
+            match="2 of 3 points .* swapped 1 of them would lie inside: give longitude first, then",
+        ):
+            found = sample_points(coordinate_map(), points)
+        np.testing.assert_array_equal(np.isnan(found.values[:, 0]), [False, True, True])
+        with pytest.warns(CoverageWarning, match="give x first, then y"):
+            sample_points(coordinate_map(), [at(1, 1)[::-1]], crs="EPSG:32633")
 
     def test_nodata_is_nan(self) -> None:
         tokens = coordinate_map()
@@ -140,7 +172,8 @@ class TestPoints:
 
     def test_a_map_of_one_cell(self) -> None:
         one = coordinate_map().rio.write_transform().isel(y=[3], x=[5])
-        found = sample_points(one, [at(5.01, 3.99), at(6, 3.5)], crs="EPSG:32633")
+        with pytest.warns(CoverageWarning, match="1 of 2 points"):
+            found = sample_points(one, [at(5.01, 3.99), at(6, 3.5)], crs="EPSG:32633")
         np.testing.assert_array_equal(found.row, [0, -1])
         with pytest.raises(SpecError, match="one cell along 'x' and no transform"):
             sample_points(coordinate_map().isel(x=[5]), [(15, 45)])
@@ -241,7 +274,9 @@ class TestZones:
             return
         tokens = coordinate_map()
         tokens[:, 2:5, 3:6] = np.nan
-        found = zonal_mean(tokens, zones(drawn))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CoverageWarning)
+            found = zonal_mean(tokens, zones(drawn))
         mean, coverage = by_cells(tokens, drawn)
         assert found.coverage.item() == pytest.approx(coverage, abs=1e-5)
         if coverage > 1e-4:
@@ -260,7 +295,11 @@ class TestZones:
         tokens[:, 3:5, 2:4] = np.nan
         tokens[1, 4, 5] = np.nan  # a token that is not whole counts for nothing
         shape = area((2, 3), (7, 3), (7, 5), (2, 5))
-        found = zonal_mean(tokens, zones(shape, area((2, 3), (3.5, 3), (3.5, 4.5), (2, 4.5))))
+        with pytest.warns(
+            CoverageWarning,
+            match=r"1 of 2 zones hold .* NaN: 1 lie on cells without one \(ids zone 1\)$",
+        ):
+            found = zonal_mean(tokens, zones(shape, area((2, 3), (3.5, 3), (3.5, 4.5), (2, 4.5))))
         mean, _ = by_cells(tokens, shape)
         np.testing.assert_allclose(found.values[0], mean, rtol=1e-6)
         assert found.coverage.values[0] == pytest.approx(5 / 10)
@@ -275,12 +314,42 @@ class TestZones:
         assert found.coverage.item() == 0.5
 
     def test_outside_the_map(self) -> None:
-        found = zonal_mean(coordinate_map(), zones(area((20, 20), (25, 20), (25, 25))))
+        tokens = coordinate_map()
+        tokens[:, 0, 0] = np.nan
+        there, empty = area((3, 3), (4, 3), (4, 4)), area((0.2, 0.2), (0.8, 0.2), (0.8, 0.8))
+        with pytest.warns(CoverageWarning) as given:
+            found = zonal_mean(tokens, zones(there, area((20, 20), (25, 20), (25, 25)), empty))
+        assert [str(one.message) for one in given] == [
+            "2 of 3 zones hold no token, so their means are NaN: 1 lie outside the map (ids "
+            "zone 1) and 1 lie on cells without one (ids zone 2)"
+        ]
+        np.testing.assert_array_equal(np.isnan(found.values).all(axis=1), [False, True, True])
+        assert found.coverage.values[1] == 0
+
+    def test_a_list_of_polygons_has_a_zone_for_each(self) -> None:
+        to_degrees = Transformer.from_crs(32633, 4326, always_xy=True)
+        shapes = [
+            shapely.transform(shape, lambda p: np.stack(to_degrees.transform(*p.T), axis=1))
+            for shape in (SHAPES["triangle"], SHAPES["whole cells"])
+        ]
+        found = zonal_mean(coordinate_map(), [shapes[0], mapping(shapes[1])])
+        assert found.id.values.tolist() == ["0", "1"]
+        for row, name in zip(found.values, ("triangle", "whole cells"), strict=True):
+            np.testing.assert_allclose(row, by_cells(coordinate_map(), SHAPES[name])[0], rtol=1e-4)
+        with pytest.warns(CoverageWarning, match="ids 0.; with longitude and latitude swapped"):
+            zonal_mean(coordinate_map(), [shapely.transform(shapes[0], lambda p: p[:, ::-1])])
+
+    def test_nothing_is_left_of_a_zone_outside(self) -> None:
+        with pytest.warns(
+            CoverageWarning, match=r"1 of 1 zones .* outside the map \(ids zone 0\)$"
+        ):
+            found = zonal_mean(coordinate_map(), zones(area((20, 20), (25, 20), (25, 25))))
         assert np.isnan(found.values).all()
         assert found.coverage.item() == 0
 
     def test_beside_the_map_edges_in_common_do_not_count(self) -> None:
-        found = zonal_mean(coordinate_map(), zones(area((14, 2), (16, 2), (16, 4), (14, 4))))
+        with pytest.warns(CoverageWarning, match="1 lie outside the map"):
+            found = zonal_mean(coordinate_map(), zones(area((14, 2), (16, 2), (16, 4), (14, 4))))
         assert np.isnan(found.values).all()
 
     @pytest.mark.parametrize(("epsg", "top"), [(32633, TOP), (32733, 6200000.0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ class TestReading:
         assert polygons.geometries[0].equals(SQUARE)
         assert read_polygons(polygons) is polygons
 
+    @pytest.mark.parametrize("kind", [list, tuple])
+    def test_a_list_has_a_polygon_for_each_entry(self, kind: type) -> None:
+        others = [box(1, 1, 2, 2), box(3, 3, 4, 4)]
+        both = kind([SQUARE, mapping(others[0]), feature(others[1], id="c"), SQUARE])
+        polygons = read_polygons(both)
+        assert polygons.ids == ("0", "1", "c", "3")
+        assert polygons.crs == CRS.from_epsg(4326)
+        for found, expected in zip(polygons.geometries, (SQUARE, *others, SQUARE), strict=True):
+            assert found.equals(expected)
+        with pytest.raises(SpecError, match="which has no layers"):
+            read_polygons(both, layer="x")
+
     def test_an_object_states_its_crs_as_geopandas_does(self) -> None:
         class Frame:
             crs = UTM
@@ -125,7 +138,7 @@ REFUSED = {
     "not an object": (collection(5), "feature 0: got 5, expected a GeoJSON object"),  # type: ignore[arg-type]
     "no geometry": (
         collection(feature(SQUARE), feature(None, id="x")),
-        r"feature 1 \(id 'x'\): has no geometry, expected a polygon",
+        r"feature 1 \(id 'x'\) has no geometry, expected a polygon",
     ),
     "text as geometry": (
         {"type": "Feature", "geometry": "here"},
@@ -155,9 +168,26 @@ REFUSED = {
         Polygon([(0, 0), (1, 0), (1, float("inf"))]),
         "the geometry: got a coordinate that is not finite",
     ),
-    "crossing": (BOW_TIE, r"is no valid polygon \(Self-intersection\[1 1\]\).*shapely.make_valid"),
+    "crossing": (
+        BOW_TIE,
+        r"the geometry is no valid polygon \(Self-intersection at longitude 1, latitude 1\), .*"
+        "shapely.make_valid",
+    ),
+    "empty list": ([], "the list: holds no features, expected at least one polygon"),
+    "numbers": ((13, 47, 14, 48), "the tuple: feature 0: got int, expected shapely geometries or"),
+    "crossing in a list": (
+        [SQUARE, BOW_TIE],
+        "the list: feature 1 is no valid polygon .Self-intersection at longitude 1, latitude 1",
+    ),
+    "point in a list": ([SQUARE, mapping(Point(1, 2))], "feature 1: got a geometry of type 'Point"),
+    "collection in a list": ([collection(feature(SQUARE))], "give that object alone, not in a l"),
+    "another CRS in a list": (
+        [{**mapping(SQUARE), "crs": {"properties": {"name": "EPSG:32633"}}}],
+        "feature 0: got a GeoJSON object with many features or a CRS of its own",
+    ),
     "metres": (box(400000, 5e6, 400100, 5000100), "are these metres of a projection"),
     "latitude": (box(0, 80, 1, 91), r"to \(1, 91\), expected longitudes .* in -90..90"),
+    "latitude first": (box(31, 121, 32, 122), "in -90..90; does latitude come first in them?"),
     "antimeridian": (
         Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)]),
         "polygon from -179 to 179 degrees east.*split it there into a MultiPolygon, as RFC 7946",
@@ -188,13 +218,16 @@ class TestRefusals:
 
     def test_features_of_gis_files_are_named(self, tmp_path: Path) -> None:
         path = written(tmp_path / "a.gpkg", [SQUARE, BOW_TIE], fields={"id": ["a", "b"]})
-        with pytest.raises(SpecError, match=r"a.gpkg: feature 1 \(id 'b'\): is no valid polygon"):
+        with pytest.raises(
+            SpecError,
+            match=r"feature 1 \(id 'b'\) is no valid polygon \(Self-intersection at x 1, y 1\)",
+        ):
             read_polygons(path)
         path = written(tmp_path / "b.gpkg", [Point(1, 2)], geometry_type="Point")
         with pytest.raises(SpecError, match=r"feature 0 \(id '1'\): got a geometry of type 'Point"):
             read_polygons(path)
         path = written(tmp_path / "c.gpkg", [SQUARE, None])
-        with pytest.raises(SpecError, match=r"feature 1 \(id '2'\): has no geometry"):
+        with pytest.raises(SpecError, match=r"c.gpkg: feature 1 \(id '2'\) has no geometry"):
             read_polygons(path)
         path = tmp_path / "n.gpkg"
         wkb = shapely.to_wkb(box(0, 0, 1, 1)).replace(
@@ -230,6 +263,30 @@ class TestRefusals:
         for source in (path, SQUARE, read_polygons(SQUARE)):
             with pytest.raises(SpecError, match="got layer='x' for .*, which has no layers"):
                 read_polygons(source, layer="x")
+
+
+class TestMeeting:
+    GRID = Grid(UTM, Affine(100, 0, 400000, 0, -100, 5250000), (100, 120))  # around 13.7 E, 47.3 N
+
+    def test_polygons_meet_a_grid_with_which_they_share_area(self) -> None:
+        assert read_polygons(box(13.7, 47.3, 13.75, 47.35)).meets(self.GRID)
+        assert read_polygons(box(0, 30, 30, 60)).meets(self.GRID)
+        assert not read_polygons(box(14.7, 47.3, 14.75, 47.35)).meets(self.GRID)
+        beside = Polygons((box(399000, 5240000, 400000, 5250000),), ("0",), UTM, "p")
+        assert not beside.meets(self.GRID)
+        assert not read_polygons(box(0, -90, 1, -80)).meets(
+            replace(self.GRID, crs=CRS("EPSG:2154"))
+        )
+        with pytest.raises(GridError, match="grid without CRS"):
+            beside.meets(Grid(None, Affine.identity(), (2, 2)))
+
+    def test_the_order_is_hinted_at_where_it_is_the_reason(self) -> None:
+        swapped = read_polygons(box(47.3, 13.7, 47.35, 13.75))
+        assert swapped.order_hint(self.GRID).endswith("give longitude first, then latitude")
+        for other in (box(14.7, 47.3, 14.75, 47.35), box(113, 13, 114, 14)):
+            assert read_polygons(other).order_hint(self.GRID) == ""
+        metres = Polygons((box(5240000, 400000, 5250000, 401000),), ("0",), UTM, "p")
+        assert metres.order_hint(self.GRID) == ""
 
 
 class TestOtherCrs:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,16 @@ _MAX_CROSSINGS = 1_000_000
 _DEGREE_TOLERANCE = 1e-6
 _GEOJSON = (".geojson", ".json")
 _KINDS = ("Polygon", "MultiPolygon")
+_REPROJECT = (
+    "are these metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
+    "EPSG:4326 out.geojson in.geojson"
+)
+_SWAP = (
+    "does latitude come first in them? Then swap the two, e.g. with shapely.transform(polygon, "
+    "lambda at: at[:, ::-1])"
+)
+# What GEOS says of an invalid polygon, and where: Self-intersection[1 2].
+_PLACE = re.compile(r"(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]")
 _MEND = (
     "mend it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and look at "
     "the result"
@@ -192,6 +203,54 @@ class Polygons:
         transform = _shapely().transform
         return tuple(transform(g, placed) for g in self.to_crs(grid.crs).geometries)
 
+    def meets(self, grid: Grid) -> bool:
+        """Return whether a polygon shares area with the rectangle of a grid.
+
+        False too where the polygons lie outside the area of the grid's CRS.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS.
+        """
+        shapely = _shapely()
+        if grid.crs is None:
+            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+        try:
+            shapes = np.array(self.in_cells(grid), dtype=object)
+        except GridError:
+            return False
+        within = shapely.clip_by_rect(shapes, 0, 0, grid.shape[1], grid.shape[0])
+        return bool((shapely.area(within) > 0).any())
+
+    def order_hint(self, grid: Grid) -> str:
+        """Return what to add to a message that polygons lie outside a grid.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where they are wanted: a map, or imagery.
+
+        Returns
+        -------
+        str
+            Text that begins with ``"; "`` where they are in degrees and would lie on the grid with
+            longitude and latitude swapped; else empty.
+        """
+        shapely = _shapely()
+        if not self.crs.is_geographic:
+            return ""
+        left, bottom, right, top = self.bounds
+        if min(left, bottom) < -90 or max(right, top) > 90:
+            return ""  # no latitudes
+        turned = tuple(shapely.transform(g, lambda at: at[:, ::-1]) for g in self.geometries)
+        if not Polygons(turned, self.ids, self.crs, self.name).meets(grid):
+            return ""
+        return (
+            "; with longitude and latitude swapped they would lie there: give longitude first, "
+            "then latitude"
+        )
+
     def touched(self, grid: Grid) -> NDArray[np.bool_]:
         """Return which cells of a grid share area with a polygon.
 
@@ -250,12 +309,13 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
 
     Parameters
     ----------
-    source : path, mapping, geometry or Polygons
+    source : path, mapping, geometry, list of these two, or Polygons
         A GeoJSON file (``.geojson``, ``.json``: longitude and latitude of WGS 84, or the CRS of
         its old member ``crs``), or a GeoPackage, Shapefile, FlatGeobuf or another file that
         pyogrio reads; a shapely geometry, a GeoJSON mapping, or an object with
         ``__geo_interface__``: longitude and latitude, or the CRS in its attribute ``crs``, as
-        geopandas has it. Heights (Z) are left out.
+        geopandas has it; a list or tuple of shapely geometries, GeoJSON geometries and GeoJSON
+        features: longitude and latitude. Heights (Z) are left out.
     layer : str, optional
         Layer of a file that has several.
 
@@ -263,7 +323,8 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
     -------
     Polygons
         One geometry per feature, in the order of the source. The id is the feature's own, its
-        property ``id``, or its number: from 0, in files with feature ids (FID) that one.
+        property ``id``, or its number: from 0, in files with feature ids (FID) that one. Entries
+        of a list count as features.
 
     Raises
     ------
@@ -291,13 +352,15 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
         return _from_path(Path(source), layer)
     name = f"the {type(source).__name__}"
     _refuse_layer(layer, name)
+    if isinstance(source, list | tuple):
+        return _checked(name, known_crs("EPSG:4326"), list(_listed(source, name)))
     if isinstance(source, shapely.Geometry):
         return _checked(name, known_crs("EPSG:4326"), [_Feature("0", "the geometry", source)])
     content = source if isinstance(source, Mapping) else getattr(source, "__geo_interface__", None)
     if not isinstance(content, Mapping):
         raise SpecError(
-            f"got {type(source).__name__}, expected a path, a shapely geometry, a GeoJSON mapping "
-            "or an object with __geo_interface__"
+            f"got {type(source).__name__}, expected a path, a shapely geometry, a GeoJSON mapping, "
+            "a list of these two, or an object with __geo_interface__"
         )
     stated = None if isinstance(source, Mapping) else getattr(source, "crs", None)
     crs = _geojson_crs(content, name) if stated is None else known_crs(stated)
@@ -352,7 +415,28 @@ def _geojson_crs(content: Any, name: str) -> CRS:
         ) from exc
 
 
-def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
+def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
+    """Give the entries of a list as features, numbered from 0."""
+    shapely = _shapely()
+    for number, entry in enumerate(source):
+        if isinstance(entry, shapely.Geometry):
+            yield _Feature(str(number), _label(number, str(number)), entry)
+            continue
+        if not isinstance(entry, Mapping):
+            raise SpecError(
+                f"{name}: {_label(number, str(number))}: got {type(entry).__name__}, expected "
+                "shapely geometries or GeoJSON mappings in a list of polygons"
+            )
+        if entry.get("crs") is not None or entry.get("type") == "FeatureCollection":
+            raise SpecError(
+                f"{name}: {_label(number, str(number))}: got a GeoJSON object with many features "
+                "or a CRS of its own, expected a geometry or feature in longitude and latitude; "
+                "give that object alone, not in a list"
+            )
+        yield from _geojson_features(entry, name, first=number)
+
+
+def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_Feature]:
     """Give the features of a FeatureCollection, a feature, or a lone geometry."""
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
@@ -360,7 +444,7 @@ def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
             raise SpecError(f"{name}: got no list 'features' in the FeatureCollection")
     else:
         features = [content]
-    for number, feature in enumerate(features):
+    for number, feature in enumerate(features, first):
         if not isinstance(feature, Mapping):
             raise SpecError(
                 f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object"
@@ -482,14 +566,14 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
     shapely = _shapely()
     if feature.geometry is None:
         raise SpecError(
-            f"{name}: {feature.label}: has no geometry, expected a polygon; leave it out"
+            f"{name}: {feature.label} has no geometry, expected a polygon; leave it out"
         )
     if feature.geometry.geom_type not in _KINDS:
         raise _wrong_kind(name, feature.label, feature.geometry.geom_type)
     geometry = shapely.force_2d(feature.geometry)
     if geometry.is_empty:
         raise SpecError(
-            f"{name}: {feature.label}: is an empty {geometry.geom_type}, expected a polygon with "
+            f"{name}: {feature.label} is an empty {geometry.geom_type}, expected a polygon with "
             "an area; leave it out"
         )
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
@@ -498,23 +582,32 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
         _check_degrees(geometry, name, feature.label)
     if not geometry.is_valid:
         raise SpecError(
-            f"{name}: {feature.label}: is no valid polygon "
-            f"({shapely.is_valid_reason(geometry)}), expected rings that do not cross or touch "
-            f"along a line; {_MEND}"
+            f"{name}: {feature.label} is no valid polygon "
+            f"({_reason(shapely.is_valid_reason(geometry), crs)}), expected rings that do not "
+            f"cross or touch along a line; {_MEND}"
         )
     return geometry
+
+
+def _reason(said: str, crs: CRS) -> str:
+    """Return why GEOS finds a polygon invalid, and what the numbers of the place are."""
+    found = _PLACE.fullmatch(said)
+    if found is None:
+        return said
+    names = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
+    return f"{found['what']} at {names[0]} {found['x']}, {names[1]} {found['y']}"
 
 
 def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
     shapely = _shapely()
     left, bottom, right, top = shapely.bounds(geometry)
     beyond_lon = left < -180 - _DEGREE_TOLERANCE or right > 180 + _DEGREE_TOLERANCE
+    swapped = max(-left, right) <= 90 and max(-bottom, top) <= 180
     if beyond_lon or bottom < -90 - _DEGREE_TOLERANCE or top > 90 + _DEGREE_TOLERANCE:
         raise SpecError(
             f"{name}: {label}: got coordinates from ({left:g}, {bottom:g}) to ({right:g}, "
-            f"{top:g}), expected longitudes in -180..180 and latitudes in -90..90; are these "
-            "metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
-            "EPSG:4326 out.geojson in.geojson"
+            f"{top:g}), expected longitudes in -180..180, then latitudes in -90..90; "
+            f"{_SWAP if swapped else _REPROJECT}"
         )
     for part in shapely.get_parts(geometry):
         west, _, east, _ = shapely.bounds(part)

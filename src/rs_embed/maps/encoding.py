@@ -35,7 +35,8 @@ class MapEncoding:
     Parameters
     ----------
     dtype : {"float32", "float16", "int8"}
-        Type of the numbers. int8 holds multiples of a scale, one for each dimension.
+        Type of the numbers. int8 holds multiples of a scale, one for each dimension. In a GeoTIFF
+        float16 takes 16 bits (``NBITS=16``), which GDAL and rasterio read and show as float32.
     pca : int, optional
         Keep this many principal components of the map's own tokens instead of all dimensions.
 

@@ -26,7 +26,7 @@ _TIFF_PART = (16, 512, 512)
 
 
 def open_map(path: str | os.PathLike[str]) -> xr.DataArray:
-    """Return a map that `write_map` wrote; its values are read when they are asked for.
+    """Return a map that `embed_area` wrote; its values are read when they are asked for.
 
     Parameters
     ----------
@@ -80,7 +80,10 @@ def restored(opened: xr.DataArray) -> xr.DataArray:
     import xarray as xr
 
     if "pca" not in opened.attrs:
-        raise SpecError("got a map that holds no PCA, expected one of MapEncoding(pca=...)")
+        raise SpecError(
+            "got a map that holds no PCA, expected one made with pca=... (embed_area, or rs-embed "
+            "map --pca); its tokens are whole, so take it as it is"
+        )
     pca = PrincipalComponents.from_json(json.loads(opened.attrs["pca"]))
     count, depth = pca.components.shape
     if opened.sizes["d"] != count:
@@ -101,17 +104,22 @@ def restored(opened: xr.DataArray) -> xr.DataArray:
 
 
 def _open_zarr(path: Path) -> xr.DataArray:
-    require("zarr", extra="maps", purpose="a map in Zarr")
+    zarr = require("zarr", extra="maps", purpose="a map in Zarr")
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 
     try:
-        store = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)
-        meta, array = store.attrs[META_KEY], store["embedding"]
-        # A few dimensions of a whole shard: neither a map of one nor a place of all reads much.
-        deep, high, wide = array.encoding["chunks"][:1] + array.encoding["shards"][1:]
+        # Stores of others may lack the consolidated metadata that ours have.
+        is_map = META_KEY in zarr.open_group(path, mode="r").attrs
+        options: Any = {"mask_and_scale": False, "chunks": None, "consolidated": True}
+        store = xr.open_zarr(path, **options) if is_map else None
     except (OSError, KeyError, ValueError) as exc:
-        raise _no_map(path, exc) from exc
+        raise _no_map(path, "it is no Zarr store that can be opened") from exc
+    if store is None or "embedding" not in store:
+        raise _no_map(path, "it is a Zarr store, but no map of rs_embed", "xarray.open_zarr")
+    meta, array = store.attrs[META_KEY], store["embedding"]
+    # A few dimensions of a whole shard: neither a map of one nor a place of all reads much.
+    deep, high, wide = array.encoding["chunks"][:1] + array.encoding["shards"][1:]
     scales = array.coords["scale"].values if "scale" in array.coords else None
     array = array.drop_vars("scale", errors="ignore").chunk({"d": deep, "y": high, "x": wide})
     return _map(array, scales, meta, store.attrs.get(PCA_KEY))
@@ -126,14 +134,17 @@ def _open_tiff(path: Path) -> xr.DataArray:
         with rasterio.open(path) as file:
             tags, scales, count = file.tags(), file.scales, file.count
             scaled = file.dtypes[0] == "int8"
-        meta = tags[META_TAG]
-        deep, high, wide = _TIFF_PART
-        parts = {"band": min(deep, count), "y": high, "x": wide}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Scales differ across bands")
-            opened: Any = rioxarray.open_rasterio(path, chunks=parts)
-    except (RasterioError, KeyError, OSError) as exc:
-        raise _no_map(path, exc) from exc
+    except (RasterioError, OSError) as exc:
+        raise _no_map(path, "it is no image that can be opened") from exc
+    if META_TAG not in tags:
+        opener = "rioxarray.open_rasterio"
+        raise _no_map(path, "it is an image, but no map of rs_embed", opener)
+    meta = tags[META_TAG]
+    deep, high, wide = _TIFF_PART
+    parts = {"band": min(deep, count), "y": high, "x": wide}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Scales differ across bands")
+        opened: Any = rioxarray.open_rasterio(path, chunks=parts)
     array = opened.rename(band="d").assign_coords(d=np.arange(count))
     return _map(array, np.array(scales, np.float32) if scaled else None, meta, tags.get(PCA_TAG))
 
@@ -153,7 +164,9 @@ def _map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) -> xr.Dat
     return placed.rename("embedding")
 
 
-def _no_map(path: Path, exc: Exception) -> ExportError:
+def _no_map(path: Path, reason: str, opener: str | None = None) -> ExportError:
+    """Return the error for what `write_map` did not write; ``opener`` reads it nevertheless."""
+    other = "" if opener is None else f"; other files open with {opener}"
     return ExportError(
-        f"cannot read {path} ({type(exc).__name__}: {exc}), expected a map that write_map wrote"
+        f"cannot read {path}: {reason}, expected one that embed_area or rs-embed map wrote{other}"
     )

@@ -13,14 +13,16 @@ import numpy as np
 from affine import Affine
 
 from rs_embed._optional import require
-from rs_embed.errors import SpecError
+from rs_embed.errors import CoverageWarning, SpecError
 from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
-from rs_embed.polygons import read_polygons
+from rs_embed.notes import Note, give_warnings, some
+from rs_embed.polygons import Polygons, read_polygons
 from rs_embed.raster import valid_mask
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike, NDArray
+    from pyproj import Transformer
     from shapely.geometry.base import BaseGeometry
 
 # Tokens that are held at once while zones are summed up.
@@ -42,7 +44,8 @@ def sample_points(
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     points : array-like
-        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``.
+        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. Where some lie
+        outside the map, a `CoverageWarning` says how many.
     crs : str
         CRS of the points.
 
@@ -50,9 +53,10 @@ def sample_points(
     -------
     xarray.DataArray
         ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point lies
-        outside the map or in a cell without token. Coordinates: ``x`` and ``y`` as given; ``row``
-        and ``column`` of the cell in the map, -1 outside. A cell includes its edges to the first
-        row and column (top and left where north is up), not the others.
+        outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given, where
+        ``crs`` has degrees, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
+        the cell in the map, -1 outside. A cell includes its edges to the first row and column (top
+        and left where north is up), not the others.
 
     Raises
     ------
@@ -70,9 +74,9 @@ def sample_points(
     ...     np.arange(8, dtype="float32").reshape(2, 2, 2), dims=("d", "y", "x"),
     ...     coords={"y": [5000240.0, 5000080.0], "x": [500080.0, 500240.0]},
     ... ).rio.write_crs("EPSG:32633")
-    >>> sample_points(tokens, [(500100, 5000100), (0, 0)], crs="EPSG:32633").values
-    array([[ 2.,  6.],
-           [nan, nan]], dtype=float32)
+    >>> sample_points(tokens, [(500100, 5000100), (500200, 5000300)], crs="EPSG:32633").values
+    array([[2., 6.],
+           [1., 5.]], dtype=float32)
     """
     import xarray as xr
     from pyproj import Transformer
@@ -81,9 +85,12 @@ def sample_points(
     stated = known_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
-    x, y = to_map.transform(given[:, 0], given[:, 1])
-    row, column = _cells(np.asarray(x), np.asarray(y), placed.grid)
+    x, y = _carried(given, to_map)
+    row, column = _cells(x, y, placed.grid)
     inside = row >= 0
+    if not inside.all():
+        swapped, _ = _cells(*_carried(given[~inside, ::-1], to_map), placed.grid)
+        give_warnings([_outside(inside, swapped >= 0, in_degrees=stated.is_geographic)])
     width = placed.grid.shape[1]
     flat, back = np.unique(row[inside] * width + column[inside], return_inverse=True)
     values = np.full((len(given), placed.array.sizes["d"]), np.nan, dtype=np.float32)
@@ -94,12 +101,11 @@ def sample_points(
         tokens = picked.transpose("d", "point").values
         valid = _valid(tokens, placed)
         values[inside] = np.where(valid, tokens, np.nan).T.astype(np.float32)[back]
-    coords = {
-        "x": ("point", given[:, 0]),
-        "y": ("point", given[:, 1]),
-        "row": ("point", row),
-        "column": ("point", column),
-    }
+    if stated.is_geographic:
+        place = {"lon": ("point", given[:, 0]), "lat": ("point", given[:, 1])}
+    else:
+        place = {"x": ("point", x), "y": ("point", y)}
+    coords = place | {"row": ("point", row), "column": ("point", column)}
     return xr.DataArray(
         values, dims=("point", "d"), coords=coords | placed.dimension, name="embedding"
     )
@@ -116,9 +122,9 @@ def zonal_mean(
     ----------
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
-    polygons : path, mapping, geometry or Polygons
+    polygons : path, mapping, geometry, list of these two, or Polygons
         What :func:`rs_embed.polygons.read_polygons` reads, in any CRS; each feature is a zone.
-        Zones may overlap.
+        Zones may overlap. Where some hold no token, a `CoverageWarning` names them.
     layer : str, optional
         Layer of a file of polygons that has several.
 
@@ -165,6 +171,8 @@ def zonal_mean(
             sums[near[number]] += tokens[:, at].astype(np.float64) @ share
             weights[near[number]] += share.sum()
     empty = weights == 0
+    if empty.any():
+        give_warnings([_without_tokens(zones, shapes, empty, placed.grid)])
     means = sums / np.where(empty, np.nan, weights)[:, None]
     coverage = np.minimum(weights / shapely.area(shapes), 1.0)
     coords = {"id": ("zone", list(zones.ids)), "coverage": ("zone", coverage)}
@@ -174,6 +182,57 @@ def zonal_mean(
         coords=coords | placed.dimension,
         name="embedding",
     )
+
+
+def _carried(
+    points: NDArray[np.float64], to_map: Transformer
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return x and y of ``(N, 2)`` points in the map's CRS; infinite where they have no place."""
+    x, y = to_map.transform(points[:, 0], points[:, 1])
+    return np.asarray(x), np.asarray(y)
+
+
+def _outside(inside: NDArray[np.bool_], meant: NDArray[np.bool_], *, in_degrees: bool) -> Note:
+    """Return the warning of points outside; ``meant``: which of them are inside when swapped."""
+    count = len(inside)
+    message = (
+        f"{np.count_nonzero(~inside)} of {count} points lie outside the map, so their tokens are "
+        "NaN"
+    )
+    if meant.any():
+        first, then = ("longitude", "latitude") if in_degrees else ("x", "y")
+        message += (
+            f"; with {first} and {then} swapped {np.count_nonzero(meant)} of them would lie "
+            f"inside: give {first} first, then {then}"
+        )
+    return Note(message, CoverageWarning)
+
+
+def _without_tokens(
+    zones: Polygons, shapes: NDArray[Any], empty: NDArray[np.bool_], grid: Grid
+) -> Note:
+    """Return the warning of zones without a token: where they are, and their ids."""
+    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    height, width = grid.shape
+    outside = shapely.area(shapely.clip_by_rect(shapes, 0, 0, width, height)) == 0
+    parts, hint = [], ""
+    for chosen, where in ((outside, "outside the map"), (empty & ~outside, "on cells without one")):
+        ids = [zones.ids[number] for number in np.flatnonzero(chosen)]
+        if ids:
+            parts.append(f"{len(ids)} lie {where} (ids {some(ids, 5)})")
+    if outside.any():
+        lost = np.flatnonzero(outside)
+        hint = Polygons(
+            tuple(zones.geometries[n] for n in lost),
+            tuple(zones.ids[n] for n in lost),
+            zones.crs,
+            zones.name,
+        ).order_hint(grid)
+    message = (
+        f"{np.count_nonzero(empty)} of {len(shapes)} zones hold no token, so their means are NaN: "
+        f"{' and '.join(parts)}{hint}"
+    )
+    return Note(message, CoverageWarning)
 
 
 @dataclass(frozen=True, eq=False)

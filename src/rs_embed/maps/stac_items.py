@@ -15,12 +15,15 @@ import numpy as np
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.maps.placing import sync, sync_name
 from rs_embed.maps.provenance import (
+    artifact_type,
     chip_layout,
+    input_bands,
     is_uri,
     map_meta,
     model_address,
     source_addresses,
     source_items,
+    source_title,
 )
 from rs_embed.maps.zarr_files import proj_fields
 from rs_embed.registry import describe_model
@@ -42,7 +45,9 @@ _MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
-_POINTS_PER_SIDE = 21
+# Steps along a side of an outline, before it is simplified.
+_STEPS_PER_SIDE = 200
+_LEAST_TOLERANCE_DEG = 1e-6
 
 
 def write_item(
@@ -110,6 +115,7 @@ def _item(
         **_proj(grid),
         **_emb(content, encoding),
         **_mlm(content),
+        **_bands(meta),
     }
     return {
         "type": "Feature",
@@ -133,7 +139,8 @@ def _item(
                 "href": model_address(meta),
                 "title": f"Weights of {meta['model']}",
                 "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": _artifact_type(meta),
+                "mlm:artifact_type": artifact_type(meta),
+                **_bands(meta),
             },
         },
     }
@@ -235,7 +242,7 @@ def _mlm(content: MapContent) -> dict[str, Any]:
         "mlm:input": [
             {
                 "name": "RGB",
-                "bands": [],
+                "bands": input_bands(meta),
                 "input": {
                     "shape": [-1, 3, side, side],
                     "dim_order": ["batch", "channel", "height", "width"],
@@ -259,6 +266,16 @@ def _mlm(content: MapContent) -> dict[str, Any]:
     }
 
 
+def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``bands`` of STAC 1.1: what the model sees, for its asset and the properties.
+
+    The MLM schema wants a description of the bands that it names in the properties, which STAC
+    allows only where an asset has them too.
+    """
+    bands = [{"name": name} for name in input_bands(meta)]
+    return {"bands": bands} if bands else {}
+
+
 def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Return how each band is normalised; None for models that rs_embed does not know."""
     try:
@@ -271,11 +288,6 @@ def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     ]
 
 
-def _artifact_type(meta: Mapping[str, Any]) -> str:
-    safe = str(meta.get("weights")).endswith(".safetensors")
-    return "safetensors.torch.save_file" if safe else "torch.save"
-
-
 def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
     links = [{"rel": "emb:model", "href": model_address(meta), "title": str(meta["model"])}]
     links += [
@@ -283,12 +295,17 @@ def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
         for item in source_items(meta)
         if is_uri(item.get("href"))
     ]
-    links += [{"rel": "emb:source-data", "href": href} for href in source_addresses(meta)]
+    title = source_title(meta)
+    named = {} if title is None else {"title": title}
+    links += [{"rel": "emb:source-data", "href": href, **named} for href in source_addresses(meta)]
     return links
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     """Return outline and bounding box in degrees (EPSG:4326), as GeoJSON has them.
+
+    The outline has the corners, and as many points between them as keep it within a hundredth of a
+    cell of where the edges run (at least 1e-6 degrees, about 0.1 m).
 
     An outline that crosses the antimeridian is cut there, and its box then has a west that is
     larger than its east. One around a pole becomes the cap from its lowest latitude.
@@ -309,6 +326,8 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         south, north = (lat.min(), 90.0) if lat.mean() > 0 else (-90.0, lat.max())
         lon = np.array([-180.0, 180.0, 180.0, -180.0, -180.0])
         lat = np.array([south, south, north, north, south])
+    else:
+        lon, lat = _simplified(lon, lat, 0.01 * _cell_degrees(lon, lat, grid.shape))
     west, east = float(lon.min()), float(lon.max())
     if west >= -180 and east <= 180:
         return _geojson([_ring(lon, lat)]), [west, float(lat.min()), east, float(lat.max())]
@@ -326,15 +345,51 @@ def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     from pyproj import Transformer
 
     left, bottom, right, top = grid.bounds
-    steps = np.linspace(0, 1, _POINTS_PER_SIDE)[:-1]
+    steps = np.arange(_STEPS_PER_SIDE) / _STEPS_PER_SIDE
     across, down = left + steps * (right - left), top + steps * (bottom - top)
     back, up = right + steps * (left - right), bottom + steps * (top - bottom)
-    count = len(steps)
+    count = _STEPS_PER_SIDE
     xs = np.concatenate([np.full(count, left), across, np.full(count, right), back, [left]])
     ys = np.concatenate([down, np.full(count, bottom), up, np.full(count, top), [top]])
     to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(xs, ys)
     return np.asarray(lon), np.asarray(lat)
+
+
+def _cell_degrees(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
+) -> float:
+    """Return the side of a cell, degrees of a great circle, from the length of the outline."""
+    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
+    return float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
+
+
+def _simplified(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners of an outline and the points that lie off the lines between others.
+
+    Notes
+    -----
+    Ramer-Douglas-Peucker on each of the four sides.
+    """
+    tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
+    at = np.stack([lon, lat], axis=1)
+    corners = range(0, len(at), _STEPS_PER_SIDE)
+    kept = set(corners)
+    spans = [(start, start + _STEPS_PER_SIDE) for start in corners[:-1]]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        step, inner = at[last] - at[first], at[first + 1 : last] - at[first]
+        off = np.abs(step[0] * inner[:, 1] - step[1] * inner[:, 0]) / np.hypot(*step)
+        if off.max() > tolerance:
+            farthest = first + 1 + int(off.argmax())
+            kept.add(farthest)
+            spans += [(first, farthest), (farthest, last)]
+    order = sorted(kept)
+    return lon[order], lat[order]
 
 
 def _clipped(

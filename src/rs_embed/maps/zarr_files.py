@@ -35,6 +35,14 @@ PCA_KEY = "rs_embed_pca"
 _SHARD_ROW_BYTES = 128 * 2**20
 _SHARD_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 3
+# CF knows one scale_factor for a whole variable, and none for each dimension.
+_DECODING = {
+    "rs_embed_scale": "scale",
+    "comment": (
+        "The values are multiples of the coordinate 'scale', which has one number for each d; -128 "
+        "stands for no token. Decoded: embedding * scale."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def write_zarr(
     """Write a map as a Zarr 3 group with the array ``embedding`` of ``(d, y, x)``.
 
     ``x`` and ``y`` are token centres, ``spatial_ref`` is the CRS as CF has it, and ``scale`` the
-    value of a step of each dimension in int8. The attributes follow the Zarr conventions
+    value of a step of each dimension in int8, which ``rs_embed_scale`` and ``comment`` of
+    ``embedding`` point to. The attributes of the group follow the Zarr conventions
     ``spatial:``, ``proj:`` and ``geoemb:``; ``rs_embed_meta`` is the meta as JSON, and
     ``rs_embed_pca`` JSON of a PCA as in the GeoTIFF. Chunks without a token are not stored. The
     memory in use is about that of the rows of a shard.
@@ -180,8 +189,10 @@ def _write_whole(
 def _array(encoding: FittedEncoding) -> dict[str, Any]:
     """Return attributes of the array; xarray has NaN as base64 of its eight bytes."""
     nan = base64.b64encode(struct.pack("<d", float("nan"))).decode("ascii")
+    what = "patch tokens" if encoding.pca is None else "principal components of tokens"
     return {
-        "long_name": "patch tokens" if encoding.pca is None else "principal components of tokens",
+        "long_name": what if encoding.scales is None else f"{what}, in steps of scale",
+        **({} if encoding.scales is None else _DECODING),
         "grid_mapping": "spatial_ref",
         "coordinates": "spatial_ref" if encoding.scales is None else "scale spatial_ref",
         "_FillValue": nan if encoding.scales is None else int(encoding.nodata),

@@ -119,6 +119,7 @@ class SceneOnGrid:
             "baseline": scene.baseline,
             "offset": self.treatment,
             "files": list(files),
+            **({} if scene.href is None else {"href": scene.href}),
         }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from rs_embed.bands import canonical_band
 from rs_embed.grid import Grid
+from rs_embed.open_files import shown_path
 from rs_embed.providers.products import Product, product_of_item
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Scene:
         known.
     is_file : bool
         Whether it is a plain file, of which no item says anything.
+    href : str or None
+        URL of its item, without credentials.
     """
 
     id: str
@@ -91,6 +94,7 @@ class Scene:
     product: Product = field(default_factory=Product)
     outline: tuple[float, float, float] | None = None
     is_file: bool = False
+    href: str | None = None
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
         """Return where the ``wanted`` bands lie, None if one of them is missing."""
@@ -159,7 +163,13 @@ def scene_from_item(item: Item) -> Scene:
         offset_applied=applied if isinstance(applied, bool) else None,
         product=product_of_item(item.id, said),
         outline=None if item.geometry is None else _outline_of(item.geometry),
+        href=_url_of(item),
     )
+
+
+def _url_of(item: Item) -> str | None:
+    href = item.get_self_href()
+    return shown_path(href) if href is not None and "://" in href else None
 
 
 def local_path(href: str) -> str:

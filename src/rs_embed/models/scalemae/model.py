@@ -152,6 +152,7 @@ class ScaleMaePlan:
 
         return {
             "weights": self.weights,
+            "weights_file": None if found is None else found.path.name,
             "weights_revision": None if found is None else found.revision,
             "weights_sha256": None if digest is None else digest.hexdigest(),
             # Another PyTorch may draw other numbers from the same seed.
