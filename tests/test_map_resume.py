@@ -744,6 +744,26 @@ def pixels_box(row: int, column: int, height: int, width: int) -> Any:
     return shapely.box(left, bottom, right, top)
 
 
+def mirrored_order(place: BBox) -> Any:
+    """Return the box as someone draws it who gives latitude first."""
+    import shapely
+
+    return shapely.box(place.minlat, place.minlon, place.maxlat, place.maxlon)
+
+
+def test_components_that_tokens_cannot_have_cost_no_window(
+    checkpoint: Path, scene: Path, folder: Path
+) -> None:
+    request: dict[str, Any] = {
+        "imagery": scene, "weights": str(checkpoint), "image_size": 64,
+        "output": folder / "map.zarr",
+    }  # fmt: skip
+    with pytest.raises(SpecError, match="got pca=49 for tokens of 48 dimensions"):
+        embed_area("scalemae", **request, pca=49)
+    assert names(folder) == []
+    assert embed_area("scalemae", **request, pca=48).resumed == 0
+
+
 def test_bad_areas_are_named(
     coordinate_model: list[Any], scene: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -769,6 +789,10 @@ def test_bad_areas_are_named(
         ({"stride_px": 5}, SpecError, "stride_px=5, expected one of 2, 4, 8, 16"),
         ({"overlap_px": 64}, SpecError, "overlap_px=64 for tiles of 64 px, expected less"),
         ({"pca": 0}, SpecError, "pca"),
+        ({"pca": 2000}, SpecError, "got pca=2000 for a map of 150 tokens"),
+        ({"spatial": mirrored_order(box(10, 10, 60, 60))}, ImageryError,
+         "outside the imagery, which .* longitude and latitude swapped they would lie there"),
+        ({"stride": 4}, UnknownNameError, "argument of embed_area 'stride', .* 'stride_px'"),
     ]  # fmt: skip
     for given, kind, message in cases:
         with pytest.raises(kind, match=message):

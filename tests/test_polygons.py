@@ -20,7 +20,8 @@ from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from rs_embed.errors import GridError, SpecError, UnknownNameError
 from rs_embed.grid import Grid
-from rs_embed.polygons import Polygons, read_polygons
+from rs_embed.polygon_files import read_polygons
+from rs_embed.polygons import Polygons
 
 UTM = CRS.from_epsg(32633)
 SQUARE = box(13, 47, 13.1, 47.1)

@@ -64,7 +64,12 @@ def map_area(
         prep_option(help="Distance of tokens, px; less is denser.", show_default="patch size"),
     ] = None,
     device: Device = "auto",
-    dtype: Annotated[str, result_option(help="float32, float16 (.zarr) or int8.")] = "float32",
+    dtype: Annotated[
+        str,
+        result_option(
+            help="float32, float16 (half the size) or int8 (a quarter; a scale for each dimension)."
+        ),
+    ] = "float32",
     pca: Annotated[int | None, result_option(help="Store this many principal components.")] = None,
     acquired: Annotated[
         str | None,

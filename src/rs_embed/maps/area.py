@@ -79,7 +79,8 @@ def embed_area(
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
         divides it, takes several shifted passes, and gives a denser map of the same bounds.
     dtype : {"float32", "float16", "int8"}
-        Type of the stored values; int8 has a scale for each dimension. float16 is for ``.zarr``.
+        Type of the stored values; int8 has a scale for each dimension. float16 in a
+        ``.tif`` takes 16 bits, and is read as float32.
     pca : int, optional
         Store this many principal components instead of all dimensions.
     acquired : str or date, optional

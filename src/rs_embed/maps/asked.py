@@ -15,6 +15,7 @@ from affine import Affine
 from rs_embed.acquisition import Acquired, PixelRequest
 from rs_embed.errors import (
     CoverageWarning,
+    GridError,
     ImageryError,
     SpecError,
     TemporalWarning,
@@ -35,7 +36,8 @@ from rs_embed.maps.encoding import MapEncoding
 from rs_embed.maps.layout import Layout, layout_of
 from rs_embed.notes import Note
 from rs_embed.plausibility import MIN_SIDE_PX
-from rs_embed.polygons import Polygons, read_polygons
+from rs_embed.polygon_files import read_polygons
+from rs_embed.polygons import Polygons
 from rs_embed.registry import find_model
 from rs_embed.request_identity import request_json
 from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, check_whole
@@ -290,7 +292,17 @@ def _pixels_of_imagery(
 ) -> tuple[Grid, tuple[Note, ...]]:
     """Return the pixels of the imagery that an area covers; all of them where none is given."""
     if polygons is not None:
-        asked = bounds_window(there, polygons.to_crs(known_crs(there.crs)).bounds)
+        try:
+            bounds = polygons.to_crs(known_crs(there.crs)).bounds
+        except GridError as exc:
+            raise GridError(f"{exc}{polygons.order_hint(there)}") from exc
+        if not polygons.meets(there):
+            west, south, east, north = there.geographic_bounds()
+            raise ImageryError(
+                f"{polygons.name} lies outside the imagery, which covers lon {west:.4f} to "
+                f"{east:.4f}, lat {south:.4f} to {north:.4f}{polygons.order_hint(there)}"
+            )
+        asked = bounds_window(there, bounds)
     elif place is not None:
         asked = roi_window(there, place, most_px=math.inf)
     else:

@@ -16,7 +16,8 @@ from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, SpecError
 from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
 from rs_embed.notes import Note, give_warnings, some
-from rs_embed.polygons import Polygons, read_polygons
+from rs_embed.polygon_files import read_polygons
+from rs_embed.polygons import Polygons
 from rs_embed.raster import valid_mask
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def zonal_mean(
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     polygons : path, mapping, geometry, list of these two, or Polygons
-        What :func:`rs_embed.polygons.read_polygons` reads, in any CRS; each feature is a zone.
+        What :func:`rs_embed.polygon_files.read_polygons` reads, in any CRS; each feature is a zone.
         Zones may overlap. Where some hold no token, a `CoverageWarning` names them.
     layer : str, optional
         Layer of a file of polygons that has several.
