@@ -140,3 +140,27 @@ def python_environment(**variables: str) -> dict[str, str]:
     """Return the environment for a Python of our own, without what the tests' own one holds."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RS_EMBED_", "HF_"))}
     return {**kept, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **variables}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where maps go, and nothing else."""
+    made = tmp_path / "maps"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def scene(write_scene: Callable[..., Path]) -> Path:
+    """2 rows of 8 windows of 64 px."""
+    from tests.coordinate_model import coordinate_scene
+
+    return write_scene(coordinate_scene(96, 400))
+
+
+@pytest.fixture
+def dated(write_scene: Callable[..., Path]) -> Path:
+    """The like with a day, for a provider."""
+    from tests.coordinate_model import coordinate_scene
+
+    return write_scene(coordinate_scene(128, 432), name="S2_20220704.tif")

@@ -1,4 +1,4 @@
-"""Maps survive every end: killed, interrupted, out of disk, damaged files, unreadable imagery."""
+"""Maps survive every end: killed, interrupted, out of disk, damaged files."""
 
 from __future__ import annotations
 
@@ -19,34 +19,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from affine import Affine
-from pyproj import Transformer
-from typer.testing import CliRunner, Result
 
 from rs_embed import (
     BBox,
-    FetchSpec,
-    InputPrepSpec,
     LocalProvider,
-    OutputSpec,
-    Raster,
     embed_area,
-    get_embedding,
     open_map,
 )
-from rs_embed.cli import app
 from rs_embed.errors import (
     CheckpointError,
-    CoverageWarning,
     ExportError,
-    GridError,
-    ImageryError,
-    ImageryWarning,
-    ModelError,
-    ProviderError,
-    RsEmbedError,
-    SpecError,
     UnknownNameError,
 )
 from rs_embed.maps.asked import settle_area
@@ -54,6 +37,7 @@ from rs_embed.maps.placing import item_path
 from rs_embed.maps.running import AreaRun
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
+from tests.map_cases import Faulty, box, interrupt, kept_windows, names
 from tests.map_worker import digests
 
 pytestmark = [
@@ -66,18 +50,6 @@ NORTH_UP = Affine(10, 0, 400000, 0, -10, 5200000)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where maps go, and nothing else."""
-    made = tmp_path / "maps"
-    made.mkdir()
-    return made
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture
 def environment(install: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     """Environment of a process with the model ``slow``, two windows at once."""
     installed = install("slowness", "[rs_embed.models]\nslow = tests.map_worker:MODEL\n")
@@ -86,26 +58,6 @@ def environment(install: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     )
     paths = [str(ROOT), str(installed), variables["PYTHONPATH"]]
     return {**variables, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-@pytest.fixture
-def scene(write_scene: Callable[..., Path]) -> Path:
-    """2 rows of 8 windows."""
-    return write_scene(coordinate_scene(96, 400))
-
-
-@pytest.fixture
-def dated(write_scene: Callable[..., Path]) -> Path:
-    """The same with a day, for a provider."""
-    return write_scene(coordinate_scene(128, 432), name="S2_20220704.tif")
-
-
-def box(row: int, column: int, height: int, width: int) -> BBox:
-    """Return the box in degrees around pixels of a scene."""
-    left, top = NORTH_UP @ (column, row)
-    right, bottom = NORTH_UP @ (column + width, row + height)
-    to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
-    return BBox(*to_degrees.transform_bounds(left, bottom, right, top))
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -214,22 +166,6 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     report = json.loads(printed)
     assert (report["resumed"], report["windows"]) == (6, 16)
     assert names(folder) == ["map.zarr", "map.zarr.json"]
-
-
-class Faulty(LocalProvider):
-    """A file whose windows fail as long as ``faults`` says so."""
-
-    def __init__(self, path: Path, fault: Callable[[Any], BaseException | None]) -> None:
-        super().__init__(path)
-        self.fault = fault
-        self.fetched: list[Any] = []
-
-    def fetch(self, grid: Any, **asked: Any) -> Raster:
-        self.fetched.append(grid)
-        fault = self.fault(grid)
-        if fault is not None:
-            raise fault
-        return super().fetch(grid, **asked)
 
 
 def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
@@ -425,10 +361,6 @@ def test_weights_that_changed_under_their_name_are_refused(
         embed_area("scalemae", **request)
 
 
-def interrupt(_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 # --- disk and files ------------------------------------------------------------------------
 
 
@@ -519,16 +451,6 @@ def test_a_read_only_folder(coordinate_model: Any, scene: Path, folder: Path) ->
         embed_area("coordinates", imagery=scene, output=folder / "map.zarr")
 
 
-def kept_windows(scene: Path, out: Path) -> AreaRun:
-    """Keep some windows, as an interrupted run does; return the run, closed."""
-    with (
-        pytest.raises(KeyboardInterrupt),
-        AreaRun(out, settle_area("coordinates", imagery=scene)) as run,
-    ):
-        run.run(measured=interrupt)
-    return run
-
-
 @pytest.mark.parametrize("damage", ["vector", "meta", "truncated", "text", "empty"])
 def test_damaged_windows_are_named_and_never_used(
     coordinate_model: Any, scene: Path, folder: Path, damage: str, monkeypatch: pytest.MonkeyPatch
@@ -558,459 +480,3 @@ def test_damaged_windows_are_named_and_never_used(
     assert names(folder) == ["map.zarr.partial"]
     assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).resumed == 0
     assert names(folder) == ["map.zarr"]
-
-
-# --- windows that fail ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def run_map(tmp_path: Path) -> Callable[..., Result]:
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(app, ["map", *args])
-
-    return run
-
-
-@pytest.mark.parametrize("suffix", ["zarr", "tif"])
-def test_a_broken_block_fails_the_windows_that_it_hits(
-    coordinate_model: list[Any], write_scene: Callable[..., Path], folder: Path,
-    run_map: Callable[..., Result], suffix: str,
-) -> None:  # fmt: skip
-    tiled = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
-    path = write_scene(coordinate_scene(320, 400), interleave="pixel", **tiled)
-    clean, out = folder / f"clean.{suffix}", folder / f"map.{suffix}"
-    embed_area("coordinates", imagery=path, output=clean)
-    with rasterio.open(path) as file:
-        offset, size = (
-            int(file.get_tag_item(f"BLOCK_{what}_2_1", "TIFF", bidx=1))
-            for what in ("OFFSET", "SIZE")
-        )
-    whole = path.read_bytes()
-    stamp = path.stat()
-    content = bytearray(whole)
-    content[offset : offset + size] = b"\xff" * size
-    path.write_bytes(content)
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    command = ("--imagery", str(path), "--model", "coordinates", "-o", str(out))
-    done = run_map(*command, "--json")
-    assert done.exit_code == 1, done.output
-    # Windows of 64 px, 48 px apart, the last ones shifted inward; the block is rows 64..128 and
-    # columns 128..192.
-    starts = [[*range(0, side - 64, 48), side - 64] for side in (320, 400)]
-    hit = [
-        (row, column)
-        for row in starts[0]
-        for column in starts[1]
-        if row < 128 and row + 64 > 64 and column < 192 and column + 64 > 128
-    ]
-    bounds = {
-        (400000 + 10 * column, 5200000 - 10 * (row + 64), 400000 + 10 * (column + 64),
-         5200000 - 10 * row)
-        for row, column in hit
-    }  # fmt: skip
-    report = json.loads(done.stdout)
-    assert {tuple(failure["bounds"]) for failure in report["failed"]} == bounds
-    touched = np.zeros((20, 25), dtype=bool)
-    covered = np.zeros((20, 25), dtype=bool)
-    for row in starts[0]:
-        for column in starts[1]:
-            part = np.s_[row // 16 : row // 16 + 4, column // 16 : column // 16 + 4]
-            (touched if (row, column) in hit else covered)[part] = True
-    with_failure, without = open_map(out).values, open_map(clean).values
-    np.testing.assert_array_equal(with_failure[:, ~touched], without[:, ~touched])
-    assert np.isnan(with_failure[:, ~covered]).all()
-    known = touched & covered
-    np.testing.assert_allclose(with_failure[:, known], without[:, known], atol=1e-3)
-    assert report["valid_tokens"] == int(covered.sum()) < report["tokens"] == 500
-    meta = json.loads(open_map(out).attrs["meta"])
-    assert meta["tiles"]["failed"] == len(hit)
-    assert meta["tiles"]["empty"] == 0
-    assert (folder / f"map.{suffix}.partial").exists()
-    coordinate_model.clear()
-    again = run_map(*command)
-    assert again.exit_code == 1
-    assert again.output.count("failed 4") == min(len(hit), 10)
-    assert "tries the failed windows again" in again.output
-    assert f"{len(starts[0]) * len(starts[1])} windows, " in again.output
-    path.write_bytes(whole)
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    mended = run_map(*command)
-    assert mended.exit_code == 0, mended.output
-    assert sum(int(call[0]) for call in coordinate_model) == len(hit)
-    np.testing.assert_array_equal(open_map(out).values, without)
-    assert not (folder / f"map.{suffix}.partial").exists()
-
-
-def test_all_windows_left_may_fail_again(
-    coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
-) -> None:
-    """A map whose last windows cannot be read is written all the same, however often."""
-    path = write_scene(coordinate_scene(64, 1200), name="S2_20220704.tif")
-    last = 400000 + 10 * 1030
-
-    def east(grid: Any) -> ProviderError | None:
-        return ProviderError("the server is tired") if grid.bounds[2] > last else None
-
-    asked = {"spatial": box(4, 4, 56, 1180), "output": folder / "map.zarr"}
-    reports = [
-        embed_area("coordinates", backend=Faulty(path, east), **asked)  # type: ignore[arg-type]
-        for _ in range(2)
-    ]
-    first, second = reports
-    assert first.failed == second.failed
-    assert set(first.failed.values()) == {"the server is tired"}
-    assert second.resumed == first.windows - len(first.failed) > 0
-    assert first.valid_tokens == second.valid_tokens > 0
-    third = embed_area("coordinates", backend=LocalProvider(path), **asked)  # type: ignore[arg-type]
-    assert not third.failed
-    embed_area("coordinates", backend=LocalProvider(path),
-               **asked | {"output": folder / "clean.zarr"})  # type: ignore[arg-type]  # fmt: skip
-    np.testing.assert_allclose(
-        open_map(folder / "map.zarr").values, open_map(folder / "clean.zarr").values, atol=1e-5
-    )
-    assert names(folder) == ["clean.zarr", "clean.zarr.json", "map.zarr", "map.zarr.json"]
-
-
-def test_nothing_that_can_be_read_is_one_error_and_leaves_nothing(
-    coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
-) -> None:
-    path = write_scene(coordinate_scene(64, 200), name="S2_20220704.tif")
-    down = Faulty(path, lambda _: ProviderError("the server is down"))
-    with pytest.raises(ProviderError, match="the server is down"):
-        embed_area("coordinates", backend=down, spatial=box(4, 4, 56, 180),
-                   output=folder / "map.zarr")  # fmt: skip
-    assert len(down.fetched) <= 5
-    assert names(folder) == []
-
-
-def test_a_window_that_the_model_refuses_fails_alone(
-    coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
-) -> None:
-    # In Mercator each row of windows is told another GSD, the most southern one the largest.
-    transform = Affine(4000, 0, 222000, 0, -4000, 7000000)
-    scene = write_scene(coordinate_scene(256, 64), crs="EPSG:3857", transform=transform)
-    request: dict[str, Any] = {"imagery": scene, "output": folder / "map.zarr", "overlap_px": 0}
-    embed_area("coordinates", **request)
-    *_, third, last = (value for call in coordinate_model for value in call[4:])
-    assert last > third
-    limit = (third + last) / 2
-    report = embed_area("coordinates", refuse=limit, overwrite=True, **request)
-    assert list(report.failed.values()) == ["refused"]
-    ((left, _, _, top),) = report.failed
-    assert (left, top) == (222000, 7000000 - 4000 * 192)
-    values = open_map(folder / "map.zarr").values
-    assert np.isfinite(values[:, :12]).all()
-    assert np.isnan(values[:, 12:]).all()
-
-
-def test_warnings_of_windows_are_kept_over_a_resume(
-    coordinate_model: Any, write_scene: Callable[..., Path], folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
-    pixels = coordinate_scene(96, 400)
-    pixels[:, 5, ::40] = 60000  # no reflectance, in windows of the first row
-    scene = write_scene(pixels)
-    with pytest.warns(ImageryWarning, match="values that no reflectance has"):
-        embed_area("coordinates", imagery=scene, output=folder / "a.zarr")
-    partial = kept_windows(scene, folder / "b.zarr").journal_path
-    assert partial.exists()
-    with pytest.warns(ImageryWarning, match="values that no reflectance has") as given:
-        embed_area("coordinates", imagery=scene, output=folder / "b.zarr")
-    assert sum("no reflectance" in str(warning.message) for warning in given) == 1
-    assert digests(folder / "a.zarr") == digests(folder / "b.zarr")
-
-
-# --- areas ---------------------------------------------------------------------------------
-
-
-def polygon_file(path: Path, *geometries: Any, layer: str = "a", crs: str = "EPSG:32633") -> Path:
-    """Write polygons of pixels' places in a CRS as a layer of a GeoPackage."""
-    import pyogrio.raw
-    import shapely
-
-    pyogrio.raw.write(
-        path, np.array([shapely.to_wkb(g) for g in geometries], dtype=object), [], [],
-        layer=layer, driver="GPKG", geometry_type="Polygon", crs=crs, append=path.exists(),
-    )  # fmt: skip
-    return path
-
-
-def pixels_box(row: int, column: int, height: int, width: int) -> Any:
-    import shapely
-
-    left, top = NORTH_UP @ (column, row)
-    right, bottom = NORTH_UP @ (column + width, row + height)
-    return shapely.box(left, bottom, right, top)
-
-
-def mirrored_order(place: BBox) -> Any:
-    """Return the box as someone draws it who gives latitude first."""
-    import shapely
-
-    return shapely.box(place.minlat, place.minlon, place.maxlat, place.maxlon)
-
-
-def test_components_that_tokens_cannot_have_cost_no_window(
-    checkpoint: Path, scene: Path, folder: Path
-) -> None:
-    request: dict[str, Any] = {
-        "imagery": scene, "weights": str(checkpoint), "image_size": 64,
-        "output": folder / "map.zarr",
-    }  # fmt: skip
-    with pytest.raises(SpecError, match="got pca=49 for tokens of 48 dimensions"):
-        embed_area("scalemae", **request, pca=49)
-    assert names(folder) == []
-    assert embed_area("scalemae", **request, pca=48).resumed == 0
-
-
-def test_bad_areas_are_named(
-    coordinate_model: list[Any], scene: Path, folder: Path, tmp_path: Path
-) -> None:
-    import shapely
-
-    bow_tie = shapely.Polygon([(400100, 5199900), (400900, 5199100), (400900, 5199900),
-                               (400100, 5199100)])  # fmt: skip
-    two = polygon_file(tmp_path / "two.gpkg", pixels_box(10, 10, 60, 60))
-    polygon_file(two, shapely.box(13, 46, 14, 47), layer="b", crs="EPSG:4326")
-    cases: list[tuple[dict[str, Any], type[RsEmbedError], str]] = [
-        ({"spatial": polygon_file(tmp_path / "far.gpkg", pixels_box(5000, 5000, 60, 60))},
-         ImageryError, "lies outside the imagery"),
-        ({"spatial": polygon_file(tmp_path / "bow.gpkg", bow_tie)}, SpecError, "[Ss]elf-inters"),
-        ({"spatial": two}, SpecError, "layer"),
-        ({"spatial": two, "layer": "c"}, SpecError, "'?c'?"),
-        ({"spatial": 7}, SpecError, "got .*7|int"),
-        ({"spatial": [1, 2, 3, 4]}, SpecError, "got"),
-        ({"layer": "a"}, SpecError, "without a file of polygons"),
-        ({"dtype": "float64"}, UnknownNameError, "float64"),
-        ({"seams": "blur"}, UnknownNameError, "unknown seams 'blur', expected one of blend"),
-        ({"overlap_px": 20}, SpecError, "overlap_px=20, expected a multiple of the patch size 16"),
-        ({"tile_size": 100}, SpecError, "tile_size=100, expected a multiple of the patch size 16"),
-        ({"stride_px": 5}, SpecError, "stride_px=5, expected one of 2, 4, 8, 16"),
-        ({"overlap_px": 64}, SpecError, "overlap_px=64 for tiles of 64 px, expected less"),
-        ({"pca": 0}, SpecError, "pca"),
-        ({"pca": 2000}, SpecError, "got pca=2000 for a map of 150 tokens"),
-        ({"spatial": mirrored_order(box(10, 10, 60, 60))}, ImageryError,
-         "outside the imagery, which .* longitude and latitude swapped they would lie there"),
-        ({"stride": 4}, UnknownNameError, "argument of embed_area 'stride', .* 'stride_px'"),
-    ]  # fmt: skip
-    for given, kind, message in cases:
-        with pytest.raises(kind, match=message):
-            embed_area("coordinates", imagery=scene, output=folder / "map.zarr", **given)
-    assert names(folder) == []
-    assert not coordinate_model
-
-
-def test_bad_imagery_is_named_before_the_model_is_loaded(
-    write_scene: Callable[..., Path], folder: Path, tmp_path: Path
-) -> None:
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    # Its sizes are known, the network cannot be loaded.
-    (weights / "config.json").write_text("{}")
-    (weights / "model.safetensors").write_bytes(b"nothing")
-    values = coordinate_scene(96, 96)
-    degrees = Affine(0.0001, 0, 13, 0, -0.0001, 46)
-    cases: list[tuple[Path, type[RsEmbedError], str]] = [
-        (write_scene((values / 10000).astype(np.float32), name="unit.tif"),
-         ImageryError, "reflectance"),
-        (write_scene(values[:, :5, :5], name="five.tif"), ImageryError, "imagery of 5 x 5 px"),
-        (write_scene(values, crs="EPSG:4326", transform=degrees, name="degrees.tif"), GridError,
-         "gdalwarp"),
-        (write_scene(values, crs=None, name="nowhere.tif"), ImageryError, "CRS"),
-        (write_scene(values * 0, nodata=0, name="nodata.tif"), ImageryError,
-         "no valid pixel in any of the 4 windows"),
-        (tmp_path / "gone.tif", ImageryError, "gone.tif"),
-    ]  # fmt: skip
-    for path, kind, message in cases:
-        with pytest.raises(kind, match=message):
-            embed_area("scalemae", imagery=path, output=folder / "map.zarr", image_size=64,
-                       weights=str(weights))  # fmt: skip
-        assert names(folder) == []
-
-
-def test_options_that_contradict_each_other_on_the_command_line(
-    run_map: Callable[..., Result], scene: Path, folder: Path, tmp_path: Path, coordinate_model: Any
-) -> None:
-    area = polygon_file(tmp_path / "area.gpkg", pixels_box(10, 10, 60, 60))
-    common = ("--imagery", str(scene), "--model", "coordinates", "-o", str(folder / "map.zarr"))
-    for args, message in (
-        (("--area", str(area), "--bbox", "13,46,14,47"), "got --area with a point or --bbox"),
-        (("--min-valid", "0.5"), "got --min-valid 0.5 for a map"),
-        (("--bbox", "13,46,14"), "expected minlon,minlat,maxlon,maxlat"),
-    ):
-        done = run_map(*common, *args)
-        assert done.exit_code == 1
-        assert isinstance(done.exception, SpecError)
-        assert message in str(done.exception)
-    assert names(folder) == []
-
-
-def test_polygons_of_another_crs_and_far_parts(
-    coordinate_model: list[Any], write_scene: Callable[..., Path], folder: Path, tmp_path: Path
-) -> None:
-    """Rows of windows between the parts are not read: they are nodata, and none is missing."""
-    import shapely
-
-    path = write_scene(coordinate_scene(1400, 1200))
-    near, far = pixels_box(40, 60, 30, 50), pixels_box(1300, 1100, 40, 40)
-    to_mercator = Transformer.from_crs("EPSG:32633", "EPSG:3857", always_xy=True)
-    parts = [
-        shapely.transform(part, lambda at: np.column_stack(to_mercator.transform(*at.T)))
-        for part in (near, far)
-    ]
-    area = polygon_file(tmp_path / "area.gpkg", *parts, crs="EPSG:3857")
-    report = embed_area("coordinates", imagery=path, spatial=area, output=folder / "map.zarr")
-    assert report.windows < 12
-    found = open_map(folder / "map.zarr")
-    known = ~np.isnan(found.values[0])
-    assert report.tokens == report.valid_tokens == known.sum()
-    inside = [
-        [
-            any(shapely.box(x - 80, y - 80, x + 80, y + 80).intersection(part).area > 100
-                for part in (near, far))
-            for x in found.x.values
-        ]
-        for y in found.y.values
-    ]  # fmt: skip
-    assert (known | ~np.array(inside)).all()
-    assert known.sum() <= np.sum(inside) + 12  # edges bend a little between the CRSs
-    whole = embed_area("coordinates", imagery=path, output=folder / "all.zarr", overlap_px=0)
-    assert whole.windows > 400
-    large = open_map(folder / "all.zarr").sel(x=found.x, y=found.y, method="nearest", tolerance=81)
-    offset = (large.x.values - found.x.values, large.y.values - found.y.values)
-    if not np.abs(np.concatenate(offset)).max():
-        np.testing.assert_allclose(found.values[:, known], large.values[:, known], atol=1e-3)
-
-
-def test_an_area_below_a_window_sees_its_surroundings(
-    checkpoint: Path, write_scene: Callable[..., Path], folder: Path
-) -> None:
-    pixels = np.random.default_rng(2).integers(300, 4000, (3, 160, 192), dtype=np.uint16)
-    scene = write_scene(pixels)
-    options: dict[str, Any] = {"weights": str(checkpoint), "image_size": 64}
-    shape = pixels_box(64, 80, 16, 32)
-    to_degrees = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
-    import shapely
-
-    def degrees(part: Any) -> Any:
-        shrunk = shapely.segmentize(shapely.buffer(part, -0.1), 40)
-        return shapely.transform(shrunk, lambda at: np.column_stack(to_degrees.transform(*at.T)))
-
-    with pytest.warns(CoverageWarning, match="area of 16 x 32 px is smaller than a window of 64"):
-        embed_area("scalemae", imagery=scene, spatial=degrees(shape), output=folder / "a.zarr",
-                   **options)  # fmt: skip
-    found = open_map(folder / "a.zarr")
-    # One patch more below than above, and as many to both sides.
-    crop = pixels[:, 48:112, 64:128]
-    grid = get_embedding(
-        "scalemae", input_chw=crop, fetch=FetchSpec(scale_m=10), input_prep=InputPrepSpec.tile(),
-        output=OutputSpec.grid(), **options,
-    ).data.values  # fmt: skip
-    np.testing.assert_allclose(found.values, grid[:, 1:2, 1:3], atol=1e-5)
-    x, y = NORTH_UP @ (88, 72)
-    assert (found.x.values[0], found.y.values[0]) == (x, y)
-    with pytest.warns(CoverageWarning, match="area of 16 x 16 px is smaller than a window"):
-        report = embed_area("scalemae", imagery=scene, spatial=degrees(pixels_box(70, 90, 1, 1)),
-                            output=folder / "pixel.zarr", **options)  # fmt: skip
-    assert (report.windows, report.tokens, report.valid_tokens) == (1, 1, 1)
-    with pytest.warns(CoverageWarning, match="only 48 x 48 px of imagery for windows of 64 px"):
-        embed_area("scalemae", imagery=write_scene(pixels[:, :48, :48], name="small.tif"),
-                   output=folder / "small.zarr", **options)  # fmt: skip
-    assert open_map(folder / "small.zarr").shape[1:] == (3, 3)
-
-
-# --- what a map says of itself -------------------------------------------------------------
-
-
-def meta_of(path: Path) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads(
-        open_map(path).attrs["meta"], parse_constant=lambda name: pytest.fail(name)
-    )
-    return meta
-
-
-def test_the_fingerprint_tells_what_determines_a_map(
-    checkpoint: Path, write_scene: Callable[..., Path], folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    pixels = np.random.default_rng(2).integers(300, 4000, (3, 112, 112), dtype=np.uint16)
-    other = pixels.copy()
-    other[1, 50, 60] += 500
-    scene = write_scene(pixels)
-    changes: list[dict[str, Any]] = [
-        {}, {"display": "visual"}, {"gsd": 3.0}, {"stride_px": 8}, {"overlap_px": 32},
-        {"tile_size": 80}, {"seams": "discard"},
-        {"tokens": "pre_norm"}, {"imagery": write_scene(other, name="other.tif")},
-    ]  # fmt: skip
-
-    def fingerprint(**given: Any) -> str:
-        out = folder / f"{len(names(folder))}.zarr"
-        embed_area("scalemae", output=out, **{
-            "imagery": scene, "weights": str(checkpoint), "image_size": 64, **given,
-        })  # fmt: skip
-        return str(meta_of(out)["fingerprint"])
-
-    found = [fingerprint(**change) for change in changes]
-    assert len(set(found)) == len(changes)
-    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "1")
-    assert fingerprint(device="cpu") == found[0]
-    assert fingerprint(dtype="int8", pca=2) == found[0]  # the same tokens, stored otherwise
-
-
-def test_a_map_says_how_it_was_made(
-    coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
-) -> None:
-    path = write_scene(coordinate_scene(128, 160), name="S2_20220704.tif")
-    report = embed_area(
-        "coordinates", backend=LocalProvider(path), spatial=box(20, 20, 90, 120),
-        output=folder / "map.tif",
-    )  # fmt: skip
-    meta = meta_of(folder / "map.tif")
-    expected = {
-        "model", "weights", "backend", "sensor", "temporal", "source", "grid", "gsd_m", "input_res",
-        "display", "tiles", "source_items", "request", "warnings", "fingerprint", "dimensions",
-        "rs_embed_version", "encoding",
-    }  # fmt: skip
-    assert expected <= meta.keys()
-    assert (meta["model"], meta["dimensions"], meta["backend"]) == ("coordinates", 3, "local")
-    assert meta["gsd_m"] == meta["input_res"] == pytest.approx(10)
-    assert meta["gsd_m_range"] == meta["input_res_range"] == pytest.approx([10, 10])
-    assert len(meta["source_items"]) == 1
-    assert meta["tiles"]["count"] == report.windows
-    assert any("default was taken" in text for text in meta["warnings"])
-
-
-def test_output_without_patches_is_an_error_at_once(
-    install: Callable[..., Path], write_scene: Callable[..., Path], folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    install(
-        "pooling", "[rs_embed.models]\npooled = pooled_model:MODEL\n",
-        pooled_model="""
-        from dataclasses import replace
-        from tests.coordinate_model import CoordinateEncoder, CoordinateModel, CoordinatePlan
-
-        class Encoder(CoordinateEncoder):
-            def encode(self, pixels, input_res_m):
-                return replace(super().encode(pixels, input_res_m), patches=None)
-
-        class Plan(CoordinatePlan):
-            def load(self):
-                return Encoder(64, Model.log)
-
-        class Model(CoordinateModel):
-            log = []
-            def plan(self, options, **given):
-                return Plan(**vars(super().plan(options, **given)))
-
-        MODEL = Model()
-        """,
-    )  # fmt: skip
-    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
-    scene = write_scene(coordinate_scene(96, 400))
-    with pytest.raises(ModelError, match="without patch tokens, which makes no map"):
-        embed_area("pooled", imagery=scene, output=folder / "map.zarr")
-    module = sys.modules["pooled_model"]
-    assert sum(int(call[0]) for call in module.Model.log) == 2
-    assert names(folder) == []
