@@ -222,6 +222,11 @@ def test_a_window_that_the_model_refuses_fails_alone(
     values = open_map(folder / "map.zarr").values
     assert np.isfinite(values[:, :12]).all()
     assert np.isnan(values[:, 12:]).all()
+    with pytest.raises(
+        ModelError, match=r"none of the \d+ windows has tokens, \d+ failed; .*refused"
+    ):
+        embed_area("coordinates", refuse=0, output=folder / "b.zarr",
+                   **{k: v for k, v in request.items() if k != "output"})  # fmt: skip
 
 
 def test_warnings_of_windows_are_kept_over_a_resume(

@@ -23,7 +23,6 @@ from rs_embed.errors import (
     ExportError,
     ImageryError,
     NoImageryError,
-    ProviderError,
     RsEmbedError,
 )
 from rs_embed.export import check_place
@@ -152,6 +151,7 @@ class AreaRun:
             self._journal.close()
             raise
         self._encoder: Encoder | None = None
+        self._failure: RsEmbedError | None = None
         self._valid_tokens = 0
 
     @property
@@ -283,6 +283,7 @@ class AreaRun:
         results = []
         common: dict[str, Any] | None = None
         for window in group:
+            self._failure = self._failure or window.error
             vector = nothing if window.tokens is None else window.tokens.ravel()
             notes = list(window.notes)
             if self._common is common is None and window.tokens is not None:
@@ -296,7 +297,7 @@ class AreaRun:
                     _key(window.tile),
                     vector if window.error is None else None,
                     window_meta(window.meta, notes),
-                    window.error,
+                    None if window.error is None else str(window.error),
                 )
             )
         self._journal.add_all(results)
@@ -356,11 +357,13 @@ class AreaRun:
 
     def _nothing(self, failed: dict[str, str]) -> RsEmbedError:
         """Return the error of a map without a single token."""
-        if failed:
-            return ProviderError(
-                f"none of the {self.windows} windows has tokens; the first failure: "
-                f"{next(iter(failed.values()))}"
+        if self._failure is not None:  # all that failed before were tried again
+            error = type(self._failure)(
+                f"none of the {self.windows} windows has tokens, {len(failed)} failed; the first "
+                f"failure: {self._failure}"
             )
+            error.__cause__ = self._failure
+            return error
         return ImageryError(
             f"got no valid pixel in any of the {self.windows} windows of the area, expected some; "
             "choose another area or period"

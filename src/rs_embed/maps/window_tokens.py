@@ -52,7 +52,7 @@ class WindowTokens:
         valid; None where nothing of the window is.
     meta : dict
         JSON values: the GSD told, a digest of what was seen, the scenes used.
-    error : str or None
+    error : RsEmbedError or None
         Why it has no tokens.
     notes : tuple of Note
         Warnings to give.
@@ -65,7 +65,7 @@ class WindowTokens:
     tile: Tile
     tokens: NDArray[np.float32] | None
     meta: dict[str, Any]
-    error: str | None = None
+    error: RsEmbedError | None = None
     notes: tuple[Note, ...] = ()
     kind: str = ""
     acquired: Mapping[str, Any] = field(default_factory=dict)
@@ -141,7 +141,7 @@ def _see(
 
 
 def _failed(tile: Tile, error: RsEmbedError) -> WindowTokens:
-    return WindowTokens(tile, None, {}, error=str(error))
+    return WindowTokens(tile, None, {}, error=error)
 
 
 def _prepared(task: Task, layout: Layout, tile: Tile, pixels: WindowPixels) -> _Seen | WindowTokens:
