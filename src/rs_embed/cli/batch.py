@@ -66,8 +66,9 @@ def batch(
 ) -> None:
     """Embed many places into one file, one vector each.
 
-    What is done is kept in OUT.partial: the same command goes on where it was interrupted, and
-    tries again what failed. Exit code 1 if a place failed, 130 if interrupted.
+    What is done is kept in OUT.partial: the same command goes on from there,
+    and tries again what failed. Exit code 1 if a place failed, 130 if
+    interrupted.
 
     [dim]rs-embed batch places.csv -o vectors.npz --buffer-m 640 --backend sample
     --variant tiny[/dim]

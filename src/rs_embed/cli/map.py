@@ -85,23 +85,24 @@ def map_area(
 ) -> None:
     """Embed a whole area into one map of patch tokens.
 
-    What is done is kept in OUT.partial: the same command goes on where it was ended.
-    Windows that failed are tried again. Exit code 1 if some failed, 130 if interrupted.
+    What is done is kept in OUT.partial: the same command goes on from there,
+    and tries again what failed. Exit code 1 if a window failed, 130 if
+    interrupted.
 
     All of a GeoTIFF:
 
     [dim]rs-embed map --imagery scene.tif -o map.zarr --acquired 2021-06-17
     --variant tiny --display visual[/dim]
 
-    The polygons of a file, from a free catalogue of Sentinel-2, as a small GeoTIFF:
+    The polygons of a file, from a free catalogue, as a small GeoTIFF:
 
-    [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01 --backend stac
-    -o map.tif --pca 16 --dtype int8[/dim]
+    [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01
+    --backend stac -o map.tif --pca 16 --dtype int8[/dim]
 
     What that takes:
 
-    [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01 --backend stac
-    -o map.tif --dry-run[/dim]
+    [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01
+    --backend stac -o map.tif --dry-run[/dim]
     """
     from rs_embed.maps.asked import settle_area
     from rs_embed.maps.planning import plan_map
