@@ -39,6 +39,7 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
+from rs_embed.maps.asked import settle_area
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names
 from tests.map_worker import digests
@@ -160,6 +161,51 @@ def test_a_broken_block_fails_the_windows_that_it_hits(
     assert sum(int(call[0]) for call in coordinate_model) == len(hit)
     np.testing.assert_array_equal(open_map(out).values, without)
     assert not (folder / f"map.{suffix}.partial").exists()
+
+
+def test_a_broken_column_of_blocks_fails_the_windows_that_it_hits_alone(
+    coordinate_model: list[Any], write_scene: Callable[..., Path], folder: Path
+) -> None:
+    """Windows looked at first must not all lie in one column."""
+    tiled = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    path = write_scene(coordinate_scene(320, 320), interleave="pixel", **tiled)
+    for column in range(5):
+        clean = open_map(embed_area(
+            "coordinates", imagery=path, output=folder / "a.zarr", overlap_px=0, overwrite=True
+        ).path).values  # fmt: skip
+        with rasterio.open(path) as file:
+            places = [
+                [
+                    int(file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1))
+                    for what in ("OFFSET", "SIZE")
+                ]
+                for row in range(5)
+            ]
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        for offset, size in places:
+            content[offset : offset + size] = b"\xff" * size
+        path.write_bytes(content)
+        report = embed_area(
+            "coordinates", imagery=path, output=folder / "b.zarr", overlap_px=0, overwrite=True
+        )
+        assert {left for left, *_ in report.failed} == {400000 + 640 * column}
+        assert len(report.failed) == 5
+        rest = np.delete(np.arange(20), np.s_[4 * column : 4 * column + 4])
+        np.testing.assert_array_equal(open_map(report.path).values[..., rest], clean[..., rest])
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("first_valid", [0, 130, 250])
+def test_wrong_units_are_found_wherever_the_valid_pixels_are(
+    coordinate_model: list[Any], write_scene: Callable[..., Path], folder: Path, first_valid: int
+) -> None:
+    reflectance = coordinate_scene(256, 320).astype(np.float32) / 10_000  # 0..1
+    reflectance[:, :, :first_valid] = np.nan
+    with pytest.raises(ImageryError, match=r"look normalised to 0\.\.1"):
+        embed_area("coordinates", imagery=write_scene(reflectance), output=folder / "map.zarr")
+    assert not coordinate_model
+    assert names(folder) == []
 
 
 def test_all_windows_left_may_fail_again(
@@ -444,6 +490,52 @@ def test_an_area_below_a_window_sees_its_surroundings(
         embed_area("scalemae", imagery=write_scene(pixels[:, :48, :48], name="small.tif"),
                    output=folder / "small.zarr", **options)  # fmt: skip
     assert open_map(folder / "small.zarr").shape[1:] == (3, 3)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_files_of_others_are_not_replaced(
+    coordinate_model: list[Any], scene: Path, folder: Path, suffix: str
+) -> None:
+    """Not even with overwrite: the imagery itself may have been named."""
+    foreign = folder / f"map{suffix}.json"
+    foreign.write_text('{"type": "Polygon"}')
+    with pytest.raises(ExportError, match="which describes the map: it is a file of others"):
+        embed_area("coordinates", imagery=scene, output=folder / f"map{suffix}", overwrite=True)
+    assert foreign.read_text() == '{"type": "Polygon"}'
+    before = scene.read_bytes()
+    with pytest.raises(ExportError, match="it is no map of rs_embed; choose another name"):
+        embed_area("coordinates", imagery=scene, output=scene, overwrite=True)
+    assert scene.read_bytes() == before
+    assert not coordinate_model
+
+
+def test_no_sidecar_of_another_image_is_read_with_a_map(
+    coordinate_model: list[Any], scene: Path, folder: Path
+) -> None:
+    out = folder / "map.tif"
+    wrong = "<PAMDataset><SRS>EPSG:4326</SRS><GeoTransform>0,1,0,0,0,-1</GeoTransform></PAMDataset>"
+    sidecar = folder / "map.tif.aux.xml"
+    sidecar.write_text(wrong)
+    with pytest.raises(ExportError, match=r"map\.tif\.aux\.xml beside it would be read with it"):
+        embed_area("coordinates", imagery=scene, output=out)
+    sidecar.unlink()
+    embed_area("coordinates", imagery=scene, output=out)
+    sidecar.write_text(wrong)
+    embed_area("coordinates", imagery=scene, output=out, overwrite=True)
+    assert names(folder) == ["map.tif"]
+    assert open_map(out).rio.crs.to_epsg() == 32633
+
+
+def test_windows_of_more_tokens_than_can_be_kept_are_refused(
+    coordinate_model: Any, scene: Path
+) -> None:
+    asked = settle_area("coordinates", imagery=scene, stride_px=2)
+    tokens = asked.layout.tokens_per_window
+    asked.check_tokens(int(0.9e9 / 4 / tokens))
+    with pytest.raises(
+        SpecError, match=r"got windows of 1\.1\d? GB of tokens each, expected at most"
+    ):
+        asked.check_tokens(int(1.1e9 / 4 / tokens) + 1)
 
 
 # --- what a map says of itself -------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from affine import Affine
 
 from rs_embed import (
@@ -286,6 +287,25 @@ def test_imagery_that_was_replaced_is_refused(
     assert names(folder) == ["map.zarr"]
 
 
+@pytest.mark.parametrize("change", ["source", "mask"])
+def test_a_vrt_whose_source_was_replaced_is_refused(
+    coordinate_model: Any, scene: Path, folder: Path, tmp_path: Path, change: str
+) -> None:
+    imagery = tmp_path / "scene.vrt"
+    rasterio.shutil.copy(scene, imagery, driver="VRT")
+    out = folder / "map.zarr"
+    with AreaRun(out, settle_area("coordinates", imagery=imagery)) as run:
+        run._journal.add("0 0", np.zeros(48, np.float32), {}, None)
+    with AreaRun(out, settle_area("coordinates", imagery=imagery)) as run:
+        assert run.resumed == 1
+    if change == "source":
+        os.utime(scene, (1, 1))
+    else:
+        shutil.copy(scene, f"{imagery}.msk")
+    with pytest.raises(ExportError, match=r"imagery\.read_with_it.*(tif|msk)"):
+        embed_area("coordinates", imagery=imagery, output=out)
+
+
 def test_batch_size_device_and_cache_do_not_count(
     stopped: dict[str, Any], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +469,20 @@ def test_a_read_only_folder(coordinate_model: Any, scene: Path, folder: Path) ->
     folder.chmod(0o500)
     with pytest.raises(ExportError, match="is read-only"):
         embed_area("coordinates", imagery=scene, output=folder / "map.zarr")
+
+
+def test_a_meta_that_makes_no_sense_is_damage(
+    coordinate_model: Any, scene: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
+    out = folder / "map.zarr"
+    partial = kept_windows(scene, out).journal_path
+    with closing(sqlite3.connect(partial)) as database:
+        database.execute("UPDATE result SET meta = replace(meta, 'items', 'Items') "
+                         "WHERE key = '0 0'")  # fmt: skip
+        database.commit()
+    with pytest.raises(ExportError, match=r"damaged \(the meta of a window makes no sense"):
+        embed_area("coordinates", imagery=scene, output=out)
 
 
 @pytest.mark.parametrize("damage", ["vector", "meta", "truncated", "text", "empty"])

@@ -36,6 +36,8 @@ _UNWRITABLE = (
     sqlite3.SQLITE_PERM,
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
+# SQLite's own bound of a value, less what the rest of a row takes.
+MAX_VECTOR_BYTES = 999_000_000
 _ABSENT = object()
 
 
@@ -121,12 +123,12 @@ class Journal:
         """Refuse a damaged journal, and one of another request."""
         (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise self._damaged(verdict)
+            raise self.damaged(verdict)
         try:
             (stored,) = self._connection.execute("SELECT json FROM request").fetchone()
             begun = json.loads(stored)
         except (TypeError, ValueError) as exc:
-            raise self._damaged("its request is unreadable") from exc
+            raise self.damaged("its request is unreadable") from exc
         differences = list(_differences(begun, asked))
         if differences:
             shown = some(differences, _MOST_DIFFERENCES, "; ")
@@ -237,7 +239,7 @@ class Journal:
                 try:
                     yield key, json.loads(row[0])
                 except ValueError as exc:
-                    raise self._damaged(f"unreadable meta: {exc}") from exc
+                    raise self.damaged(f"unreadable meta: {exc}") from exc
 
     def results(self, keys: Sequence[str]) -> Iterator[JournalResult]:
         """Give what came of each of ``keys``, in their order, one at a time.
@@ -256,7 +258,7 @@ class Journal:
                 raise ExportError(f"{self.path} holds nothing for {key!r}; resume the batch first")
             error, checksum, text, blob = row
             if checksum != _checksum(key, error, text, blob):
-                raise self._damaged(f"wrong checksum of {key!r}")
+                raise self.damaged(f"wrong checksum of {key!r}")
             vector = None if blob is None else np.frombuffer(blob, "<f4").astype(np.float32)
             yield JournalResult(key, vector, None if text is None else json.loads(text), error)
 
@@ -272,9 +274,10 @@ class Journal:
                 raise _in_use(self.path) from exc
             if _kind(exc) in _UNWRITABLE:
                 raise ExportError(f"cannot write {self.path}: {exc}; choose another place") from exc
-            raise self._damaged(str(exc)) from exc
+            raise self.damaged(str(exc)) from exc
 
-    def _damaged(self, reason: str) -> ExportError:
+    def damaged(self, reason: str) -> ExportError:
+        """Return the error that says that what is kept cannot be used, and what to do."""
         return ExportError(
             f"{self.path} is no journal of rs_embed, or is damaged ({reason}); choose another "
             "name, or delete it to begin anew (--overwrite)"

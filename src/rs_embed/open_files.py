@@ -129,6 +129,24 @@ def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
         yield dataset
 
 
+def files_of(path: str) -> list[str]:
+    """Return all files that a raster file is read from: sidecars, sources of a VRT.
+
+    Of sources that are VRTs themselves, theirs too. Files that cannot be opened have none.
+    """
+    found: list[str] = []
+    left = [path]
+    while left:
+        try:
+            with open_file(left.pop()) as dataset:
+                new = [name for name in dataset.files if name not in found]
+        except ImageryError:  # whoever reads it will say so
+            continue
+        found += new
+        left += [name for name in new if name.lower().endswith(".vrt") and name != path]
+    return found
+
+
 def _open(path: str) -> Any:
     """Return the opened file; what failed before is asked for again."""
     import rasterio

@@ -13,6 +13,7 @@ import numpy as np
 from rs_embed._version import __version__
 from rs_embed.acquisition import resolved_provider
 from rs_embed.errors import SpecError
+from rs_embed.open_files import files_of
 from rs_embed.raster import Raster
 from rs_embed.settings import (
     CACHE_DIR,
@@ -116,10 +117,21 @@ def _digest(about: object, *arrays: NDArray[Any]) -> str:
 
 
 def _file(name: str) -> dict[str, Any]:
+    """Return what tells a file, and the files that are read with it, from others of the name."""
     try:
         status = os.stat(name)
     except (OSError, ValueError):  # a URL, or a mistake that reading it will name
         return {"name": name}
-    return {
+    stated: dict[str, Any] = {
         "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
     }  # fmt: skip
+    beside: dict[str, Any] = {}
+    for part in files_of(name):
+        try:
+            status = os.stat(part)
+        except OSError:  # within an archive, or on a server
+            beside[part] = None
+        else:
+            beside[os.path.abspath(part)] = [status.st_size, status.st_mtime]
+    beside.pop(stated["name"], None)
+    return {**stated, "read_with_it": beside} if beside else stated

@@ -31,6 +31,7 @@ from rs_embed.grid import (
     roi_window,
 )
 from rs_embed.imagery import imagery_grid
+from rs_embed.journal import MAX_VECTOR_BYTES
 from rs_embed.maps.blending import SEAMS, Seams
 from rs_embed.maps.encoding import MapEncoding
 from rs_embed.maps.layout import Layout, layout_of
@@ -85,6 +86,16 @@ class AreaTask:
     identity: dict[str, Any]
     notes: tuple[Note, ...]
     acquired: datetime | None = None
+
+    def check_tokens(self, dimensions: int) -> None:
+        """Raise `SpecError` if tokens of so many dimensions cannot be kept or stored as asked."""
+        self.encoding.check_tokens(dimensions)
+        size = self.layout.tokens_per_window * dimensions * 4
+        if size > MAX_VECTOR_BYTES:
+            raise SpecError(
+                f"got windows of {size / 1e9:.2f} GB of tokens each, expected at most "
+                f"{MAX_VECTOR_BYTES / 1e9:.2f} GB; use a smaller tile_size or a larger stride_px"
+            )
 
     def read(self, window: Grid) -> Acquired:
         """Return the pixels on a grid of the lattice; runs in any thread."""

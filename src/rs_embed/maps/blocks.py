@@ -188,8 +188,7 @@ def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixel
     )
 
 
-def spread(tiles: Sequence[Tile], count: int) -> Iterator[Tile]:
-    """Yield up to ``count`` of the tiles, evenly spread, the one in the middle first."""
-    step = max(len(tiles) // count, 1)
-    chosen = list(tiles[step // 2 :: step])[:count]
-    yield from sorted(chosen, key=lambda tile: abs(tiles.index(tile) - len(tiles) // 2))
+def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:
+    """Yield all tiles in a random order, always the same: no column or row comes first."""
+    for index in np.random.default_rng(0).permutation(len(tiles)):
+        yield tiles[index]

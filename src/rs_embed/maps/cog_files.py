@@ -12,13 +12,12 @@ import numpy as np
 
 from rs_embed.errors import ExportError
 from rs_embed.maps.placing import check_room, placed
-from rs_embed.maps.provenance import META_KEY, meta_text
+from rs_embed.maps.provenance import META_TAG, meta_text
 
 if TYPE_CHECKING:
     from rs_embed.maps.content import MapContent
     from rs_embed.maps.encoding import FittedEncoding
 
-META_TAG = META_KEY.upper()
 PCA_TAG = "RS_EMBED_PCA"
 # Memory for the tokens that are encoded at once.
 _STRIP_BYTES = 64 * 2**20

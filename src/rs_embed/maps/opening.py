@@ -12,10 +12,10 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
-from rs_embed.maps.cog_files import META_TAG, PCA_TAG
+from rs_embed.maps.cog_files import PCA_TAG
 from rs_embed.maps.encoding import INT8_NODATA, PrincipalComponents
 from rs_embed.maps.placing import MAP_SUFFIXES
-from rs_embed.maps.provenance import META_KEY
+from rs_embed.maps.provenance import META_KEY, META_TAG
 from rs_embed.maps.zarr_files import PCA_KEY
 
 if TYPE_CHECKING:

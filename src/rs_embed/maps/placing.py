@@ -13,9 +13,10 @@ from typing import Any
 
 from rs_embed.errors import ExportError, UnknownNameError
 from rs_embed.export import check_place
-from rs_embed.maps.provenance import META_KEY
+from rs_embed.maps.provenance import ITEM_KEY, META_KEY, META_TAG
 
 MAP_SUFFIXES = (".zarr", ".tif", ".tiff")
+_SIDECARS = (".aux.xml", ".ovr", ".msk")
 # Left free beside what a map needs: its item, and what a file system keeps for itself.
 _SPARE_BYTES = 16 * 2**20
 
@@ -28,18 +29,31 @@ def check_map_place(path: Path) -> None:
     UnknownNameError
         If its suffix is not one of `MAP_SUFFIXES`.
     ExportError
-        If there is no such folder, it is read-only, or what is there is no map of ours.
+        If there is no such folder, it is read-only, or what is there, map or item, is not ours.
     """
     if path.suffix.lower() not in MAP_SUFFIXES:
         raise UnknownNameError.among("file type of a map", path.suffix, MAP_SUFFIXES)
     is_store = path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()
     if not is_store:
         check_place(path)
-    elif META_KEY not in _attributes(path / "zarr.json"):
+    elif META_KEY not in _content(path / "zarr.json", "attributes"):
         raise ExportError(f"cannot write {path}: it is a store of others; choose another name")
     if path.is_file() and path.suffix.lower() == ".zarr":
         raise ExportError(f"cannot write {path}: it is a file; choose another name")
-    check_place(item_path(path))
+    if path.is_file() and not _is_own_image(path):
+        raise ExportError(f"cannot write {path}: it is no map of rs_embed; choose another name")
+    item = item_path(path)
+    check_place(item)
+    if item.exists() and ITEM_KEY not in _content(item, "properties"):
+        raise ExportError(
+            f"cannot write {item}, which describes the map: it is a file of others; choose another "
+            "name for the map"
+        )
+    for sidecar in [] if path.exists() else _sidecars(path):
+        raise ExportError(
+            f"cannot write {path}: {sidecar.name} beside it would be read with it; remove that, or "
+            "choose another name"
+        )
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
 
@@ -49,14 +63,31 @@ def item_path(map_path: Path) -> Path:
     return map_path.with_name(f"{map_path.name}.json")
 
 
-def _attributes(metadata: Path) -> dict[str, Any]:
-    """Return the attributes of a group; none where they are unreadable."""
+def _content(path: Path, name: str) -> dict[str, Any]:
+    """Return an object within a JSON file; an empty one where it is unreadable."""
     try:
-        content = json.loads(metadata.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    attributes = content.get("attributes") if isinstance(content, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
+    inner = content.get(name) if isinstance(content, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _is_own_image(path: Path) -> bool:
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    try:
+        with rasterio.open(path) as dataset:
+            return META_TAG in dataset.tags()
+    except RasterioIOError:
+        return False
+
+
+def _sidecars(path: Path) -> list[Path]:
+    """Return the files beside an image that GDAL would read with it."""
+    beside = (path.with_name(f"{path.name}{suffix}") for suffix in _SIDECARS)
+    return [file for file in beside if file.is_file()] if path.suffix.lower() != ".zarr" else []
 
 
 def check_room(path: Path, needed_bytes: int) -> None:
@@ -102,6 +133,8 @@ def placed(path: Path) -> Iterator[Path]:
             sync(partial)
             if path.is_dir():
                 os.replace(path, old)
+            for sidecar in _sidecars(path):  # statistics or overviews of the map that was there
+                sidecar.unlink()
             os.replace(partial, path)
             sync_name(path)
         except BaseException:

@@ -43,7 +43,7 @@ def plan_map(asked: AreaTask, windows: int) -> MapPlan:
     size = max(1, min(asked.task.plan.batch_size or encoder.batch_size, images))
     # One image warms up, and tells whether a whole batch is short enough to be tried.
     seconds, depth = _timed(encoder, layout, 1)
-    asked.encoding.check_tokens(depth)
+    asked.check_tokens(depth)
     if seconds * size < _LONGEST_TRIAL_S:
         seconds = _timed(encoder, layout, size)[0] / size
     return plan_of(asked, depth, windows, seconds * images)

@@ -22,6 +22,8 @@ _ARTIFACT_TYPES = {
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), "torch.save"),
 }
 META_KEY = "rs_embed_meta"
+META_TAG = META_KEY.upper()
+ITEM_KEY = "emb:runtime_parameters"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,7 +31,7 @@ from rs_embed.grid import gsd_m
 from rs_embed.journal import Journal, JournalResult, discard
 from rs_embed.maps.asked import AreaTask
 from rs_embed.maps.blending import strips
-from rs_embed.maps.blocks import spread
+from rs_embed.maps.blocks import scattered
 from rs_embed.maps.content import MapContent
 from rs_embed.maps.placing import check_map_place
 from rs_embed.maps.planning import plan_of
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
     from rs_embed.tiling import Tile
 
-# Windows that are read before all others, to learn of wrong units before the long work.
+# Windows with valid pixels that are read before all others, to learn of wrong units before the
+# long work; and those of own imagery that may fail before one can be read.
 _PROBES = 5
+_MOST_FAILURES = 25
 # Groups after which the time that is left is told; the first one waits for the model.
 _MEASURED_AFTER = 3
 # What a source says of single windows; all scenes together are the map's ``source_items``.
@@ -195,7 +198,7 @@ class AreaRun:
         began = time.monotonic()
         give_warnings(self._asked.notes)
         if self._common is not None:
-            self._asked.encoding.check_tokens(self._common["dimensions"])
+            self._asked.check_tokens(self._common["dimensions"])
         done, failed = self._journal.done(), self._journal.failed()
         # Those that failed come last: the others then go through the model in the same groups as
         # if nothing had ever failed.
@@ -212,17 +215,28 @@ class AreaRun:
         return report
 
     def _check_units(self, tiles: Sequence[Tile]) -> None:
-        """Read a few windows; raise what is wrong with all of them."""
+        """Read a few windows; raise what is wrong with all of them.
+
+        Of own imagery so many that some have valid pixels: nobody else vouches for their units.
+        A provider is asked for no more than a few, each of which may cost patience.
+        """
+        own = self._asked.request.own_pixels
         taken: list[Acquired] = []
-        errors: list[RsEmbedError] = []
-        probes = list(spread(tiles, _PROBES))
-        for tile in probes:
+        failed: list[tuple[RsEmbedError, Tile]] = []
+        most_failures = _MOST_FAILURES if own else _PROBES
+        readable = 0
+        for tile in islice(scattered(tiles), None if own else _PROBES):
             try:
-                taken.append(self._asked.read(self._asked.layout.window(tile)))
+                acquired = self._asked.read(self._asked.layout.window(tile))
             except RsEmbedError as exc:
-                errors.append(exc)
-        if len(errors) == len(probes) and not isinstance(errors[0], NoImageryError):
-            raise self._of_window(errors[0], probes[0])
+                failed.append((exc, tile))
+            else:
+                readable += 1
+                taken += [acquired] if acquired.raster.valid.any() else []
+            if len(taken) == _PROBES or (not readable and len(failed) == most_failures):
+                break
+        if failed and not readable and not isinstance(failed[0][0], NoImageryError):
+            raise self._of_window(*failed[0])
         if taken:
             check_seen_units(taken)
 
@@ -288,7 +302,7 @@ class AreaRun:
             notes = list(window.notes)
             if self._common is common is None and window.tokens is not None:
                 common = self._common_of(window)
-                self._asked.encoding.check_tokens(common["dimensions"])
+                self._asked.check_tokens(common["dimensions"])
                 results.append(JournalResult(_COMMON, nothing, common, None))
                 if self._encoder is not None:
                     notes.extend(gsd_notes(window.meta["input_res"], self._encoder))
@@ -317,7 +331,10 @@ class AreaRun:
     def _write(self, began: float) -> MapReport:
         """Write the map from what is kept, and return what came of it."""
         failed = {key: why for key, why in self._journal.failed().items() if key in self._tiles}
-        seen = seen_windows(self._journal.metas(self._tiles))
+        try:
+            seen = seen_windows(self._journal.metas(self._tiles))
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise self._journal.damaged(f"the meta of a window makes no sense: {exc!r}") from exc
         notes = {note.message: note for note in (*self._asked.notes, *seen.notes)}
         give_warnings(seen.notes)
         if self._common is None:

@@ -15,6 +15,7 @@ import numpy as np
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.maps.placing import sync, sync_name
 from rs_embed.maps.provenance import (
+    ITEM_KEY,
     artifact_type,
     chip_layout,
     input_bands,
@@ -209,7 +210,7 @@ def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
         **{k: v for k, v in map_meta(content, encoding).items() if k not in left_out},
         "encoding": encoding.to_json(),
     }
-    fields: dict[str, Any] = {"emb:runtime_parameters": parameters}
+    fields: dict[str, Any] = {ITEM_KEY: parameters}
     if encoding.dtype != np.float32:
         fields["emb:quantization"] = {
             "method": "linear" if encoding.scales is not None else "cast",
