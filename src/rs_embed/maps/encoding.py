@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.specs import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,9 +55,8 @@ class MapEncoding:
     def __post_init__(self) -> None:
         if self.dtype not in get_args(MapDtype):
             raise UnknownNameError.among("dtype of a map", self.dtype, get_args(MapDtype))
-        whole = isinstance(self.pca, int) and not isinstance(self.pca, bool)
-        if self.pca is not None and (not whole or self.pca < 1):
-            raise SpecError(f"got pca={self.pca!r}, expected a whole number from 1, or None")
+        if self.pca is not None:
+            object.__setattr__(self, "pca", whole("pca", self.pca, 1))
 
     def check_tokens(self, dimensions: int) -> None:
         """Raise `SpecError` if tokens of so many dimensions cannot be stored like this."""
