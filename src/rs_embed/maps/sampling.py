@@ -14,7 +14,7 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, SpecError
-from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
+from rs_embed.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
 from rs_embed.notes import Note, give_warnings, some
 from rs_embed.polygon_files import read_polygons
 from rs_embed.polygons import Polygons
@@ -48,7 +48,7 @@ def sample_points(
         ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. Where some lie
         outside the map, a `CoverageWarning` says how many.
     crs : str
-        CRS of the points.
+        CRS of the points, geographic or projected; heights of a compound one do not count.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def sample_points(
     SpecError
         If the points or the map cannot be meant.
     GridError
-        If the CRS is unknown.
+        If the CRS is unknown, or neither geographic nor projected.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def sample_points(
     from pyproj import Transformer
 
     placed = _placed(source)
-    stated = known_crs(crs)
+    stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
     x, y = _carried(given, to_map)
