@@ -15,6 +15,7 @@ from affine import Affine
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, SpecError
 from rs_embed.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.imagery import declared_nodata
 from rs_embed.notes import Note, give_warnings, some
 from rs_embed.polygon_files import read_polygons
 from rs_embed.polygons import Polygons
@@ -283,8 +284,7 @@ def _placed(source: Any) -> _Placed:
         Affine(step_x, 0, left, 0, step_y, top),
         (array.sizes["y"], array.sizes["x"]),
     )
-    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
-    return _Placed(array.transpose("d", "y", "x"), grid, None if nodata is None else float(nodata))
+    return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
 
 
 def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
