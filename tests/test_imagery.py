@@ -177,6 +177,24 @@ def test_declared_nodata_mask_and_scale_are_read(write_scene: Callable[..., Path
     assert read(array).reflectance == (0.0001, -0.1)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+@pytest.mark.parametrize("encoded", [0, 7])
+def test_encoded_nodata_of_whole_numbers_marks_them(
+    dtype: str, encoded: int, write_scene: Callable[..., Path]
+) -> None:
+    data = np.full((3, H, W), 90, dtype)
+    data[:, :10] = encoded
+    array = rioxarray.open_rasterio(write_scene(data))
+    assert isinstance(array, xr.DataArray)
+    raster = read(array.rio.write_nodata(encoded, encoded=True))
+    assert not raster.valid[:10].any()
+    assert raster.valid[10:].all()
+    assert (raster.data == data).all()
+    outside = array.copy()
+    outside.encoding["_FillValue"] = -9999.0  # fits int16 only
+    assert read(outside).valid.all()
+
+
 def test_credentials_of_a_url_are_never_shown() -> None:
     signed = "https://me:secret@host.example/scene.tif?sig=secret&se=2026"
     assert shown_path(signed) == "https://host.example/scene.tif"

@@ -118,7 +118,7 @@ class TestEncoding:
         with pytest.raises(UnknownNameError, match="unknown dtype of a map 'int16'"):
             MapEncoding("int16")  # type: ignore[arg-type]
         for pca in (0, -1, 2.5, True):
-            with pytest.raises(SpecError, match="expected a whole number from 1"):
+            with pytest.raises(SpecError, match="expected a whole number of at least 1"):
                 MapEncoding(pca=pca)  # type: ignore[arg-type]
         with pytest.raises(SpecError, match="got pca=9 for tokens of 8 dimensions"):
             MapEncoding(pca=9).fitted(content_of(tokens(9, 9, 8)))
@@ -465,6 +465,35 @@ class TestZarr:
         stored = [p for p in (tmp_path / "some.zarr/embedding/c").rglob("*") if p.is_file()]
         assert len(stored) == 1
         assert stored[0].stat().st_size < 10_000
+
+    @pytest.mark.parametrize(
+        "encoding", [MapEncoding(), MapEncoding("int8", pca=4)], ids=["plain", "int8 pca"]
+    )
+    def test_no_more_of_a_wide_map_is_decoded_at_once_than_a_strip(
+        self, encoding: MapEncoding, tmp_path: Path
+    ) -> None:
+        """Shards of 192 rows, which strips of 65 rows do not end with."""
+        random = np.random.default_rng(0)
+        values = random.normal(size=(200, 2000, 64)).astype(np.float32)
+        values[60:70, 10:1990] = np.nan
+        whole, asked = content_of(values), []
+
+        def strips(rows: int) -> Iterator[NDArray[np.float32]]:
+            asked.append(rows)
+            return whole.strips(rows)
+
+        content = MapContent(whole.grid, whole.dimensions, strips, META)
+        write_map(tmp_path / "map.zarr", content, encoding)
+        assert len(asked) == (1 if encoding == MapEncoding() else 4)
+        assert max(asked) * values[0].nbytes <= 32 * 2**20
+        array = zarr.open_group(tmp_path / "map.zarr", mode="r")["embedding"]
+        assert isinstance(array, zarr.Array)
+        assert array.shards is not None
+        assert array.shards[1] == 192
+        expected = encoding.fitted(whole).encode(values).transpose(2, 0, 1)
+        # Products of other numbers of rows differ by their last bits, which may tip a rounding.
+        off = 0 if encoding == MapEncoding() else 1
+        np.testing.assert_allclose(np.asarray(array), expected, rtol=0, atol=off)
 
     @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
     def test_conventions(self, encoding: MapEncoding, tmp_path: Path) -> None:

@@ -200,6 +200,28 @@ class TestPoints:
         with pytest.raises(SpecError, match=message):
             sample_points(coordinate_map(), points)
 
+    @pytest.mark.parametrize(
+        ("crs", "kind"), [("EPSG:5703", "Vertical CRS"), ("EPSG:4978", "Geocentric CRS")]
+    )
+    def test_a_crs_without_a_place_on_the_ground(self, crs: str, kind: str) -> None:
+        message = f"got crs='{crs}' .*{kind}.*expected a geographic or projected CRS"
+        with pytest.raises(GridError, match=message):
+            sample_points(coordinate_map(), [at(1, 1)], crs=crs)
+        with pytest.raises(GridError, match=message):
+            Polygons((area((0, 0), (1, 1), (1, 0)),), ("0",), CRS(crs), "here")
+        with pytest.raises(GridError, match=message):
+            zones(area((0, 0), (1, 1), (1, 0))).to_crs(crs)
+
+    def test_heights_beside_a_place_do_not_count(self) -> None:
+        tokens, point = coordinate_map(), at(5.5, 2.5)
+        expected = sample_points(tokens, [point], crs="EPSG:32633").values
+        assert np.isfinite(expected).all()
+        found = sample_points(tokens, [point], crs="EPSG:32633+5773")
+        np.testing.assert_array_equal(found.values, expected)
+        degrees = Transformer.from_crs(32633, 4326, always_xy=True).transform(*point)
+        for crs in ("EPSG:4979", "EPSG:9518"):
+            np.testing.assert_array_equal(sample_points(tokens, [degrees], crs=crs), expected)
+
     def test_an_unknown_crs(self) -> None:
         with pytest.raises(GridError, match="known CRS"):
             sample_points(coordinate_map(), [(0, 0)], crs="nonsense")

@@ -34,6 +34,7 @@ from rs_embed import (
 )
 from rs_embed.maps.asked import settle_area
 from rs_embed.maps.seams import seam_metric
+from rs_embed.specs import to_json
 from tests.coordinate_model import coordinate_scene, decoded
 
 pytestmark = [
@@ -191,6 +192,35 @@ def test_imagery_has_an_item_once_somebody_says_when_it_was_taken(
     assert item["properties"]["datetime"] == "2021-06-17T00:00:00Z"
     with pytest.raises(SpecError, match="acquired='June'.*such as '2021-06-17'"):
         embed_area("coordinates", imagery=scene, output=out, acquired="June")
+
+
+@pytest.mark.parametrize("acquired", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"])
+def test_a_time_that_utc_cannot_hold_is_refused(
+    acquired: str, coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"got acquired='\d{4}-.*expected a day"):
+        embed_area(
+            "coordinates",
+            imagery=write_scene(SCENE),
+            output=tmp_path / "map.tif",
+            acquired=acquired,
+        )
+
+
+def test_whole_numbers_may_be_those_of_numpy(
+    coordinate_model: Any, write_scene: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene, sizes = write_scene(SCENE), {"tile_size": 64, "overlap_px": 16, "stride_px": 8, "pca": 2}
+    for name, kind in (("python", int), ("numpy", np.int64)):
+        given: dict[str, Any] = {key: kind(value) for key, value in sizes.items()}
+        embed_area("coordinates", imagery=scene, output=tmp_path / f"{name}.tif", **given)
+    assert (tmp_path / "numpy.tif").read_bytes() == (tmp_path / "python.tif").read_bytes()
+    small: Any = np.int16(64), np.uint8(16)
+    tiled = InputPrepSpec.tile(*small)
+    assert json.dumps(to_json(tiled)) == json.dumps(to_json(InputPrepSpec.tile(64, 16)))
+    broken: Any = np.float64(2)
+    with pytest.raises(SpecError, match=r"got pca=np.float64\(2.0\), expected a whole number"):
+        embed_area("coordinates", imagery=scene, output=tmp_path / "no.tif", pca=broken)
 
 
 def test_a_stride_gives_the_tokens_of_shifted_images(

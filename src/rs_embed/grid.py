@@ -428,6 +428,24 @@ def known_crs(crs: Any) -> CRS:
         raise GridError(f"got crs={crs!r}, expected a known CRS such as 'EPSG:32633'") from exc
 
 
+def ground_crs(crs: Any) -> CRS:
+    """Return a CRS whose first two axes are a place on the ground, as `known_crs` otherwise.
+
+    Raises
+    ------
+    GridError
+        If PROJ does not know it, or it is neither geographic nor projected: that of heights, of
+        positions from the Earth's centre, or of a site that is tied to nothing.
+    """
+    known = known_crs(crs)
+    if not (known.is_geographic or known.is_projected):
+        raise GridError(
+            f"got crs={known.to_string()!r:.100} ({known.name}, {known.type_name}), expected a "
+            "geographic or projected CRS such as 'EPSG:4326' or 'EPSG:32633'"
+        )
+    return known
+
+
 def projected_crs(text: str) -> CRS:
     """Return a CRS in metres by name.
 

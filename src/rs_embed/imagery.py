@@ -186,7 +186,7 @@ def _from_xarray(
     Bands and window are picked before any value is computed.
     """
     band_dim, y_dim, x_dim = _dimensions(array)
-    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
+    nodata = declared_nodata(array)
     indexes = band_indexes(_coordinate_names(array, band_dim), bands, "the DataArray")
     picked = array.transpose(band_dim, y_dim, x_dim).isel({band_dim: [i - 1 for i in indexes]})
     picked = _from_north(picked, y_dim)
@@ -207,6 +207,19 @@ def _from_xarray(
     )
     data, valid = padded(read.data, read.valid, there, window)
     return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
+
+
+def declared_nodata(array: Any) -> float | None:
+    """Return the value that marks nodata in an `xarray.DataArray`; None if it declares none.
+
+    In numbers with a fraction an encoded value was replaced by NaN; whole numbers cannot hold that,
+    so it still marks nodata.
+    """
+    encoded = array.encoding.get("_FillValue")
+    if array.dtype.kind in "iu" and encoded is not None:
+        return float(encoded)
+    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
+    return None if nodata is None else float(nodata)
 
 
 def _dimensions(array: Any) -> tuple[Any, Any, Any]:

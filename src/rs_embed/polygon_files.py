@@ -15,7 +15,7 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.errors import GridError, SpecError, UnknownNameError
-from rs_embed.grid import known_crs
+from rs_embed.grid import ground_crs, known_crs
 from rs_embed.notes import some
 from rs_embed.polygons import DEGREE_TOLERANCE, KINDS, Polygons, require_shapely
 
@@ -70,6 +70,8 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
         the place and the mend. Nothing is mended silently.
     UnknownNameError
         If there is no such layer.
+    GridError
+        If the ``crs`` of the object is unknown, or neither geographic nor projected.
     MissingDependencyError
         If shapely or, for files but GeoJSON, pyogrio is not installed.
 
@@ -100,7 +102,7 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
             "a list of these two, or an object with __geo_interface__"
         )
     stated = None if isinstance(source, Mapping) else getattr(source, "crs", None)
-    crs = _geojson_crs(content, name) if stated is None else known_crs(stated)
+    crs = _geojson_crs(content, name) if stated is None else ground_crs(stated)
     return _checked(name, crs, list(_geojson_features(content, name)))
 
 
@@ -140,7 +142,7 @@ def _geojson_crs(content: Any, name: str) -> CRS:
     if stated is None:
         return known_crs("EPSG:4326")
     try:
-        return known_crs(stated["properties"]["name"])
+        return ground_crs(stated["properties"]["name"])
     except (TypeError, KeyError, GridError) as exc:
         raise SpecError(
             f"{name}: got the CRS {stated!r:.200}, expected a name such as "

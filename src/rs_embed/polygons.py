@@ -12,7 +12,7 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import GridError, SpecError
-from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
+from rs_embed.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
 from rs_embed.notes import some
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Polygons:
     ------
     SpecError
         If a geometry is empty.
+    GridError
+        If the CRS is neither geographic nor projected.
     """
 
     geometries: tuple[BaseGeometry, ...]
@@ -60,6 +62,7 @@ class Polygons:
     name: str
 
     def __post_init__(self) -> None:
+        ground_crs(self.crs)
         empty = [i for i, g in zip(self.ids, self.geometries, strict=True) if g.is_empty]
         if empty:
             raise SpecError(
@@ -116,10 +119,11 @@ class Polygons:
         Raises
         ------
         GridError
-            If ``crs`` is unknown, or the polygons lie outside its area, or one of them is so
-            narrow (about a nanometre) that rounding leaves nothing of it.
+            If ``crs`` is unknown, or neither geographic nor projected, or the polygons lie outside
+            its area, or one of them is so narrow (about a nanometre) that rounding leaves nothing
+            of it.
         """
-        target = known_crs(crs)
+        target = ground_crs(crs)
         if target == self.crs:
             return self
         shapely = require_shapely()

@@ -308,8 +308,8 @@ class InputPrepSpec:
         if self.mode not in INPUT_PREPS:
             raise UnknownNameError.among("input_prep", self.mode, INPUT_PREPS)
         if self.tile_size is not None:
-            check_whole("tile_size", self.tile_size, 1)
-        check_whole("overlap_px", self.overlap_px, 0)
+            object.__setattr__(self, "tile_size", whole("tile_size", self.tile_size, 1))
+        object.__setattr__(self, "overlap_px", whole("overlap_px", self.overlap_px, 0))
         if self.mode == "resize" and (self.tile_size is not None or self.overlap_px):
             raise SpecError(
                 f"got tile_size={self.tile_size} and overlap_px={self.overlap_px} for 'resize', "
@@ -347,8 +347,8 @@ def _json_value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, tuple):
         return list(value)
-    if isinstance(value, Real) and not isinstance(value, int | float):
-        return float(value)  # NumPy scalars
+    if isinstance(value, Real) and not isinstance(value, int | float):  # NumPy scalars
+        return int(value) if isinstance(value, Integral) else float(value)
     return value
 
 
@@ -376,6 +376,12 @@ def check_whole(name: str, value: object, least: int) -> None:
     """Raise `SpecError` unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise SpecError(f"got {name}={value!r}, expected a whole number of at least {least}")
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """Return ``value``, which NumPy may have made, as an int; as `check_whole` otherwise."""
+    check_whole(name, value, least)
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:

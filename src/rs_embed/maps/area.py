@@ -48,7 +48,9 @@ def embed_area(
 
     The area is cut into overlapping windows of its own pixels. They are read in threads, go through
     the model in batches, and are kept on disk as they come, in ``<output>.partial``: the same call
-    goes on where it was interrupted, and gives the same bytes. Memory does not grow with the area.
+    goes on where it was interrupted, and gives the same bytes. Memory grows
+    with the width of the area and the dimensions of a token, not with the height: a row of windows
+    is held, and the stored values of a ``.zarr`` in 128 MiB or 64 rows, whichever is more.
 
     Parameters
     ----------

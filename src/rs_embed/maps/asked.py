@@ -41,7 +41,7 @@ from rs_embed.polygon_files import read_polygons
 from rs_embed.polygons import Polygons
 from rs_embed.registry import find_model
 from rs_embed.request_identity import request_json
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, check_whole
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, whole
 from rs_embed.task import Sizes, Task, settle
 from rs_embed.tiling import whole_patches
 from rs_embed.windows import common_window, elsewhere
@@ -137,11 +137,9 @@ def settle_area(
     """
     if seams not in SEAMS:
         raise UnknownNameError.among("seams", seams, SEAMS)
-    for name, value in (("tile_size", tile_size), ("stride_px", stride_px)):
-        if value is not None:
-            check_whole(name, value, 1)
-    if overlap_px is not None:
-        check_whole("overlap_px", overlap_px, 0)
+    tile_size = None if tile_size is None else whole("tile_size", tile_size, 1)
+    stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
+    overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
     _check_names(model, options)
     task = settle(
@@ -178,10 +176,10 @@ def settle_area(
         layout = replace(layout, wanted=wanted)
         if not layout.tiles:
             raise elsewhere(layout.area, within or layout.area)
-    if pca is not None and pca > layout.wanted.sum():
+    if encoding.pca is not None and encoding.pca > layout.wanted.sum():
         raise SpecError(
-            f"got pca={pca} for a map of {layout.wanted.sum()} tokens, expected at most as many "
-            "components as tokens; give less, or none"
+            f"got pca={encoding.pca} for a map of {layout.wanted.sum()} tokens, expected at most "
+            "as many components as tokens; give less, or none"
         )
     stated = {
         "temporal": temporal, "sensor": sensor, "fetch": fetch, "backend": backend,
@@ -227,11 +225,13 @@ def _moment(acquired: object, *, dated: bool) -> datetime | None:
     try:
         text = acquired.isoformat() if isinstance(acquired, date) else str(acquired)
         moment = datetime.fromisoformat(text)
-    except ValueError as exc:
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:  # years 0 and 10000 in UTC
         raise SpecError(
             f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
         ) from exc
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _no_item(missing: bool) -> tuple[Note, ...]:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Seams = Literal["blend", "discard"]
 SEAMS: tuple[Seams, ...] = ("blend", "discard")
 
+# Rows that are finished are given on in parts of this size.
+_PART_BYTES = 16 * 2**20
+
 _Windows = Callable[[list["Tile"]], Iterable["NDArray[np.float32] | None"]]
 
 
@@ -84,6 +87,7 @@ def _finished(
     """Yield all rows of the lattice's cells, in order, as soon as no window changes them more."""
     passes = layout.passes
     height, width = (side // layout.patch_size * passes for side in layout.lattice.shape)
+    most = max(1, _PART_BYTES // (4 * width * dimensions))
     at = 0
     total = np.zeros((0, width, dimensions), np.float32)
     weight = np.zeros((0, width), np.float32)
@@ -91,13 +95,14 @@ def _finished(
     def flush(stop: int) -> Iterator[NDArray[np.float32]]:
         nonlocal at, total, weight
         known = min(stop - at, len(total))
-        if known:
+        for first in range(0, known, most):
+            part = slice(first, min(first + most, known))
             with np.errstate(invalid="ignore"):  # 0 / 0 is nodata
-                yield total[:known] / weight[:known, :, None]
-            total, weight = total[known:], weight[known:]
-            at += known
+                yield total[part] / weight[part, :, None]
+        total, weight = total[known:], weight[known:]
+        at += known
         while at < stop:
-            rows = min(stop - at, 64)
+            rows = min(stop - at, most)
             yield np.full((rows, width, dimensions), np.nan, np.float32)
             at += rows
 

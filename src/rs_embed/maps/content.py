@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from rs_embed.grid import Grid
 
+# Two strips may be held at once, and what is made of them besides.
+_STRIP_BYTES = 32 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class MapContent:
@@ -35,3 +38,9 @@ class MapContent:
     dimensions: int
     strips: Callable[[int], Iterator[NDArray[np.float32]]]
     meta: Mapping[str, Any]
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows to ask of ``strips``: such a strip takes 32 MiB, or is one row if that is more."""
+        height, width = self.grid.shape
+        return max(1, min(height, _STRIP_BYTES // (4 * width * self.dimensions)))

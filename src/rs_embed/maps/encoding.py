@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.specs import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 MapDtype = Literal["float32", "float16", "int8"]
 # Value of int8 where there is no token; tokens use -127 to 127.
 INT8_NODATA = -128
-# A strip that is read to fit an encoding takes about this much memory.
-_STRIP_BYTES = 64 * 2**20
-# Tokens that are widened to float64 at once.
-_TOKENS_AT_ONCE = 8192
+# Values of tokens that are encoded, or widened to float64, at once.
+_VALUES_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ class MapEncoding:
     def __post_init__(self) -> None:
         if self.dtype not in get_args(MapDtype):
             raise UnknownNameError.among("dtype of a map", self.dtype, get_args(MapDtype))
-        whole = isinstance(self.pca, int) and not isinstance(self.pca, bool)
-        if self.pca is not None and (not whole or self.pca < 1):
-            raise SpecError(f"got pca={self.pca!r}, expected a whole number from 1, or None")
+        if self.pca is not None:
+            object.__setattr__(self, "pca", whole("pca", self.pca, 1))
 
     def check_tokens(self, dimensions: int) -> None:
         """Raise `SpecError` if tokens of so many dimensions cannot be stored like this."""
@@ -199,16 +197,15 @@ class FittedEncoding:
         ExportError
             If a token holds a NaN beside numbers, or an infinity.
         """
-        valid = valid_tokens(strip)
+        valid = valid_tokens(strip).ravel()
         if self.pca is None and self.encoding.dtype == "float32":
             return strip
-        stored = np.full((*strip.shape[:2], self.dimensions), self.nodata, self.dtype)
+        tokens = strip.reshape(-1, strip.shape[2])
+        stored = np.full((len(tokens), self.dimensions), self.nodata, self.dtype)
         # In parts: what is between tokens and stored values is several times their size.
-        rows = max(1, _TOKENS_AT_ONCE // strip.shape[1])
-        for start in range(0, len(strip), rows):
-            part = slice(start, start + rows)
-            stored[part][valid[part]] = self._stored(strip[part][valid[part]])
-        return stored
+        for part in _parts(tokens):
+            stored[part][valid[part]] = self._stored(tokens[part][valid[part]])
+        return stored.reshape(*strip.shape[:2], self.dimensions)
 
     def decode(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return ``(..., k)`` float32 of stored values, NaN where there is no token.
@@ -297,12 +294,19 @@ def valid_tokens(strip: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _token_blocks(content: MapContent) -> Iterator[NDArray[np.float32]]:
     """Yield ``(n, D)`` of tokens, north to south, in the same parts each time."""
-    width = content.grid.shape[1]
-    rows = max(1, min(content.grid.shape[0], _STRIP_BYTES // (4 * width * content.dimensions)))
-    for strip in content.strips(rows):
-        tokens = strip[valid_tokens(strip)]
-        for start in range(0, len(tokens), _TOKENS_AT_ONCE):
-            yield tokens[start : start + _TOKENS_AT_ONCE]
+    for strip in content.strips(content.rows_at_once):
+        valid = valid_tokens(strip).ravel()
+        tokens = strip.reshape(-1, content.dimensions)
+        for part in _parts(tokens):
+            if valid[part].any():
+                yield tokens[part][valid[part]]
+
+
+def _parts(tokens: NDArray[np.float32]) -> Iterator[slice]:
+    """Yield slices of ``(n, D)`` of tokens, of a bounded number of values each."""
+    step = max(1, _VALUES_AT_ONCE // tokens.shape[1])
+    for start in range(0, len(tokens), step):
+        yield slice(start, start + step)
 
 
 def _principal_components(content: MapContent, count: int) -> PrincipalComponents:

@@ -14,7 +14,8 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, SpecError
-from rs_embed.grid import LATTICE_TOLERANCE, Grid, known_crs
+from rs_embed.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.imagery import declared_nodata
 from rs_embed.notes import Note, give_warnings, some
 from rs_embed.polygon_files import read_polygons
 from rs_embed.polygons import Polygons
@@ -48,7 +49,7 @@ def sample_points(
         ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. Where some lie
         outside the map, a `CoverageWarning` says how many.
     crs : str
-        CRS of the points.
+        CRS of the points, geographic or projected; heights of a compound one do not count.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def sample_points(
     SpecError
         If the points or the map cannot be meant.
     GridError
-        If the CRS is unknown.
+        If the CRS is unknown, or neither geographic nor projected.
 
     Examples
     --------
@@ -83,7 +84,7 @@ def sample_points(
     from pyproj import Transformer
 
     placed = _placed(source)
-    stated = known_crs(crs)
+    stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
     x, y = _carried(given, to_map)
@@ -283,8 +284,7 @@ def _placed(source: Any) -> _Placed:
         Affine(step_x, 0, left, 0, step_y, top),
         (array.sizes["y"], array.sizes["x"]),
     )
-    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
-    return _Placed(array.transpose("d", "y", "x"), grid, None if nodata is None else float(nodata))
+    return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
 
 
 def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.encoding import FittedEncoding
 
 PCA_KEY = "rs_embed_pca"
-# Memory for the rows of a shard, which is also what a map waits for before it is written.
+# Memory for the rows of a shard as they are stored, unless 64 rows take more.
 _SHARD_ROW_BYTES = 128 * 2**20
 _SHARD_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 3
@@ -91,8 +91,11 @@ def write_zarr(
     value of a step of each dimension in int8, which ``rs_embed_scale`` and ``comment`` of
     ``embedding`` point to. The attributes of the group follow the Zarr conventions
     ``spatial:``, ``proj:`` and ``geoemb:``; ``rs_embed_meta`` is the meta as JSON, and
-    ``rs_embed_pca`` JSON of a PCA as in the GeoTIFF. Chunks without a token are not stored. The
-    memory in use is about that of the rows of a shard.
+    ``rs_embed_pca`` JSON of a PCA as in the GeoTIFF. Chunks without a token are not stored.
+
+    The stored values of the rows of a shard are held, in all columns: 128 MiB, or those of 64 rows
+    where a map is so wide that they take more (``64 * columns * dimensions * itemsize`` bytes).
+    Decoded tokens are held in strips of 32 MiB, and no more rows of a map that is higher.
 
     Parameters
     ----------
@@ -132,23 +135,39 @@ def write_zarr(
             config={"write_empty_chunks": False},
         )
         _, high, wide = array.shards
-        for row, strip in _rows(content, high):
-            values = encoding.encode(strip).transpose(2, 0, 1)
+        for rows, values in _rows(content, encoding, high):
             for column in range(0, shape[2], wide):
                 # One shard at a time: zarr would encode all of them at once.
-                part = np.ascontiguousarray(values[:, :, column : column + wide])
-                array[:, row : row + len(strip), column : column + wide] = part
+                columns = slice(column, column + wide)
+                array[:, rows, columns] = values[:, :, columns]
         with warnings.catch_warnings():
             # xarray warns where it is missing, zarr where it is written in version 3.
             warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
             zarr.consolidate_metadata(group.store)
 
 
-def _rows(content: MapContent, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    row = 0
-    for strip in content.strips(rows):
-        yield row, strip
-        row += len(strip)
+def _rows(
+    content: MapContent, encoding: FittedEncoding, high: int
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield ``high`` rows at a time and their stored values, ``(k, high, columns)``.
+
+    The last ones may be fewer. The array is filled anew for each.
+    """
+    height, width = content.grid.shape
+    held = np.empty((encoding.dimensions, min(high, height), width), encoding.dtype)
+    start = count = 0
+    for strip in content.strips(content.rows_at_once):
+        values = encoding.encode(strip).transpose(2, 0, 1)
+        given = 0
+        while given < len(strip):
+            taken = values[:, given : given + held.shape[1] - count]
+            held[:, count : count + taken.shape[1]] = taken
+            given += taken.shape[1]
+            count += taken.shape[1]
+            if count == held.shape[1] or start + count == height:
+                yield slice(start, start + count), held[:, :count]
+                start += count
+                count = 0
 
 
 def _write_coordinates(group: Any, grid: Grid, encoding: FittedEncoding) -> None:
