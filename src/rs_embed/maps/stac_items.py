@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.maps.placing import sync, sync_name
 from rs_embed.maps.provenance import (
@@ -368,29 +369,16 @@ def _cell_degrees(
 def _simplified(
     lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the corners of an outline and the points that lie off the lines between others.
-
-    Notes
-    -----
-    Ramer-Douglas-Peucker on each of the four sides.
-    """
+    """Return the corners of an outline and the points that lie off the lines between others."""
+    shapely = require("shapely", extra="maps", purpose="the outline of a map")
     tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
     at = np.stack([lon, lat], axis=1)
-    corners = range(0, len(at), _STEPS_PER_SIDE)
-    kept = set(corners)
-    spans = [(start, start + _STEPS_PER_SIDE) for start in corners[:-1]]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        step, inner = at[last] - at[first], at[first + 1 : last] - at[first]
-        off = np.abs(step[0] * inner[:, 1] - step[1] * inner[:, 0]) / np.hypot(*step)
-        if off.max() > tolerance:
-            farthest = first + 1 + int(off.argmax())
-            kept.add(farthest)
-            spans += [(first, farthest), (farthest, last)]
-    order = sorted(kept)
-    return lon[order], lat[order]
+    starts = range(0, len(at) - 1, _STEPS_PER_SIDE)
+    sides = [shapely.linestrings(at[start : start + _STEPS_PER_SIDE + 1]) for start in starts]
+    simple = shapely.simplify(sides, tolerance, preserve_topology=False)
+    corners_once = [shapely.get_coordinates(side)[:-1] for side in simple]
+    there = np.concatenate([*corners_once, at[-1:]])
+    return there[:, 0], there[:, 1]
 
 
 def _clipped(
