@@ -190,6 +190,12 @@ def test_encoded_nodata_of_whole_numbers_marks_them(
     assert not raster.valid[:10].any()
     assert raster.valid[10:].all()
     assert (raster.data == data).all()
+    # A value that the caller declares counts before one that the file had.
+    restated = array.copy()
+    restated.encoding["_FillValue"] = encoded
+    raster = read(restated.rio.set_nodata(90))
+    assert raster.valid[:10].all()
+    assert not raster.valid[10:].any()
     outside = array.copy()
     outside.encoding["_FillValue"] = -9999.0  # fits int16 only
     assert read(outside).valid.all()

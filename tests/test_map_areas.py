@@ -40,6 +40,8 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.maps.asked import settle_area
+from rs_embed.maps.blocks import scattered
+from rs_embed.maps.running import AreaRun
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names
 from tests.map_worker import digests
@@ -75,6 +77,12 @@ def test_a_dry_run_counts_what_is_left_and_checks_what_a_run_would(
     assert names(folder) == []
     assert isinstance(run_map(*command, "--pca", "4").exception, SpecError)
     assert isinstance(run_map(*command, "--scale-m", "20").exception, ImageryError)
+    failed = AreaRun(out, settle_area("coordinates", imagery=scene))
+    failed._journal.add("0 0", None, None, "unreadable")
+    assert "in use by another process" in str(run_map(*command).exception)
+    failed.close()
+    assert "16 windows, " in run_map(*command).output
+    failed.journal_path.unlink()  # it is still there
     coordinate_model.clear()
     kept = len(kept_windows(scene, out).journal_path.read_bytes())
     done = sum(int(shape[0]) for shape in coordinate_model)
@@ -208,6 +216,23 @@ def test_wrong_units_are_found_wherever_the_valid_pixels_are(
     assert names(folder) == []
 
 
+def test_wrong_units_in_one_window_of_hundreds_make_no_map(
+    coordinate_model: list[Any], write_scene: Callable[..., Path], folder: Path
+) -> None:
+    """Not all of a large image is read to find the few valid pixels that it may have."""
+    reflectance = np.full((3, 1024, 1024), np.nan, np.float32)
+    whole = settle_area("coordinates", overlap_px=0, imagery=write_scene(reflectance))
+    *_, last = scattered(whole.layout.tiles)
+    row, column, height, width = last.window
+    reflectance[:, row : row + height, column : column + width] = (
+        coordinate_scene(height, width) / 10_000
+    )
+    imagery = write_scene(reflectance)
+    with pytest.raises(ImageryError, match=r"256 windows has tokens, 1 failed; .* normalised to 0"):
+        embed_area("coordinates", imagery=imagery, output=folder / "map.zarr", overlap_px=0)
+    assert not coordinate_model
+
+
 def test_all_windows_left_may_fail_again(
     coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
 ) -> None:
@@ -242,10 +267,13 @@ def test_nothing_that_can_be_read_is_one_error_and_leaves_nothing(
     coordinate_model: Any, write_scene: Callable[..., Path], folder: Path
 ) -> None:
     path = write_scene(coordinate_scene(64, 200), name="S2_20220704.tif")
-    down = Faulty(path, lambda _: ProviderError("the server is down"))
-    with pytest.raises(ProviderError, match="the server is down"):
+    down = Faulty(
+        path, lambda _: ProviderError("the server is down", transient=True, retry_after_s=30)
+    )
+    with pytest.raises(ProviderError, match="the one at .*: the server is down") as raised:
         embed_area("coordinates", backend=down, spatial=box(4, 4, 56, 180),
                    output=folder / "map.zarr")  # fmt: skip
+    assert (raised.value.transient, raised.value.retry_after_s) == (True, 30)
     assert len(down.fetched) <= 5
     assert names(folder) == []
 
@@ -502,6 +530,14 @@ def test_files_of_others_are_not_replaced(
     with pytest.raises(ExportError, match="which describes the map: it is a file of others"):
         embed_area("coordinates", imagery=scene, output=folder / f"map{suffix}", overwrite=True)
     assert foreign.read_text() == '{"type": "Polygon"}'
+    foreign.unlink()
+    out = folder / "map.tif"
+    out.write_bytes(b"of somebody")
+    with pytest.raises(ExportError, match="cannot be read, so nobody knows whose it is"):
+        embed_area("coordinates", imagery=scene, output=out, overwrite=True)
+    out.write_bytes(b"")  # reserved, as mkstemp does
+    assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).bytes > 0
+    coordinate_model.clear()
     before = scene.read_bytes()
     with pytest.raises(ExportError, match="it is no map of rs_embed; choose another name"):
         embed_area("coordinates", imagery=scene, output=scene, overwrite=True)

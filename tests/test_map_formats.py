@@ -784,6 +784,17 @@ class TestItems:
                 return [np.array(geometry["coordinates"][0])]
             return [np.array(part[0]) for part in geometry["coordinates"]]
 
+        # All of the Earth, whatever the cells: not a strip along the antimeridian.
+        half = 20037508.342789244
+        for count in (256, 1000, 4096):
+            size = 2 * half / count
+            world = Grid(
+                CRS.from_epsg(3857), Affine(size, 0, -half, 0, -size, half), (count, count)
+            )
+            geometry, box = footprint(world)
+            assert geometry["type"] == "Polygon"
+            assert len(geometry["coordinates"][0]) == 5
+            assert box == pytest.approx([-180, -85.0511288, 180, 85.0511288])
         # Counter-clockwise, closed, and in the south.
         south = Grid(SOUTH, Affine(160, 0, 300_000, 0, -160, 6_200_000), (100, 50))
         geometry, box = footprint(south)

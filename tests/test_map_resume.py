@@ -287,6 +287,23 @@ def test_imagery_that_was_replaced_is_refused(
     assert names(folder) == ["map.zarr"]
 
 
+def test_looking_at_imagery_does_not_make_it_another_but_other_nodata_does(
+    coordinate_model: Any, scene: Path, folder: Path
+) -> None:
+    out = folder / "map.zarr"
+    with AreaRun(out, settle_area("coordinates", imagery=scene)) as run:
+        run._journal.add("0 0", np.zeros(48, np.float32), {}, None)
+    beside = scene.with_name(f"{scene.name}.aux.xml")
+    statistics = '<MDI key="STATISTICS_MEAN">1</MDI>'
+    band = '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
+    beside.write_text(band.format(f"<Metadata>{statistics}</Metadata>"))
+    with AreaRun(out, settle_area("coordinates", imagery=scene)) as run:
+        assert run.resumed == 1
+    beside.write_text(band.format("<NoDataValue>7</NoDataValue>"))
+    with pytest.raises(ExportError, match=r"imagery\.read_with_it"):
+        embed_area("coordinates", imagery=scene, output=out)
+
+
 @pytest.mark.parametrize("change", ["source", "mask"])
 def test_a_vrt_whose_source_was_replaced_is_refused(
     coordinate_model: Any, scene: Path, folder: Path, tmp_path: Path, change: str
@@ -302,7 +319,7 @@ def test_a_vrt_whose_source_was_replaced_is_refused(
         os.utime(scene, (1, 1))
     else:
         shutil.copy(scene, f"{imagery}.msk")
-    with pytest.raises(ExportError, match=r"imagery\.read_with_it.*(tif|msk)"):
+    with pytest.raises(ExportError, match=r"imagery\.read_with_it \"[12] files, .* here"):
         embed_area("coordinates", imagery=imagery, output=out)
 
 

@@ -213,12 +213,13 @@ def declared_nodata(array: Any) -> float | None:
     """Return the value that marks nodata in an `xarray.DataArray`; None if it declares none.
 
     In numbers with a fraction an encoded value was replaced by NaN; whole numbers cannot hold that,
-    so it still marks nodata.
+    so it still marks nodata where no other value does.
     """
-    encoded = array.encoding.get("_FillValue")
-    if array.dtype.kind in "iu" and encoded is not None:
-        return float(encoded)
-    nodata = array.rio.encoded_nodata if array.rio.nodata is None else array.rio.nodata
+    try:
+        nodata = array.rio.nodata
+    except (ValueError, OverflowError):  # whole numbers with an encoded value and no other
+        return float(array.encoding["_FillValue"])
+    nodata = array.rio.encoded_nodata if nodata is None else nodata
     return None if nodata is None else float(nodata)
 
 

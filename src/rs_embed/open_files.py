@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -17,6 +18,8 @@ from rs_embed.errors import ImageryError
 # which it asks the server again.
 _FAILED: set[str] = set()
 _MOST_FAILED = 4096
+# Beside an image: statistics, written by whoever shows it, and overviews.
+_LOOKED = (".aux.xml", ".ovr")
 _AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
 # How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
 _PASSING = re.compile(
@@ -129,22 +132,40 @@ def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
         yield dataset
 
 
-def files_of(path: str) -> list[str]:
-    """Return all files that a raster file is read from: sidecars, sources of a VRT.
+def read_with(path: str) -> tuple[str, list[str]]:
+    """Return what a raster file says of its pixels, and all files that it is read from.
 
-    Of sources that are VRTs themselves, theirs too. Files that cannot be opened have none.
+    The files are masks and sources of a VRT; of sources that are VRTs themselves, theirs too. Not
+    those that others write by looking at an image, statistics and overviews: what they say of
+    place and values is in the text. Files that cannot be opened have none.
     """
     found: list[str] = []
-    left = [path]
+    left, said = [path], ""
     while left:
         try:
-            with open_file(left.pop()) as dataset:
-                new = [name for name in dataset.files if name not in found]
+            with quietly(), open_file(left.pop()) as file:
+                new = [n for n in file.files if n not in found and not n.lower().endswith(_LOOKED)]
+                said = said or repr(
+                    (
+                        file.crs and file.crs.to_wkt(), tuple(file.transform), file.nodatavals,
+                        file.scales, file.offsets, file.mask_flag_enums, file.dtypes,
+                    )
+                )  # fmt: skip
         except ImageryError:  # whoever reads it will say so
             continue
         found += new
         left += [name for name in new if name.lower().endswith(".vrt") and name != path]
-    return found
+    return said, found
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Open images without place and let nobody hear of it: whoever needs a place asks for it."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def _open(path: str) -> Any:

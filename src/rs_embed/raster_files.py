@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ from affine import Affine
 from rs_embed.bands import band_indexes
 from rs_embed.errors import ImageryError
 from rs_embed.grid import Grid, pixels_per_pixel
-from rs_embed.open_files import OpenFiles, open_file, shown_path
+from rs_embed.open_files import OpenFiles, open_file, quietly, shown_path
 from rs_embed.raster import Raster, valid_mask
 from rs_embed.windows import common_window, elsewhere, padded
 
@@ -145,12 +144,8 @@ def is_georeferenced(path: str) -> bool:
     ImageryError
         If it cannot be opened.
     """
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with open_file(path) as dataset:
-            return dataset.crs is not None and dataset.transform != Affine.identity()
+    with quietly(), open_file(path) as dataset:
+        return dataset.crs is not None and dataset.transform != Affine.identity()
 
 
 def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raster:

@@ -13,7 +13,7 @@ import numpy as np
 from rs_embed._version import __version__
 from rs_embed.acquisition import resolved_provider
 from rs_embed.errors import SpecError
-from rs_embed.open_files import files_of
+from rs_embed.open_files import read_with
 from rs_embed.raster import Raster
 from rs_embed.settings import (
     CACHE_DIR,
@@ -117,7 +117,7 @@ def _digest(about: object, *arrays: NDArray[Any]) -> str:
 
 
 def _file(name: str) -> dict[str, Any]:
-    """Return what tells a file, and the files that are read with it, from others of the name."""
+    """Return what tells a file, and what is read with it, from others of the name."""
     try:
         status = os.stat(name)
     except (OSError, ValueError):  # a URL, or a mistake that reading it will name
@@ -125,13 +125,14 @@ def _file(name: str) -> dict[str, Any]:
     stated: dict[str, Any] = {
         "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
     }  # fmt: skip
-    beside: dict[str, Any] = {}
-    for part in files_of(name):
+    described, parts = read_with(name)
+    digest = hashlib.sha256(described.encode())
+    beside = sorted({os.path.abspath(part) for part in parts} - {stated["name"]})
+    for part in beside:
+        digest.update(part.encode())
         try:
             status = os.stat(part)
         except OSError:  # within an archive, or on a server
-            beside[part] = None
-        else:
-            beside[os.path.abspath(part)] = [status.st_size, status.st_mtime]
-    beside.pop(stated["name"], None)
-    return {**stated, "read_with_it": beside} if beside else stated
+            continue
+        digest.update(f"{status.st_size} {status.st_mtime}".encode())
+    return {**stated, "read_with_it": f"{len(beside)} files, SHA-256 {digest.hexdigest()[:32]}"}

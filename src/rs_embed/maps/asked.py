@@ -285,8 +285,8 @@ def _pixels(
     cut: tuple[Note, ...] = ()
     if request.own_pixels:
         there = imagery_grid(request.imagery)
-        request.check_gsd(there, contract)
         asked, cut = _pixels_of_imagery(there, request.spatial, polygons)
+        request.check_gsd(asked, contract)
     else:
         asked = _pixels_of_provider(request, polygons, contract)
     pixels, what = (asked, "an area") if there is None else (there, "imagery")

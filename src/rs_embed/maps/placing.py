@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rs_embed.errors import ExportError, UnknownNameError
+from rs_embed.errors import ExportError, ImageryError, UnknownNameError
 from rs_embed.export import check_place
 from rs_embed.maps.provenance import ITEM_KEY, META_KEY, META_TAG
+from rs_embed.open_files import open_file, quietly
 
 MAP_SUFFIXES = (".zarr", ".tif", ".tiff")
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
@@ -40,8 +41,8 @@ def check_map_place(path: Path) -> None:
         raise ExportError(f"cannot write {path}: it is a store of others; choose another name")
     if path.is_file() and path.suffix.lower() == ".zarr":
         raise ExportError(f"cannot write {path}: it is a file; choose another name")
-    if path.is_file() and not _is_own_image(path):
-        raise ExportError(f"cannot write {path}: it is no map of rs_embed; choose another name")
+    if path.is_file() and path.stat().st_size:
+        _check_own_image(path)
     item = item_path(path)
     check_place(item)
     if item.exists() and ITEM_KEY not in _content(item, "properties"):
@@ -73,15 +74,17 @@ def _content(path: Path, name: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _is_own_image(path: Path) -> bool:
-    import rasterio
-    from rasterio.errors import RasterioIOError
-
+def _check_own_image(path: Path) -> None:
     try:
-        with rasterio.open(path) as dataset:
-            return META_TAG in dataset.tags()
-    except RasterioIOError:
-        return False
+        with quietly(), open_file(str(path)) as dataset:
+            is_own = META_TAG in dataset.tags()
+    except ImageryError as exc:
+        raise ExportError(
+            f"cannot write {path}: what is there cannot be read, so nobody knows whose it is "
+            f"({exc.__cause__}); delete it, or choose another name"
+        ) from exc
+    if not is_own:
+        raise ExportError(f"cannot write {path}: it is no map of rs_embed; choose another name")
 
 
 def _sidecars(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.layout import Layout
     from rs_embed.models.base import Encoder
 
-# A batch that takes longer is not tried: the time of one image must do.
+# What takes longer is not tried again, or not as a batch: the time of one image must do.
 _LONGEST_TRIAL_S = 5
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
@@ -41,10 +41,12 @@ def plan_map(asked: AreaTask, windows: int) -> MapPlan:
     layout = asked.layout
     images = windows * layout.passes**2
     size = max(1, min(asked.task.plan.batch_size or encoder.batch_size, images))
-    # One image warms up, and tells whether a whole batch is short enough to be tried.
+    # The first image warms up, the second tells whether a whole batch is short enough to be tried.
     seconds, depth = _timed(encoder, layout, 1)
     asked.check_tokens(depth)
-    if seconds * size < _LONGEST_TRIAL_S:
+    if seconds < _LONGEST_TRIAL_S:
+        seconds, _ = _timed(encoder, layout, 1)
+    if 1 < size < _LONGEST_TRIAL_S / seconds:
         seconds = _timed(encoder, layout, size)[0] / size
     return plan_of(asked, depth, windows, seconds * images)
 

@@ -24,6 +24,8 @@ _ARTIFACT_TYPES = {
 META_KEY = "rs_embed_meta"
 META_TAG = META_KEY.upper()
 ITEM_KEY = "emb:runtime_parameters"
+# As GDAL names one: NETCDF:"file.nc":variable. One letter is a drive of Windows.
+_PART_OF_A_FILE = re.compile(r"[A-Z][A-Z0-9_]+:")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
 
@@ -159,9 +161,12 @@ def _read_address(place: str, backend: object) -> str:
 def _file_address(path: str) -> str:
     """Return the URI of a file: its URL, that of a local path, or the name that GDAL has for it."""
     for prefix in ("/vsicurl/", ""):
-        if path.startswith(prefix) and is_uri(path.removeprefix(prefix)):
-            return path.removeprefix(prefix)
+        address = path.removeprefix(prefix)
+        if path.startswith(prefix) and "://" in address and is_uri(address):
+            return address
     if path.startswith("/vsi"):
+        return f"urn:rs-embed:imagery:{quote(path, safe='')}"
+    if _PART_OF_A_FILE.match(path):
         return f"urn:rs-embed:imagery:{quote(path, safe='')}"
     return Path(path).absolute().as_uri()
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 # long work; and those of own imagery that may fail before one can be read.
 _PROBES = 5
 _MOST_FAILURES = 25
+_MOST_READ = 200
 # Groups after which the time that is left is told; the first one waits for the model.
 _MEASURED_AFTER = 3
 # What a source says of single windows; all scenes together are the map's ``source_items``.
@@ -85,18 +86,33 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
 
 
 def windows_left(path: str | os.PathLike[str], asked: AreaTask, *, overwrite: bool) -> int:
-    """Return how many windows a run would have to make; nothing is written.
+    """Return how many windows a run would have to make; what is kept stays as it is.
 
     Raises
     ------
     ExportError
         As `AreaRun`.
     """
-    kept = checked_path(path).with_name(f"{Path(path).name}.partial")
-    if overwrite or not (kept.exists() or Path(path).exists()):
+    target = checked_path(path)
+    if not overwrite:
+        _check_unfinished(target)
+    if overwrite or not _journal_path(target).exists():
         return len(asked.layout.tiles)
-    with AreaRun(path, asked) as run:
-        return run.windows - run.resumed
+    run = AreaRun(target, asked)
+    run.close()
+    return run.windows - run.resumed
+
+
+def _journal_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _check_unfinished(path: Path) -> None:
+    if path.exists() and not _journal_path(path).exists():
+        raise ExportError(
+            f"{path} is there already, and finished; choose another name, or replace it "
+            "(--overwrite)"
+        )
 
 
 class AreaRun:
@@ -137,13 +153,10 @@ class AreaRun:
         self._asked = asked
         self._tiles = {_key(tile): tile for tile in asked.layout.tiles}
         self.windows = len(self._tiles)
-        self.journal_path = self.path.with_name(f"{self.path.name}.partial")
-        if self.path.exists() and not overwrite and not self.journal_path.exists():
-            raise ExportError(
-                f"{self.path} is there already, and finished; choose another name, or replace it "
-                "(--overwrite)"
-            )
-        if overwrite:
+        self.journal_path = _journal_path(self.path)
+        if not overwrite:
+            _check_unfinished(self.path)
+        else:
             discard(self.journal_path)
         self._disposable = False
         self._journal = Journal(self.journal_path, json.dumps(asked.identity))
@@ -155,12 +168,17 @@ class AreaRun:
             raise
         self._encoder: Encoder | None = None
         self._failure: RsEmbedError | None = None
+        self._units_seen = False
         self._valid_tokens = 0
 
     @property
     def kept(self) -> int:
         """How many windows are done and kept by now; 0 where there is nothing worth keeping."""
         return 0 if self._disposable else len(self._journal.done() & self._tiles.keys())
+
+    def close(self) -> None:
+        """Let go of what is kept, and leave it there."""
+        self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -217,15 +235,18 @@ class AreaRun:
     def _check_units(self, tiles: Sequence[Tile]) -> None:
         """Read a few windows; raise what is wrong with all of them.
 
-        Of own imagery so many that some have valid pixels: nobody else vouches for their units.
-        A provider is asked for no more than a few, each of which may cost patience.
+        Of own imagery more, until some have valid pixels: nobody else vouches for their units.
+        Where none are found each window is checked by itself. A provider is asked for no more than
+        a few, each of which may cost patience.
         """
         own = self._asked.request.own_pixels
         taken: list[Acquired] = []
         failed: list[tuple[RsEmbedError, Tile]] = []
         most_failures = _MOST_FAILURES if own else _PROBES
         readable = 0
-        for tile in islice(scattered(tiles), None if own else _PROBES):
+        # What is kept was checked when it was made.
+        most = _MOST_READ if own and self._common is None else _PROBES
+        for tile in islice(scattered(tiles), most):
             try:
                 acquired = self._asked.read(self._asked.layout.window(tile))
             except RsEmbedError as exc:
@@ -233,21 +254,20 @@ class AreaRun:
             else:
                 readable += 1
                 taken += [acquired] if acquired.raster.valid.any() else []
-            if len(taken) == _PROBES or (not readable and len(failed) == most_failures):
+            if len(taken) == _PROBES or len(failed) == most_failures:
                 break
         if failed and not readable and not isinstance(failed[0][0], NoImageryError):
             raise self._of_window(*failed[0])
         if taken:
             check_seen_units(taken)
+        self._units_seen = bool(taken) or self._common is not None or not own
 
     def _of_window(self, error: RsEmbedError, tile: Tile) -> RsEmbedError:
         """Return the error with the window that it is about, where there are several."""
         if self.windows == 1:
             return error
         at = ", ".join(f"{edge:.10g}" for edge in self._asked.layout.window(tile).bounds)
-        said = type(error)(f"none of the windows looked at can be read; the one at {at}: {error}")
-        said.__cause__ = error
-        return said
+        return _said(error, f"none of the windows looked at can be read; the one at {at}: {error}")
 
     def _embed(
         self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[MapPlan], None] | None
@@ -260,6 +280,7 @@ class AreaRun:
             self._asked.read,
             self._loaded,
             workers=task.plan.fetch_workers,
+            units_seen=self._units_seen,
         )
         done, start = 0, time.monotonic()
         with closing(made):
@@ -375,12 +396,11 @@ class AreaRun:
     def _nothing(self, failed: dict[str, str]) -> RsEmbedError:
         """Return the error of a map without a single token."""
         if self._failure is not None:  # all that failed before were tried again
-            error = type(self._failure)(
+            message = (
                 f"none of the {self.windows} windows has tokens, {len(failed)} failed; the first "
                 f"failure: {self._failure}"
             )
-            error.__cause__ = self._failure
-            return error
+            return _said(self._failure, message)
         return ImageryError(
             f"got no valid pixel in any of the {self.windows} windows of the area, expected some; "
             "choose another area or period"
@@ -433,6 +453,12 @@ class AreaRun:
         digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
         meta["fingerprint"] = digest.hexdigest()
         return meta
+
+
+def _said(error: RsEmbedError, message: str) -> RsEmbedError:
+    """Return the error with another message; whether it may pass, and its kind, are kept."""
+    error.args = (message, *error.args[1:])
+    return error
 
 
 def _key(tile: Tile) -> str:

@@ -323,7 +323,7 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     if not np.isfinite([lon, lat]).all():
         raise SpecError(f"the edges of {grid.bounds} lie outside the area of {grid.crs.name!r}")
     # Longitudes without jumps: neighbours on the outline are less than half a turn apart.
-    lon = lon[0] + np.concatenate([[0.0], np.cumsum((np.diff(lon) + 180) % 360 - 180)])
+    lon = np.unwrap(lon, period=360)  # adds whole turns: 180 stays 180
     if abs(lon[-1] - lon[0]) > 180:
         south, north = (lat.min(), 90.0) if lat.mean() > 0 else (-90.0, lat.max())
         lon = np.array([-180.0, 180.0, 180.0, -180.0, -180.0])

@@ -92,6 +92,7 @@ def window_tokens(
     encoder: Callable[[], Encoder],
     *,
     workers: int,
+    units_seen: bool = True,
 ) -> Generator[list[WindowTokens], None, None]:
     """Yield what comes of the windows, in order, a group at a time.
 
@@ -112,6 +113,9 @@ def window_tokens(
         Returns the model; asked when the first window is known to be good.
     workers : int
         Threads that read.
+    units_seen : bool
+        Whether `check_seen_units` found several windows to be of their units. If not, each must be
+        by itself; a window of dark water may then look like another unit.
     """
     with ExitStack() as stages:
         pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))
@@ -119,7 +123,7 @@ def window_tokens(
             closing(
                 ordered(
                     zip(tiles, pixels, strict=False),
-                    partial(_see, task, layout),
+                    partial(_see, task, layout, units_seen),
                     workers=VIEW_WORKERS if workers else 0,
                     ahead=2 * VIEW_WORKERS,
                 )
@@ -129,13 +133,13 @@ def window_tokens(
 
 
 def _see(
-    task: Task, layout: Layout, given: tuple[Tile, WindowPixels | RsEmbedError]
+    task: Task, layout: Layout, units_seen: bool, given: tuple[Tile, WindowPixels | RsEmbedError]
 ) -> _Seen | WindowTokens:
     tile, pixels = given
     if isinstance(pixels, RsEmbedError):
         return _failed(tile, pixels)
     try:
-        return _prepared(task, layout, tile, pixels)
+        return _prepared(task, layout, tile, pixels, units_seen=units_seen)
     except RsEmbedError as exc:
         return _failed(tile, exc)
 
@@ -144,12 +148,15 @@ def _failed(tile: Tile, error: RsEmbedError) -> WindowTokens:
     return WindowTokens(tile, None, {}, error=error)
 
 
-def _prepared(task: Task, layout: Layout, tile: Tile, pixels: WindowPixels) -> _Seen | WindowTokens:
+def _prepared(
+    task: Task, layout: Layout, tile: Tile, pixels: WindowPixels, *, units_seen: bool
+) -> _Seen | WindowTokens:
     """Return the images of a window, or that there is nothing to see."""
     raster = pixels.raster
     if raster is None or not raster.valid.any():
         return WindowTokens(tile, None, {}, notes=pixels.notes)
-    check_units(raster, reflectance=pixels.reflectance, vouched=True)
+    vouched = units_seen or pixels.meta["reflectance_source"] != "contract"
+    check_units(raster, reflectance=pixels.reflectance, vouched=vouched)
     raster, odd = without_odd(raster, pixels.reflectance)
     valid = _valid_tokens(raster.valid, layout, tile)
     if not _wanted(valid, layout, tile).any():
