@@ -40,7 +40,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.maps.asked import settle_area
-from rs_embed.maps.blocks import scattered
+from rs_embed.maps.probing import scattered
 from rs_embed.maps.running import AreaRun
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names

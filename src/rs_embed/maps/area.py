@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rs_embed.maps.asked import settle_area
 from rs_embed.maps.blending import Seams
 from rs_embed.maps.report import MapReport
+from rs_embed.maps.running import AreaRun, checked_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
     from rs_embed.raster import Raster
     from rs_embed.specs import FetchSpec, SensorSpec, Spatial, TemporalSpec
-from rs_embed.maps.running import AreaRun, checked_path
 
 
 def embed_area(
@@ -48,9 +48,9 @@ def embed_area(
 
     The area is cut into overlapping windows of its own pixels. They are read in threads, go through
     the model in batches, and are kept on disk as they come, in ``<output>.partial``: the same call
-    goes on where it was interrupted, and gives the same bytes. Memory grows
-    with the width of the area and the dimensions of a token, not with the height: a row of windows
-    is held, and the stored values of a ``.zarr`` in 128 MiB or 64 rows, whichever is more.
+    goes on where it was interrupted, and gives the same bytes. Memory grows with the width of the
+    area and the dimensions of a token, not with the height: a row of windows is held, and the
+    stored values of a ``.zarr`` in 128 MiB or 64 rows, whichever is more.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def embed_area(
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
         divides it, takes several shifted passes, and gives a denser map of the same bounds.
     dtype : {"float32", "float16", "int8"}
-        Type of the stored values; int8 has a scale for each dimension. float16 in a
-        ``.tif`` takes 16 bits, and is read as float32.
+        Type of the stored values; int8 has a scale for each dimension. float16 in a ``.tif`` takes
+        16 bits, and is read as float32.
     pca : int, optional
         Store this many principal components instead of all dimensions.
     acquired : str or date, optional

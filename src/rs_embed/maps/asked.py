@@ -245,7 +245,7 @@ def _no_item(missing: bool) -> tuple[Note, ...]:
 
 
 def _area_text(layout: Layout, polygons: Polygons | None) -> str:
-    """Return which cells are asked for, the same text for the same cells."""
+    """Return which area is asked for: its cells, and a digest of them and of the polygons."""
     rows, columns = layout.tokens.shape
     transform = tuple(layout.tokens.transform)[:6]
     crs = known_crs(layout.tokens.crs).to_string()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -186,9 +186,3 @@ def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixel
         parts[0][1].meta,
         tuple(note for _, taken in parts for note in taken.notes),
     )
-
-
-def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:
-    """Yield all tiles in a random order, always the same: no column or row comes first."""
-    for index in np.random.default_rng(0).permutation(len(tiles)):
-        yield tiles[index]

@@ -9,21 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.acquisition import Acquired
 from rs_embed.assembly import DETERMINING
 from rs_embed.embedder import gsd_notes
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
     ImageryError,
-    NoImageryError,
     RsEmbedError,
 )
 from rs_embed.export import check_place
@@ -31,13 +28,13 @@ from rs_embed.grid import gsd_m
 from rs_embed.journal import Journal, JournalResult, discard
 from rs_embed.maps.asked import AreaTask
 from rs_embed.maps.blending import strips
-from rs_embed.maps.blocks import scattered
 from rs_embed.maps.content import MapContent
 from rs_embed.maps.placing import check_map_place
 from rs_embed.maps.planning import plan_of
+from rs_embed.maps.probing import probe, with_message
 from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.seen_windows import SeenWindows, seen_windows, window_meta
-from rs_embed.maps.window_tokens import WindowTokens, check_seen_units, window_tokens
+from rs_embed.maps.window_tokens import WindowTokens, window_tokens
 from rs_embed.maps.writing import write_map
 from rs_embed.notes import give_warnings
 from rs_embed.progress import Bar
@@ -50,11 +47,6 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
     from rs_embed.tiling import Tile
 
-# Windows with valid pixels that are read before all others, to learn of wrong units before the
-# long work; and those of own imagery that may fail before one can be read.
-_PROBES = 5
-_MOST_FAILURES = 25
-_MOST_READ = 200
 # Groups after which the time that is left is told; the first one waits for the model.
 _MEASURED_AFTER = 3
 # What a source says of single windows; all scenes together are the map's ``source_items``.
@@ -223,51 +215,14 @@ class AreaRun:
         fresh = [t for key, t in self._tiles.items() if key not in done and key not in failed]
         again = [t for key, t in self._tiles.items() if key in failed]
         if fresh or again:
-            # Of all windows, so that a run that goes on takes no part of them for the whole.
-            self._check_units(list(self._tiles.values()))
+            # Of all windows, so that a run that goes on finds what the first one found.
+            self._units_seen = probe(self._asked)
             with Bar(progress, unit="window", total=len(fresh) + len(again)) as bar:
                 for tiles in (fresh, again):
                     self._embed(tiles, bar, measured)
         report = self._write(began)
         self._disposable = not report.failed
         return report
-
-    def _check_units(self, tiles: Sequence[Tile]) -> None:
-        """Read a few windows; raise what is wrong with all of them.
-
-        Of own imagery more, until some have valid pixels: nobody else vouches for their units.
-        Where none are found each window is checked by itself. A provider is asked for no more than
-        a few, each of which may cost patience.
-        """
-        own = self._asked.request.own_pixels
-        taken: list[Acquired] = []
-        failed: list[tuple[RsEmbedError, Tile]] = []
-        most_failures = _MOST_FAILURES if own else _PROBES
-        readable = 0
-        # What is kept was checked when it was made.
-        most = _MOST_READ if own and self._common is None else _PROBES
-        for tile in islice(scattered(tiles), most):
-            try:
-                acquired = self._asked.read(self._asked.layout.window(tile))
-            except RsEmbedError as exc:
-                failed.append((exc, tile))
-            else:
-                readable += 1
-                taken += [acquired] if acquired.raster.valid.any() else []
-            if len(taken) == _PROBES or len(failed) == most_failures:
-                break
-        if failed and not readable and not isinstance(failed[0][0], NoImageryError):
-            raise self._of_window(*failed[0])
-        if taken:
-            check_seen_units(taken)
-        self._units_seen = bool(taken) or self._common is not None or not own
-
-    def _of_window(self, error: RsEmbedError, tile: Tile) -> RsEmbedError:
-        """Return the error with the window that it is about, where there are several."""
-        if self.windows == 1:
-            return error
-        at = ", ".join(f"{edge:.10g}" for edge in self._asked.layout.window(tile).bounds)
-        return _said(error, f"none of the windows looked at can be read; the one at {at}: {error}")
 
     def _embed(
         self, tiles: Sequence[Tile], bar: Bar, measured: Callable[[MapPlan], None] | None
@@ -400,7 +355,7 @@ class AreaRun:
                 f"none of the {self.windows} windows has tokens, {len(failed)} failed; the first "
                 f"failure: {self._failure}"
             )
-            return _said(self._failure, message)
+            return with_message(self._failure, message)
         return ImageryError(
             f"got no valid pixel in any of the {self.windows} windows of the area, expected some; "
             "choose another area or period"
@@ -453,12 +408,6 @@ class AreaRun:
         digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
         meta["fingerprint"] = digest.hexdigest()
         return meta
-
-
-def _said(error: RsEmbedError, message: str) -> RsEmbedError:
-    """Return the error with another message; whether it may pass, and its kind, are kept."""
-    error.args = (message, *error.args[1:])
-    return error
 
 
 def _key(tile: Tile) -> str:

@@ -25,7 +25,6 @@ from rs_embed.preprocessing import (
     patch_valid,
     to_uint8,
 )
-from rs_embed.raster import Raster
 from rs_embed.task import told_gsd
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ def window_tokens(
     workers : int
         Threads that read.
     units_seen : bool
-        Whether `check_seen_units` found several windows to be of their units. If not, each must be
-        by itself; a window of dark water may then look like another unit.
+        Whether some windows together were found to be of their units, see `probe`. If not, each
+        must be by itself; a window of dark water may then look like another unit.
     """
     with ExitStack() as stages:
         pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))
@@ -333,19 +332,3 @@ def _patches(patches: NDArray[np.float32] | None, kind: str, layout: Layout) -> 
             "loader='native'"
         )
     return patches
-
-
-def check_seen_units(taken: Sequence[Acquired]) -> None:
-    """Raise `ImageryError` unless the pixels of some windows together can be of their units.
-
-    Alone, a window of dark water may look like another unit.
-    """
-    rasters = [acquired.raster for acquired in taken]
-    pixels = np.concatenate([raster.data[:, raster.valid] for raster in rasters], axis=1)
-    if not pixels.size:
-        return
-    first = taken[0]
-    grid = first.raster.grid.window(0, 0, 1, pixels.shape[1])
-    valid = np.ones(grid.shape, dtype=bool)
-    together = Raster(pixels[:, None], valid, first.raster.bands, grid)
-    check_units(together, reflectance=first.reflectance, vouched=first.vouched)
