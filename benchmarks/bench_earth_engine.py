@@ -37,9 +37,9 @@ import numpy as np
 from measure import Disturbance, arguments, goal, in_turns, machine, positive, table
 
 from rs_embed import Raster, TemporalSpec
-from rs_embed.grid import Grid
+from rs_embed.geo.grid import Grid
 from rs_embed.pipeline import ordered
-from rs_embed.providers.earth_engine import EarthEngineProvider
+from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.testing import NORTH, SENSOR
 
 GOAL_RATIO = 1.3

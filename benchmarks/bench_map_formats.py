@@ -23,12 +23,12 @@ from measure import arguments, machine, positive, seconds, table
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rs_embed.grid import Grid
-from rs_embed.maps.cog_files import CogLayout, write_cog
-from rs_embed.maps.content import MapContent
-from rs_embed.maps.encoding import FittedEncoding, MapEncoding
-from rs_embed.maps.placing import size_bytes
-from rs_embed.maps.zarr_files import ZarrLayout, write_zarr
+from rs_embed.geo.grid import Grid
+from rs_embed.maps.formats.cog import CogLayout, write_cog
+from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.encoding import FittedEncoding, MapEncoding
+from rs_embed.maps.formats.paths import size_bytes
+from rs_embed.maps.formats.zarr import ZarrLayout, write_zarr
 
 CHUNKS = (
     ZarrLayout(1, 256),

@@ -39,14 +39,14 @@ from numpy.typing import NDArray
 from scenes import add_scene, write_mirrored
 
 from rs_embed import embed_area, open_map
+from rs_embed.embedding.preparation import Display, normalised, to_uint8
+from rs_embed.embedding.task import told_gsd
 from rs_embed.errors import RsEmbedWarning
-from rs_embed.grid import gsd_m
-from rs_embed.maps.asked import AreaTask, settle_area
+from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.report import MapReport
+from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.models.scalemae.network import ScaleMae
-from rs_embed.preprocessing import Display, normalised, to_uint8
-from rs_embed.task import told_gsd
 
 GOAL_OVERHEAD = 0.10
 BARE, ZARR, TIF = "bare forward of the windows", "embed_area to .zarr", "embed_area to .tif"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from processes import run_python
 from pyproj import CRS
 
-from rs_embed.grid import Grid
-from rs_embed.maps.content import MapContent
-from rs_embed.maps.encoding import MapEncoding
-from rs_embed.maps.writing import write_map
+from rs_embed.geo.grid import Grid
+from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.encoding import MapEncoding
+from rs_embed.maps.formats.writing import write_map
 
 # Columns, dimensions, suffix, dtype, principal components.
 CASES = (

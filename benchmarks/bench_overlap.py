@@ -32,14 +32,14 @@ from measure import Disturbance, arguments, comparison, goal, in_turns, machine,
 from networks import add_count, add_variant, forward, in_batches, network_of, options
 
 from rs_embed import CoverageWarning, PointBuffer, Raster, TemporalSpec, iter_embeddings
-from rs_embed.acquisition import PixelRequest
-from rs_embed.grid import Grid
+from rs_embed.embedding.preparation import normalised
+from rs_embed.embedding.source import PixelRequest
+from rs_embed.embedding.task import Sight, Task, settle
+from rs_embed.geo.grid import Grid
 from rs_embed.pipeline import ordered
-from rs_embed.preprocessing import normalised
 from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, SampleProvider
 from rs_embed.specs import SensorSpec
-from rs_embed.task import Sight, Task, settle
 
 GOAL_RATIO = 1.15
 FETCH, FORWARD, ALL = "fetch alone", "forward alone", "iter_embeddings"

@@ -19,9 +19,9 @@ from measure import Disturbance, arguments, comparison, in_turns, machine
 from numpy.typing import NDArray
 from PIL import Image
 
+from rs_embed.embedding.preparation import normalised, prepare
+from rs_embed.geo.raster import Raster
 from rs_embed.models.scalemae.description import DESCRIPTION
-from rs_embed.preprocessing import normalised, prepare
-from rs_embed.raster import Raster
 
 SIDE = 410
 IMAGES = 20

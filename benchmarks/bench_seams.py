@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scenes import SAMPLE
 
 from rs_embed.errors import RsEmbedWarning
-from rs_embed.maps.asked import AreaTask, settle_area
 from rs_embed.maps.blending import SEAMS, Seams, strips
+from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.seams import SeamMetric, seam_metric
 from rs_embed.maps.window_tokens import window_tokens
 

@@ -44,7 +44,7 @@ from rs_embed import (
     get_embedding,
     inspect_input,
 )
-from rs_embed.tiling import tiles_of
+from rs_embed.geo.tiling import tiles_of
 
 GOAL_OVERHEAD = 0.05
 BARE, GRID = "bare forward of the tiles", "get_embedding"

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from rs_embed.maps.area import embed_area
-from rs_embed.maps.asked import settle_area
-from rs_embed.maps.running import AreaRun
+from rs_embed.maps.request import settle_area
+from rs_embed.maps.run import AreaRun
 from rs_embed.specs import PointBuffer, TemporalSpec
 
 _POLL_S = 0.1

@@ -20,7 +20,7 @@ from networks import BATCH, forward, in_batches, network_of, options
 from numpy.typing import NDArray
 
 from rs_embed import FetchSpec, Grid, OutputSpec, get_embedding, iter_embeddings
-from rs_embed.embedding import token_grid
+from rs_embed.embedding.result import token_grid
 
 PATCH, TILE = 16, 224
 

@@ -17,7 +17,7 @@ from typing import Any
 from measure import arguments, machine, table
 from PIL import Image
 
-from rs_embed.datasets import read_samples
+from rs_embed.datasets.samples import read_samples
 from rs_embed.evaluation import EvaluationReport, evaluate
 
 POOLINGS = ("mean", "max", "cls")

@@ -15,14 +15,16 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rs_embed import OutputSpec, PointBuffer, embed_area, get_embedding, get_embeddings_batch
 
 LON, LAT = -75.61558, 37.69415
-MODEL = {"backend": "sample", "weights": "scalemae-tiny"}
+MODEL: dict[str, Any] = {"backend": "sample", "weights": "scalemae-tiny"}
 
 
 def main() -> None:
+    """Print the digests."""
     warnings.simplefilter("ignore")
     for name, digest in digests():
         print(f"{digest}  {name}")
@@ -50,14 +52,15 @@ def digests() -> Iterator[tuple[str, str]]:
     digest.update(json.dumps(grid.meta).encode())
     yield "a grid", digest.hexdigest()
     with tempfile.TemporaryDirectory() as folder:
-        for name, options in {
+        kinds: dict[str, dict[str, Any]] = {
             "map.zarr": {},
             "map.tif": {},
             "int8.tif": {"dtype": "int8", "pca": 8},
             "discard.zarr": {"seams": "discard", "dtype": "float16"},
-        }.items():
+        }
+        for name, kind in kinds.items():
             path = Path(folder) / name
-            options = {**MODEL, **options, "acquired": "2016-06-17"}
+            options = {**MODEL, **kind, "acquired": "2016-06-17"}
             embed_area("scalemae", spatial=place, output=path, progress=False, **options)
             yield name, _digest_of(path)
             item = path.with_name(f"{name}.json")

@@ -2,8 +2,8 @@
 
     python scripts/make_settings_pictures.py [FOLDER]
 
-What a model sees comes from ``inspect_input``, tiles from ``rs_embed.tiling``, grids from the small
-network with random weights.
+What a model sees comes from ``inspect_input``, tiles from ``rs_embed.geo.tiling``, grids from the
+small network with random weights.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rs_embed import (
     get_embedding,
     inspect_input,
 )
+from rs_embed.embedding.quicklook import principal_components
+from rs_embed.geo.tiling import Tile, tiles_of
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M
-from rs_embed.quicklook import principal_components
-from rs_embed.tiling import Tile, tiles_of
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 PLACE: dict[str, Any] = {"spatial": PointBuffer(*CENTRE, HALF_SIDE_M), "backend": "sample"}

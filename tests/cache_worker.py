@@ -15,10 +15,10 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from rs_embed.cache import PatchCache
 from rs_embed.errors import ExportError
-from rs_embed.grid import Grid, known_crs
-from rs_embed.raster import Raster
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
+from rs_embed.providers.cache import PatchCache
 
 GRID = Grid(known_crs(32633), Affine(10, 0, 400000, 0, -10, 5200000), (20, 30))
 BIG = 10**9

@@ -11,8 +11,8 @@ from affine import Affine
 from pyproj import Transformer
 
 from rs_embed import BBox, LocalProvider, Raster
-from rs_embed.maps.asked import settle_area
-from rs_embed.maps.running import AreaRun
+from rs_embed.maps.request import settle_area
+from rs_embed.maps.run import AreaRun
 
 NORTH_UP = Affine(10, 0, 400000, 0, -10, 5200000)
 

@@ -23,7 +23,7 @@ import rio_cogeo  # noqa: F401
 import zarr  # noqa: F401
 from numpy.typing import NDArray
 
-import rs_embed.maps.writing  # noqa: F401
+import rs_embed.maps.formats.writing  # noqa: F401
 from rs_embed import BBox, LocalProvider
 from rs_embed.maps.area import embed_area
 from rs_embed.models.base import Tokens

@@ -32,7 +32,6 @@ from rs_embed import (
     inspect_input,
     iter_embeddings,
 )
-from rs_embed.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.errors import (
     ExportError,
     ImageryError,
@@ -41,13 +40,14 @@ from rs_embed.errors import (
     SettingsError,
     SpecError,
 )
-from rs_embed.grid import Grid, known_crs
-from rs_embed.places import NamedPlace
+from rs_embed.files.places import NamedPlace
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost, Provider
+from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
-from rs_embed.raster import Raster
-from rs_embed.resumable import ResumableBatch
 from rs_embed.specs import SensorSpec
+from rs_embed.tables.batch import ResumableBatch
 from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
 from tests.cache_worker import BIG, GRID, made_of, put
 from tests.conftest import python_environment

@@ -20,9 +20,9 @@ from typer.testing import CliRunner, Result
 from rs_embed import OutputSpec, PointBuffer, get_embedding
 from rs_embed.cli import app
 from rs_embed.errors import ExportError
-from rs_embed.export import read_vectors
-from rs_embed.journal import Journal
+from rs_embed.files.embeddings import read_vectors
 from rs_embed.providers.sample import CENTRE
+from rs_embed.runs.journal import Journal
 from tests.conftest import python_environment
 from tests.test_batches import SLOW
 

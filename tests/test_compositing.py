@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rs_embed.errors import ProviderError, UnknownNameError
-from rs_embed.providers.compositing import Layer, composite
+from rs_embed.providers.scenes.compositing import Layer, composite
 from rs_embed.specs import Composite
 
 SHAPE = (3, 40, 25)

@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 
-from rs_embed.datasets import held_out, read_samples
+from rs_embed.datasets.samples import held_out, read_samples
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError, UnknownNameError
 
 COLOURS = {"forest": (20, 90, 30), "water": (10, 20, 120)}

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rs_embed import PointBuffer, describe_model, errors
-from rs_embed.grid import gsd_m, roi_grid
+from rs_embed.geo.grid import gsd_m, roi_grid
+from rs_embed.geo.tiling import tiles_of
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES
-from rs_embed.tiling import tiles_of
 from rs_embed.training.config import (
     ContrastConfig,
     DataConfig,

@@ -35,11 +35,11 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.grid import Grid, known_crs, roi_grid
+from rs_embed.geo.grid import Grid, known_crs, roi_grid
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Provider
-from rs_embed.providers.earth_engine import EarthEngineProvider
+from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.providers.retrying import Patience
-from rs_embed.raster import Raster
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import JUNE, NORTH, SENSOR, STEPS, ProviderContract
 from tests.conftest import python_environment
@@ -765,7 +765,7 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
         import ee.deprecation
         from google.oauth2.credentials import Credentials
         from rs_embed import TemporalSpec
-        from rs_embed.providers.earth_engine import EarthEngineProvider
+        from rs_embed.providers.earth_engine.provider import EarthEngineProvider
         from rs_embed.testing import NORTH, SENSOR
         ee.deprecation._FetchDataCatalogStac = dict
         day = TemporalSpec.range("2023-06-01", "2023-06-02")

@@ -32,6 +32,7 @@ from rs_embed import (
     TemporalSpec,
     get_embedding,
 )
+from rs_embed.embedding.preparation import normalised
 from rs_embed.errors import (
     CheckpointError,
     CoverageWarning,
@@ -47,7 +48,6 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.scalemae.config import VARIANTS
-from rs_embed.preprocessing import normalised
 from rs_embed.providers.sample import CENTRE
 from tests.conftest import small_network
 

@@ -17,10 +17,10 @@ from PIL import Image
 from pyproj import CRS
 
 from rs_embed import Embedding
-from rs_embed.embedding import token_grid
+from rs_embed.embedding.quicklook import principal_components
+from rs_embed.embedding.result import token_grid
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
-from rs_embed.grid import Grid
-from rs_embed.quicklook import principal_components
+from rs_embed.geo.grid import Grid
 
 META = {"model": "scalemae", "output": "grid", "nested": {"a": [1, 2.5, None]}, "text": "Ünïcode"}
 
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, name: str) -> None:
         import resource, signal, sys
         from tests.test_embedding import grid_embedding, vector_embedding
         from rs_embed.errors import ExportError
-        import rs_embed.export, rasterio, rioxarray, xarray, h5netcdf, h5py
+        import rs_embed.files.embeddings, rasterio, rioxarray, xarray, h5netcdf, h5py
         embedding = vector_embedding() if {name!r} == "v.npz" else grid_embedding()
         path = {str(tmp_path / name)!r}
         embedding.save(path)

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from rs_embed import BBox, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
+from rs_embed.embedding.estimate import Estimate, estimate_batch
 from rs_embed.errors import ProviderError, SpecError
-from rs_embed.estimate import Estimate, estimate_batch
-from rs_embed.grid import Grid
+from rs_embed.geo.grid import Grid
 from rs_embed.providers.base import Cost
 
 SMALL = {"weights": "random-init", "variant": "tiny"}

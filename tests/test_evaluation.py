@@ -19,7 +19,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from typer.testing import CliRunner
 
 from rs_embed.cli import app
-from rs_embed.datasets import Sample, read_samples
+from rs_embed.datasets.samples import Sample, read_samples
+from rs_embed.embedding.preparation import normalised
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError, UnknownNameError
 from rs_embed.evaluation import EvaluationReport, evaluate, score_embeddings
 from rs_embed.evaluation.baselines import colour_statistics, standardised
@@ -29,7 +30,6 @@ from rs_embed.evaluation.probe import linear_probe
 from rs_embed.evaluation.selection import Known, select
 from rs_embed.models.base import Tokens
 from rs_embed.models.scalemae.description import DESCRIPTION
-from rs_embed.preprocessing import normalised
 
 SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny"}
 COLOURS = {"crops": (60, 150, 60), "roofs": (160, 70, 60), "water": (20, 40, 130)}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Proj, Transformer
 
 from rs_embed.errors import GridError
-from rs_embed.grid import Grid, gsd_m, metric_crs, roi_grid, roi_window
+from rs_embed.geo.grid import Grid, gsd_m, metric_crs, roi_grid, roi_window
 from rs_embed.specs import BBox, PointBuffer
 
 GEOD = Geod(ellps="WGS84")

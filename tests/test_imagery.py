@@ -17,10 +17,10 @@ from pyproj import CRS, Geod, Transformer
 
 from rs_embed import BBox, PointBuffer, Raster
 from rs_embed.errors import GridError, ImageryError
-from rs_embed.grid import Grid
-from rs_embed.imagery import read_imagery
-from rs_embed.open_files import shown_path
-from rs_embed.raster_files import BandFile, read_on_grid, read_rows
+from rs_embed.files.gdal import shown_path
+from rs_embed.files.imagery import read_imagery
+from rs_embed.files.rasters import BandFile, read_on_grid, read_rows
+from rs_embed.geo.grid import Grid
 
 BANDS = ("B4", "B3", "B2")
 H, W = 90, 120

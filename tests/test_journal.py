@@ -21,8 +21,14 @@ import pytest
 from numpy.typing import NDArray
 
 from rs_embed.errors import ExportError, SpecError
-from rs_embed.export import VectorRow, read_vector, read_vectors, write_vector, write_vectors
-from rs_embed.journal import Journal
+from rs_embed.files.embeddings import (
+    VectorRow,
+    read_vector,
+    read_vectors,
+    write_vector,
+    write_vectors,
+)
+from rs_embed.runs.journal import Journal
 
 REQUEST = json.dumps({"image_size": 224, "model": "scalemae", "sensor": {"scale_m": 10}})
 
@@ -101,7 +107,7 @@ def test_delete_leaves_nothing(path: Path) -> None:
 WRITER = """
     import sys
     import numpy as np
-    from rs_embed.journal import Journal
+    from rs_embed.runs.journal import Journal
 
     path, request, start = sys.argv[1], sys.argv[2], int(sys.argv[3])
     with Journal(path, request) as journal:
@@ -282,7 +288,7 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
         import resource, signal, sys
         import numpy as np
         from rs_embed.errors import ExportError
-        from rs_embed.journal import Journal
+        from rs_embed.runs.journal import Journal
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

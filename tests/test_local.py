@@ -27,13 +27,13 @@ from typer.testing import CliRunner
 from rs_embed import FetchSpec, PointBuffer, TemporalSpec, get_embedding
 from rs_embed.cli import app
 from rs_embed.errors import ImageryError, ImageryWarning, ProviderError
-from rs_embed.grid import Grid, known_crs
-from rs_embed.open_files import OpenFiles
+from rs_embed.files.gdal import OpenFiles
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Provider
 from rs_embed.providers.local import LocalProvider
-from rs_embed.providers.products import baseline_number, product_of_name
-from rs_embed.providers.scenes import boxes, grid_boxes, scene_from_item, touch
-from rs_embed.raster import Raster
+from rs_embed.providers.scenes.products import baseline_number, product_of_name
+from rs_embed.providers.scenes.scene import boxes, grid_boxes, scene_from_item, touch
 from rs_embed.registry import find_provider
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import SCENES, SENSOR, ProviderContract, write_contract_scenes

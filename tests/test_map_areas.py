@@ -39,9 +39,9 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.maps.asked import settle_area
-from rs_embed.maps.probing import scattered
-from rs_embed.maps.running import AreaRun
+from rs_embed.maps.first_look import scattered
+from rs_embed.maps.request import settle_area
+from rs_embed.maps.run import AreaRun
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names
 from tests.map_worker import digests

@@ -36,14 +36,14 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.grid import Grid
-from rs_embed.maps.content import MapContent
-from rs_embed.maps.encoding import MapEncoding
-from rs_embed.maps.opening import open_map, restored
-from rs_embed.maps.placing import MAP_SUFFIXES, check_map_place
-from rs_embed.maps.provenance import model_address, source_addresses
-from rs_embed.maps.stac_items import footprint
-from rs_embed.maps.writing import WrittenMap, write_map
+from rs_embed.geo.grid import Grid
+from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.encoding import MapEncoding
+from rs_embed.maps.formats.opening import open_map, restored
+from rs_embed.maps.formats.paths import MAP_SUFFIXES, check_map_place
+from rs_embed.maps.formats.provenance import model_address, source_addresses
+from rs_embed.maps.formats.stac_item import footprint
+from rs_embed.maps.formats.writing import WrittenMap, write_map
 
 UTM = CRS.from_epsg(32633)
 SOUTH = CRS.from_epsg(32733)
@@ -336,9 +336,9 @@ class TestWrittenMaps:
             import numpy as np
             from affine import Affine
             from pyproj import CRS
-            from rs_embed.grid import Grid
-            from rs_embed.maps.content import MapContent
-            from rs_embed.maps.writing import write_map
+            from rs_embed.geo.grid import Grid
+            from rs_embed.maps.formats.content import MapContent
+            from rs_embed.maps.formats.writing import write_map
 
             def strips(rows):
                 yield np.zeros((min(rows, 600), 40, 3), np.float32)
@@ -387,10 +387,10 @@ class TestWrittenMaps:
             from affine import Affine
             from pyproj import CRS
             from rs_embed.errors import ExportError
-            from rs_embed.grid import Grid
-            from rs_embed.maps.content import MapContent
-            from rs_embed.maps.opening import open_map
-            from rs_embed.maps.writing import write_map
+            from rs_embed.geo.grid import Grid
+            from rs_embed.maps.formats.content import MapContent
+            from rs_embed.maps.formats.opening import open_map
+            from rs_embed.maps.formats.writing import write_map
 
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             values = np.random.default_rng(0).normal(size=(300, 300, 3)).astype(np.float32)

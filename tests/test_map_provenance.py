@@ -23,8 +23,8 @@ from rs_embed import (
     StacProvider,
     embed_area,
 )
-from rs_embed.maps.provenance import artifact_type, input_bands, source_addresses
-from rs_embed.providers.earth_engine import EarthEngineProvider
+from rs_embed.maps.formats.provenance import artifact_type, input_bands, source_addresses
+from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.testing import JUNE, NORTH, write_contract_scenes
 from tests.conftest import small_network
 from tests.earth_engine_server import contract_service, serve

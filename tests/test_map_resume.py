@@ -33,9 +33,9 @@ from rs_embed.errors import (
     ExportError,
     UnknownNameError,
 )
-from rs_embed.maps.asked import settle_area
-from rs_embed.maps.placing import item_path
-from rs_embed.maps.running import AreaRun
+from rs_embed.maps.formats.paths import item_path
+from rs_embed.maps.request import settle_area
+from rs_embed.maps.run import AreaRun
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import Faulty, box, interrupt, kept_windows, names

@@ -19,8 +19,8 @@ from pyproj import CRS, Transformer
 from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
 from rs_embed.errors import CoverageWarning, GridError, SpecError
+from rs_embed.geo.polygons import Polygons
 from rs_embed.maps.sampling import sample_points, zonal_mean
-from rs_embed.polygons import Polygons
 
 LEFT, TOP, CELL = 500000.0, 5000000.0, 160.0
 SHAPE = (9, 14)

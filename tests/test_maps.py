@@ -32,7 +32,7 @@ from rs_embed import (
     sample_points,
     zonal_mean,
 )
-from rs_embed.maps.asked import settle_area
+from rs_embed.maps.request import settle_area
 from rs_embed.maps.seams import seam_metric
 from rs_embed.specs import to_json
 from tests.coordinate_model import coordinate_scene, decoded

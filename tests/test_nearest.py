@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rs_embed.nearest import nearest_valid
+from rs_embed.geo.nearest import nearest_valid
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.places import NamedPlace, read_places
+from rs_embed.files.places import NamedPlace, read_places
 from rs_embed.specs import BBox, PointBuffer
 
 Write = Callable[..., Path]

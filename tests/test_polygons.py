@@ -19,9 +19,9 @@ from pyproj import CRS, Geod, Transformer
 from shapely.geometry import MultiPolygon, Point, Polygon, box, mapping
 
 from rs_embed.errors import GridError, SpecError, UnknownNameError
-from rs_embed.grid import Grid
-from rs_embed.polygon_files import read_polygons
-from rs_embed.polygons import Polygons
+from rs_embed.files.polygons import read_polygons
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.polygons import Polygons
 
 UTM = CRS.from_epsg(32633)
 SQUARE = box(13, 47, 13.1, 47.1)

@@ -14,16 +14,16 @@ from PIL import Image
 from pyproj import CRS
 
 from rs_embed import Raster
-from rs_embed.errors import ImageryError
-from rs_embed.grid import Grid
-from rs_embed.plausibility import check_values, without_odd
-from rs_embed.preprocessing import (
+from rs_embed.embedding.checks import check_values, without_odd
+from rs_embed.embedding.preparation import (
     model_grid,
     normalised,
     prepare,
     prepare_tiles,
     to_uint8,
 )
+from rs_embed.errors import ImageryError
+from rs_embed.geo.grid import Grid
 
 BANDS = ("B4", "B3", "B2")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,7 +18,7 @@ PLACE = PointBuffer(*CENTRE, buffer_m=1280)
 MODULE = """
     import json
     import numpy as np
-    from rs_embed.raster import Raster
+    from rs_embed.geo.raster import Raster
 
     class Dated:
         name = "dated"

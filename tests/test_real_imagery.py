@@ -26,10 +26,10 @@ from rs_embed import (
 )
 from rs_embed.cli import app
 from rs_embed.errors import ImageryError, ProviderError
-from rs_embed.export import read_vectors
-from rs_embed.grid import Grid, known_crs
+from rs_embed.files.embeddings import read_vectors
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.local import LocalProvider
-from rs_embed.raster import Raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
 

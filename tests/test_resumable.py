@@ -22,10 +22,10 @@ from rs_embed import (
     SpecError,
     TemporalSpec,
 )
-from rs_embed.export import read_vectors
-from rs_embed.places import NamedPlace
+from rs_embed.files.embeddings import read_vectors
+from rs_embed.files.places import NamedPlace
 from rs_embed.providers.sample import CENTRE, SampleProvider
-from rs_embed.resumable import Report, ResumableBatch
+from rs_embed.tables.batch import Report, ResumableBatch
 from tests.conftest import small_network
 
 LON, LAT = CENTRE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rs_embed import FetchSpec, OutputSpec, get_embedding
-from rs_embed.embedding import Embedding
+from rs_embed.embedding.result import Embedding
 from rs_embed.errors import MissingDependencyError, ModelError, SpecError
 
 # The real wrapper: an outer module whose ``forward`` overwrites input_res with 10, around a ViT

@@ -27,15 +27,15 @@ from affine import Affine
 
 from rs_embed import PointBuffer, get_embedding, inspect_input
 from rs_embed.errors import ProviderError
-from rs_embed.grid import Grid, known_crs
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Provider
-from rs_embed.providers.catalogues import Address
 from rs_embed.providers.local import LocalProvider
 from rs_embed.providers.retrying import Patience
-from rs_embed.providers.scenes import BandAt, Scene
-from rs_embed.providers.signing import signed
-from rs_embed.providers.stac import StacProvider
-from rs_embed.raster import Raster
+from rs_embed.providers.scenes.scene import BandAt, Scene
+from rs_embed.providers.stac.catalogues import Address
+from rs_embed.providers.stac.provider import StacProvider
+from rs_embed.providers.stac.signing import signed
 from rs_embed.specs import SensorSpec, TemporalSpec
 from rs_embed.testing import (
     JUNE,
@@ -843,7 +843,7 @@ def test_no_pystac_client(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['pystac_client'] = None\n"
         "import importlib.util; importlib.util.find_spec = lambda name, *a: None\n"
-        "from rs_embed.providers.stac import StacProvider\n"
+        "from rs_embed.providers.stac.provider import StacProvider\n"
         "print(StacProvider().configured(), StacProvider().status())\n"
         "from rs_embed.specs import SensorSpec\n"
         "try:\n"
@@ -933,7 +933,7 @@ def test_real_scenes_equal_those_read_from_disk(
 INTERRUPTED = """
 import sys, threading
 from rs_embed import PointBuffer, TemporalSpec, get_embedding, get_embeddings_batch
-from rs_embed.providers.stac import StacProvider
+from rs_embed.providers.stac.provider import StacProvider
 network = dict(weights="random-init", variant="tiny", image_size=224)
 # Everything is imported and loaded before the signal: imports of others may swallow it.
 get_embedding("scalemae", spatial=PointBuffer(-75.6156, 37.6942, 640), backend="sample", **network)

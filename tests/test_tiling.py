@@ -29,7 +29,7 @@ from rs_embed import (
     SpecError,
     get_embedding,
 )
-from rs_embed.tiling import tiles_of
+from rs_embed.geo.tiling import tiles_of
 from tests.coordinate_model import PATCH, coordinate_scene, decoded
 
 BANDS = ("B4", "B3", "B2")

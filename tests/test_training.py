@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel
 
 from rs_embed import FetchSpec, OutputSpec, get_embedding
-from rs_embed.datasets import Sample
+from rs_embed.datasets.samples import Sample
 from rs_embed.errors import (
     CheckpointError,
     DatasetError,

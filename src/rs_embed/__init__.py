@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from rs_embed.batches import get_embeddings_batch as get_embeddings_batch
-    from rs_embed.batches import iter_embeddings as iter_embeddings
-    from rs_embed.embedder import get_embedding as get_embedding
-    from rs_embed.embedding import Embedding as Embedding
+    from rs_embed.embedding.inspection import Inspection as Inspection
+    from rs_embed.embedding.inspection import inspect_input as inspect_input
+    from rs_embed.embedding.many_places import get_embeddings_batch as get_embeddings_batch
+    from rs_embed.embedding.many_places import iter_embeddings as iter_embeddings
+    from rs_embed.embedding.one_place import get_embedding as get_embedding
+    from rs_embed.embedding.result import Embedding as Embedding
     from rs_embed.errors import CheckpointError as CheckpointError
     from rs_embed.errors import CoverageWarning as CoverageWarning
     from rs_embed.errors import DatasetError as DatasetError
@@ -31,18 +33,16 @@ if TYPE_CHECKING:
     from rs_embed.errors import TemporalWarning as TemporalWarning
     from rs_embed.errors import TrainingError as TrainingError
     from rs_embed.errors import UnknownNameError as UnknownNameError
-    from rs_embed.grid import Grid as Grid
-    from rs_embed.inspection import Inspection as Inspection
-    from rs_embed.inspection import inspect_input as inspect_input
+    from rs_embed.geo.grid import Grid as Grid
+    from rs_embed.geo.raster import Raster as Raster
     from rs_embed.maps.area import embed_area as embed_area
-    from rs_embed.maps.opening import open_map as open_map
+    from rs_embed.maps.formats.opening import open_map as open_map
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
-    from rs_embed.providers.earth_engine import EarthEngineProvider as EarthEngineProvider
+    from rs_embed.providers.earth_engine.provider import EarthEngineProvider as EarthEngineProvider
     from rs_embed.providers.local import LocalProvider as LocalProvider
-    from rs_embed.providers.stac import StacProvider as StacProvider
-    from rs_embed.raster import Raster as Raster
+    from rs_embed.providers.stac.provider import StacProvider as StacProvider
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
     from rs_embed.specs import BBox as BBox
@@ -59,17 +59,17 @@ _HOMES = {
     "CheckpointError": "errors",
     "CoverageWarning": "errors",
     "DatasetError": "errors",
-    "EarthEngineProvider": "providers.earth_engine",
-    "Embedding": "embedding",
+    "EarthEngineProvider": "providers.earth_engine.provider",
+    "Embedding": "embedding.result",
     "ExportError": "errors",
     "FetchSpec": "specs",
-    "Grid": "grid",
+    "Grid": "geo.grid",
     "GridError": "errors",
     "GsdWarning": "errors",
     "ImageryError": "errors",
     "ImageryWarning": "errors",
     "InputPrepSpec": "specs",
-    "Inspection": "inspection",
+    "Inspection": "embedding.inspection",
     "LocalProvider": "providers.local",
     "MapReport": "maps.report",
     "MissingDependencyError": "errors",
@@ -78,25 +78,25 @@ _HOMES = {
     "OutputSpec": "specs",
     "PointBuffer": "specs",
     "ProviderError": "errors",
-    "Raster": "raster",
+    "Raster": "geo.raster",
     "RsEmbedError": "errors",
     "RsEmbedWarning": "errors",
     "SensorSpec": "specs",
     "SettingsError": "errors",
     "SpecError": "errors",
-    "StacProvider": "providers.stac",
+    "StacProvider": "providers.stac.provider",
     "TemporalSpec": "specs",
     "TemporalWarning": "errors",
     "TrainingError": "errors",
     "UnknownNameError": "errors",
     "describe_model": "registry",
     "embed_area": "maps.area",
-    "get_embedding": "embedder",
-    "get_embeddings_batch": "batches",
-    "inspect_input": "inspection",
-    "iter_embeddings": "batches",
+    "get_embedding": "embedding.one_place",
+    "get_embeddings_batch": "embedding.many_places",
+    "inspect_input": "embedding.inspection",
+    "iter_embeddings": "embedding.many_places",
     "list_models": "registry",
-    "open_map": "maps.opening",
+    "open_map": "maps.formats.opening",
     "sample_points": "maps.sampling",
     "zonal_mean": "maps.sampling",
 }

@@ -13,9 +13,9 @@ import pytest
 from affine import Affine
 
 from rs_embed.errors import NoImageryError, ProviderError
-from rs_embed.grid import Grid, known_crs
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Provider
-from rs_embed.raster import Raster
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 if TYPE_CHECKING:

@@ -23,12 +23,11 @@ from rs_embed.cli.options import (
     print_json,
     result_option,
 )
-from rs_embed.errors import RsEmbedError, SpecError
-from rs_embed.notes import some
+from rs_embed.errors import RsEmbedError, SpecError, some
 
 if TYPE_CHECKING:
-    from rs_embed.places import NamedPlace
-    from rs_embed.resumable import Report, ResumableBatch
+    from rs_embed.files.places import NamedPlace
+    from rs_embed.tables.batch import Report, ResumableBatch
 
 _SHOWN_ERRORS = 5
 # 128 and the number of SIGINT, as shells count.
@@ -82,14 +81,14 @@ def batch(
     [dim]rs-embed batch places.csv -o vectors.npz --backend gee --start 2022-06-01
     --end 2022-09-01 --dry-run[/dim]
     """
-    from rs_embed import export
-    from rs_embed.places import read_places
+    from rs_embed.files import embeddings as export
+    from rs_embed.files.places import read_places
 
     export.check_writable(out, export.VECTOR_SUFFIXES)
     named = read_places(places, buffer_m=buffer_m)
 
-    from rs_embed.resumable import ResumableBatch
     from rs_embed.specs import OutputSpec
+    from rs_embed.tables.batch import ResumableBatch
 
     arguments = request.common(model, pixels, period, prep, options)
     if dry_run:
@@ -122,7 +121,7 @@ def _estimate(
     model: str, named: Sequence[NamedPlace], arguments: dict[str, Any], device: str, *, json: bool
 ) -> None:
     """Print what the batch will ask for; exit with 1 if a place cannot be meant."""
-    from rs_embed.estimate import estimate_batch
+    from rs_embed.embedding.estimate import estimate_batch
 
     if arguments.pop("imagery") is not None:
         raise SpecError(

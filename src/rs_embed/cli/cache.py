@@ -13,8 +13,8 @@ from rs_embed.errors import SpecError
 from rs_embed.settings import CACHE_DIR, Settings
 
 if TYPE_CHECKING:
-    from rs_embed.cache import PatchCache
-    from rs_embed.patch_files import Entry
+    from rs_embed.providers.cache import PatchCache
+    from rs_embed.providers.cache_files import Entry
 
 Folder = Annotated[
     Path | None,
@@ -71,7 +71,7 @@ def clear(
 
 
 def _cache(folder: Path | None) -> PatchCache:
-    from rs_embed.cache import PatchCache
+    from rs_embed.providers.cache import PatchCache
 
     settings = Settings.from_environ()
     named = settings.cache_dir if folder is None else folder.expanduser()
@@ -99,7 +99,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _told(key: Any) -> dict[str, Any]:
     from affine import Affine
 
-    from rs_embed.grid import Grid, known_crs
+    from rs_embed.geo.grid import Grid, known_crs
 
     place = key["grid"]
     height, width = place["shape"]

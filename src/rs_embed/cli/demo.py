@@ -30,7 +30,7 @@ def demo(
 
     [dim]rs-embed demo --out demo-output[/dim]
     """
-    from rs_embed.embedder import get_embedding
+    from rs_embed.embedding.one_place import get_embedding
     from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, PROVENANCE
     from rs_embed.specs import OutputSpec, PointBuffer
 

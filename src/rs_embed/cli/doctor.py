@@ -133,7 +133,7 @@ def _backends(*, online: bool) -> Iterator[Finding]:
 
 def _costs() -> Iterator[Finding]:
     """Yield what a place asks of each backend that is a service; asks nothing of it."""
-    from rs_embed.grid import roi_grid
+    from rs_embed.geo.grid import roi_grid
     from rs_embed.registry import describe_model, find_provider, provider_names
     from rs_embed.specs import PointBuffer, SensorSpec
 
@@ -154,7 +154,7 @@ def _costs() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from rs_embed.cache import PatchCache
+    from rs_embed.providers.cache import PatchCache
 
     try:
         settings = Settings.from_environ()

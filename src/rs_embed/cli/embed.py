@@ -25,7 +25,7 @@ from rs_embed.cli.options import (
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.embedding import Embedding
+    from rs_embed.embedding.result import Embedding
 
 
 @expanded
@@ -69,8 +69,8 @@ def embed(
 
     [dim]rs-embed embed --input pixels.npy --scale-m 5 -o vector.npz[/dim]
     """
-    from rs_embed import export
-    from rs_embed.embedder import get_embedding
+    from rs_embed.embedding.one_place import get_embedding
+    from rs_embed.files import embeddings as export
     from rs_embed.specs import OutputSpec
 
     asked_output = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built

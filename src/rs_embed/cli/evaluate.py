@@ -75,9 +75,10 @@ def evaluate(
 
     [dim]rs-embed evaluate embeddings.parquet --protocol knn,probe[/dim]
     """
-    from rs_embed import evaluation, export
+    from rs_embed import evaluation
     from rs_embed.evaluation.report import check_drawable
     from rs_embed.evaluation.tables import SUFFIXES
+    from rs_embed.files import embeddings as export
 
     if out is not None:
         export.check_writable(out, (".json",))

@@ -23,7 +23,7 @@ from rs_embed.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rs_embed.inspection import Inspection
+    from rs_embed.embedding.inspection import Inspection
 
 _SHOWN_ITEMS = 10
 
@@ -48,8 +48,8 @@ def inspect(
 
     [dim]rs-embed inspect --imagery scene.tif --input-prep tile[/dim]
     """
-    from rs_embed import export
-    from rs_embed.inspection import inspect_input
+    from rs_embed.embedding.inspection import inspect_input
+    from rs_embed.files import embeddings as export
 
     if png is not None:
         export.check_writable(png, (".png",))

@@ -27,7 +27,7 @@ from rs_embed.errors import RsEmbedError, SpecError
 
 if TYPE_CHECKING:
     from rs_embed.maps.report import MapPlan, MapReport
-    from rs_embed.maps.running import AreaRun
+    from rs_embed.maps.run import AreaRun
 
 _SHOWN_ERRORS = 10
 # 128 and the number of SIGINT, as shells count.
@@ -104,10 +104,10 @@ def map_area(
     [dim]rs-embed map --area district.gpkg --start 2022-06-01 --end 2022-09-01
     --backend stac -o map.tif --dry-run[/dim]
     """
-    from rs_embed.maps.asked import settle_area
+    from rs_embed.errors import give_warnings
     from rs_embed.maps.planning import plan_map
-    from rs_embed.maps.running import AreaRun, checked_path, windows_left
-    from rs_embed.notes import give_warnings
+    from rs_embed.maps.request import settle_area
+    from rs_embed.maps.run import AreaRun, checked_path, windows_left
 
     checked_path(out)
     arguments = request.common(model, pixels, period, Prep(), options)

@@ -29,8 +29,8 @@ def common(
     model: str, pixels: Pixels, period: Period, prep: Prep, options: ModelOptions
 ) -> dict[str, Any]:
     """Return the arguments that one place and many places have in common."""
+    from rs_embed.embedding.task import MIN_VALID
     from rs_embed.specs import FetchSpec
-    from rs_embed.task import MIN_VALID
 
     fetch = FetchSpec(
         scale_m=pixels.scale_m, cloudy_pct=pixels.cloudy_pct, crs=pixels.crs,

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from rs_embed.embedding.preparation import normalised
+from rs_embed.embedding.task import told_gsd
 from rs_embed.errors import ModelError
-from rs_embed.preprocessing import normalised
-from rs_embed.task import told_gsd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.datasets import Sample
+    from rs_embed.datasets.samples import Sample
     from rs_embed.models.base import Encoder, InputContract, Tokens
 
     Vectors = NDArray[np.float32]

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rs_embed import export
 from rs_embed._optional import require
 from rs_embed.errors import SpecError
+from rs_embed.files import embeddings as export
 
 _PURPOSE = "the picture of an evaluation"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.datasets import Sample, read_samples
+from rs_embed.datasets.samples import Sample, read_samples
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError
 from rs_embed.evaluation.baselines import colour_statistics, standardised
 from rs_embed.evaluation.features import Embeddings, View, most_frequent, sides, square
@@ -63,7 +63,7 @@ def evaluate(
     Parameters
     ----------
     sources : path or sequence of path
-        Sets of labelled images, see `rs_embed.datasets.read_samples`; several are one set.
+        Sets of labelled images, see `rs_embed.datasets.samples.read_samples`; several are one set.
     gsd_m : float, optional
         Ground metres per pixel; needed where images have no georeference.
     model : str

@@ -6,9 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from rs_embed.datasets import in_order
-from rs_embed.errors import DatasetError
-from rs_embed.notes import some
+from rs_embed.datasets.samples import in_order
+from rs_embed.errors import DatasetError, some
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Known:
     split : str or None
         ``"train"``, ``"val"``, or None where nobody says.
     assumed : bool
-        Whether the split is that of `rs_embed.datasets.held_out`, since its set states none.
+        Whether the split is that of `rs_embed.datasets.held_out`, as its set states none.
     """
 
     key: Hashable

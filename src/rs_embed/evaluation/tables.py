@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.datasets import SPLITS, held_out
+from rs_embed.datasets.samples import SPLITS, held_out
 from rs_embed.errors import DatasetError
 from rs_embed.evaluation.selection import Known
 

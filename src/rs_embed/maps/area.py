@@ -6,17 +6,17 @@ import os
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
-from rs_embed.maps.asked import settle_area
 from rs_embed.maps.blending import Seams
 from rs_embed.maps.report import MapReport
-from rs_embed.maps.running import AreaRun, checked_path
+from rs_embed.maps.request import settle_area
+from rs_embed.maps.run import AreaRun, checked_path
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from rs_embed.maps.encoding import MapDtype
+    from rs_embed.geo.raster import Raster
+    from rs_embed.maps.formats.encoding import MapDtype
     from rs_embed.providers.base import Provider
-    from rs_embed.raster import Raster
     from rs_embed.specs import FetchSpec, SensorSpec, Spatial, TemporalSpec
 
 

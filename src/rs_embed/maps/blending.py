@@ -13,8 +13,8 @@ from rs_embed.maps.window_tokens import interleaved
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rs_embed.geo.tiling import Span, Tile
     from rs_embed.maps.layout import Layout
-    from rs_embed.tiling import Span, Tile
 
 Seams = Literal["blend", "discard"]
 SEAMS: tuple[Seams, ...] = ("blend", "discard")

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import ImageryError, NoImageryError, RsEmbedError
-from rs_embed.notes import Note
+from rs_embed.errors import ImageryError, NoImageryError, Note, RsEmbedError
+from rs_embed.geo.raster import Raster
+from rs_embed.geo.windows import common_window
 from rs_embed.pipeline import ordered
-from rs_embed.raster import Raster
-from rs_embed.windows import common_window
 
 if TYPE_CHECKING:
-    from rs_embed.acquisition import Acquired
-    from rs_embed.grid import Grid
+    from rs_embed.embedding.source import Acquired
+    from rs_embed.geo.grid import Grid
+    from rs_embed.geo.tiling import Tile
     from rs_embed.maps.layout import Layout
-    from rs_embed.tiling import Tile
 
 _BLOCK_PX = 1024
 # What the blocks of one row may take: two rows are held while windows span both.

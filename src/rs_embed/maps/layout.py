@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rs_embed.errors import SpecError
-from rs_embed.grid import Grid
-from rs_embed.tiling import Tile, check_tiling, tiles_of, whole_patches
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.tiling import Tile, check_tiling, tiles_of, whole_patches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

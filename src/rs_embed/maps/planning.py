@@ -11,8 +11,8 @@ from rs_embed.errors import ModelError
 from rs_embed.maps.report import MapPlan
 
 if TYPE_CHECKING:
-    from rs_embed.maps.asked import AreaTask
     from rs_embed.maps.layout import Layout
+    from rs_embed.maps.request import AreaTask
     from rs_embed.models.base import Encoder
 
 # What takes longer is not tried again, or not as a batch: the time of one image must do.

@@ -13,13 +13,12 @@ import numpy as np
 from affine import Affine
 
 from rs_embed._optional import require
-from rs_embed.errors import CoverageWarning, SpecError
-from rs_embed.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
-from rs_embed.imagery import declared_nodata
-from rs_embed.notes import Note, give_warnings, some
-from rs_embed.polygon_files import read_polygons
-from rs_embed.polygons import Polygons
-from rs_embed.raster import valid_mask
+from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
+from rs_embed.files.imagery import declared_nodata
+from rs_embed.files.polygons import read_polygons
+from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.geo.polygons import Polygons
+from rs_embed.geo.raster import valid_mask
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -125,7 +124,7 @@ def zonal_mean(
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     polygons : path, mapping, geometry, list of these two, or Polygons
-        What :func:`rs_embed.polygon_files.read_polygons` reads, in any CRS; each feature is a zone.
+        What `rs_embed.files.polygons.read_polygons` reads, in any CRS; each feature is a zone.
         Zones may overlap. Where some hold no token, a `CoverageWarning` names them.
     layer : str, optional
         Layer of a file of polygons that has several.
@@ -252,7 +251,7 @@ class _Placed:
 
 
 def _open(path: Path) -> Any:
-    from rs_embed.maps.opening import open_map
+    from rs_embed.maps.formats.opening import open_map
 
     return open_map(path)
 

@@ -13,8 +13,8 @@ from rs_embed.errors import SpecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rs_embed.geo.tiling import Span
     from rs_embed.maps.layout import Layout
-    from rs_embed.tiling import Span
 
 
 @dataclass(frozen=True)

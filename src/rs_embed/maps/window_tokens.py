@@ -11,31 +11,30 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from rs_embed.embedder import VIEW_WORKERS
-from rs_embed.errors import ImageryWarning, ModelError, RsEmbedError
-from rs_embed.grid import gsd_m
-from rs_embed.maps.blocks import WindowPixels, read_windows
-from rs_embed.notes import Note
-from rs_embed.pipeline import ordered
-from rs_embed.plausibility import check_units, without_odd
-from rs_embed.preprocessing import (
+from rs_embed.embedding.checks import check_units, without_odd
+from rs_embed.embedding.one_place import VIEW_WORKERS
+from rs_embed.embedding.preparation import (
     MIN_TOKEN_VALID,
     Display,
     normalised,
     patch_valid,
     to_uint8,
 )
-from rs_embed.task import told_gsd
+from rs_embed.embedding.task import told_gsd
+from rs_embed.errors import ImageryWarning, ModelError, Note, RsEmbedError
+from rs_embed.geo.grid import gsd_m
+from rs_embed.maps.blocks import WindowPixels, read_windows
+from rs_embed.pipeline import ordered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.acquisition import Acquired
-    from rs_embed.grid import Grid
+    from rs_embed.embedding.source import Acquired
+    from rs_embed.embedding.task import Task
+    from rs_embed.geo.grid import Grid
+    from rs_embed.geo.tiling import Tile
     from rs_embed.maps.layout import Layout
     from rs_embed.models.base import Encoder, Tokens
-    from rs_embed.task import Task
-    from rs_embed.tiling import Tile
 
 
 @dataclass(frozen=True, eq=False)

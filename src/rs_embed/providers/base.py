@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rs_embed.grid import Grid
-from rs_embed.raster import Raster
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 

@@ -8,15 +8,14 @@ from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 
-from rs_embed.errors import ProviderError
-from rs_embed.grid import Grid
-from rs_embed.notes import some
+from rs_embed.errors import ProviderError, some
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
-from rs_embed.providers.indexing import Index, index_root
-from rs_embed.providers.reading import compose
-from rs_embed.providers.scenes import Scene
-from rs_embed.providers.selection import scenes_fit_for, select_scenes
-from rs_embed.raster import Raster
+from rs_embed.providers.scenes.indexing import Index, index_root
+from rs_embed.providers.scenes.reading import compose
+from rs_embed.providers.scenes.scene import Scene
+from rs_embed.providers.scenes.selection import scenes_fit_for, select_scenes
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from importlib.resources import as_file, files
 
 from rs_embed.errors import ImageryError, ProviderError
-from rs_embed.grid import Grid
+from rs_embed.files.rasters import read_on_grid
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
-from rs_embed.raster import Raster
-from rs_embed.raster_files import read_on_grid
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 CENTRE = (-75.61558, 37.69415)

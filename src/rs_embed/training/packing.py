@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from rs_embed.datasets import Sample, read_samples
-from rs_embed.errors import DatasetError, ExportError, ImageryWarning, SpecError
-from rs_embed.notes import Note, give_warnings, some
+from rs_embed.datasets.samples import Sample, read_samples
+from rs_embed.errors import (
+    DatasetError,
+    ExportError,
+    ImageryWarning,
+    Note,
+    SpecError,
+    give_warnings,
+    some,
+)
 from rs_embed.progress import Bar
 
 if TYPE_CHECKING:

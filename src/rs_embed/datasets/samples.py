@@ -1,0 +1,454 @@
+"""Sets of images, labelled or not: archives with an index, folders of classes, single images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import lzma
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rs_embed.datasets.pictures import SUFFIXES, TooLittleValid, read_picture
+from rs_embed.errors import (
+    DatasetError,
+    ImageryWarning,
+    Note,
+    UnknownNameError,
+    give_warnings,
+    some,
+)
+from rs_embed.specs import check_positive
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPLITS = ("train", "val")
+INDEX = "index.csv"
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
+# One member of an archive: an image that Pillow opens is smaller, a hostile member is not.
+_MOST_BYTES = 2**30
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a set.
+
+    Attributes
+    ----------
+    name : str
+        Its path inside the set, unique there.
+    image : numpy.ndarray
+        ``(height, width, 3)`` uint8: red, green, blue as displayed.
+    gsd_m : float
+        Ground metres per pixel.
+    label : str or None
+        Name of its class, None if it has none.
+    split : str or None
+        ``"train"``, ``"val"``, or None where the set does not say and none was asked for.
+    assumed_split : str or None
+        The one by `held_out`, of all that the set names; None where the set states a split of any
+        image, or lacks a label.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    gsd_m: float
+    label: str | None
+    split: str | None
+    assumed_split: str | None = None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is known of an image before it is read."""
+
+    name: str
+    label: str | None
+    split: str | None
+    assumed_split: str | None = None
+
+
+@dataclass
+class _Left:
+    """What was left out of a set."""
+
+    no_images: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+
+    def warn(self, shown: str) -> None:
+        """Say what was left out, if anything was."""
+        reasons = (
+            (self.no_images, "no images of the set"),
+            (self.invalid, "images of which less than half is valid"),
+        )
+        give_warnings(
+            Note(f"left out of {shown!r} as {why}: {some(names)}", ImageryWarning)
+            for names, why in reasons
+            if names
+        )
+
+
+_Wanted = Callable[[_Entry], bool]
+_Found = Iterator[tuple[_Entry, Path | bytes]]
+
+
+def read_samples(
+    source: str | os.PathLike[str], *, gsd_m: float | None = None, split: str | None = None
+) -> Iterator[Sample]:
+    """Return the images of a set, one after the other, read as they are asked for.
+
+    Parameters
+    ----------
+    source : path
+        An archive (``.tar``, ``.tar.gz``, ``.tar.xz``, ``.zip``) or a folder with an ``index.csv``
+        of ``path``, ``class`` (else ``label``) and perhaps ``split``, paths relative to it; in
+        ``.tar`` archives it comes first. Or a folder whose folders are the classes, perhaps within
+        ``train`` and ``val``; images directly inside have no label. Or one image.
+    gsd_m : float, optional
+        Ground metres per pixel; needed where images have no georeference.
+    split : {"train", "val"}, optional
+        Only the images of that split; by `held_out` where the set does not say.
+
+    Yields
+    ------
+    Sample
+        In the order of the archive, or of the names in a folder. Images of which less than half
+        is valid and files that are no images are left out with an `ImageryWarning` at the end.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such set, no image in it, or one that its index names; if an image cannot be
+        read or has unknown metres; if ``split`` is asked of a set that does not say. Those of
+        images come when their turn does.
+    SpecError
+        If ``gsd_m`` is not above 0 or ``split`` no name of one.
+
+    Notes
+    -----
+    Archives are read front to back and never unpacked; links in them are not followed, and neither
+    are paths of an index that lead outside.
+    """
+    if gsd_m is not None:
+        check_positive("gsd_m", gsd_m, "ground metres per pixel")
+    if split is not None and split not in SPLITS:
+        raise UnknownNameError.among("split", split, SPLITS)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DatasetError(f"there is no {str(path)!r}, expected a folder, an archive or an image")
+    return _samples(path, gsd_m, split)
+
+
+def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sample]:
+    left = _Left()
+    seen = given = 0
+
+    def wanted(entry: _Entry) -> bool:
+        nonlocal seen
+        seen += 1
+        if split is not None and entry.split is None and entry.assumed_split is None:
+            raise DatasetError(
+                f"got split={split!r}, but {str(path)!r} does not say the split of {entry.name!r}; "
+                f"leave split out, add the column split to its {INDEX}, or put its classes into "
+                "train/ and val/"
+            )
+        return split in (None, entry.split or entry.assumed_split)
+
+    for entry, content in _found(path, wanted, left):
+        try:
+            image, metres = read_picture(content, entry.name, gsd_m)
+        except TooLittleValid:
+            if content == path:
+                raise
+            left.invalid.append(entry.name)
+            continue
+        given += 1
+        told = entry.split or split
+        yield Sample(entry.name, image, metres, entry.label, told, entry.assumed_split)
+    left.warn(str(path))
+    if not given:
+        of_split = f" of the split {split!r} among {seen} images" if seen and split else ""
+        raise DatasetError(
+            f"{str(path)!r} holds no image{of_split}, expected files that end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+
+
+def _found(path: Path, wanted: _Wanted, left: _Left) -> _Found:
+    """Yield the images that are wanted, with their contents, and note what is left out."""
+    if path.is_dir():
+        index = path / INDEX
+        if index.is_file():
+            return _indexed_folder(path, _read_index(index.read_bytes(), str(index)), wanted, left)
+        return _folder(path, wanted, left)
+    name = path.name.lower()
+    if name.endswith(_TARS):
+        return _tar(path, wanted, left)
+    if name.endswith(".zip"):
+        return _zip(path, wanted, left)
+    entry = _Entry(path.name, None, None)
+    return iter([(entry, path)] if wanted(entry) else [])
+
+
+def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
+    """Return the entries of an index by their paths."""
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise DatasetError(f"{shown!r} cannot be read as CSV in UTF-8: {exc}") from exc
+    labels = "class" if "class" in (reader.fieldnames or ()) else "label"
+    entries: dict[str, _Entry] = {}
+    for line, row in enumerate(rows, 2):
+        path = PurePosixPath(row.get("path") or "")
+        if not path.name:
+            raise DatasetError(
+                f"line {line} of {shown!r} names no path, expected the column path and perhaps "
+                f"class, label, split; got {', '.join(str(key) for key in row)}"
+            )
+        if path.is_absolute() or ".." in path.parts:
+            raise DatasetError(f"line {line} of {shown!r} leads outside the set: {str(path)!r}")
+        if str(path) in entries:
+            raise DatasetError(f"{shown!r} names {str(path)!r} twice (line {line})")
+        split = row.get("split") or None
+        if split is not None and split not in SPLITS:
+            raise DatasetError(
+                f"line {line} of {shown!r} has split={split!r}, expected {' or '.join(SPLITS)}"
+            )
+        entries[str(path)] = _Entry(str(path), row.get(labels) or None, split)
+    if not entries:
+        raise DatasetError(f"{shown!r} names no image, expected a line for each")
+    return {entry.name: entry for entry in _with_assumed(list(entries.values()))}
+
+
+def _with_assumed(entries: list[_Entry]) -> list[_Entry]:
+    if any(entry.split is not None or entry.label is None for entry in entries):
+        return entries
+    val = held_out((entry.name, entry.name, entry.label or "") for entry in entries)
+    return [
+        replace(entry, assumed_split="val" if entry.name in val else "train") for entry in entries
+    ]
+
+
+def held_out(images: Iterable[tuple[Hashable, str, str]]) -> set[Hashable]:
+    """Return the keys of the images that are val in a set that states no split.
+
+    They are the last fifth of each class in natural order (``forest_9`` before ``forest_10``):
+    crops of one photograph mostly have neighbouring numbers, and a random choice would part them.
+
+    Parameters
+    ----------
+    images : iterable of (hashable, str, str)
+        Key, name and label of each image.
+    """
+    classes: dict[str, list[Hashable]] = {}
+    for key, _, label in sorted(images, key=lambda image: in_order(image[1])):
+        classes.setdefault(label, []).append(key)
+    return {key for keys in classes.values() for key in keys[-max(1, round(len(keys) / 5)) :]}
+
+
+def in_order(name: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts ``forest_9`` before ``forest_10``, and no two names as equal."""
+    # Text and numbers alternate, so that only like is compared with like.
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _missing(names: list[str], shown: str) -> DatasetError:
+    return DatasetError(
+        f"the {INDEX} of {shown!r} names {len(names)} files that are not in it: {some(names)}; "
+        "correct the index, or pack them too"
+    )
+
+
+def _indexed_folder(root: Path, entries: dict[str, _Entry], wanted: _Wanted, left: _Left) -> _Found:
+    inside = root.resolve()
+    absent = [
+        name
+        for name in entries
+        if not (root / name).is_file() or not (root / name).resolve().is_relative_to(inside)
+    ]
+    if absent:
+        raise _missing(absent, str(root))
+    left.no_images += [name for name in _files(root) if name not in entries and name != INDEX]
+    for name, entry in entries.items():
+        if wanted(entry):
+            yield entry, root / name
+
+
+def _files(root: Path) -> list[str]:
+    """Return the paths of all but hidden files, sorted; a linked folder is one, for it stays shut.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be read.
+    """
+
+    def refuse(exc: OSError) -> None:
+        raise DatasetError(f"{str(root)!r} cannot be read: {exc}") from exc
+
+    names = []
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
+        below = Path(folder).relative_to(root)
+        names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+        names += [(below / name).as_posix() for name in linked]
+    return sorted(names)
+
+
+def _folder(root: Path, wanted: _Wanted, left: _Left) -> _Found:
+    names = _files(root)
+    images = [name for name in names if name.lower().endswith(SUFFIXES)]
+    splits = _folder_splits(root, images)
+    entries = _with_assumed([_folder_entry(name, splits) for name in images])
+    inside = {entry.name: entry for entry in entries if not splits or entry.split is not None}
+    left.no_images += [name for name in names if name not in inside]
+    for name, entry in inside.items():
+        if wanted(entry):
+            yield entry, root / name
+
+
+def _folder_splits(root: Path, images: list[str]) -> bool:
+    """Return whether the folders of a set are its splits."""
+    tops = {PurePosixPath(name).parts[0] for name in images if "/" in name}
+    others = tops & {"test", "valid", "validation"}
+    if "train" in tops and "val" not in tops and others:
+        raise DatasetError(
+            f"{str(root)!r} has the folders {', '.join(sorted(tops))}, expected train and val; "
+            f"rename {min(others)} to val"
+        )
+    return set(SPLITS) <= tops
+
+
+def _folder_entry(name: str, splits: bool) -> _Entry:
+    folders = PurePosixPath(name).parent.parts
+    if not splits:
+        return _Entry(name, "/".join(folders) or None, None)
+    if not folders or folders[0] not in SPLITS:
+        return _Entry(name, None, None)
+    return _Entry(name, "/".join(folders[1:]) or None, folders[0])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn failures of an archive into ours."""
+    try:
+        yield
+    except _BROKEN as exc:
+        raise DatasetError(
+            f"{str(path)!r} cannot be read as an archive ({exc}); it may be truncated: copy it "
+            "again"
+        ) from exc
+
+
+def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
+    members = _tar_members(path)
+    first = next(members, None)
+    if first is None or PurePosixPath(first[0]).name != INDEX:
+        raise DatasetError(
+            f"{str(path)!r} begins with {first[0] if first else 'nothing'!r}, expected {INDEX}; "
+            f"pack it again: tar -cJf set.tar.xz {INDEX} FOLDERS"
+        )
+    base = PurePosixPath(first[0]).parent
+    entries = _read_index(first[1](), f"{path}/{first[0]}")
+    given = set()
+    for member, read in members:
+        name = _inside(member, base)
+        if name in given:
+            raise DatasetError(f"{str(path)!r} holds {name!r} twice; pack it again")
+        if name is None or name not in entries:
+            left.no_images.append(name or member)
+            continue
+        given.add(name)
+        if wanted(entries[name]):
+            yield entries[name], read()
+    absent = [name for name in entries if name not in given]
+    if absent:
+        raise _missing(absent, str(path))
+
+
+def _inside(member: str, base: PurePosixPath) -> str | None:
+    """Return a member's path relative to the folder of the index, None if it is not inside."""
+    path = PurePosixPath(member)
+    return str(path.relative_to(base)) if path.is_relative_to(base) else None
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the name of each file, and what reads it; links and devices are passed over."""
+    with _readable(path):
+        archive = tarfile.open(path, "r|*")  # noqa: SIM115  # closed below
+    with archive:
+        while True:
+            with _readable(path):
+                member = archive.next()
+            if member is None:
+                return
+            # tarfile remembers every header otherwise.
+            archive.members.clear()  # type: ignore[attr-defined]
+            if member.isreg():
+                yield member.name, partial(_tar_bytes, archive, member, path)
+
+
+def _tar_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
+    _check_bytes(member.size, member.name, path)
+    with _readable(path):
+        file = archive.extractfile(member)
+        return b"" if file is None else file.read()
+
+
+def _check_bytes(size: int, name: str, path: Path) -> None:
+    if size > _MOST_BYTES:
+        raise DatasetError(
+            f"{name!r} in {str(path)!r} is {size:,} bytes, expected at most {_MOST_BYTES:,}"
+        )
+
+
+def _zip(path: Path, wanted: _Wanted, left: _Left) -> _Found:
+    with _readable(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+            raise DatasetError(f"{str(path)!r} holds a name twice; pack it again")
+        indexes = [name for name in members if PurePosixPath(name).name == INDEX]
+        if not indexes:
+            raise DatasetError(f"{str(path)!r} holds no {INDEX}, expected one with path and class")
+        base = PurePosixPath(min(indexes, key=len)).parent
+        entries = _read_index(_zip_bytes(archive, members[str(base / INDEX)], path), str(path))
+        files = {}
+        for name, info in members.items():
+            inner = _inside(name, base)
+            if inner is None:
+                left.no_images.append(name)
+            else:
+                files[inner] = info
+        absent = [name for name in entries if name not in files]
+        if absent:
+            raise _missing(absent, str(path))
+        left.no_images += [name for name in files if name not in entries and name != INDEX]
+        for name in sorted(entries, key=lambda name: files[name].header_offset):
+            if wanted(entries[name]):
+                yield entries[name], _zip_bytes(archive, files[name], path)
+
+
+def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
+    _check_bytes(info.file_size, info.filename, path)
+    try:
+        with _readable(path):
+            return archive.read(info)
+    except (RuntimeError, NotImplementedError) as exc:  # encrypted, or packed in a foreign way
+        raise DatasetError(f"{info.filename!r} in {str(path)!r} cannot be read: {exc}") from exc

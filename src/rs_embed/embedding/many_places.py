@@ -1,0 +1,352 @@
+"""Many places in one call: reads overlap the model, memory is bounded, errors know their place."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from rs_embed.embedding.one_place import embed
+from rs_embed.embedding.result import Embedding
+from rs_embed.embedding.source import PixelRequest
+from rs_embed.embedding.task import MIN_VALID, Task, settle
+from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError
+from rs_embed.geo.raster import Raster
+from rs_embed.progress import Bar
+from rs_embed.specs import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    Spatial,
+    TemporalSpec,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from rs_embed.models.base import InputContract
+    from rs_embed.providers.base import Provider
+
+ON_ERROR = ("raise", "return")
+_FIELDS = {"spatials": "spatial", "input_chws": "input_chw", "imageries": "imagery"}
+_KINDS: dict[str, type] = {"temporal": TemporalSpec, "fetch": FetchSpec}
+
+
+def get_embeddings_batch(
+    model: str,
+    *,
+    spatials: Iterable[Spatial] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
+    output: OutputSpec | None = None,
+    backend: str | Provider = "auto",
+    input_chws: Iterable[Any] | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
+    min_valid: float = MIN_VALID,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    on_error: Literal["raise", "return"] = "raise",
+    progress: bool | None = None,
+    keep_images: bool = False,
+    **options: Any,
+) -> list[Embedding | RsEmbedError]:
+    """Return the embeddings of many places, in order; arguments as for :func:`iter_embeddings`.
+
+    Returns
+    -------
+    list of Embedding
+        One for each place. With ``on_error="return"`` the error stands in place of an embedding
+        that could not be made.
+
+    Raises
+    ------
+    RsEmbedError
+        As for `iter_embeddings`.
+
+    Examples
+    --------
+    >>> from rs_embed import PointBuffer, get_embeddings_batch
+    >>> places = [PointBuffer(-75.62 + 0.005 * i, 37.694, buffer_m=640) for i in range(3)]
+    >>> embeddings = get_embeddings_batch(
+    ...     "scalemae",
+    ...     spatials=places,
+    ...     backend="sample",
+    ...     input_prep="tile",
+    ...     variant="tiny",
+    ... )
+    >>> [embedding.data.shape for embedding in embeddings]
+    [(192,), (192,), (192,)]
+    """
+    return list(
+        iter_embeddings(
+            model,
+            spatials=spatials,
+            temporal=temporal,
+            sensor=sensor,
+            fetch=fetch,
+            output=output,
+            backend=backend,
+            input_chws=input_chws,
+            imageries=imageries,
+            imagery=imagery,
+            cache=cache,
+            input_prep=input_prep,
+            min_valid=min_valid,
+            device=device,
+            on_error=on_error,
+            progress=progress,
+            keep_images=keep_images,
+            **options,
+        )
+    )
+
+
+def iter_embeddings(
+    model: str,
+    *,
+    spatials: Iterable[Spatial] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
+    output: OutputSpec | None = None,
+    backend: str | Provider = "auto",
+    input_chws: Iterable[Any] | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
+    min_valid: float = MIN_VALID,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    on_error: Literal["raise", "return"] = "raise",
+    progress: bool | None = None,
+    keep_images: bool = False,
+    **options: Any,
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    """Return an iterator over the embeddings of many places, in order, made as it is consumed.
+
+    Pixels are read in ``RS_EMBED_SCALEMAE_FETCH_WORKERS`` threads while earlier ones are in the
+    model, ``RS_EMBED_SCALEMAE_BATCH_SIZE`` to a forward pass. Memory holds a few batches and the
+    places being read, however many there are. The numbers are those of ``get_embedding`` within
+    1e-5.
+
+    Parameters
+    ----------
+    model : str
+        Id or alias, see ``list_models()``.
+    spatials : iterable of BBox or PointBuffer, optional
+        The places: of a provider, or windows of ``imagery``. An iterator is consumed no further
+        ahead than needed; a list is checked as a whole first.
+    input_chws, imageries : iterable, optional
+        Instead of places: own arrays or own imagery, each as `get_embedding` takes it.
+    imagery : path, xarray.DataArray or Raster, optional
+        The one imagery that all ``spatials`` are windows of.
+    temporal, fetch : spec or iterable of specs, optional
+        One for all places, or one for each.
+    on_error : {"raise", "return"}
+        Whether the first place that fails ends it all, after the embeddings before it, or its
+        error is given in its place. The error carries the place's number as ``index``. A place
+        that is no place, or an iterator that raises, always ends it.
+    progress : bool, optional
+        Whether a bar counts places on standard error; None where that is a terminal.
+    keep_images : bool
+        Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
+        vectors.
+    sensor, output, backend, cache, input_prep, min_valid, device, **options
+        As for `get_embedding`.
+
+    Returns
+    -------
+    generator of Embedding
+        Closing it (``.close()``, or leaving it to the garbage collector) stops its threads.
+
+    Raises
+    ------
+    SpecError
+        At once: if the request cannot be meant, the list is empty, or one of its items is no
+        place.
+    RsEmbedError
+        When its turn comes: whatever `get_embedding` raises for a place.
+
+    Warns
+    -----
+    GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
+        As `get_embedding`, for each place.
+    """
+    if on_error not in ON_ERROR:
+        raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+    task = settle(
+        model,
+        output=output,
+        input_prep=input_prep,
+        min_valid=min_valid,
+        device=device,
+        options=options,
+    )
+    requests = _Requests(
+        PixelRequest(None, None, sensor, None, backend, None, imagery, cache=cache),
+        {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
+        {"temporal": temporal, "fetch": fetch},
+    )
+    requests.check_source(task.description.inputs)
+    return _outcomes(task, requests, on_error, progress, keep_images=keep_images)
+
+
+def _outcomes(
+    task: Task,
+    requests: _Requests,
+    on_error: str,
+    progress: bool | None,
+    *,
+    keep_images: bool,
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    made = embed(
+        task,
+        requests,
+        fetch_workers=task.plan.fetch_workers,
+        keep_images=keep_images,
+        tiles=Bar(show=False, unit="tile"),
+    )
+    with closing(made) as outcomes, Bar(progress, unit="place", total=requests.count) as bar:
+        for index, outcome in enumerate(outcomes):
+            label = requests.labels.popleft()
+            if isinstance(outcome, RsEmbedError):
+                outcome.index = index
+                outcome.add_note(f"in the batch this is number {index}: {label}")
+                if on_error == "raise":
+                    raise outcome
+            bar.advance()
+            yield outcome
+
+
+class _Requests:
+    """The request of each place, made and checked when its turn comes.
+
+    Parameters
+    ----------
+    common : PixelRequest
+        What is the same for all.
+    sources : mapping
+        The places by the name of their argument; exactly one is not None.
+    shared : mapping
+        ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each.
+
+    Attributes
+    ----------
+    count : int or None
+        How many there are; None for an iterator.
+    labels : collections.deque of str
+        What each place that is under way is called.
+    """
+
+    def __init__(
+        self,
+        common: PixelRequest,
+        sources: Mapping[str, Iterable[Any] | None],
+        shared: Mapping[str, Any],
+    ) -> None:
+        self._name, self._items = _only_one(sources)
+        self._field = _FIELDS[self._name]
+        if self._field == "imagery" and common.imagery is not None:
+            raise SpecError("got both imagery and imageries, expected one source of pixels")
+        self._each = {name: each for name, each in shared.items() if _for_each(name, each)}
+        once = {name: spec for name, spec in shared.items() if name not in self._each}
+        self._common = replace(common, **once)
+        self.count = len(self._items) if isinstance(self._items, Sized) else None
+        self.labels: deque[str] = deque()
+        if self.count == 0:
+            raise SpecError(f"got {self._name} without a single item, expected at least one")
+        self._check_what_is_there()
+        if self._field == "spatial" and not common.own_pixels:
+            self._common = self._common.with_provider()
+
+    def _check_what_is_there(self) -> None:
+        """Check every item that can be looked at without being used up."""
+        several = [self._items, *self._each.values()]
+        if any(isinstance(values, Iterator) for values in several):
+            return
+        for _ in self._requests():
+            pass
+
+    def check_source(self, contract: InputContract) -> None:
+        """Raise once, before any place is read, what is wrong with the sensor of all."""
+        if "fetch" not in self._each:
+            self._common.check_source(contract)
+
+    def __iter__(self) -> Iterator[PixelRequest]:
+        for request in self._requests():
+            self.labels.append(request.label())
+            yield request
+
+    def _requests(self) -> Iterator[PixelRequest]:
+        each = {name: iter(values) for name, values in self._each.items()}
+        index = -1
+        for index, item in enumerate(self._items):  # the last one is wanted below
+            self._check_item(index, item)
+            own = {name: self._next_of(name, values, index) for name, values in each.items()}
+            request = replace(self._common, **{self._field: item}, **own)
+            request.check()
+            yield request
+        for name, values in each.items():
+            for _ in values:
+                raise SpecError(
+                    f"got more values of {name} than the {index + 1} {self._name}, expected one "
+                    "for all or one for each"
+                )
+
+    def _check_item(self, index: int, item: object) -> None:
+        kinds = (BBox, PointBuffer) if self._field == "spatial" else (object,)
+        if item is None or not isinstance(item, kinds):
+            pixels = "pixels" if self._field != "spatial" else "BBox or PointBuffer"
+            raise SpecError(
+                f"got {self._name}[{index}]={reprlib.repr(item)} ({type(item).__name__}), expected "
+                f"{pixels}"
+            )
+
+    def _next_of(self, name: str, values: Iterator[Any], index: int) -> Any:
+        for value in values:
+            if value is None:
+                raise SpecError(f"got {name}[{index}]=None, expected a {_KINDS[name].__name__}")
+            return value
+        raise SpecError(
+            f"got {index} values of {name}, but more {self._name}; expected one for all or one for "
+            "each"
+        )
+
+
+def _for_each(name: str, value: Any) -> bool:
+    """Return whether there is a spec for each place, not one or none for all."""
+    kind = _KINDS[name]
+    if value is None or isinstance(value, kind):
+        return False
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SpecError(f"got {name}={value!r}, expected a {kind.__name__} or one for each place")
+    return True
+
+
+def _only_one(sources: Mapping[str, Any]) -> tuple[str, Iterable[Any]]:
+    """Return the one argument that is given, and its items."""
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise SpecError(
+            f"got {' and '.join(given) or 'no places'}, expected exactly one of "
+            f"{', '.join(sources)}"
+        )
+    value = sources[given[0]]
+    if isinstance(value, str | bytes | Mapping | BBox | PointBuffer | Raster) or not isinstance(
+        value, Iterable
+    ):
+        raise SpecError(
+            f"got {given[0]}={reprlib.repr(value)} ({type(value).__name__}), expected "
+            "a list or an iterator; for one place use get_embedding"
+        )
+    return given[0], value

@@ -1,0 +1,151 @@
+"""From the tokens of a place's tiles to its one vector or grid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.embedding.preparation import ModelInput, paste
+from rs_embed.embedding.result import Embedding, token_grid
+from rs_embed.errors import ModelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.geo.tiling import Tile
+    from rs_embed.models.base import Tokens
+    from rs_embed.specs import OutputSpec
+
+# Beside the pixels, all that determines the numbers; the place and the device do not.
+DETERMINING = (
+    "model", "rs_embed_version", "input_res", "output", "pooling", "tokens_kind", "network",
+    "loader", "precision", "weights_sha256", "weights_seed",
+)  # fmt: skip
+
+
+class Assembly:
+    """The embedding of one place in the making: tokens come in tile by tile.
+
+    Every token of the place counts once, from the one tile that gives it.
+
+    Parameters
+    ----------
+    seen : ModelInput
+        What the model sees of the place.
+    output : OutputSpec
+        What is asked for.
+    patch_size : int
+        Side of a token's footprint, pixels.
+    keep_image : bool
+        Whether the embedding will carry the image that the model saw.
+    """
+
+    def __init__(
+        self, seen: ModelInput, output: OutputSpec, patch_size: int, *, keep_image: bool
+    ) -> None:
+        self._seen = seen
+        self._output = output
+        self._patch_size = patch_size
+        self._valid = seen.valid_tokens
+        self._missing = len(seen.tiles)
+        self._kind = ""
+        self._pooling: str | None = None
+        self._values: NDArray[Any] | None = None  # d y x, or the pooled D
+        self._weight = 0
+        self._image = np.zeros((*seen.grid.shape, 3), np.uint8) if keep_image else None
+        self._digest = hashlib.sha256(seen.token_valid.tobytes())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the tokens of every tile are there."""
+        return self._missing == 0
+
+    def add(self, tile: Tile, image: NDArray[np.uint8], tokens: Tokens, item: int) -> None:
+        """Take in the tokens of one tile: those of ``item`` of a batch.
+
+        Raises
+        ------
+        ModelError
+            If the model does not give what the output needs.
+        """
+        self._digest.update(repr(tile.window).encode())
+        self._digest.update(np.ascontiguousarray(image).data)
+        if self._image is not None:
+            paste(self._image, tile, image)
+        self._kind = tokens.kind
+        if self._output.mode == "grid":
+            self._place(tile, tokens, item)
+        else:
+            self._pool(tile, tokens, item)
+        self._missing -= 1
+
+    def _place(self, tile: Tile, tokens: Tokens, item: int) -> None:
+        if tokens.patches is None:
+            raise ModelError(
+                f"got {tokens.kind} output without patch tokens, which has no grid; use "
+                "OutputSpec.pooled(), or loader='native'"
+            )
+        own = _own_patches(tokens.patches[item], tile)  # h w D
+        if self._values is None:
+            self._values = np.full((own.shape[-1], *self._valid.shape), np.nan, np.float32)
+        valid = self._valid[tile.own]
+        self._values[:, *tile.own] = np.where(valid[..., None], own, np.nan).transpose(2, 0, 1)
+
+    def _pool(self, tile: Tile, tokens: Tokens, item: int) -> None:
+        valid = self._valid[tile.own]
+        weight = int(valid.sum())
+        pooling = self._output.pooling
+        if pooling == "cls":
+            if tokens.cls is None:
+                raise ModelError("got no class token from the model; use pooling='mean' or 'max'")
+            part, self._pooling = tokens.cls[item].astype(np.float64) * weight, "cls"
+        elif tokens.patches is None:
+            if tokens.pooled is None:
+                raise ModelError(f"got {tokens.kind} output with neither tokens nor a vector")
+            part = tokens.pooled[item].astype(np.float64) * weight
+            self._pooling = "model_pooled"
+        else:
+            chosen = _own_patches(tokens.patches[item], tile)[valid]  # N D
+            self._pooling = f"patch_{pooling}"
+            if pooling == "max":
+                highest = chosen.max(axis=0)
+                known = highest if self._values is None else self._values
+                self._values, self._weight = np.maximum(known, highest), 1
+                return
+            part = chosen.sum(axis=0, dtype=np.float64)
+        self._values = part if self._values is None else self._values + part
+        self._weight += weight
+
+    def embedding(self, meta: Mapping[str, Any]) -> Embedding:
+        """Return the embedding, once it is complete, with ``meta`` and its fingerprint."""
+        if self._values is None or not self.complete:
+            raise ModelError(f"{self._missing} tiles of the place have no tokens yet")
+        if self._output.mode == "grid":
+            data: Any = token_grid(self._values, self._seen.grid.patch_grid(self._patch_size))
+        else:
+            data = (self._values / self._weight).astype(np.float32)
+        known = {
+            **meta,
+            "output": self._output.mode,
+            "pooling": self._pooling,
+            "tokens_kind": self._kind,
+        }
+        self._digest.update(json.dumps([known.get(key) for key in DETERMINING]).encode())
+        known["fingerprint"] = self._digest.hexdigest()
+        return Embedding(data, known, image=self._image)
+
+
+def _own_patches(patches: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
+    """Return the patch tokens that the tile gives, of all that the model made of it."""
+    _, _, height, width = tile.window
+    expected = height // tile.patch_size, width // tile.patch_size
+    if patches.shape[:2] != expected:
+        raise ModelError(
+            f"got {patches.shape[0]} x {patches.shape[1]} patch tokens, expected "
+            f"{expected[0]} x {expected[1]}: their place is unknown; use loader='native'"
+        )
+    return patches[tile.own_within]

@@ -1,0 +1,202 @@
+"""What comes back: a vector or a georeferenced token grid, and how it was made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.files import embeddings as export
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from rs_embed.geo.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """An embedding and its provenance.
+
+    Attributes
+    ----------
+    data : numpy.ndarray or xarray.DataArray
+        Pooled: float32 ``(D,)``. Grid: float32 ``(d, y, x)``, row 0 north, NaN where too little is
+        valid, with x and y at token centres and CRS and transform of the token grid
+        (``data.rio.crs``, ``data.rio.transform()``).
+    meta : dict
+        Plain JSON: model, weights and their SHA-256, source, grids, GSD, coverage, validity,
+        library version, and a ``fingerprint`` of everything that determines the numbers.
+    image : numpy.ndarray or None
+        ``(height, width, 3)`` uint8: the image that the model saw; None when read from a file.
+    """
+
+    data: Any  # which of the two follows from the request, not from a type
+    meta: dict[str, Any]
+    image: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.data.shape))
+        keys = ("model", "weights", "input_res_m", "fingerprint")
+        stated = ", ".join(f"{k}={self.meta[k]!r}" for k in keys if k in self.meta)
+        return f"Embedding({shape} {self.data.dtype}, {stated})"
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether ``data`` is a token grid."""
+        return not isinstance(self.data, np.ndarray)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the embedding with its meta, and return the path.
+
+        Parameters
+        ----------
+        path : path
+            ``.npz`` for a vector; ``.tif`` (GeoTIFF) or ``.nc`` (netCDF, extra ``netcdf``) for a
+            grid. An existing file is replaced, never left half written.
+
+        Raises
+        ------
+        UnknownNameError
+            If the suffix does not suit the data.
+        ExportError
+            If the file cannot be written.
+        """
+        target = _as_path(path)
+        suffix = target.suffix.lower()
+        if isinstance(self.data, np.ndarray):
+            if suffix not in export.VECTOR_SUFFIXES:
+                raise UnknownNameError.among(
+                    "file type of a vector", suffix, export.VECTOR_SUFFIXES
+                )
+            export.write_vector(target, self.data, self.meta)
+        elif suffix == ".nc":
+            export.write_netcdf(target, self.data, self.meta)
+        elif suffix in export.GRID_SUFFIXES:
+            export.write_geotiff(target, self.data, self.meta)
+        else:
+            raise UnknownNameError.among("file type of a grid", suffix, export.GRID_SUFFIXES)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Embedding:
+        """Return the embedding that :meth:`save` wrote, with the same data and meta.
+
+        Raises
+        ------
+        UnknownNameError
+            If the suffix is none that `save` writes.
+        ExportError
+            If the file cannot be read or was not written by `save`.
+        """
+        source = _as_path(path)
+        suffix = source.suffix.lower()
+        if suffix in export.VECTOR_SUFFIXES:
+            return cls(*export.read_vector(source))
+        if suffix == ".nc":
+            return cls(*export.read_netcdf(source))
+        if suffix in export.GRID_SUFFIXES:
+            values, crs, transform, meta = export.read_geotiff(source)
+            return cls(_data_array(values, crs, transform), meta)
+        known = (*export.VECTOR_SUFFIXES, *export.GRID_SUFFIXES)
+        raise UnknownNameError.among("file type", suffix, known)
+
+    def quicklook(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        side_px: int = 512,
+        stretch: bool = True,
+    ) -> Image.Image:
+        """Return a picture of a grid, and write it as PNG if a path is given.
+
+        The first three principal components of the tokens as red, green and blue, beside the
+        image that the model saw (absent when the embedding was read from a file).
+
+        Parameters
+        ----------
+        path : path, optional
+            A ``.png`` file.
+        side_px : int
+            Height of each panel, pixels.
+        stretch : bool
+            Whether the image is brightened to its own range for the eye; the model saw it as
+            ``image`` holds it.
+
+        Raises
+        ------
+        SpecError
+            If this is a vector, or ``path`` is not a ``.png``.
+        ExportError
+            If the file cannot be written.
+        """
+        from rs_embed.embedding import quicklook
+
+        if isinstance(self.data, np.ndarray):
+            raise SpecError("got a pooled vector, expected a grid: ask for OutputSpec.grid()")
+        picture = quicklook.render(self.data.values, self.image, side_px=side_px, stretch=stretch)
+        if path is not None:
+            target = _as_path(path)
+            if target.suffix.lower() != ".png":
+                raise UnknownNameError.among("file type of a quicklook", target.suffix, (".png",))
+            with export.written(target) as partial:
+                picture.save(partial, format="PNG")
+        return picture
+
+
+def _as_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise SpecError(f"got {path!r} ({type(path).__name__}), expected a path")
+    return Path(path)
+
+
+def token_grid(values: NDArray[np.float32], grid: Grid) -> xr.DataArray:
+    """Return patch tokens in their place.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(d, h, w)`` float32, NaN where there is no token.
+    grid : Grid
+        Grid of the tokens.
+
+    Returns
+    -------
+    xarray.DataArray
+        ``(d, y, x)`` as `Embedding.data` says.
+    """
+    from rasterio.crs import CRS
+
+    crs = None if grid.crs is None else CRS.from_user_input(grid.crs.to_wkt())
+    return _data_array(values, crs, grid.transform)
+
+
+def _data_array(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.DataArray:
+    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+    import xarray as xr
+
+    depth, height, width = values.shape
+    array = xr.DataArray(
+        values,
+        dims=("d", "y", "x"),
+        coords={
+            "d": np.arange(depth),
+            "y": transform.f + transform.e * (np.arange(height) + 0.5),
+            "x": transform.c + transform.a * (np.arange(width) + 0.5),
+        },
+        name="embedding",
+        attrs={"long_name": "patch tokens"},
+    )
+    if crs is None:
+        for axis in ("x", "y"):
+            array[axis].attrs["units"] = "px of the input"
+    else:
+        array = array.rio.write_crs(crs)
+    placed: xr.DataArray = array.rio.write_transform(transform).rio.write_nodata(float("nan"))
+    return placed

@@ -1,0 +1,468 @@
+"""From a request to pixels: an array, imagery of one's own, or a provider."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._optional import install
+from rs_embed.embedding.checks import MIN_SIDE_PX
+from rs_embed.embedding.preparation import DEFAULT_REFLECTANCE
+from rs_embed.errors import (
+    GsdWarning,
+    ImageryError,
+    ImageryWarning,
+    NoImageryError,
+    Note,
+    ProviderError,
+    SpecError,
+    TemporalWarning,
+    UnknownNameError,
+)
+from rs_embed.files.gdal import shown_path
+from rs_embed.files.imagery import read_imagery
+from rs_embed.geo.grid import Grid, gsd_m, roi_grid
+from rs_embed.geo.raster import Raster
+from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
+from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
+from rs_embed.settings import LOCAL
+from rs_embed.specs import (
+    BBox,
+    FetchSpec,
+    PointBuffer,
+    SensorSpec,
+    Spatial,
+    TemporalSpec,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from rs_embed.models.base import InputContract
+    from rs_embed.providers.base import Cost, Provider
+
+_log = logging.getLogger("rs_embed")
+# What a provider searches or warps by, and own pixels cannot honour.
+_ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs", "cloud_mask")
+
+
+@dataclass(frozen=True, eq=False)
+class Acquired:
+    """Pixels that were taken for a request, and what is known of them."""
+
+    raster: Raster
+    scale_m: float
+    reflectance: tuple[float, float]
+    vouched: bool
+    meta: dict[str, Any]
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PixelRequest:
+    """Where the pixels come from, as it was asked.
+
+    ``window`` stands in place of ``spatial`` where the pixels are settled already: a grid on the
+    lattice of the imagery, or the one to ask a provider for.
+    """
+
+    spatial: Spatial | None
+    temporal: TemporalSpec | None
+    sensor: SensorSpec | None
+    fetch: FetchSpec | None
+    backend: str | Provider
+    input_chw: Any
+    imagery: Any
+    provider: Provider | None = None
+    cache: str | os.PathLike[str] | PatchCache | None = None
+    backend_asked: str | None = None
+    window: Grid | None = None
+
+    def check(self) -> None:
+        """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
+        self._check_types()
+        if self.sensor is not None and self.fetch is not None:
+            raise SpecError(
+                "got both sensor and fetch, expected one: sensor replaces the model's default, "
+                "fetch overrides single values of it; put the values into sensor"
+            )
+        if self.input_chw is not None and self.imagery is not None:
+            raise SpecError("got both input_chw and imagery, expected one source of pixels")
+        own = next((n for n in ("input_chw", "imagery") if getattr(self, n) is not None), None)
+        if own is not None:
+            self._check_own(own)
+        elif self.spatial is None and self.window is None:
+            raise SpecError(
+                "got no spatial, expected a place (PointBuffer or BBox) for a provider, or own "
+                "pixels as input_chw= or imagery="
+            )
+
+    def checked(self) -> PixelRequest:
+        """Return the request, checked, with its provider found if it needs one.
+
+        Raises
+        ------
+        SpecError
+            See `check`; `UnknownNameError` for the backend.
+        ProviderError
+            If there is no source of imagery.
+        SettingsError
+            If the folder of ``RS_EMBED_CACHE_DIR`` cannot be one.
+        """
+        self.check()
+        return self if self.own_pixels else self.with_provider()
+
+    @property
+    def own_pixels(self) -> bool:
+        """Whether the pixels are the caller's, not a provider's."""
+        return self.input_chw is not None or self.imagery is not None
+
+    def with_provider(self) -> PixelRequest:
+        """Return the request with its provider found; see `checked`.
+
+        What ``backend="auto"`` chose is logged, and stays: no request goes on to another provider.
+        """
+        provider = resolved_provider(self.backend)
+        asked = self.backend if isinstance(self.backend, str) else provider.name
+        name = provider.name if asked == "auto" else asked
+        if asked == "auto":
+            _log.info("backend='auto' takes %r (%s)", name, provider.status())
+        cache = open_cache(self.cache)
+        if cache is not None:
+            provider = CachedProvider(provider, cache)
+        return replace(self, backend=name, provider=provider, backend_asked=asked)
+
+    def check_source(self, contract: InputContract) -> None:
+        """Raise what the provider says of the sensor, before any place is read.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        ProviderError
+            If the provider has no such imagery.
+        """
+        stated = self._stated(contract)
+        if self.provider is not None:
+            self.provider.check_sensor(stated)
+
+    def check_gsd(self, grid: Grid, contract: InputContract) -> None:
+        """Raise `ImageryError` if the imagery of a grid is stated to have another GSD."""
+        _check_stated_gsd(self._stated(contract), grid)
+
+    def _check_types(self) -> None:
+        """Raise `SpecError` where arguments are of the wrong type."""
+        for name, value, kinds in (
+            ("spatial", self.spatial, (BBox, PointBuffer)),
+            ("temporal", self.temporal, (TemporalSpec,)),
+            ("sensor", self.sensor, (SensorSpec,)),
+            ("fetch", self.fetch, (FetchSpec,)),
+        ):
+            check_type(name, value, kinds)
+
+    def label(self) -> str:
+        """Return what tells this place from the others of a batch."""
+        if self.input_chw is not None:
+            return f"an array of shape {getattr(self.input_chw, 'shape', 'unknown')}"
+        place = "" if self.spatial is None else repr(self.spatial)
+        if isinstance(self.imagery, str | os.PathLike):
+            return " of ".join(filter(None, (place, shown_path(os.fspath(self.imagery)))))
+        return place or f"a {type(self.imagery).__name__}"
+
+    def _check_own(self, own: str) -> None:
+        if self.cache is not None:
+            raise SpecError(f"got cache with {own}: only the pixels of a provider are kept")
+        if self.temporal is not None or self.backend != "auto":
+            given = "temporal" if self.temporal is not None else "backend"
+            raise SpecError(f"got {given} with {own}: own pixels are not searched by a provider")
+        if own == "input_chw" and self.spatial is not None:
+            raise SpecError(
+                "got spatial with input_chw, which has no place to cut it from; use imagery= with "
+                "Raster.from_array(..., crs=..., transform=...)"
+            )
+        for name in _ONLY_PROVIDERS:
+            if getattr(self.sensor or self.fetch, name, None) is not None:
+                raise SpecError(
+                    f"got {name} with {own}: own pixels are neither searched nor warped"
+                )
+
+    def acquire(self, contract: InputContract, fit: Callable[[Grid], Grid]) -> Acquired:
+        """Return the pixels, from the caller or from a provider; runs in any thread.
+
+        Parameters
+        ----------
+        contract : InputContract
+            What the model expects.
+        fit : callable
+            Returns the window to read in place of that of the place, on the same lattice; not
+            asked where all of the caller's own pixels are taken.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        ImageryError, GridError, ProviderError
+            See ``get_embedding``.
+        """
+        stated = self._stated(contract)
+        if self.input_chw is not None:
+            taken = self._take_array(stated, contract)
+        elif self.imagery is not None:
+            taken = self._take_imagery(stated, fit)
+        else:
+            taken = self._take_provided(stated, contract, fit)
+        spatial = self.spatial
+        taken.meta.update(
+            spatial=spatial and {"type": type(spatial).__name__, **to_json(spatial)},
+            source=dict(taken.raster.source),
+            grid=taken.raster.grid.to_json(),
+            used_scale_m=taken.scale_m,
+            reflectance_scale=taken.reflectance[0],
+            reflectance_offset=taken.reflectance[1],
+        )
+        return taken
+
+    def expected(
+        self, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> tuple[Grid, Cost] | None:
+        """Return the grid that `acquire` would ask a provider for, and what that costs.
+
+        Nothing is asked of the provider. None for own pixels.
+
+        Raises
+        ------
+        SpecError, ImageryError, GridError, ProviderError
+            What `acquire` raises before it asks for pixels.
+        """
+        if self.own_pixels or self.provider is None:
+            return None
+        sensor, grid = self._asked_of_provider(self._stated(contract), contract, fit)
+        return grid, self.provider.cost(grid, sensor=sensor)
+
+    def asked_sensor(self, contract: InputContract) -> SensorSpec:
+        """Return what a provider would be asked for: the sensor with all defaults.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model.
+        """
+        return contract_defaults(self._stated(contract), contract)
+
+    def _stated(self, contract: InputContract) -> SensorSpec:
+        """Return the sensor as the caller states it: the model's, with what ``fetch`` overrides."""
+        stated = self.sensor or SensorSpec(contract.collection, contract.bands)
+        stated = stated.with_fetch(self.fetch) if self.fetch is not None else stated
+        if len(stated.bands) != len(contract.bands):
+            raise SpecError(
+                f"got {len(stated.bands)} bands {stated.bands}, expected {len(contract.bands)} in "
+                f"the order of {contract.bands}"
+            )
+        return stated
+
+    def _take_array(self, stated: SensorSpec, contract: InputContract) -> Acquired:
+        if hasattr(self.input_chw, "rio") and self.input_chw.rio.crs is not None:
+            raise ImageryError(
+                "got input_chw with a CRS, whose place and GSD would be lost; pass it as imagery="
+            )
+        nodata = contract.fill_value if stated.fill_value is None else stated.fill_value
+        raster = Raster.from_array(self.input_chw, bands=stated.bands, nodata=nodata)
+        if stated.scale_m is not None:
+            return self._own(raster, stated, float(stated.scale_m), "stated")
+        note = Note(
+            f"input_chw came without its GSD, so {contract.scale_m:g} m per pixel was assumed and "
+            "told to the model; state it with fetch=FetchSpec(scale_m=...)",
+            GsdWarning,
+        )
+        return self._own(raster, stated, float(contract.scale_m), "assumed", note)
+
+    def _take_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
+        raster = read_imagery(
+            self.imagery,
+            bands=stated.bands,
+            spatial=self.spatial,
+            fill_value=stated.fill_value,
+            fit=fit,
+            window=self.window,
+        )
+        _check_stated_gsd(stated, raster.grid)
+        return self._own(raster, stated, gsd_m(raster.grid), "georeference")
+
+    def _own(
+        self, raster: Raster, stated: SensorSpec, scale_m: float, said_by: str, *notes: Note
+    ) -> Acquired:
+        """Return own pixels; ``meta`` names a sensor only where the caller did."""
+        meta = {
+            "backend": "imagery" if self.input_chw is None else "input_chw",
+            "backend_asked": None,
+            "temporal": None,
+            "sensor": None if self.sensor is None else to_json(self.sensor),
+            "scale_m_source": said_by,
+        }
+        return _with_units(raster, stated, scale_m, meta, notes)
+
+    def _take_provided(
+        self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> Acquired:
+        provider = self.provider
+        if provider is None:
+            raise SpecError("got no provider, expected the request to be checked before")
+        provider.check_sensor(stated)
+        sensor, grid = self._asked_of_provider(stated, contract, fit)
+        temporal, notes = self._period(contract, dated=provider.dated)
+        try:
+            raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
+        except NoImageryError as exc:
+            if temporal is None or self.temporal is not None:
+                raise
+            message = (
+                f"{exc}; no period was given, so the model's default was taken: state temporal="
+            )
+            raise NoImageryError(message) from exc
+        if raster.grid != grid or raster.bands != sensor.bands:
+            raise ProviderError(
+                f"backend={self.backend!r} returned {raster.bands} on {raster.grid.to_json()}, "
+                f"expected {sensor.bands} on {grid.to_json()}; report it to its authors"
+            )
+        meta = {
+            "backend": self.backend,
+            "backend_asked": self.backend_asked,
+            "temporal": None if temporal is None else to_json(temporal),
+            "sensor": to_json(sensor),
+            "scale_m_source": "default" if stated.scale_m is None else "stated",
+        }
+        return _with_units(raster, stated, gsd_m(grid), meta, notes)
+
+    def _asked_of_provider(
+        self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
+    ) -> tuple[SensorSpec, Grid]:
+        """Return the sensor with all defaults, and the grid to sample it on."""
+        sensor = contract_defaults(stated, contract)
+        if self.window is not None:
+            return sensor, self.window
+        if self.spatial is None or sensor.scale_m is None:
+            raise SpecError("got no spatial or scale_m, expected both")
+        grid = roi_grid(self.spatial, sensor.scale_m, sensor.crs)
+        _check_side(grid, sensor.scale_m)
+        return sensor, fit(grid)
+
+    def _period(
+        self, contract: InputContract, *, dated: bool
+    ) -> tuple[TemporalSpec | None, tuple[Note, ...]]:
+        """Return the period to fetch: as asked, the model's default, or none where none applies."""
+        if dated and self.temporal is not None:
+            return self.temporal, ()
+        if dated:
+            period = TemporalSpec.range(*contract.temporal)
+            message = (
+                f"no period was given, so the model's default was taken: {period.start} up to "
+                f"{period.end}; state it with temporal=TemporalSpec.range(...)"
+            )
+            return period, (Note(message, TemporalWarning),)
+        if self.temporal is None:
+            return None, ()
+        message = (
+            f"the imagery of backend={self.backend!r} has no recorded day, so the period "
+            f"{self.temporal.start} to {self.temporal.end} was not applied"
+        )
+        return None, (Note(message, TemporalWarning),)
+
+
+def resolved_provider(backend: str | Provider) -> Provider:
+    """Return the provider that ``backend`` names or is.
+
+    Raises
+    ------
+    SpecError
+        If it is neither a name nor a provider; `UnknownNameError` for an unknown name.
+    ProviderError
+        If it is ``"auto"`` and nothing is configured.
+    """
+    if not isinstance(backend, str):
+        if not callable(getattr(backend, "fetch", None)):
+            raise SpecError(
+                f"got backend={backend!r}, expected a name or a provider "
+                "(rs_embed.providers.base.Provider)"
+            )
+        return backend
+    names = provider_names()
+    if backend not in ["auto", *names]:
+        raise UnknownNameError.among("backend", backend, ["auto", *names])
+    name = first_configured() if backend == "auto" else backend
+    if name is None:
+        raise ProviderError(
+            f"no imagery source is configured for backend='auto', which takes the first of "
+            f"{', '.join(AUTO_ORDER)}; set {LOCAL.name} to a folder of imagery, install one with "
+            f"{install('stac')}, name one of "
+            f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
+        )
+    return find_provider(name)
+
+
+def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Raise `SpecError` unless ``value`` is None or of one of the ``kinds``."""
+    if value is not None and not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected {expected}")
+
+
+def contract_defaults(stated: SensorSpec, contract: InputContract) -> SensorSpec:
+    """Return ``stated`` with the model's defaults where it states nothing."""
+    names = ("scale_m", "cloudy_pct", "composite", "fill_value")
+    missing = {n: getattr(contract, n) for n in names if getattr(stated, n) is None}
+    return replace(stated, **missing)
+
+
+def _with_units(
+    raster: Raster,
+    stated: SensorSpec,
+    scale_m: float,
+    meta: dict[str, Any],
+    notes: tuple[Note, ...],
+) -> Acquired:
+    """Return the pixels with their units: as the sensor says, the imagery declares, or by contract.
+
+    Scale and offset are settled each for itself.
+    """
+    said = (stated.reflectance_scale, stated.reflectance_offset)
+    declared = raster.reflectance
+    scale, offset = (
+        float(own if own is not None else default)
+        for own, default in zip(said, declared or DEFAULT_REFLECTANCE, strict=True)
+    )
+    source = "imagery" if declared else "contract"
+    if said != (None, None):
+        source = "sensor"
+        if declared is not None and not np.allclose((scale, offset), declared, rtol=1e-6, atol=0):
+            message = (
+                f"the imagery declares reflectance_scale={declared[0]:g} and reflectance_offset="
+                f"{declared[1]:g}, but the sensor states {scale:g} and {offset:g}; leave out what "
+                "the imagery declares, or correct it"
+            )
+            raise ImageryError(message)
+    meta["reflectance_source"] = source
+    said_of_pixels = tuple(Note(text, ImageryWarning) for text in raster.notes)
+    vouched = source != "contract"
+    return Acquired(raster, scale_m, (scale, offset), vouched, meta, notes + said_of_pixels)
+
+
+def _check_stated_gsd(stated: SensorSpec, grid: Grid) -> None:
+    read = gsd_m(grid)
+    if stated.scale_m is not None and abs(stated.scale_m / read - 1) > 0.01:
+        raise ImageryError(
+            f"got scale_m={stated.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
+            "on the ground; leave scale_m out, or correct the georeference"
+        )
+
+
+def _check_side(grid: Grid, scale_m: float) -> None:
+    height, width = grid.shape
+    if min(height, width) < MIN_SIDE_PX:
+        raise ImageryError(
+            f"the place is {height} x {width} px at scale_m={scale_m:g}, expected a short side of "
+            f"at least {MIN_SIDE_PX} px; use a larger buffer or a smaller scale_m"
+        )

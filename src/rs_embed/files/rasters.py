@@ -1,0 +1,403 @@
+"""Raster files: headers, and pixels on a grid, untouched on the file's own lattice or warped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from rs_embed.errors import ImageryError
+from rs_embed.files.gdal import OpenFiles, open_file, quietly, shown_path
+from rs_embed.geo.bands import band_indexes
+from rs_embed.geo.grid import Grid, pixels_per_pixel
+from rs_embed.geo.raster import Raster, valid_mask
+from rs_embed.geo.windows import common_window, elsewhere, padded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyproj import CRS
+
+# Pixels of the file along one pixel of the grid from which they are averaged.
+AVERAGED_FROM = 1.5
+
+
+@dataclass(frozen=True)
+class BandFile:
+    """Bands of one file, and how they are read.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL that GDAL opens.
+    bands : tuple of str
+        Names wanted, in the order wanted.
+    indexes : tuple of int or None
+        Their positions in the file, from 1; None finds them by name.
+    fill_value : float or None
+        Value that marks nodata if the file declares none; None is 0.
+    classes : bool
+        Whether values are classes, which only the nearest pixel may give.
+    of_several : bool
+        Whether other files hold the scene's other bands. A nodata value of 0 marks a pixel where
+        all bands hold it, so that here, on the file's own lattice, it marks nothing; where pixels
+        are reprojected GDAL leaves out 0, and so it is invalid.
+    """
+
+    path: str
+    bands: tuple[str, ...]
+    indexes: tuple[int, ...] | None = None
+    fill_value: float | None = None
+    classes: bool = False
+    of_several: bool = False
+
+    def positions(self, names: Sequence[str | None]) -> list[int]:
+        """Return the positions of the bands in a file whose bands have these ``names``.
+
+        Raises
+        ------
+        ImageryError
+            If a band is not there.
+        """
+        shown = shown_path(self.path)
+        if self.indexes is None:
+            return band_indexes(names, self.bands, shown)
+        if max(self.indexes) > len(names):
+            raise ImageryError(
+                f"{shown!r} has {len(names)} bands, expected band {max(self.indexes)} in it; "
+                "correct what describes the file"
+            )
+        return list(self.indexes)
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of itself before any pixel is read.
+
+    Attributes
+    ----------
+    name : str
+        Its path.
+    grid : Grid
+        Its grid, north up.
+    names : tuple of str or None
+        Name of each band, None where it has none.
+    dtypes : tuple of str
+        Type of each band's values.
+    nodatavals : tuple of float or None
+        Nodata value that each band declares.
+    scales, offsets : tuple of float
+        Reflectance = value * scale + offset, per band; 1 and 0 where nothing is declared.
+    tags : mapping
+        Metadata of the file, that of GDAL's domain ``IMAGERY`` included.
+    block_rows : int
+        Rows that are stored, and so decoded, together.
+    """
+
+    name: str
+    grid: Grid
+    names: tuple[str | None, ...]
+    dtypes: tuple[str, ...]
+    nodatavals: tuple[float | None, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    tags: Mapping[str, str]
+    block_rows: int
+
+
+def read_header(path: str, opened: OpenFiles | None = None) -> Header:
+    """Return what the file says of itself; ``opened`` keeps it open.
+
+    Raises
+    ------
+    ImageryError
+        If it cannot be opened, or has no CRS or transform.
+    """
+    import rasterio
+
+    # One look per possible sidecar file instead of a listing of the folder, which may be huge; none
+    # on a server, where each look is a request.
+    listing = "EMPTY_DIR" if "://" in path else "TRUE"
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), open_file(path, opened) as dataset:
+        return Header(
+            path,
+            _file_grid(dataset),
+            tuple(_band_names(dataset)),
+            tuple(dataset.dtypes),
+            tuple(dataset.nodatavals),
+            tuple(dataset.scales),
+            tuple(dataset.offsets),
+            {**dataset.tags(ns="IMAGERY"), **dataset.tags()},
+            max(height for height, _ in dataset.block_shapes),
+        )
+
+
+def is_georeferenced(path: str) -> bool:
+    """Return whether a file has a CRS and a transform.
+
+    Raises
+    ------
+    ImageryError
+        If it cannot be opened.
+    """
+    with quietly(), open_file(path) as dataset:
+        return dataset.crs is not None and dataset.transform != Affine.identity()
+
+
+def read_on_grid(path: str | Path, grid: Grid, *, bands: Sequence[str]) -> Raster:
+    """Return the pixels of a file on exactly ``grid``; see `read_rows`.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read, lacks a band, or has no valid pixel on the grid.
+    """
+    raster = read_rows(BandFile(str(path), tuple(bands)), grid)
+    if not raster.valid.any():
+        raise elsewhere(grid, read_header(str(path)).grid)
+    return raster
+
+
+def read_rows(
+    file: BandFile, grid: Grid, rows: slice | None = None, opened: OpenFiles | None = None
+) -> Raster:
+    """Return the pixels of a file on some rows of ``grid``, all of them if not stated.
+
+    Where the grid lies on the file's own lattice the pixels come through untouched; elsewhere
+    they are reprojected, averaged if the grid is at least 1.5 times coarser, bilinear otherwise,
+    nearest for classes. Invalid pixels (nodata, internal mask, alpha) give nothing to their
+    neighbours, and what the file does not cover is invalid. ``source["resampling"]`` says which it
+    was. Only the window is read, and rows read apart equal those of the whole; ``opened`` keeps the
+    file open between them.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read or lacks a band.
+    """
+    rows = slice(0, grid.shape[0]) if rows is None else rows
+    part = grid.window(rows.start, 0, rows.stop - rows.start, grid.shape[1])
+    with open_file(file.path, opened) as dataset:
+        file_grid = _file_grid(dataset)
+        indexes = file.positions(_band_names(dataset))
+        nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
+        if grid.lies_on(file_grid):
+            resampling = "none"
+            marker = None if file.of_several and nodata == 0 else nodata
+            data, valid = _read_window(dataset, file_grid, part, indexes, marker)
+        else:
+            per_pixel = pixels_per_pixel(grid, file_grid)
+            coarser = "average" if per_pixel >= AVERAGED_FROM else "bilinear"
+            resampling = "nearest" if file.classes else coarser
+            data, valid = _read_warped(dataset, part, indexes, nodata, resampling, per_pixel)
+        source = {"path": shown_path(file.path), "resampling": resampling}
+        return Raster(data, valid, file.bands, part, declared_units(dataset, indexes), source)
+
+
+def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
+    """Return a whole file in few pixels, from its overviews if it has any.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read or lacks a band.
+    """
+    with open_file(file.path) as dataset:
+        grid = _file_grid(dataset).resized(*shape)
+        indexes = file.positions(_band_names(dataset))
+        nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
+        step = 1 if dataset.transform.e < 0 else -1
+        data = dataset.read(indexes, out_shape=(len(indexes), *shape))[:, ::step]
+        valid = valid_mask(data, None if file.of_several and nodata == 0 else nodata)
+        if _has_mask(dataset, indexes):
+            valid &= dataset.dataset_mask(out_shape=shape)[::step] > 0
+        source = {"path": shown_path(file.path), "resampling": "nearest"}
+        return Raster(data, valid, file.bands, grid, declared_units(dataset, indexes), source)
+
+
+def _read_warped(
+    dataset: Any,
+    part: Grid,
+    indexes: Sequence[int],
+    nodata: float,
+    resampling: str,
+    per_pixel: float,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return data and validity of the bands, reprojected to ``part``."""
+    from rasterio.enums import MaskFlags, Resampling
+    from rasterio.vrt import WarpedVRT
+
+    masked = _has_mask(dataset, indexes)
+    has_alpha = any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums)
+    # A value that the type cannot hold marks nothing; 0 is then what GDAL leaves uncovered.
+    marker = nodata if _holds(dataset.dtypes[indexes[0] - 1], nodata) else 0
+    scale = str(1 / max(per_pixel, 1.0))
+    with WarpedVRT(
+        dataset,
+        crs=part.crs.to_wkt() if part.crs else None,
+        transform=part.transform,
+        height=part.shape[0],
+        width=part.shape[1],
+        src_nodata=marker,
+        nodata=marker,
+        add_alpha=masked and not has_alpha,
+        resampling=Resampling[resampling],
+        # Pixels. GDAL interpolates positions along each row; rasterio takes no 0 here.
+        tolerance=1e-6,
+        # GDAL would take the width of its filter from the shape of each window it reads.
+        XSCALE=scale,
+        YSCALE=scale,
+        # As in valid_mask: 0 marks a pixel where all bands hold it, another value where any does.
+        UNIFIED_SRC_NODATA="YES" if marker == 0 else "NO",
+    ) as warped:
+        if not masked:
+            data = warped.read(indexes)
+            return data, valid_mask(data, marker)
+        alpha = next(i for i, c in enumerate(warped.colorinterp, 1) if c.name == "alpha")
+        data = warped.read([*indexes, alpha])
+        return data[:-1], valid_mask(data[:-1], nodata) & (data[-1] > 0)
+
+
+def _holds(dtype: str, value: float) -> bool:
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return True
+    limits = np.iinfo(kind)
+    return limits.min <= value <= limits.max and value == int(value)
+
+
+def read_file(
+    path: str,
+    bands: Sequence[str],
+    window_in: Callable[[Grid], Grid],
+    fill_value: float | None,
+) -> Raster:
+    """Return the window of a file that ``window_in`` picks on its grid, on its own pixels.
+
+    What the file does not cover is invalid.
+
+    Raises
+    ------
+    ImageryError
+        If the file cannot be read or lacks a band.
+    """
+    with open_file(path) as dataset:
+        grid = _file_grid(dataset)
+        window = window_in(grid)
+        indexes = band_indexes(_band_names(dataset), bands, shown_path(path))
+        nodata = nodata_value(_declared_nodata(dataset, indexes), fill_value)
+        data, valid = _read_window(dataset, grid, window, indexes, nodata)
+        source = {"path": shown_path(path), "resampling": "none"}
+        return Raster(data, valid, tuple(bands), window, declared_units(dataset, indexes), source)
+
+
+def _file_grid(dataset: Any) -> Grid:
+    """Return the file's grid, north up even where its rows run from south to north."""
+    if dataset.crs is None or dataset.transform == Affine.identity():
+        missing = "CRS" if dataset.crs is None else "transform"
+        raise ImageryError(
+            f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; "
+            "assign one with gdal_translate -a_srs/-a_ullr (gdalwarp where it has ground control "
+            "points), or pass the pixels to get_embedding as input_chw= with "
+            "fetch=FetchSpec(scale_m=...)"
+        )
+    transform, shape = dataset.transform, (dataset.height, dataset.width)
+    if transform.e > 0:
+        transform = transform @ Affine.translation(0, shape[0]) @ Affine.scale(1, -1)
+    return Grid(_crs_of_wkt(dataset.crs.to_wkt()), transform, shape)
+
+
+@lru_cache(maxsize=64)
+def _crs_of_wkt(wkt: str) -> CRS:
+    from pyproj import CRS
+
+    return CRS.from_wkt(wkt)
+
+
+def _read_window(
+    dataset: Any, file_grid: Grid, window: Grid, indexes: Sequence[int], nodata: float | None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return data and validity of ``window``, which lies on the lattice of ``file_grid``."""
+    from rasterio.windows import Window
+
+    rows, columns = common_window(window, file_grid)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        dtype = np.result_type(*(dataset.dtypes[i - 1] for i in indexes))
+        return np.zeros((len(indexes), *window.shape), dtype), np.zeros(window.shape, bool)
+    from_north = dataset.transform.e < 0
+    first_row = rows.start if from_north else file_grid.shape[0] - rows.stop
+    step = 1 if from_north else -1
+    part = Window(columns.start, first_row, columns.stop - columns.start, rows.stop - rows.start)
+    pixels = dataset.read(indexes, window=part)[:, ::step]
+    valid = valid_mask(pixels, nodata)
+    if _has_mask(dataset, indexes):
+        valid &= dataset.dataset_mask(window=part)[::step] > 0
+    return padded(pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window)
+
+
+def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:
+    """Return whether a mask or alpha band says what is valid, besides or instead of nodata."""
+    from rasterio.enums import MaskFlags
+
+    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+    return MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+
+
+def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
+    values = [dataset.nodatavals[i - 1] for i in indexes]
+    distinct = {None if v is None else "nan" if np.isnan(v) else v for v in values}
+    if len(distinct) > 1:
+        raise ImageryError(
+            f"the bands of {shown_path(dataset.name)!r} declare different nodata values {values}, "
+            "expected one for all; bring them to one, e.g. gdalwarp -dstnodata 0"
+        )
+    return None if values[0] is None else float(values[0])
+
+
+def nodata_value(declared: float | None, stated: float | None) -> float:
+    """Return the nodata value; 0, that of Sentinel-2, where nobody says."""
+    if declared is not None and stated is not None and declared != stated:
+        raise ImageryError(
+            f"got fill_value={stated:g}, but the imagery declares nodata {declared:g}; leave "
+            "fill_value out, or correct the imagery (gdal_edit -a_nodata)"
+        )
+    known = stated if declared is None else declared
+    return 0 if known is None else known
+
+
+def declared_units(file: Any, indexes: Sequence[int]) -> tuple[float, float] | None:
+    """Return the (scale, offset) that bands of a file declare, None for the GDAL defaults.
+
+    Parameters
+    ----------
+    file : Header or rasterio dataset
+        The file.
+    indexes : sequence of int
+        Positions of the bands, from 1.
+
+    Raises
+    ------
+    ImageryError
+        If they declare different ones.
+    """
+    declared = {(str(file.scales[i - 1]), str(file.offsets[i - 1])) for i in indexes}
+    if len(declared) > 1:
+        raise ImageryError(
+            f"the bands of {shown_path(file.name)!r} declare different scales and offsets "
+            f"{sorted(declared)}, expected one for all; bring them to one first"
+        )
+    scale, offset = (float(value) for value in declared.pop())
+    return None if (scale, offset) == (1, 0) else (scale, offset)
+
+
+def _band_names(dataset: Any) -> list[str | None]:
+    """Return each band's description, else the colour that GDAL knows it to be."""
+    if any(dataset.descriptions):
+        return list(dataset.descriptions)
+    colours = [interpretation.name for interpretation in dataset.colorinterp]
+    named = {"red", "green", "blue"} <= set(colours)
+    return list(colours) if named else [None] * dataset.count

@@ -1,0 +1,1 @@
+"""Values: grids, rasters, windows, tiles, bands, polygons."""

@@ -1,0 +1,455 @@
+"""Areas drawn as polygons: carried to another CRS, laid on the cells of grids."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+
+from rs_embed._optional import require
+from rs_embed.errors import GridError, SpecError, some
+from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pyproj import CRS, Transformer
+    from shapely.geometry.base import BaseGeometry
+
+# Edges in another CRS are drawn within this distance of where they are: far below any pixel.
+EDGE_TOLERANCE_M = 0.01
+# Natural Earth's shores end at 180.00000000000006 degrees.
+DEGREE_TOLERANCE = 1e-6
+KINDS = ("Polygon", "MultiPolygon")
+_EARTH_RADIUS_M = 6_371_000
+# Length at which edges are looked at first: shorter than any bend of a projection.
+_LONGEST_SEGMENT_M = 100_000
+_MAX_VERTICES = 10_000_000
+# Crossings of cell edges that are looked at in one go: some 100 MB of working arrays.
+_MAX_CROSSINGS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Polygons in one CRS; :func:`rs_embed.files.polygons.read_polygons` makes and checks them.
+
+    Attributes
+    ----------
+    geometries : tuple of shapely.Polygon or shapely.MultiPolygon
+        One per feature, x and y in units of ``crs``, valid and not empty; they may overlap.
+    ids : tuple of str
+        Name of each feature, for messages and results; not always unique.
+    crs : pyproj.CRS
+        CRS of the coordinates, always x (longitude, easting) first.
+    name : str
+        Where they come from: the file, or the type of the object.
+
+    Raises
+    ------
+    SpecError
+        If a geometry is empty.
+    GridError
+        If the CRS is neither geographic nor projected.
+    """
+
+    geometries: tuple[BaseGeometry, ...]
+    ids: tuple[str, ...]
+    crs: CRS
+    name: str
+
+    def __post_init__(self) -> None:
+        ground_crs(self.crs)
+        empty = [i for i, g in zip(self.ids, self.geometries, strict=True) if g.is_empty]
+        if empty:
+            raise SpecError(
+                f"{self.name}: got empty geometries (ids {some(empty, 5)}), expected polygons; "
+                "leave them out"
+            )
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in CRS units."""
+        left, bottom, right, top = require_shapely().total_bounds(
+            np.array(self.geometries, dtype=object)
+        )
+        return float(left), float(bottom), float(right), float(top)
+
+    def geographic_bounds(self) -> tuple[float, float, float, float]:
+        """Return west, south, east, north in degrees (EPSG:4326).
+
+        The narrowest box around all polygons. Where it lies across the antimeridian, west is
+        greater than east, as in RFC 7946, section 5.2.
+
+        Raises
+        ------
+        GridError
+            If they lie outside the area of the CRS.
+        """
+        shapely = require_shapely()
+        degrees = known_crs("EPSG:4326")
+        to_degrees = _transformer(self.crs, degrees)
+        spans, lats = [], []
+        for line in _boundary_lines(self):
+            lon, lat = _drawn(line, to_degrees, self, degrees).T
+            unwrapped = np.unwrap(lon, period=360)
+            spans.append((float(unwrapped.min()), float(unwrapped.max())))
+            lats += [float(lat.min()), float(lat.max())]
+        if not self.crs.is_geographic:
+            from_degrees = _transformer(degrees, self.crs)
+            for pole in (-90.0, 90.0):
+                x, y = from_degrees.transform(0.0, pole)
+                if np.isfinite([x, y]).all():
+                    inside = shapely.intersects_xy(np.array(self.geometries, dtype=object), x, y)
+                    lats += [pole] * bool(inside.any())
+                    spans += [(-180.0, 180.0)] * bool(inside.any())
+        west, east = _narrowest(spans)
+        return west, max(min(lats), -90.0), east, min(max(lats), 90.0)
+
+    def to_crs(self, crs: CRS | str) -> Polygons:
+        """Return the polygons in another CRS, their edges where they were.
+
+        An edge is straight in the CRS it was drawn in. Vertices are added until the edges in
+        ``crs`` are within 1 cm on the ground of the true ones. Edges that were closer to each
+        other than that may then cross; such a crossing is resolved.
+
+        Raises
+        ------
+        GridError
+            If ``crs`` is unknown, or neither geographic nor projected, or the polygons lie outside
+            its area, or one of them is so narrow (about a nanometre) that rounding leaves nothing
+            of it.
+        """
+        target = ground_crs(crs)
+        if target == self.crs:
+            return self
+        shapely = require_shapely()
+        transformer = _transformer(self.crs, target)
+
+        def drawn(geometry: BaseGeometry) -> BaseGeometry:
+            polygons = []
+            for part in shapely.get_parts(geometry):
+                rings = [
+                    _drawn(shapely.get_coordinates(ring), transformer, self, target)
+                    for ring in (part.exterior, *part.interiors)
+                ]
+                if target.is_geographic and (np.abs(np.diff(rings[0][:, 0])) > 180).any():
+                    raise GridError(
+                        f"{self.name} crosses the antimeridian or holds a pole, so that it makes "
+                        f"no polygon in {target.to_string()}; split it there"
+                    )
+                polygons.append(shapely.Polygon(rings[0], rings[1:]))
+            whole = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
+            return whole if whole.is_valid else self._unfolded(whole, target)
+
+        there = tuple(drawn(geometry) for geometry in self.geometries)
+        lost = [i for i, geometry in zip(self.ids, there, strict=True) if geometry.is_empty]
+        if lost:
+            raise GridError(
+                f"{self.name}: rounding to {target.to_string()} leaves no area of the polygons "
+                f"with ids {some(lost)}, expected wider ones than a nanometre; leave them out"
+            )
+        return Polygons(there, self.ids, target, self.name)
+
+    def _unfolded(self, folded: BaseGeometry, target: CRS) -> BaseGeometry:
+        """Return the area without crossings of the size of the tolerance, or refuse larger ones."""
+        shapely = require_shapely()
+        mended = shapely.make_valid(folded, method="structure", keep_collapsed=False)
+        slack = 10 * folded.length * EDGE_TOLERANCE_M / _metres_per_unit(target)
+        if mended.geom_type not in KINDS or abs(mended.area - folded.area) > slack:
+            raise GridError(
+                f"{self.name} folds onto itself in {target.to_string()}, so it lies at the end of "
+                "that CRS's area or beyond; choose a CRS for the place"
+            )
+        return mended
+
+    def in_cells(self, grid: Grid) -> tuple[BaseGeometry, ...]:
+        """Return the geometries in columns (x) and rows (y, downward) of a grid.
+
+        A cell is a square of side 1, the first one from (0, 0) to (1, 1). Vertices that miss an
+        edge between cells by less than a millionth of a cell are put on it.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS, or the polygons lie outside its area.
+        """
+        if grid.crs is None:
+            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+        to_cell = ~grid.transform
+
+        def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
+            cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
+            lines = np.round(cells)
+            return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
+
+        transform = require_shapely().transform
+        return tuple(transform(g, placed) for g in self.to_crs(grid.crs).geometries)
+
+    def meets(self, grid: Grid) -> bool:
+        """Return whether a polygon shares area with the rectangle of a grid.
+
+        False too where the polygons lie outside the area of the grid's CRS.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS.
+        """
+        shapely = require_shapely()
+        if grid.crs is None:
+            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+        try:
+            shapes = np.array(self.in_cells(grid), dtype=object)
+        except GridError:
+            return False
+        within = shapely.clip_by_rect(shapes, 0, 0, grid.shape[1], grid.shape[0])
+        return bool((shapely.area(within) > 0).any())
+
+    def order_hint(self, grid: Grid) -> str:
+        """Return what to add to a message that polygons lie outside a grid.
+
+        Parameters
+        ----------
+        grid : Grid
+            Where they are wanted: a map, or imagery.
+
+        Returns
+        -------
+        str
+            Text that begins with ``"; "`` where they are in degrees and would lie on the grid with
+            longitude and latitude swapped; else empty.
+        """
+        shapely = require_shapely()
+        if not self.crs.is_geographic:
+            return ""
+        left, bottom, right, top = self.bounds
+        if min(left, bottom) < -90 or max(right, top) > 90:
+            return ""  # no latitudes
+        turned = tuple(shapely.transform(g, lambda at: at[:, ::-1]) for g in self.geometries)
+        if not Polygons(turned, self.ids, self.crs, self.name).meets(grid):
+            return ""
+        return (
+            "; with longitude and latitude swapped they would lie there: give longitude first, "
+            "then latitude"
+        )
+
+    def touched(self, grid: Grid) -> NDArray[np.bool_]:
+        """Return which cells of a grid share area with a polygon.
+
+        Parameters
+        ----------
+        grid : Grid
+            Any grid with a CRS; the polygons are carried to it with :meth:`to_crs`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Boolean, of ``grid.shape``. True where a polygon covers some of the cell, be it a
+            corner; False where they have only an edge or a point in common, or a share that is
+            narrower than a millionth of a cell.
+
+        Raises
+        ------
+        GridError
+            If the grid has no CRS, or the polygons lie outside its area.
+        """
+        from rasterio.features import rasterize
+
+        shapely = require_shapely()
+        in_cells = self.in_cells(grid)
+        # A cell shares area with a polygon if its boundary runs through the cell, or if no
+        # boundary does and the centre lies inside.
+        lines = [line for geometry in in_cells for line in _rings(geometry)]
+        starts = np.concatenate([line[:-1] for line in lines])
+        ends = np.concatenate([line[1:] for line in lines])
+        touched = _crossed(starts, ends, grid.shape)
+        window = shapely.box(-1, -1, grid.shape[1] + 1, grid.shape[0] + 1)
+        near = [geometry for geometry in in_cells if shapely.intersects(geometry, window)]
+        if near:
+            # The identity would count as "no georeferencing"; a shift of both does not.
+            shift = Affine.translation(1, 1)
+            shifted = [shapely.transform(geometry, lambda at: at + 1) for geometry in near]
+            touched |= rasterize(shifted, grid.shape, transform=shift, dtype="uint8").astype(bool)
+        return touched
+
+    def identity(self) -> str:
+        """Return a SHA-256 (hexadecimal) of the area and its CRS.
+
+        The same for the same polygons whatever the order of features, parts, rings and start
+        points, whether features are single or multiple parts, and whatever their ids.
+        """
+        shapely = require_shapely()
+        parts = shapely.normalize(shapely.get_parts(np.array(self.geometries, dtype=object)))
+        digest = hashlib.sha256(self.crs.to_string().encode())
+        for content in sorted(shapely.to_wkb(parts, output_dimension=2, byte_order=1)):
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def require_shapely() -> Any:
+    """Return the module, or raise `MissingDependencyError`."""
+    return require("shapely", extra="maps", purpose="an area drawn as polygons")
+
+
+def _transformer(source: CRS, target: CRS) -> Transformer:
+    from pyproj import Transformer
+
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def _metres_per_unit(crs: CRS) -> float:
+    """Return about how many metres of the ground a unit of the CRS is."""
+    if crs.is_geographic:
+        return math.radians(1) * _EARTH_RADIUS_M
+    return crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
+
+
+def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS) -> Any:
+    """Return ``(n, 2)`` positions of a line in another CRS, with vertices added where it bends.
+
+    The gap between an arc and its chord shrinks with the square of the chord, so a segment that
+    misses by ``k`` tolerances is cut into ``sqrt(k)`` parts; a few rounds settle it.
+    """
+    tolerance = EDGE_TOLERANCE_M / _metres_per_unit(target)
+    turn = 360.0 if target.is_geographic else None
+    line = _cut(line, _LONGEST_SEGMENT_M / _metres_per_unit(of.crs))
+    for _ in range(5):
+        there = _transformed(line, transformer, of, target)
+        parts = np.ones(len(line) - 1)
+        for share in (0.25, 0.5, 0.75):
+            inner = line[:-1] + share * np.diff(line, axis=0)
+            between = _transformed(inner, transformer, of, target)
+            steps, gap = np.diff(there, axis=0), between - there[:-1]
+            if turn:  # positions on either side of the antimeridian are near each other
+                for offset in (steps, gap):
+                    offset[:, 0] = (offset[:, 0] + turn / 2) % turn - turn / 2
+            missed = np.hypot(*(gap - share * steps).T) / tolerance
+            parts = np.maximum(parts, np.ceil(np.sqrt(missed)))
+        if (parts == 1).all():
+            return there
+        if parts.sum() > _MAX_VERTICES:
+            break
+        line = _subdivided(line, parts.astype(np.int64))
+    raise GridError(
+        f"{of.name} cannot be drawn in {target.to_string()}: its edges have no steady course "
+        "there; choose a CRS for the place"
+    )
+
+
+def _cut(line: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    lengths = np.hypot(*np.diff(line, axis=0).T)
+    return _subdivided(line, np.maximum(1, np.ceil(lengths / longest)).astype(np.int64))
+
+
+def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the line with each segment cut into as many equal parts."""
+    segment = np.repeat(np.arange(len(parts)), parts)
+    share = (np.arange(len(segment)) - np.repeat(np.cumsum(parts) - parts, parts)) / parts[segment]
+    inner = line[segment] + share[:, None] * (line[segment + 1] - line[segment])
+    return np.concatenate([inner, line[-1:]])
+
+
+def _transformed(
+    at: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS
+) -> Any:
+    there = np.stack(transformer.transform(at[:, 0], at[:, 1]), axis=1)
+    if not np.isfinite(there).all():
+        lost = at[~np.isfinite(there).all(axis=1)][0]
+        raise GridError(
+            f"{of.name} lies outside the area of {target.to_string()}: "
+            f"({lost[0]:.10g}, {lost[1]:.10g}) has no place there; choose a CRS for the place"
+        )
+    return there
+
+
+def _rings(geometry: BaseGeometry) -> list[NDArray[np.float64]]:
+    """Return the ``(n, 2)`` positions of each ring, the last the same as the first."""
+    shapely = require_shapely()
+    rings = shapely.get_rings(shapely.get_parts(geometry))
+    return [shapely.get_coordinates(ring) for ring in rings]
+
+
+def _boundary_lines(polygons: Polygons) -> list[NDArray[np.float64]]:
+    """Return the outer ring of every part; holes do not reach further."""
+    shapely = require_shapely()
+    parts = shapely.get_parts(np.array(polygons.geometries, dtype=object))
+    rings = shapely.get_exterior_ring(parts)
+    return [shapely.get_coordinates(ring) for ring in rings]
+
+
+def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return west and east of the shortest arc that holds all spans of longitude."""
+    pieces = []
+    for west, east in spans:
+        if east - west >= 360 - DEGREE_TOLERANCE:
+            return -180.0, 180.0
+        start = (west + 180) % 360 - 180
+        end = start + (east - west)
+        pieces += [(start, end)] if end <= 180 else [(start, 180.0), (-180.0, end - 360)]
+    pieces.sort()
+    best = (pieces[0][0] + 360 - max(end for _, end in pieces), pieces[0][0],
+            max(end for _, end in pieces))  # fmt: skip
+    reached = pieces[0][1]
+    for start, end in pieces[1:]:
+        if start - reached > best[0]:
+            best = (start - reached, start, reached)
+        reached = max(reached, end)
+    return best[1], best[2]
+
+
+def _crossed(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return the cells through whose inside a segment runs; positions are columns and rows."""
+    touched = np.zeros(shape, dtype=np.bool_)
+    low, high = np.minimum(starts, ends), np.maximum(starts, ends)
+    size = np.array(shape[::-1], dtype=np.float64)
+    near = ((high >= 0) & (low <= size)).all(axis=1)
+    starts, ends, low, high = starts[near], ends[near], low[near], high[near]
+    # Lines between cells that each segment meets, columns and rows, within the grid.
+    first = np.clip(np.ceil(low), 0, size).astype(np.int64)
+    last = np.clip(np.floor(high), 0, size).astype(np.int64)
+    counts = np.maximum(last - first + 1, 0)
+    counts[ends == starts] = 0
+    reach = np.cumsum(counts.sum(axis=1) + 2)
+    chunks = np.flatnonzero(np.diff(reach // _MAX_CROSSINGS)) + 1
+    for chunk in np.split(np.arange(len(reach)), chunks):
+        _mark(starts[chunk], ends[chunk], first[chunk], counts[chunk], touched)
+    return touched
+
+
+def _mark(
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    first: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    touched: NDArray[np.bool_],
+) -> None:
+    """Mark the cells of the pieces into which the lines between cells cut each segment."""
+    steps, number = ends - starts, np.arange(len(starts))
+    segments, shares = [number, number], [np.zeros(len(starts)), np.ones(len(starts))]
+    for axis in (0, 1):
+        count = counts[:, axis]
+        segment = np.repeat(number, count)
+        line = first[segment, axis] + np.arange(len(segment))
+        line = line - np.repeat(np.cumsum(count) - count, count)
+        segments.append(segment)
+        shares.append((line - starts[segment, axis]) / steps[segment, axis])
+    segment, share = np.concatenate(segments), np.concatenate(shares)
+    order = np.lexsort((share, segment))
+    segment, share = segment[order], share[order]
+    is_crossing = order >= 2 * len(starts)
+    length = np.hypot(*steps[segment[:-1]].T) * np.diff(share)
+    # Between two lines that meet in a corner on the way, rounding leaves a piece of no length.
+    noise = is_crossing[:-1] & is_crossing[1:] & (length <= LATTICE_TOLERANCE)
+    kept = (segment[1:] == segment[:-1]) & (length > 0) & ~noise
+    segment, middle = segment[:-1][kept], (share[:-1][kept] + share[1:][kept]) / 2
+    at = starts[segment] + middle[:, None] * steps[segment]
+    cell = np.floor(at)
+    along_line = ((steps[segment] == 0) & (at == cell)).any(axis=1)
+    inside = ((cell >= 0) & (cell < touched.shape[::-1])).all(axis=1) & ~along_line
+    column, row = cell[inside].astype(np.int64).T
+    touched[row, column] = True

@@ -1,0 +1,83 @@
+"""What is known of all finished windows of a map together, gathered one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rs_embed import errors
+from rs_embed.errors import Note
+
+_NOTES = "notes"
+
+
+@dataclass(frozen=True, eq=False)
+class SeenWindows:
+    """The finished windows of a map.
+
+    Attributes
+    ----------
+    count : int
+        Those that the model saw; the others have no valid pixel.
+    gsd_m, input_res : list of float
+        Least and greatest, metres; empty where the model saw none.
+    items : list of dict
+        Scenes used, each once, the oldest first.
+    notes : tuple of Note
+        Warnings to give, each once.
+    sha256 : str
+        Digest of what the model saw and was told.
+    """
+
+    count: int
+    gsd_m: list[float]
+    input_res: list[float]
+    items: list[dict[str, Any]]
+    notes: tuple[Note, ...]
+    sha256: str
+
+
+def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
+    """Return what the metas of finished windows say together.
+
+    Parameters
+    ----------
+    metas : iterable
+        Key and meta of each window, see `window_meta`, in the order of the layout.
+    """
+    count = 0
+    gsd_m: list[float] = []
+    input_res: list[float] = []
+    items: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Note] = {}
+    digest = hashlib.sha256()
+    for key, meta in metas:
+        for category, message in meta.get(_NOTES, ()):
+            notes.setdefault(message, Note(message, getattr(errors, category)))
+        if "seen_sha256" in meta:
+            count += 1
+            gsd_m = _widened(gsd_m, meta["gsd_m"])
+            input_res = _widened(input_res, meta["input_res"])
+            items.update((item["id"], item) for item in meta["items"])
+            digest.update(f"{key} {meta['input_res']!r} {meta['seen_sha256']}\n".encode())
+    oldest_first = sorted(items.values(), key=_acquired)
+    return SeenWindows(
+        count, gsd_m, input_res, oldest_first, tuple(notes.values()), digest.hexdigest()
+    )
+
+
+def window_meta(meta: Mapping[str, Any], notes: Sequence[Note]) -> dict[str, Any]:
+    """Return the meta of a window with its warnings, as JSON values."""
+    if not notes:
+        return dict(meta)
+    return {**meta, _NOTES: [[note.category.__name__, note.message] for note in notes]}
+
+
+def _widened(bounds: list[float], value: float) -> list[float]:
+    return [min([value, *bounds]), max([value, *bounds])]
+
+
+def _acquired(item: Mapping[str, Any]) -> tuple[str, str]:
+    return str(item.get("acquired")), str(item.get("id"))

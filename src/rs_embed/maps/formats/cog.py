@@ -1,0 +1,187 @@
+"""Maps as cloud-optimised GeoTIFF: a band for each dimension, with overviews."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rs_embed.errors import ExportError
+from rs_embed.maps.formats.paths import check_room, placed
+from rs_embed.maps.formats.provenance import META_TAG, meta_text
+
+if TYPE_CHECKING:
+    from rs_embed.maps.formats.content import MapContent
+    from rs_embed.maps.formats.encoding import FittedEncoding
+
+PCA_TAG = "RS_EMBED_PCA"
+# Memory for the tokens that are encoded at once.
+_STRIP_BYTES = 64 * 2**20
+# GDAL takes a twentieth of the machine's memory otherwise.
+_CACHE_BYTES = 256 * 2**20
+_ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class CogLayout:
+    """Order and size of the blocks of a file.
+
+    Parameters
+    ----------
+    block_px : int
+        Side of a block.
+    interleave : {"band", "pixel"}
+        Whether a block holds one dimension or all of them. In
+        ``benchmarks/bench_map_formats.py`` ``"band"`` reads one dimension with a hundredth of
+        the bytes and all of a token with the same; blocks of 128 cost 5 % more room than those of
+        256 and a quarter of the bytes of a token.
+    """
+
+    block_px: int = 128
+    interleave: Literal["band", "pixel"] = "band"
+
+
+def write_cog(
+    path: Path, content: MapContent, encoding: FittedEncoding, layout: CogLayout | None = None
+) -> None:
+    """Write a map as GeoTIFF that is cloud-optimised, and read it back block by block.
+
+    Blocks are compressed with ZSTD and a predictor. Nodata is NaN, or -128 in int8, whose scales
+    are the scales of the bands. float16 is stored as such (``NBITS=16``) and read by GDAL as
+    float32. The tag ``RS_EMBED_META`` holds the meta as JSON. With a PCA the tag ``RS_EMBED_PCA``
+    holds JSON of ``components`` and ``mean``: base64 of little-endian float32, row by row, of the
+    ``shape`` that is there too.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; it appears whole or not at all.
+    content : MapContent
+        The map.
+    encoding : FittedEncoding
+        How to store it, fitted to this map.
+    layout : CogLayout, optional
+        Blocks; the default is what the benchmark of the formats favours.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the file does not read back.
+    """
+    import rasterio
+    from rasterio import shutil
+    from rasterio._err import CPLE_BaseError
+    from rasterio.enums import Resampling
+    from rasterio.errors import RasterioError
+
+    layout = layout or CogLayout()
+    options = _creation_options(encoding, layout)
+    height, width = content.grid.shape
+    plain = height * width * encoding.dimensions * encoding.dtype.itemsize
+    # The blocks, a third more for overviews, and both once more in their final order.
+    check_room(path, plain * 8 // 3)
+    with placed(path) as partial:
+        unordered = path.with_name(f".{path.name}.unordered")
+        try:
+            with rasterio.Env(
+                GDAL_TIFF_OVR_BLOCKSIZE=str(layout.block_px), GDAL_CACHEMAX=_CACHE_BYTES
+            ):
+                _write_unordered(unordered, content, encoding)
+                with rasterio.open(unordered, "r+") as file:
+                    factors = _overview_factors(content.grid.shape, layout.block_px)
+                    if factors:
+                        file.build_overviews(factors, Resampling.average)
+                shutil.copy(unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options)
+                _check_blocks(partial)
+        except (RasterioError, CPLE_BaseError) as exc:  # the latter from build_overviews
+            raise ExportError(f"cannot write {path}: {exc}; is the disk full?") from exc
+        finally:
+            unordered.unlink(missing_ok=True)
+
+
+def _creation_options(encoding: FittedEncoding, layout: CogLayout) -> dict[str, Any]:
+    options = {
+        "tiled": "YES",
+        "blockxsize": str(layout.block_px),
+        "blockysize": str(layout.block_px),
+        "interleave": layout.interleave,
+        "compress": "ZSTD",
+        "zstd_level": str(_ZSTD_LEVEL),
+        "predictor": "2" if encoding.dtype == np.int8 else "3",
+        "bigtiff": "IF_SAFER",
+        "num_threads": "ALL_CPUS",
+    }
+    return options | ({"nbits": "16"} if encoding.dtype == np.float16 else {})
+
+
+def _write_unordered(path: Path, content: MapContent, encoding: FittedEncoding) -> None:
+    """Write the values uncompressed, band after band, in as many rows at once as memory allows."""
+    import rasterio
+    from rasterio.crs import CRS
+    from rasterio.windows import Window
+
+    grid = content.grid
+    rows = max(1, _STRIP_BYTES // (4 * grid.shape[1] * content.dimensions))
+    rows = min(rows, grid.shape[0])
+    path.unlink(missing_ok=True)
+    dtype = np.dtype(np.float32) if encoding.dtype == np.float16 else encoding.dtype
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=dtype.name, count=encoding.dimensions,
+        height=grid.shape[0], width=grid.shape[1], nodata=encoding.nodata,
+        crs=None if grid.crs is None else CRS.from_user_input(grid.crs.to_wkt()),
+        transform=grid.transform, interleave="band", blockysize=rows, bigtiff="IF_SAFER",
+        **({"nbits": 16} if encoding.dtype == np.float16 else {}),
+    ) as file:  # fmt: skip
+        tags = {META_TAG: meta_text(content, encoding)}
+        if encoding.pca is not None:
+            tags[PCA_TAG] = json.dumps(encoding.pca.to_json())
+        file.update_tags(**tags)
+        kind = "dimension" if encoding.pca is None else "component"
+        file.descriptions = [f"{kind} {d}" for d in range(encoding.dimensions)]
+        if encoding.scales is not None:
+            file.scales = [float(scale) for scale in encoding.scales]
+        row = 0
+        for strip in content.strips(rows):
+            values = np.ascontiguousarray(encoding.encode(strip).transpose(2, 0, 1))
+            file.write(
+                values.astype(dtype, copy=False), window=Window(0, row, grid.shape[1], len(strip))
+            )
+            row += len(strip)
+
+
+def _overview_factors(shape: tuple[int, int], block_px: int) -> list[int]:
+    """Return powers of 2 until the map fits a block."""
+    factors = [2]
+    while max(shape) > block_px * factors[-1]:
+        factors.append(2 * factors[-1])
+    return factors if max(shape) > block_px else []
+
+
+def _check_blocks(path: Path) -> None:
+    """Raise unless every block lies within the file and is read: GDAL may hide a full disk."""
+    import rasterio
+
+    with rasterio.open(path) as file:
+        levels = [{}, *({"overview_level": level} for level in range(len(file.overviews(1))))]
+    length = os.path.getsize(path)
+    for level in levels:
+        with rasterio.open(path, **level) as file:
+            for (row, column), window in file.block_windows(1):
+                for band in file.indexes:
+                    at, size = (
+                        int(
+                            file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
+                            or 0
+                        )
+                        for what in ("OFFSET", "SIZE")
+                    )
+                    if at == 0 or at + size > length:
+                        raise ExportError(
+                            f"cannot write {path}: block {column}, {row} of band {band} is not in "
+                            "the file; is the disk full?"
+                        )
+                file.read(window=window)

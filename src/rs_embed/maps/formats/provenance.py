@@ -1,0 +1,185 @@
+"""What a map says of itself to other software: addresses of model and imagery, and its layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from rs_embed.errors import UnknownNameError
+from rs_embed.registry import describe_model
+
+if TYPE_CHECKING:
+    from rs_embed.maps.formats.content import MapContent
+    from rs_embed.maps.formats.encoding import FittedEncoding
+
+_ARTIFACT_TYPES = {
+    ".safetensors": "safetensors.torch.save_file",
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), "torch.save"),
+}
+META_KEY = "rs_embed_meta"
+META_TAG = META_KEY.upper()
+ITEM_KEY = "emb:runtime_parameters"
+# As GDAL names one: NETCDF:"file.nc":variable. One letter is a drive of Windows.
+_PART_OF_A_FILE = re.compile(r"[A-Z][A-Z0-9_]+:")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
+
+
+def map_meta(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
+    """Return the meta of a map with what its file adds: ``encoding`` and ``grid``."""
+    return {**content.meta, "grid": content.grid.to_json(), "encoding": encoding.to_json()}
+
+
+def meta_text(content: MapContent, encoding: FittedEncoding) -> str:
+    """Return `map_meta` as JSON text."""
+    return json.dumps(map_meta(content, encoding), ensure_ascii=False)
+
+
+def model_address(meta: Mapping[str, Any]) -> str:
+    """Return a URI of the weights: their page on the hub, their address, or their SHA-256.
+
+    Notes
+    -----
+    A checksum is written as RFC 6920, section 7, has it (``nih:``). Without one the name of the
+    model is all that is known.
+    """
+    weights, checksum = meta.get("weights"), meta.get("weights_sha256")
+    if isinstance(weights, str) and is_uri(weights):
+        return weights
+    if isinstance(weights, str) and not _is_file(weights):
+        name, _, revision = weights.partition("@")
+        if _HUB_NAME.fullmatch(name):
+            return f"https://huggingface.co/{name}" + (f"/tree/{revision}" if revision else "")
+    if isinstance(checksum, str):
+        return f"nih:sha-256;{checksum}"
+    return f"urn:rs-embed:model:{quote(str(meta['model']), safe='')}"
+
+
+def source_addresses(meta: Mapping[str, Any]) -> list[str]:
+    """Return URIs of the imagery, as the source reports it; at least one, each once.
+
+    Its items, by their own addresses or those of their files; else the file, folder or catalogue
+    that was read. The collection that was asked for counts only where the meta says nothing of
+    the source, since other imagery may stand in for it.
+    """
+    source = _source(meta)
+    backend = meta.get("backend")
+    known: list[str] = []
+    if backend == "gee" and isinstance(source.get("collection"), str):
+        known.append(_collection_address(source["collection"]))
+    for item in source_items(meta):
+        known += _item_addresses(item, source)
+    if not known:
+        read = (source.get(key) for key in ("path", "root", "catalogue"))
+        known = [_read_address(place, backend) for place in read if isinstance(place, str)][:1]
+    sensor = meta.get("sensor")
+    asked = sensor.get("collection") if isinstance(sensor, Mapping) else sensor
+    if not known and backend in (None, "gee") and isinstance(asked, str):
+        known = [_collection_address(asked)]
+    return list(dict.fromkeys(known)) or ["urn:rs-embed:imagery:unstated"]
+
+
+def source_title(meta: Mapping[str, Any]) -> str | None:
+    """Return what the source says its imagery is, if it is not in the address."""
+    said = [_source(meta).get(key) for key in ("product", "scene")]
+    return "; ".join(text for text in said if isinstance(text, str)) or None
+
+
+def source_items(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what the meta lists as source items."""
+    return [item for item in meta.get("source_items") or [] if isinstance(item, Mapping)]
+
+
+def is_uri(text: object) -> bool:
+    """Return whether this is an address with a scheme, and no path of a file on some machine."""
+    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:\S+$", text) is not None
+
+
+def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layout of tokens on the imagery; they adjoin. One pixel where it is unknown."""
+    size = meta.get("used_patch_size")
+    pixels = size if isinstance(size, int) and size > 0 else 1
+    side = [pixels, pixels]
+    return {"layout_type": "regular_grid", "chip_size": side, "stride": list(side)}
+
+
+def input_bands(meta: Mapping[str, Any]) -> list[str]:
+    """Return the names of the bands that the model saw, in its order; empty if none are known.
+
+    They are those of the sensor or, where none was stated, the model's own.
+    """
+    sensor = meta.get("sensor")
+    if isinstance(sensor, Mapping) and sensor.get("bands"):
+        return [str(band) for band in sensor["bands"]]
+    try:
+        return list(describe_model(str(meta["model"]))["inputs"]["bands"])
+    except UnknownNameError:
+        return []
+
+
+def artifact_type(meta: Mapping[str, Any]) -> str:
+    """Return how the file of weights was written, in the words of the MLM extension 1.5.
+
+    Notes
+    -----
+    The extension names it after the function that writes such a file, and wants one in any case;
+    ``unstated`` stands for weights without a file, and for files of other kinds.
+    """
+    name = str(meta.get("weights_file") or meta.get("weights"))
+    return _ARTIFACT_TYPES.get(PurePath(name).suffix, "unstated")
+
+
+def _source(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    source = meta.get("source")
+    return source if isinstance(source, Mapping) else {}
+
+
+def _item_addresses(item: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
+    """Return the address of an item, else those of its files, else its name."""
+    if is_uri(item.get("href")):
+        return [str(item["href"])]
+    root = source.get("root")
+    if isinstance(root, str) and item.get("files"):
+        folder = root if os.path.isdir(root) else os.path.dirname(root)
+        files = [str(name) for name in item["files"]]
+        return [_file_address(f if is_uri(f) else os.path.join(folder, f)) for f in files]
+    return [f"urn:rs-embed:item:{quote(str(item.get('id')), safe='')}"]
+
+
+def _read_address(place: str, backend: object) -> str:
+    # The packaged scene is named by its place in the package, which is no place on a machine.
+    if backend == "sample":
+        return f"urn:rs-embed:imagery:{quote(place, safe='')}"
+    return _file_address(place)
+
+
+def _file_address(path: str) -> str:
+    """Return the URI of a file: its URL, that of a local path, or the name that GDAL has for it."""
+    for prefix in ("/vsicurl/", ""):
+        address = path.removeprefix(prefix)
+        if path.startswith(prefix) and "://" in address and is_uri(address):
+            return address
+    if path.startswith("/vsi"):
+        return f"urn:rs-embed:imagery:{quote(path, safe='')}"
+    if _PART_OF_A_FILE.match(path):
+        return f"urn:rs-embed:imagery:{quote(path, safe='')}"
+    return Path(path).absolute().as_uri()
+
+
+def _is_file(weights: str) -> bool:
+    """Return whether this is a path, which is as much as one name in another."""
+    return weights.endswith(tuple(_ARTIFACT_TYPES)) or Path(weights).exists()
+
+
+def _collection_address(collection: str) -> str:
+    if is_uri(collection):
+        return collection
+    if _EARTH_ENGINE_NAME.fullmatch(collection):
+        page = collection.replace("/", "_")
+        return f"https://developers.google.com/earth-engine/datasets/catalog/{page}"
+    return f"urn:rs-embed:collection:{quote(collection, safe='')}"

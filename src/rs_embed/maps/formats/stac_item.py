@@ -1,0 +1,407 @@
+"""A STAC item beside a map, so that catalogues find it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._optional import require
+from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.maps.formats.paths import sync, sync_name
+from rs_embed.maps.formats.provenance import (
+    ITEM_KEY,
+    artifact_type,
+    chip_layout,
+    input_bands,
+    is_uri,
+    map_meta,
+    model_address,
+    source_addresses,
+    source_items,
+    source_title,
+)
+from rs_embed.maps.formats.zarr import proj_fields
+from rs_embed.registry import describe_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.geo.grid import Grid
+    from rs_embed.maps.formats.content import MapContent
+    from rs_embed.maps.formats.encoding import FittedEncoding
+
+_EXTENSIONS = (
+    "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json",
+    "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+)
+_MEDIA_TYPES = {
+    ".zarr": "application/vnd.zarr; version=3",
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
+}
+# Steps along a side of an outline, before it is simplified.
+_STEPS_PER_SIDE = 200
+_LEAST_TOLERANCE_DEG = 1e-6
+
+
+def write_item(
+    path: Path,
+    map_path: Path,
+    content: MapContent,
+    encoding: FittedEncoding,
+    *,
+    when: datetime | None = None,
+) -> None:
+    """Write a STAC 1.1 item of a map with relative paths; it appears whole or not at all.
+
+    Its time is ``meta["temporal"]``, whose end does not belong to it; without one, that of the
+    source items; without any, ``when``.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    map_path : Path
+        The map, in the same folder.
+    content : MapContent
+        The map.
+    encoding : FittedEncoding
+        How it is stored.
+    when : datetime, optional
+        Time of imagery that has none; taken as UTC if it has no time zone.
+
+    Raises
+    ------
+    SpecError
+        If the time is not known, or the map has no place on Earth.
+    ExportError
+        If the file cannot be written.
+    """
+    item = _item(map_path, content, encoding, when)
+    text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
+    # Always the same name: what a killed run leaves is replaced by the next one.
+    partial = path.with_name(f".{path.name}.writing")
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        sync(partial)
+        os.replace(partial, path)
+        sync_name(path)
+    except OSError as exc:
+        partial.unlink(missing_ok=True)
+        raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
+
+
+def has_time(meta: Mapping[str, Any]) -> bool:
+    """Return whether the meta says when the imagery was taken."""
+    return bool(meta.get("temporal")) or bool(_item_times(meta))
+
+
+def _item(
+    map_path: Path, content: MapContent, encoding: FittedEncoding, when: datetime | None
+) -> dict[str, Any]:
+    grid, meta = content.grid, content.meta
+    geometry, bbox = footprint(grid)
+    properties = {
+        **_time(meta, when),
+        "title": f"{meta['model']} embeddings",
+        "data_type": encoding.dtype.name,
+        **({"gsd": meta["gsd_m"]} if isinstance(meta.get("gsd_m"), int | float) else {}),
+        **_proj(grid),
+        **_emb(content, encoding),
+        **_mlm(content),
+        **_bands(meta),
+    }
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": list(_EXTENSIONS),
+        "id": str(meta.get("id") or map_path.stem),
+        "geometry": geometry,
+        "bbox": bbox,
+        "properties": properties,
+        "links": _links(meta),
+        "assets": {
+            "embeddings": {
+                "href": f"./{map_path.name}",
+                "type": _MEDIA_TYPES[map_path.suffix.lower()],
+                "title": f"Embeddings, {encoding.dimensions} dimensions",
+                "roles": ["data", "embeddings"],
+                "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
+            },
+            # The MLM schema asks for the weights as an asset.
+            "model": {
+                "href": model_address(meta),
+                "title": f"Weights of {meta['model']}",
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": artifact_type(meta),
+                **_bands(meta),
+            },
+        },
+    }
+
+
+def _time(meta: Mapping[str, Any], when: datetime | None) -> dict[str, Any]:
+    period = meta.get("temporal")
+    if period:
+        first, after = _moment(period["start"]), _moment(period["end"])
+        last = max(first, after - timedelta(seconds=1))
+        return _between(first, last)
+    times = _item_times(meta)
+    if times:
+        return _between(times[0], times[-1])
+    if when is None:
+        raise SpecError(
+            "the meta of the map says neither its period nor the times of its imagery, which a "
+            "STAC item needs; give the time of the imagery with when=datetime(...)"
+        )
+    return _between(*2 * [when if when.tzinfo else when.replace(tzinfo=UTC)])
+
+
+def _between(first: datetime, last: datetime) -> dict[str, Any]:
+    start, end = (_timestamp(moment) for moment in (first, last))
+    if start == end:
+        return {"datetime": start}
+    return {"datetime": None, "start_datetime": start, "end_datetime": end}
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _item_times(meta: Mapping[str, Any]) -> list[datetime]:
+    times = (item.get("datetime") for item in source_items(meta))
+    return sorted(_moment(text) for text in times if isinstance(text, str))
+
+
+def _proj(grid: Grid) -> dict[str, Any]:
+    """Return fields of the projection extension 2.0; its code is null where there is none."""
+    return {
+        "proj:code": None,
+        **proj_fields(grid),
+        "proj:shape": list(grid.shape),
+        "proj:transform": [float(value) for value in tuple(grid.transform)[:6]],
+        "proj:bbox": [float(value) for value in grid.bounds],
+    }
+
+
+def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
+    """Return fields of the embedding extension 0.0.1.
+
+    Its schema lets type, dimensions and chip layout stand in collections alone; in an item they
+    are among the runtime parameters.
+    """
+    left_out = {"source_items", "encoding", "grid"}
+    parameters = {
+        "type": "chip",
+        "dimensions": encoding.dimensions,
+        "chip_layout": chip_layout(content.meta),
+        **{k: v for k, v in map_meta(content, encoding).items() if k not in left_out},
+        "encoding": encoding.to_json(),
+    }
+    fields: dict[str, Any] = {ITEM_KEY: parameters}
+    if encoding.dtype != np.float32:
+        fields["emb:quantization"] = {
+            "method": "linear" if encoding.scales is not None else "cast",
+            "original_dtype": "float32",
+            "quantized_dtype": encoding.dtype.name,
+        } | ({"scale": [float(v) for v in encoding.scales]} if encoding.scales is not None
+             else {})  # fmt: skip
+    return fields
+
+
+def _mlm(content: MapContent) -> dict[str, Any]:
+    """Return fields of the MLM extension 1.5; -1 stands for any size.
+
+    Of the tasks that its schema knows, embeddings serve the search for similar places.
+    """
+    meta = content.meta
+    tasks = ["similarity-search"]
+    side = meta.get("image_size")
+    side = side if isinstance(side, int) else -1
+    parameters = {
+        key: meta[key]
+        for key in ("used_patch_size", "gsd_m", "stride_px", "input_res", "tokens_kind")
+        if meta.get(key) is not None
+    }
+    return {
+        "mlm:name": re.sub(r"[^A-Za-z0-9_.\-\s]", "-", str(meta["model"])),
+        "mlm:architecture": "Vision Transformer",
+        "mlm:framework": "PyTorch",
+        "mlm:tasks": tasks,
+        "mlm:input": [
+            {
+                "name": "RGB",
+                "bands": input_bands(meta),
+                "input": {
+                    "shape": [-1, 3, side, side],
+                    "dim_order": ["batch", "channel", "height", "width"],
+                    "data_type": "float32",
+                },
+                "value_scaling": _scaling(meta),
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": "patch tokens",
+                "tasks": tasks,
+                "result": {
+                    "shape": [-1, -1, content.dimensions],
+                    "dim_order": ["batch", "token", "embedding"],
+                    "data_type": "float32",
+                },
+            }
+        ],
+        **({"mlm:hyperparameters": parameters} if parameters else {}),
+    }
+
+
+def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``bands`` of STAC 1.1: what the model sees, for its asset and the properties.
+
+    The MLM schema wants a description of the bands that it names in the properties, which STAC
+    allows only where an asset has them too.
+    """
+    bands = [{"name": name} for name in input_bands(meta)]
+    return {"bands": bands} if bands else {}
+
+
+def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return how each band is normalised; None for models that rs_embed does not know."""
+    try:
+        inputs = describe_model(str(meta["model"]))["inputs"]
+    except UnknownNameError:
+        return None
+    return [
+        {"type": "z-score", "mean": mean, "stddev": deviation}
+        for mean, deviation in zip(inputs["mean"], inputs["std"], strict=True)
+    ]
+
+
+def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+    links = [{"rel": "emb:model", "href": model_address(meta), "title": str(meta["model"])}]
+    links += [
+        {"rel": "derived_from", "href": item["href"], "title": str(item.get("id", item["href"]))}
+        for item in source_items(meta)
+        if is_uri(item.get("href"))
+    ]
+    title = source_title(meta)
+    named = {} if title is None else {"title": title}
+    links += [{"rel": "emb:source-data", "href": href, **named} for href in source_addresses(meta)]
+    return links
+
+
+def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
+    """Return outline and bounding box in degrees (EPSG:4326), as GeoJSON has them.
+
+    The outline has the corners, and as many points between them as keep it within a hundredth of a
+    cell of where the edges run (at least 1e-6 degrees, about 0.1 m).
+
+    An outline that crosses the antimeridian is cut there, and its box then has a west that is
+    larger than its east. One around a pole becomes the cap from its lowest latitude.
+
+    Raises
+    ------
+    SpecError
+        If the grid has no CRS, or an edge has no coordinates in degrees.
+    """
+    if grid.crs is None:
+        raise SpecError("the map has no CRS, so its place on Earth is unknown; assign one")
+    lon, lat = _outline(grid)
+    if not np.isfinite([lon, lat]).all():
+        raise SpecError(f"the edges of {grid.bounds} lie outside the area of {grid.crs.name!r}")
+    # Longitudes without jumps: neighbours on the outline are less than half a turn apart.
+    lon = np.unwrap(lon, period=360)  # adds whole turns: 180 stays 180
+    if abs(lon[-1] - lon[0]) > 180:
+        south, north = (lat.min(), 90.0) if lat.mean() > 0 else (-90.0, lat.max())
+        lon = np.array([-180.0, 180.0, 180.0, -180.0, -180.0])
+        lat = np.array([south, south, north, north, south])
+    else:
+        lon, lat = _simplified(lon, lat, 0.01 * _cell_degrees(lon, lat, grid.shape))
+    west, east = float(lon.min()), float(lon.max())
+    if west >= -180 and east <= 180:
+        return _geojson([_ring(lon, lat)]), [west, float(lat.min()), east, float(lat.max())]
+    turn = 360 * np.floor((west + 180) / 360)
+    lon, west, east = lon - turn, west - turn, east - turn
+    if east <= 180:
+        return _geojson([_ring(lon, lat)]), [west, float(lat.min()), east, float(lat.max())]
+    sides = [_clipped(lon, lat, keep_east=False), _clipped(lon, lat, keep_east=True)]
+    rings = [_ring(side[0] - 360 * part, side[1]) for part, side in enumerate(sides)]
+    return _geojson(rings), [west, float(lat.min()), east - 360, float(lat.max())]
+
+
+def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitudes and latitudes of the edges, counter-clockwise from the top left."""
+    from pyproj import Transformer
+
+    left, bottom, right, top = grid.bounds
+    steps = np.arange(_STEPS_PER_SIDE) / _STEPS_PER_SIDE
+    across, down = left + steps * (right - left), top + steps * (bottom - top)
+    back, up = right + steps * (left - right), bottom + steps * (top - bottom)
+    count = _STEPS_PER_SIDE
+    xs = np.concatenate([np.full(count, left), across, np.full(count, right), back, [left]])
+    ys = np.concatenate([down, np.full(count, bottom), up, np.full(count, top), [top]])
+    to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(xs, ys)
+    return np.asarray(lon), np.asarray(lat)
+
+
+def _cell_degrees(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
+) -> float:
+    """Return the side of a cell, degrees of a great circle, from the length of the outline."""
+    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
+    return float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
+
+
+def _simplified(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the corners of an outline and the points that lie off the lines between others."""
+    shapely = require("shapely", extra="maps", purpose="the outline of a map")
+    tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
+    at = np.stack([lon, lat], axis=1)
+    starts = range(0, len(at) - 1, _STEPS_PER_SIDE)
+    sides = [shapely.linestrings(at[start : start + _STEPS_PER_SIDE + 1]) for start in starts]
+    simple = shapely.simplify(sides, tolerance, preserve_topology=False)
+    corners_once = [shapely.get_coordinates(side)[:-1] for side in simple]
+    there = np.concatenate([*corners_once, at[-1:]])
+    return there[:, 0], there[:, 1]
+
+
+def _clipped(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], *, keep_east: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the part of a closed outline on one side of longitude 180."""
+    points: list[tuple[float, float]] = []
+    for start in range(len(lon) - 1):
+        here, there = lon[start], lon[start + 1]
+        if (here >= 180) == keep_east:
+            points.append((here, lat[start]))
+        if (here >= 180) != (there >= 180):
+            share = (180 - here) / (there - here)
+            points.append((180.0, lat[start] + share * (lat[start + 1] - lat[start])))
+    closed = np.array([*points, points[0]])
+    return closed[:, 0], closed[:, 1]
+
+
+def _ring(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> list[list[float]]:
+    return [[round(float(x), 7), round(float(y), 7)] for x, y in zip(lon, lat, strict=True)]
+
+
+def _geojson(rings: list[list[list[float]]]) -> dict[str, Any]:
+    if len(rings) == 1:
+        return {"type": "Polygon", "coordinates": rings}
+    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}

@@ -1,0 +1,381 @@
+"""What is asked for a whole area, checked before any pixel is read: place, windows, encoding."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from affine import Affine
+
+from rs_embed.embedding.checks import MIN_SIDE_PX
+from rs_embed.embedding.identity import request_json
+from rs_embed.embedding.source import Acquired, PixelRequest
+from rs_embed.embedding.task import Sizes, Task, settle
+from rs_embed.errors import (
+    CoverageWarning,
+    GridError,
+    ImageryError,
+    Note,
+    SpecError,
+    TemporalWarning,
+    UnknownNameError,
+)
+from rs_embed.files.imagery import imagery_grid
+from rs_embed.files.polygons import read_polygons
+from rs_embed.geo.grid import (
+    Grid,
+    bounds_window,
+    known_crs,
+    metric_crs,
+    projected_crs,
+    roi_grid,
+    roi_window,
+)
+from rs_embed.geo.polygons import Polygons
+from rs_embed.geo.tiling import whole_patches
+from rs_embed.geo.windows import common_window, elsewhere
+from rs_embed.maps.blending import SEAMS, Seams
+from rs_embed.maps.formats.encoding import MapEncoding
+from rs_embed.maps.layout import Layout, layout_of
+from rs_embed.registry import find_model
+from rs_embed.runs.journal import MAX_VECTOR_BYTES
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, whole
+
+if TYPE_CHECKING:
+    from rs_embed.models.base import InputContract
+
+DEFAULT_OVERLAP = 0.25
+# A share of the area that may lie beyond the imagery without a word.
+_NO_MATTER = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class AreaTask:
+    """A map, settled: nothing is read or loaded yet.
+
+    Attributes
+    ----------
+    task : Task
+        Model and options.
+    request : PixelRequest
+        Source of the pixels, without a window.
+    layout : Layout
+        Token grid and windows.
+    seams : {"blend", "discard"}
+        What becomes of tokens where windows overlap.
+    encoding : MapEncoding
+        How tokens are stored.
+    identity : dict
+        Everything that determines the tokens, as JSON values; not how they are stored.
+    notes : tuple of Note
+        Warnings to give.
+    acquired : datetime or None
+        When imagery without dates was taken, for the STAC Item.
+    """
+
+    task: Task
+    request: PixelRequest
+    layout: Layout
+    seams: Seams
+    encoding: MapEncoding
+    identity: dict[str, Any]
+    notes: tuple[Note, ...]
+    acquired: datetime | None = None
+
+    def check_tokens(self, dimensions: int) -> None:
+        """Raise `SpecError` if tokens of so many dimensions cannot be kept or stored as asked."""
+        self.encoding.check_tokens(dimensions)
+        size = self.layout.tokens_per_window * dimensions * 4
+        if size > MAX_VECTOR_BYTES:
+            raise SpecError(
+                f"got windows of {size / 1e9:.2f} GB of tokens each, expected at most "
+                f"{MAX_VECTOR_BYTES / 1e9:.2f} GB; use a smaller tile_size or a larger stride_px"
+            )
+
+    def read(self, window: Grid) -> Acquired:
+        """Return the pixels on a grid of the lattice; runs in any thread."""
+        request = replace(self.request, window=window)
+        return request.acquire(self.task.description.inputs, _as_it_is)
+
+
+def _as_it_is(window: Grid) -> Grid:
+    return window
+
+
+def settle_area(
+    model: str,
+    *,
+    spatial: Any = None,
+    layer: str | None = None,
+    imagery: Any = None,
+    tile_size: int | None = None,
+    overlap_px: int | None = None,
+    seams: Seams = "blend",
+    stride_px: int | None = None,
+    dtype: Any = "float32",
+    pca: int | None = None,
+    acquired: str | date | None = None,
+    device: str = "auto",
+    temporal: Any = None,
+    sensor: Any = None,
+    fetch: Any = None,
+    backend: Any = "auto",
+    cache: Any = None,
+    **options: Any,
+) -> AreaTask:
+    """Return the map that is asked for; parameters are those of ``embed_area``.
+
+    Raises
+    ------
+    SpecError, SettingsError, ImageryError, GridError, ProviderError, ModelError
+        See ``embed_area``.
+    """
+    if seams not in SEAMS:
+        raise UnknownNameError.among("seams", seams, SEAMS)
+    tile_size = None if tile_size is None else whole("tile_size", tile_size, 1)
+    stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
+    overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
+    encoding = MapEncoding(dtype, pca)
+    _check_names(model, options)
+    task = settle(
+        model,
+        output=OutputSpec.grid(),
+        input_prep=InputPrepSpec.tile(tile_size),
+        min_valid=0,
+        device=device,
+        options=options,
+    )
+    request, polygons = _request(
+        spatial,
+        layer,
+        PixelRequest(None, temporal, sensor, fetch, backend, None, imagery, cache=cache),
+    )
+    provider = request.provider
+    when = _moment(acquired, dated=provider is not None and provider.dated)
+    request.check_source(task.description.inputs)
+    sizes = _sizes(task)
+    tile = sizes.image_size if tile_size is None else tile_size
+    patch = sizes.patch_size
+    overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
+    pixels, within, cut = _pixels(request, polygons, task.description.inputs)
+    layout = layout_of(
+        pixels,
+        within=within,
+        tile_size=tile,
+        overlap_px=overlap if overlap_px is None else overlap_px,
+        patch_size=patch,
+        stride_px=patch if stride_px is None else stride_px,
+    )
+    if polygons is not None:
+        wanted = polygons.to_crs(known_crs(layout.area.crs)).touched(layout.tokens)
+        layout = replace(layout, wanted=wanted)
+        if not layout.tiles:
+            raise elsewhere(layout.area, within or layout.area)
+    if encoding.pca is not None and encoding.pca > layout.wanted.sum():
+        raise SpecError(
+            f"got pca={encoding.pca} for a map of {layout.wanted.sum()} tokens, expected at most "
+            "as many components as tokens; give less, or none"
+        )
+    stated = {
+        "temporal": temporal, "sensor": sensor, "fetch": fetch, "backend": backend,
+        "imagery": imagery, **options,
+    }  # fmt: skip
+    identity = {
+        **request_json(model, stated),
+        "tile_size": layout.tile_size,
+        "overlap_px": layout.overlap_px,
+        "stride_px": layout.stride_px,
+        "seams": seams,
+        "area": _area_text(layout, polygons),
+    }
+    undated = provider is None or not provider.dated
+    notes = (*cut, *_notes(layout, within), *_no_item(undated and when is None))
+    request = replace(request, spatial=None)  # each window says what to read
+    return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
+
+
+def _request(
+    spatial: Any, layer: str | None, common: PixelRequest
+) -> tuple[PixelRequest, Polygons | None]:
+    """Return the request, checked, with its provider; and the polygons, if it is for some."""
+    if spatial is None or isinstance(spatial, BBox | PointBuffer):
+        if layer is not None:
+            raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
+        return replace(common, spatial=spatial).checked(), None
+    polygons = read_polygons(spatial, layer=layer)
+    # Any place: whether the rest of the request can be meant does not depend on it.
+    checked = replace(common, spatial=BBox(0, 0, 1, 1)).checked()
+    return replace(checked, spatial=None), polygons
+
+
+def _moment(acquired: object, *, dated: bool) -> datetime | None:
+    """Return when imagery without dates was taken, in UTC."""
+    if acquired is None:
+        return None
+    if dated:
+        raise SpecError(
+            f"got acquired={acquired!r} for a provider that knows the time of its imagery; leave "
+            "it out"
+        )
+    try:
+        text = acquired.isoformat() if isinstance(acquired, date) else str(acquired)
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:  # years 0 and 10000 in UTC
+        raise SpecError(
+            f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
+        ) from exc
+
+
+def _no_item(missing: bool) -> tuple[Note, ...]:
+    if not missing:
+        return ()
+    message = (
+        "no STAC Item will be written beside the map: nobody says when the imagery was taken; "
+        "state it with acquired='YYYY-MM-DD' (--acquired)"
+    )
+    return (Note(message, TemporalWarning),)
+
+
+def _area_text(layout: Layout, polygons: Polygons | None) -> str:
+    """Return which area is asked for: its cells, and a digest of them and of the polygons."""
+    rows, columns = layout.tokens.shape
+    transform = tuple(layout.tokens.transform)[:6]
+    crs = known_crs(layout.tokens.crs).to_string()
+    digest = hashlib.sha256(repr((crs, transform)).encode())
+    digest.update(layout.wanted.tobytes())
+    digest.update(b"" if polygons is None else polygons.identity().encode())
+    left, top = transform[2], transform[5]
+    return (
+        f"{rows} x {columns} cells from {left:.10g}, {top:.10g} in {crs:.20}, "
+        f"SHA-256 {digest.hexdigest()[:32]}"
+    )
+
+
+def _check_names(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse what is neither an argument of ``embed_area`` nor an option of the model."""
+    known = [option.name for option in find_model(model).description.options]
+    own = inspect.signature(settle_area).parameters.keys() - {"model", "options"}
+    for name in options:
+        if name not in known:
+            names = {*known, *own, "output", "overwrite", "progress"}
+            raise UnknownNameError.among("argument of embed_area", name, names)
+
+
+def _sizes(task: Task) -> Sizes:
+    """Return the model's sizes; weights that must be downloaded to tell are."""
+    if task.plan.sizes_known:
+        return task.sizes()
+    encoder = task.plan.load()
+    return Sizes(encoder.image_size, encoder.patch_size)
+
+
+def _pixels(
+    request: PixelRequest, polygons: Polygons | None, contract: InputContract
+) -> tuple[Grid, Grid | None, tuple[Note, ...]]:
+    """Return the pixels asked for, all that there are where that is known, and warnings."""
+    there: Grid | None = None
+    cut: tuple[Note, ...] = ()
+    if request.own_pixels:
+        there = imagery_grid(request.imagery)
+        asked, cut = _pixels_of_imagery(there, request.spatial, polygons)
+        request.check_gsd(asked, contract)
+    else:
+        asked = _pixels_of_provider(request, polygons, contract)
+    pixels, what = (asked, "an area") if there is None else (there, "imagery")
+    if min(pixels.shape) < MIN_SIDE_PX:
+        raise ImageryError(
+            f"got {what} of {pixels.shape[0]} x {pixels.shape[1]} px, expected a short side of at "
+            f"least {MIN_SIDE_PX} px"
+        )
+    return asked, there, cut
+
+
+def _pixels_of_imagery(
+    there: Grid, place: BBox | PointBuffer | None, polygons: Polygons | None
+) -> tuple[Grid, tuple[Note, ...]]:
+    """Return the pixels of the imagery that an area covers; all of them where none is given."""
+    if polygons is not None:
+        try:
+            bounds = polygons.to_crs(known_crs(there.crs)).bounds
+        except GridError as exc:
+            raise GridError(f"{exc}{polygons.order_hint(there)}") from exc
+        if not polygons.meets(there):
+            west, south, east, north = there.geographic_bounds()
+            raise ImageryError(
+                f"{polygons.name} lies outside the imagery, which covers lon {west:.4f} to "
+                f"{east:.4f}, lat {south:.4f} to {north:.4f}{polygons.order_hint(there)}"
+            )
+        asked = bounds_window(there, bounds)
+    elif place is not None:
+        asked = roi_window(there, place, most_px=math.inf)
+    else:
+        return there, ()
+    rows, columns = common_window(asked, there)
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise elsewhere(asked, there)
+    shape = rows.stop - rows.start, columns.stop - columns.start
+    share = shape[0] * shape[1] / (asked.shape[0] * asked.shape[1])
+    cut = Note(
+        f"the imagery ends within the area: {1 - share:.0%} of the rectangle around it are not in "
+        "the map",
+        CoverageWarning,
+    )
+    return there.window(rows.start, columns.start, *shape), (cut,) if share < 1 - _NO_MATTER else ()
+
+
+def _pixels_of_provider(
+    request: PixelRequest, polygons: Polygons | None, contract: InputContract
+) -> Grid:
+    """Return the pixels that an area covers, edges on multiples of their size."""
+    sensor = request.asked_sensor(contract)
+    scale_m = sensor.scale_m
+    if scale_m is None:
+        raise SpecError("got no scale_m, expected the metres of a pixel")
+    if polygons is None:
+        if request.spatial is None:
+            raise SpecError("got no spatial, expected an area: a box, a buffer or polygons")
+        return roi_grid(request.spatial, scale_m, sensor.crs, most_px=math.inf)
+    if sensor.crs is None:
+        west, south, east, north = polygons.geographic_bounds()
+        east += 360 if east < west else 0  # across the antimeridian
+        lon = (west + east) / 2
+        crs = metric_crs(lon - 360 if lon > 180 else lon, (south + north) / 2)
+    else:
+        crs = projected_crs(sensor.crs)
+    lattice = Grid(crs, Affine(scale_m, 0, 0, 0, -scale_m, 0), (1, 1))
+    return bounds_window(lattice, polygons.to_crs(crs).bounds)
+
+
+def _notes(layout: Layout, within: Grid | None) -> Iterator[Note]:
+    """Yield what is worth a warning in where the windows lie."""
+    height, width = layout.lattice.shape
+    if min(height, width) < layout.tile_size:
+        yield Note(
+            f"there are only {height} x {width} px of imagery for windows of {layout.tile_size} "
+            "px: tokens see no more than that around them",
+            CoverageWarning,
+        )
+    elif layout.lattice.shape != layout.area.shape:
+        rows, columns = layout.area.shape
+        yield Note(
+            f"the area of {rows} x {columns} px is smaller than a window of {layout.tile_size} x "
+            f"{layout.tile_size} px, so the imagery around it is seen too",
+            CoverageWarning,
+        )
+    if within is not None and layout.wanted.any():
+        inside = common_window(layout.area, within)
+        kept = (inside[0].stop - inside[0].start) * (inside[1].stop - inside[1].start)
+        share = kept / (layout.area.shape[0] * layout.area.shape[1])
+        if share < 1 / 1.1:
+            yield Note(
+                f"{1 - share:.0%} of the map lie beyond the imagery, where its last patches end",
+                CoverageWarning,
+            )

@@ -1,0 +1,436 @@
+"""Pixels that providers gave, kept in a folder of bounded size and served again.
+
+One file an entry, named by the SHA-256 of all that determines its pixels. The maintained libraries
+have no such thing: diskcache unpickles what it finds (CVE-2025-69872) and is unmaintained.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from numbers import Real
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rs_embed._version import __version__
+from rs_embed.errors import ExportError, ImageryError, RsEmbedError, SettingsError, SpecError
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
+from rs_embed.providers.cache_files import (
+    FORMAT,
+    NAME,
+    Entry,
+    entry_of,
+    is_ours,
+    name_of,
+    parts_of,
+    read,
+)
+from rs_embed.settings import CACHE_DIR, Settings
+from rs_embed.specs import SensorSpec, TemporalSpec, to_json
+
+if TYPE_CHECKING:
+    from rs_embed.providers.base import Cost, Provider
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
+# No write takes so long: what is older was left behind by a process that was killed.
+_PARTIAL_AGE_S = 3600
+# Scenes arrive late and are reprocessed soon after they were taken.
+SETTLED_AFTER = timedelta(days=30)
+# The folder is looked through each time that this share of its bound was written, and this share
+# stays free: eight processes that write at once do not exceed the bound between their looks.
+_WRITTEN_SHARE = 128
+_FREE_SHARE = 16
+
+
+class PatchCache:
+    """A folder of pixels; threads and processes may share it.
+
+    Every file appears whole or not at all, and is checked when it is read.
+
+    Parameters
+    ----------
+    folder : path
+        An existing folder. Files of others in it are left alone.
+    max_bytes : int
+        Greatest size. What was used longest ago goes first. A sixteenth stays free for what other
+        processes write at the same time, and an entry that is larger than the rest is not kept.
+    """
+
+    def __init__(self, folder: str | PathLike[str], max_bytes: int) -> None:
+        self.folder = Path(folder)
+        self.max_bytes = max_bytes
+        self._room = max_bytes - max_bytes // _FREE_SHARE
+        self._lock = threading.Lock()
+        self._written = math.inf  # what others left there is not known yet
+
+    def get(self, key: Mapping[str, Any], grid: Grid) -> Raster | None:
+        """Return the pixels that were put under ``key``, or None.
+
+        Parameters
+        ----------
+        key : mapping
+            JSON values that determine the pixels, ``grid`` among them.
+        grid : Grid
+            Their grid.
+
+        Returns
+        -------
+        Raster or None
+            As it was put; ``source["cached"]`` says when it was fetched (ISO 8601, UTC).
+
+        Raises
+        ------
+        ImageryError
+            If there is an entry that is damaged, foreign or not to be read. A damaged one is
+            removed.
+        """
+        path = self._path(key)
+        try:
+            content = read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise ImageryError(f"the kept pixels in {path} cannot be read: {exc}") from exc
+        if content is None or content[0]["key"] != key:
+            with suppress(OSError):  # a folder that is read-only, or somebody else was faster
+                path.unlink()
+            raise ImageryError(f"the kept pixels in {path} are damaged, or those of another place")
+        with suppress(OSError):  # a folder that is read-only serves as well
+            os.utime(path)
+        head, data, valid = content
+        return Raster(
+            data,
+            valid,
+            tuple(head["bands"]),
+            grid,
+            reflectance=head["reflectance"] and tuple(head["reflectance"]),
+            source={**head["source"], "cached": head["fetched"]},
+            notes=tuple(head["notes"]),
+        )
+
+    def put(self, key: Mapping[str, Any], raster: Raster) -> None:
+        """Keep ``raster`` under ``key``, and remove what was used longest ago if need be.
+
+        Raises
+        ------
+        ExportError
+            If it cannot be written.
+        """
+        parts = parts_of(key, raster)
+        size = sum(map(len, parts))
+        if size > self._room:
+            return
+        path = self._path(key)
+        partial = self.folder / f".{uuid.uuid4().hex}.part"
+        try:
+            try:
+                with partial.open("xb") as file:
+                    file.writelines(parts)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+            self._count(size)
+        except OSError as exc:
+            raise ExportError(f"the pixels cannot be kept in {self.folder}: {exc}") from exc
+
+    def ls(self) -> list[Entry]:
+        """Return the entries, the last used first; their pixels are not read.
+
+        Raises
+        ------
+        ExportError
+            If the folder cannot be listed.
+        """
+        entries = [entry_of(Path(file.path), status) for file, status in self._files(NAME)]
+        known = [entry for entry in entries if entry is not None]
+        return sorted(known, key=lambda entry: entry.used, reverse=True)
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many entries there are, and their bytes; none is opened.
+
+        Raises
+        ------
+        ExportError
+            If the folder cannot be listed.
+        """
+        sizes = [status.st_size for _, status in self._files(NAME)]
+        return len(sizes), sum(sizes)
+
+    def clear(self, *, older_than: timedelta | None = None) -> tuple[int, int]:
+        """Remove entries, and what killed processes left behind; return how many, and their bytes.
+
+        Parameters
+        ----------
+        older_than : datetime.timedelta, optional
+            Only what was fetched longer ago than this.
+
+        Raises
+        ------
+        ExportError
+            If the folder cannot be listed, or an entry not be removed.
+        """
+        self._remove_abandoned()
+        removed = [0, 0]
+        for entry in self.ls():
+            if older_than is not None and datetime.now(UTC) - entry.fetched <= older_than:
+                continue
+            try:
+                entry.path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                raise ExportError(f"cannot remove {entry.path}: {exc}") from exc
+            removed[0] += 1
+            removed[1] += entry.size
+        return removed[0], removed[1]
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        return self.folder / name_of(key)
+
+    def _count(self, size: int) -> None:
+        """Take note of what was written, and look through the folder when it is time."""
+        with self._lock:
+            self._written += size
+            if self._written <= self.max_bytes // _WRITTEN_SHARE:
+                return
+            self._written = 0
+        self._remove_abandoned()
+        self._evict()
+
+    def _evict(self) -> None:
+        """Remove what was used longest ago until the rest fits. Others may do so at once."""
+        files = [
+            (status.st_mtime_ns, file.path, status.st_size) for file, status in self._files(NAME)
+        ]
+        total = sum(size for _, _, size in files)
+        for _, path, size in sorted(files):
+            if total <= self._room:
+                return
+            total -= size
+            if is_ours(path):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _remove_abandoned(self) -> None:
+        """Remove what processes left behind that were killed while they wrote."""
+        longest_ago = time.time() - _PARTIAL_AGE_S
+        for file, status in self._files(_PARTIAL):
+            if status.st_mtime < longest_ago and is_ours(file.path):
+                with suppress(FileNotFoundError):
+                    os.unlink(file.path)
+
+    def _files(self, names: re.Pattern[str]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+        """Give the files with such names that are still there."""
+        try:
+            listing = os.scandir(self.folder)
+        except OSError as exc:
+            raise ExportError(f"the folder {self.folder} cannot be listed: {exc}") from exc
+        with listing as files:
+            for file in files:
+                if names.fullmatch(file.name) and file.is_file(follow_symlinks=False):
+                    try:
+                        yield file, file.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+class CachedProvider:
+    """A provider whose pixels are kept; it is that provider in everything else.
+
+    Kept is what was given for a period that ended at least 30 days ago: before, scenes still
+    arrive and are reprocessed. Pixels without a period are not kept, since nothing tells when they
+    are final, and no error is. Nor is anything kept of or for a provider whose ``identity`` is not
+    what it was when this process first asked the same object: it may serve what it looked up
+    before, which a new object does not.
+
+    Parameters
+    ----------
+    provider : Provider
+        Who gives what is not kept yet. Its ``identity`` is asked once, when first needed.
+    cache : PatchCache
+        Where it is kept.
+    today : callable
+        Returns the day in UTC.
+
+    Notes
+    -----
+    The cache is an aid: an entry that cannot be read, and pixels that cannot be kept, are a note
+    on the raster, not an error.
+    """
+
+    def __init__(
+        self, provider: Provider, cache: PatchCache, *, today: Callable[[], date] = _today
+    ) -> None:
+        self._provider = provider
+        self._cache = cache
+        self._today = today
+        self._lock = threading.Lock()
+        self._identity: str | None = None
+        self._first_identity: str | None = None
+        self._said = False
+
+    @property
+    def name(self) -> str:
+        """Name of the provider."""
+        return self._provider.name
+
+    @property
+    def dated(self) -> bool:
+        """Whether the provider's imagery has dates."""
+        return self._provider.dated
+
+    def configured(self) -> bool:
+        """Return whether the provider is set up."""
+        return self._provider.configured()
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise what the provider raises."""
+        self._provider.check_sensor(sensor)
+
+    def identity(self) -> str:
+        """Return that of the provider, as it is now."""
+        return self._provider.identity()
+
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
+        """Return what the provider asks of a service where nothing is kept."""
+        return self._provider.cost(grid, sensor=sensor)
+
+    def status(self, *, online: bool = False) -> str:
+        """Return that of the provider."""
+        return self._provider.status(online=online)
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the pixels that are kept, or those of the provider; see `Provider.fetch`.
+
+        ``source["cached"]`` of kept ones says when they were fetched.
+        """
+        if temporal is None or self._today() - temporal.end < SETTLED_AFTER:
+            return self._provider.fetch(grid, temporal=temporal, sensor=sensor)
+        key = self.key(grid, temporal, sensor)
+        if key["identity"] != self._first_identity:
+            return self._provider.fetch(grid, temporal=temporal, sensor=sensor)
+        notes: tuple[str, ...] = ()
+        try:
+            kept = self._cache.get(key, grid)
+        except ImageryError as exc:
+            kept, notes = None, (f"{exc}; they were fetched anew",)
+        if kept is not None:
+            return kept
+        raster = self._provider.fetch(grid, temporal=temporal, sensor=sensor)
+        if raster.grid == grid and raster.bands == sensor.bands:  # others are refused later
+            notes += self._put(key, raster)
+        return replace(raster, notes=(*raster.notes, *notes)) if notes else raster
+
+    def key(self, grid: Grid, temporal: TemporalSpec, sensor: SensorSpec) -> dict[str, Any]:
+        """Return everything that determines the pixels, as JSON values.
+
+        Raises
+        ------
+        RsEmbedError
+            If the provider does not know what it serves.
+        """
+        with self._lock:
+            if self._identity is None:
+                self._identity = self._provider.identity()
+                self._first_identity = _first_identity(self._provider, self._identity)
+        return {
+            "format": FORMAT,
+            "rs_embed": __version__,
+            "provider": self.name,
+            "identity": self._identity,
+            "grid": grid.to_json(),
+            "temporal": to_json(temporal),
+            "sensor": {name: _number(value) for name, value in to_json(sensor).items()},
+        }
+
+    def _put(self, key: Mapping[str, Any], raster: Raster) -> tuple[str, ...]:
+        """Keep the pixels; return what is to be said of it, once for all places."""
+        try:
+            self._cache.put(key, raster)
+        except ExportError as exc:
+            with self._lock:
+                if self._said:
+                    return ()
+                self._said = True
+            return (f"{exc}; free some space, or name another folder as cache=",)
+        return ()
+
+
+# What providers said of themselves when they were first asked, by their id.
+_IDENTITIES: dict[int, tuple[weakref.ref[Provider], str]] = {}
+
+
+def _first_identity(provider: Provider, now: str) -> str:
+    """Return what this object first said of itself, which is ``now`` if it was not asked yet."""
+    number = id(provider)
+
+    def forget(_: object) -> None:
+        _IDENTITIES.pop(number, None)
+
+    return _IDENTITIES.setdefault(number, (weakref.ref(provider, forget), now))[1]
+
+
+def open_cache(asked: str | PathLike[str] | PatchCache | None) -> PatchCache | None:
+    """Return the cache that is asked for, or that of ``RS_EMBED_CACHE_DIR``; None without either.
+
+    A folder that does not exist is made. Its size is bounded by ``RS_EMBED_CACHE_GB``.
+
+    Raises
+    ------
+    SpecError
+        If ``asked`` is no path, or no folder can be made there.
+    SettingsError
+        If no folder can be made where ``RS_EMBED_CACHE_DIR`` says.
+    """
+    if isinstance(asked, PatchCache):
+        return asked
+    settings = Settings.from_environ()
+    if asked is None:
+        if settings.cache_dir is None:
+            return None
+        folder = _made(settings.cache_dir, CACHE_DIR.name, SettingsError)
+    elif isinstance(asked, str | PathLike) and fspath(asked):
+        folder = _made(asked, "cache", SpecError)
+    else:
+        raise SpecError(f"got cache={asked!r}, expected the path of a folder to keep pixels in")
+    return _shared(folder, settings.cache_gb * 10**9)
+
+
+def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Path:
+    """Return the folder, made if it is not there; raise ``error`` if it cannot be one."""
+    try:
+        folder = Path(path).expanduser().absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError, RuntimeError) as exc:
+        raise error(
+            f"got {name}={fspath(path)!r}, expected a folder to keep pixels in: {exc}; name "
+            "another one"
+        ) from exc
+    return folder
+
+
+# One for all calls, so that each need not look through the folder again.
+@lru_cache
+def _shared(folder: Path, max_bytes: int) -> PatchCache:
+    return PatchCache(folder, max_bytes)
+
+
+def _number(value: Any) -> Any:
+    """Return numbers as floats: 10 and 10.0 are the same request."""
+    return float(value) if isinstance(value, Real) else value

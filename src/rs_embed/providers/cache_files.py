@@ -1,0 +1,147 @@
+"""The file of one entry of the cache of pixels: written whole, checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.geo.raster import Raster
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NAME = re.compile(r"[0-9a-f]{64}\.patch")
+FORMAT = 1
+# An entry begins with this, the BLAKE2b digest of all that follows (64 hexadecimal digits) and
+# a line of JSON; the bytes of two arrays follow.
+_KIND = b"rs_embed patch "
+_MAGIC = _KIND + b"%d " % FORMAT
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache, as far as its first lines tell.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies.
+    size : int
+        Bytes.
+    used : datetime.datetime
+        When it was last served or written, UTC.
+    fetched : datetime.datetime
+        When the provider gave it, UTC; as `used` where it is damaged.
+    key : mapping or None
+        What determines its pixels, see `CachedProvider.key`; None where it is damaged.
+    """
+
+    path: Path
+    size: int
+    used: datetime
+    fetched: datetime
+    key: Mapping[str, Any] | None
+
+
+def name_of(key: Mapping[str, Any]) -> str:
+    """Return the name of the file that holds what ``key`` determines."""
+    return f"{hashlib.sha256(_canonical(key)).hexdigest()}.patch"
+
+
+def _canonical(value: Any) -> bytes:
+    # Floats are written by repr, which is exact.
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _digest(start: bytes) -> hashlib.blake2b:
+    # SHA-256 takes twice as long where the processor has no instructions for it.
+    return hashlib.blake2b(start, digest_size=32)
+
+
+def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview, memoryview]:
+    """Return what the file of an entry holds, one part after the other; pixels are not copied."""
+    head = _canonical(
+        {
+            "key": key,
+            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
+            "dtype": raster.data.dtype.str,
+            "shape": raster.data.shape,
+            "bands": raster.bands,
+            "reflectance": raster.reflectance,
+            "source": dict(raster.source),
+            "notes": raster.notes,
+        }
+    )
+    head += b"\n"
+    data, valid = _bytes_of(raster.data), _bytes_of(raster.valid)
+    digest = _digest(head)
+    digest.update(data)
+    digest.update(valid)
+    return _MAGIC + digest.hexdigest().encode() + b"\n" + head, data, valid
+
+
+def read(path: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
+    """Return head, data and valid of an entry; None if a single bit of it is not as written.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC) + 65)
+        if not start.startswith(_MAGIC) or not start.endswith(b"\n"):
+            return None
+        head = file.readline()
+        pixels = np.empty(os.fstat(file.fileno()).st_size - file.tell(), np.uint8)
+        if file.readinto(pixels.data) != pixels.size:
+            return None
+    digest = _digest(head)
+    digest.update(pixels.data)
+    if digest.hexdigest().encode() != start[len(_MAGIC) : -1]:
+        return None
+    content = json.loads(head)
+    shape = tuple(content["shape"])
+    count = pixels.size - math.prod(shape[1:])
+    data = pixels[:count].view(np.dtype(content["dtype"])).reshape(shape)
+    return content, data, pixels[count:].view(np.bool_).reshape(shape[1:])
+
+
+def is_ours(path: str | PathLike[str]) -> bool:
+    """Return whether a file is an entry, or the beginning of one; False if it is gone."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_KIND))
+    except OSError:
+        return False
+    return _KIND.startswith(start)
+
+
+def entry_of(path: Path, status: os.stat_result) -> Entry | None:
+    """Return what the first lines of a file tell; None if it is not ours."""
+    if not is_ours(path):
+        return None
+    used = datetime.fromtimestamp(status.st_mtime, UTC)
+    try:
+        with path.open("rb") as file:
+            file.readline()
+            head = json.loads(file.readline())
+        fetched, key = datetime.fromisoformat(head["fetched"]), head["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(path, status.st_size, used, used, None)
+    return Entry(path, status.st_size, used, fetched, key)

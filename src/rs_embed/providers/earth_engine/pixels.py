@@ -1,0 +1,200 @@
+"""Pixels as Earth Engine sends them: grids on the wire, requests below its limits, NPY bodies."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import GridError, ProviderError
+from rs_embed.geo.grid import Grid
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BYTES_PER_VALUE = 4
+# The service counts a byte for the mask of each value, which is never sent.
+_COUNTED_PER_VALUE = BYTES_PER_VALUE + 1
+REQUEST_BYTES = 50_331_648
+SIDE_PX = 32_768
+# Parts are not split below this: what is too much for 64 px is so for another reason.
+_LEAST_SIDE_PX = 64
+_MAGIC = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a grid: its first row and column, and its size in pixels."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """What `Grid.window` takes."""
+        return self.row, self.column, self.height, self.width
+
+    @property
+    def index(self) -> tuple[slice, slice, slice]:
+        """Where it lies in ``(bands, height, width)``."""
+        return (
+            slice(None),
+            slice(self.row, self.row + self.height),
+            slice(self.column, self.column + self.width),
+        )
+
+    def whole(self, grid: Grid) -> bool:
+        """Return whether it is all of the grid."""
+        return (self.height, self.width) == tuple(grid.shape)
+
+
+def parts_of(
+    shape: tuple[int, int], bands: int, request_bytes: int = REQUEST_BYTES
+) -> tuple[Part, ...]:
+    """Return even rectangles, each of which one request may ask for, row by row.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width, pixels.
+    bands : int
+        Bands that each of them has.
+    request_bytes : int
+        Greatest size of a request as the service counts it.
+    """
+    height, width = shape
+    down, across = math.ceil(height / SIDE_PX), math.ceil(width / SIDE_PX)
+    most = max(request_bytes // (bands * _COUNTED_PER_VALUE), 1)
+    while (tall := math.ceil(height / down)) * (wide := math.ceil(width / across)) > most:
+        if tall >= wide:
+            down += 1
+        else:
+            across += 1
+    return tuple(_cut(Part(0, 0, height, width), down, across))
+
+
+def quarters(part: Part) -> tuple[Part, ...]:
+    """Return a part in four, or nothing if it is too small for that."""
+    if min(part.height, part.width) < 2 * _LEAST_SIDE_PX:
+        return ()
+    return tuple(_cut(part, 2, 2))
+
+
+def _cut(part: Part, down: int, across: int) -> list[Part]:
+    rows = [part.row + part.height * i // down for i in range(down + 1)]
+    columns = [part.column + part.width * i // across for i in range(across + 1)]
+    return [
+        Part(top, left, bottom - top, right - left)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+
+
+def wire_grid(grid: Grid) -> dict[str, Any]:
+    """Return a grid as ``computePixels`` takes it: the same numbers, bit for bit.
+
+    Raises
+    ------
+    GridError
+        If its CRS has neither an EPSG code nor a WKT of version 1.
+    """
+    height, width = grid.shape
+    transform = grid.transform
+    return {
+        "dimensions": {"width": width, "height": height},
+        "affineTransform": {
+            "scaleX": transform.a,
+            "shearX": transform.b,
+            "translateX": transform.c,
+            "shearY": transform.d,
+            "scaleY": transform.e,
+            "translateY": transform.f,
+        },
+        **_wire_crs(grid),
+    }
+
+
+def _wire_crs(grid: Grid) -> dict[str, str]:
+    from pyproj.enums import WktVersion
+    from pyproj.exceptions import CRSError
+
+    if grid.crs is None:
+        raise GridError("the grid has no CRS, so Earth Engine cannot tell where it lies")
+    authority = grid.crs.to_authority(min_confidence=100)
+    if authority is not None and authority[0] == "EPSG":
+        return {"crsCode": ":".join(authority)}
+    try:
+        return {"crsWkt": grid.crs.to_wkt(WktVersion.WKT1_GDAL)}
+    except CRSError as exc:
+        raise GridError(
+            f"the CRS {grid.crs.name!r} cannot be written for Earth Engine ({exc}); use one with "
+            "an EPSG code"
+        ) from exc
+
+
+def decoded(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return ``(bands, height, width)`` of an NPY file with a float32 field for each band.
+
+    Parameters
+    ----------
+    body : bytes
+        The file.
+    names : sequence of str
+        Fields that it must have, in this order.
+    shape : tuple of int
+        Height and width that it must have.
+
+    Raises
+    ------
+    ProviderError
+        If it is something else: transient where it is cut off or no NPY file at all.
+    """
+    if not body.startswith(_MAGIC):
+        raise ProviderError(
+            f"Earth Engine answered with something else than pixels ({_beginning(body)}); a proxy "
+            "may have answered in its place, try again later",
+            transient=True,
+        )
+    stream = io.BytesIO(body)
+    try:
+        found_shape, fortran, dtype = _header(stream)
+    except ValueError as exc:
+        raise _cut_off(len(body)) from exc
+    wanted = np.dtype([(name, "<f4") for name in names])
+    if dtype != wanted or tuple(found_shape) != tuple(shape) or fortran:
+        raise ProviderError(
+            f"Earth Engine sent pixels of shape {tuple(found_shape)} and type {dtype}, expected "
+            f"{tuple(shape)} of {wanted}; report it with the request that was made"
+        )
+    begin = stream.tell()
+    length = shape[0] * shape[1] * wanted.itemsize
+    if len(body) - begin != length:
+        raise _cut_off(len(body), begin + length)
+    values = np.frombuffer(body, "<f4", offset=begin).reshape(*shape, len(names))
+    return np.moveaxis(values, 2, 0)
+
+
+def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _cut_off(got: int, expected: int | None = None) -> ProviderError:
+    of = "" if expected is None else f" of {expected}"
+    return ProviderError(
+        f"Earth Engine's pixels are cut off: {got}{of} bytes came; try again later", transient=True
+    )
+
+
+def _beginning(body: bytes) -> str:
+    text = body[:60].decode("ascii", "replace").strip()
+    return f"{len(body)} bytes that begin with {text!r}" if body else "nothing"

@@ -1,0 +1,349 @@
+"""Imagery that Earth Engine composes: ``backend="gee"``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._optional import require
+from rs_embed.errors import NoImageryError, ProviderError, some
+from rs_embed.files.rasters import AVERAGED_FROM
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
+from rs_embed.pipeline import ordered
+from rs_embed.providers.base import Cost
+from rs_embed.providers.earth_engine.failures import nobody_there, too_much
+from rs_embed.providers.earth_engine.known_collections import COLLECTIONS, UNHARMONISED, Collection
+from rs_embed.providers.earth_engine.pixels import (
+    BYTES_PER_VALUE,
+    REQUEST_BYTES,
+    Part,
+    decoded,
+    parts_of,
+    quarters,
+    wire_grid,
+)
+from rs_embed.providers.earth_engine.query import (
+    CLEAR_SCORE,
+    MASKED_CLASSES,
+    SENTINEL,
+    Image,
+    Query,
+    Resampling,
+    names_of,
+    resampling_of,
+)
+from rs_embed.providers.earth_engine.session import Account, Session, is_users
+from rs_embed.providers.retrying import Patience
+from rs_embed.specs import SensorSpec, TemporalSpec, check_positive, check_whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LISTED_ITEMS = 100
+# One that waits holds up a worker, and most failures concern one request alone. Eight workers that
+# all meet a quota come back 40 times in the first 1.5 s, of the 100 requests a second that they may
+# ask; what lasts longer is waited for in doubling steps, 51 s and more in all.
+_PATIENCE = Patience(attempts=11, wait_initial_s=0.05)
+# Whoever asks for the status waits for the answer; batches wait for the service.
+_STATUS_ATTEMPTS = 3
+_MORE = (
+    "compute time (EECU) is not known beforehand: Cloud Monitoring shows it per workload tag "
+    "rs-embed; the service takes 40 requests at once and 100 a second"
+)
+
+
+class _AbandonedError(Exception):
+    """Another part of the place has failed, so that this one is not tried again."""
+
+
+class EarthEngineProvider:
+    """Imagery that Google Earth Engine selects, masks, composes and resamples on its side.
+
+    Parameters
+    ----------
+    project : str, optional
+        Google Cloud project that requests are counted to; ``EE_PROJECT``, then
+        ``GOOGLE_CLOUD_PROJECT``, then that of the credentials, if not given.
+    credentials : google.auth.credentials.Credentials, optional
+        Those of ``earthengine authenticate``, then Google's application-default ones, if not
+        given.
+    endpoint : str, optional
+        ``"standard"``, ``"high-volume"`` or a URL; ``RS_EMBED_EE_ENDPOINT`` if not given.
+    patience : Patience, optional
+        How often, and for how long, a request is tried.
+    max_requests : int, optional
+        Requests that run at once, of all threads together. In a session that the caller began,
+        more than 10 overflow the client's pool of connections.
+    timeout_s : float, optional
+        Seconds after which a request without an answer is given up, to be tried again.
+
+    Raises
+    ------
+    SpecError
+        If ``max_requests`` is not a whole number of at least 1, or ``timeout_s`` not above 0.
+
+    Notes
+    -----
+    Earth Engine's client knows one session a process. One that the caller began with
+    ``ee.Initialize`` is used as it is; project, credentials and endpoint given here then count
+    for nothing.
+
+    Images of Sentinel-2 on whose own lattice the grid lies come through untouched, others are
+    resampled: averaged to at least 1.5 times coarser pixels, bilinear otherwise. Medians of more
+    than 500 images at a place are approximated by the service.
+    """
+
+    name = "gee"
+    dated = True
+
+    def __init__(
+        self,
+        project: str | None = None,
+        *,
+        credentials: Any = None,
+        endpoint: str | None = None,
+        patience: Patience = _PATIENCE,
+        max_requests: int = 10,
+        timeout_s: float = 300.0,
+    ) -> None:
+        check_whole("max_requests", max_requests, 1)
+        check_positive("timeout_s", timeout_s, "seconds")
+        self._account = Account(project, credentials, endpoint, timeout_s)
+        if endpoint is not None:
+            self._account.url  # noqa: B018  # a name that is none is refused at once
+        self._session = Session(self._account, max_requests)
+        self._patience = patience
+        self._max_requests = max_requests
+        self._request_bytes = REQUEST_BYTES
+
+    def configured(self) -> bool:
+        """Return whether it can be used without asking: client, credentials and project are there.
+
+        The project was given or set (``EE_PROJECT``, ``GOOGLE_CLOUD_PROJECT``), or the credentials
+        carry one. Touches no network.
+        """
+        return self._account.missing() is None
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise `ProviderError` for a collection, bands, nodata or mask that cannot be had.
+
+        Asks nothing of the service: of collections that are not known here, the bands are only
+        looked up by it when pixels are fetched.
+        """
+        if sensor.fill_value not in (None, 0):
+            raise ProviderError(
+                f"got fill_value={sensor.fill_value:g}, but Earth Engine masks nodata itself; "
+                "leave fill_value out"
+            )
+        if sensor.collection in UNHARMONISED:
+            raise ProviderError(
+                f"got collection={sensor.collection!r}, whose values have an offset of 1000 since "
+                f"January 2022; use {UNHARMONISED[sensor.collection]!r}, where it is taken off"
+            )
+        known = COLLECTIONS.get(sensor.collection)
+        _check_cloud_mask(sensor, known)
+        if known is not None:
+            known.names(sensor.bands)
+            return
+        if sensor.reflectance_scale is None:
+            raise ProviderError(
+                f"got collection={sensor.collection!r}, whose units are not known here, expected "
+                f"one of {', '.join(COLLECTIONS)}, or another one with its units stated: "
+                "sensor=SensorSpec(..., reflectance_scale=..., reflectance_offset=...)"
+            )
+        if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
+            raise ProviderError(
+                f"got cloudy_pct={sensor.cloudy_pct:g} for {sensor.collection!r}, of which it is "
+                "not known here which property holds the cloud cover; leave cloudy_pct out"
+            )
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the composite that Earth Engine makes for a place and period.
+
+        One request lists the images, one or more bring the pixels; see `Provider.fetch`.
+
+        Raises
+        ------
+        NoImageryError
+            If no image remains, or none has a valid pixel here.
+        ProviderError
+            If the service fails.
+        MissingDependencyError
+            If ``earthengine-api`` is not installed.
+        """
+        query = Query.of(self._ee(self._patience), grid, temporal, sensor)
+        images = self._listed(query)
+        if not images:
+            raise self._nothing(query)
+        plan = resampling_of(query, images)
+        data = self._pixels(query.image(plan), grid, len(sensor.bands))
+        valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
+        if not valid.any():
+            raise NoImageryError(
+                f"none of the {len(images)} images of {sensor.collection} for the place and period "
+                f"has a valid pixel there ({some([image.id for image in images])}); choose another "
+                "place or period"
+                + ("" if sensor.cloud_mask is None else ", or leave cloud_mask out")
+            )
+        data[:, ~valid] = 0
+        return Raster(
+            data,
+            valid,
+            sensor.bands,
+            grid,
+            None if query.known is None else query.known.reflectance,
+            self._source(query, images, plan),
+            (*query.notes, *plan.notes),
+        )
+
+    def identity(self) -> str:
+        """Return the service and what decides, on our side, which values pixels have.
+
+        Not whether it reprocesses its collections, which it does not tell.
+        """
+        endpoint = self._account.shown_endpoint
+        where = endpoint if "://" in endpoint else "Google Earth Engine"
+        return (
+            f"{where}: bilinear, mean from {AVERAGED_FROM:g} times coarser, "
+            f"SCL without {', '.join(map(str, MASKED_CLASSES))}, Cloud Score+ of {CLEAR_SCORE:g}"
+        )
+
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
+        """Return one request for the list, those for pixels, and their float32 values' bytes.
+
+        Parts that the service then finds too much come in more requests.
+        """
+        bands = len(sensor.bands)
+        height, width = grid.shape
+        parts = parts_of(grid.shape, bands, self._request_bytes)
+        return Cost(1 + len(parts), height * width * bands * BYTES_PER_VALUE, _MORE)
+
+    def status(self, *, online: bool = False) -> str:
+        """Return the project and the endpoint, or what is missing.
+
+        Online, the client is initialised and asked to add two numbers; a request that fails is
+        tried twice more at most.
+        """
+        endpoint = self._account.shown_endpoint
+        missing = self._account.missing()
+        if missing is not None:
+            return f"missing: {missing}"
+        if online:
+            attempts = min(self._patience.attempts, _STATUS_ATTEMPTS)
+            patience = replace(self._patience, attempts=attempts)
+            ee = self._ee(patience)
+            patience.persist(lambda: self._session.value(ee.Number(1).add(1)))
+            if is_users(ee):
+                return "ready: the session that ee.Initialize began"
+        project = self._account.stated_project or self._account.carried_project()
+        return f"ready: project {project}, {endpoint} endpoint"
+
+    def _ee(self, patience: Patience) -> Any:
+        """Return the client, initialised, which it takes to write expressions."""
+        require("ee", extra="gee", purpose="backend='gee'")
+        return patience.persist(self._session.client, unless=nobody_there)
+
+    def _listed(self, query: Query) -> list[Image]:
+        """Return the images that the query leaves, oldest first."""
+        listing = query.listing()
+        answer = self._patience.persist(lambda: self._session.value(listing))
+        try:
+            return sorted(map(query.read_image, answer["list"]), key=lambda image: image.order)
+        except (KeyError, TypeError, ValueError, IndexError) as exc:
+            raise ProviderError(
+                f"Earth Engine's list of {query.sensor.collection} is not as expected "
+                f"({type(exc).__name__}: {exc}); report it with the request that was made"
+            ) from exc
+
+    def _nothing(self, query: Query) -> NoImageryError:
+        """Return the error that says how many images each filter leaves."""
+        counts = query.counts()
+        place, period, clouds, clearest, days = self._patience.persist(
+            lambda: self._session.value(counts)
+        )
+        said = [f"{place} images touch the place"]
+        if not place:
+            said[-1] += "; choose another place or collection"
+        elif not period:
+            span = f" (they are of {_day(days[0])} to {_day(days[-1])})" if days else ""
+            said.append(f"0 of them lie in {query.said_period}{span}; choose another period")
+        else:
+            least = f"the clearest has {clearest[0]:.3g} %" if clearest else "none states any"
+            said += [
+                f"{period} of them lie in {query.said_period}",
+                f"{clouds} have less than {query.cloudy_pct or 0:g} % cloud ({least}); raise "
+                "cloudy_pct",
+            ]
+        return NoImageryError(
+            f"no imagery for the place and period in {query.sensor.collection}: {', '.join(said)}"
+        )
+
+    def _pixels(self, image: Any, grid: Grid, bands: int) -> NDArray[np.float32]:
+        """Return ``(bands, height, width)``, the sentinel where nothing is valid."""
+        data = np.empty((bands, *grid.shape), np.float32)
+        failures: list[ProviderError] = []
+
+        def attempt(part: Part) -> NDArray[np.float32]:
+            if failures:
+                raise _AbandonedError
+            within = grid if part.whole(grid) else grid.window(*part.window)
+            body = self._session.pixels(image, wire_grid(within))
+            return decoded(body, names_of(bands), (part.height, part.width))
+
+        def bring(part: Part) -> tuple[Part, ...]:
+            """Fill a part in; return what is to be tried instead if it is too much at once."""
+            try:
+                data[part.index] = self._patience.persist(lambda: attempt(part))
+            except _AbandonedError:
+                raise failures[0] from None
+            except ProviderError as exc:
+                smaller = quarters(part) if too_much(exc) else ()
+                if not smaller:
+                    failures.append(exc)
+                    raise
+                return smaller
+            return ()
+
+        waiting = parts_of(grid.shape, bands, self._request_bytes)
+        while waiting:
+            workers = min(len(waiting), self._max_requests) if len(waiting) > 1 else 0
+            left = ordered(waiting, bring, workers=workers, ahead=2 * workers)
+            waiting = tuple(part for smaller in left for part in smaller)
+        return data
+
+    def _source(self, query: Query, images: Sequence[Image], plan: Resampling) -> dict[str, Any]:
+        sensor = query.sensor
+        items = [image.as_json() for image in images[:_LISTED_ITEMS]]
+        users = is_users(query.ee)
+        return {
+            "collection": sensor.collection,
+            "endpoint": "as initialised" if users else self._account.shown_endpoint,
+            "composite": sensor.composite or "median",
+            "cloud_mask": sensor.cloud_mask,
+            "resampling": plan.used,
+            "items": items,
+            "items_not_listed": len(images) - len(items),
+            "image_count": len(images),
+            "acquired": [images[0].acquired, images[-1].acquired],
+            "counts": {"images": len(images), "resampled": plan.resampled},
+        }
+
+
+def _check_cloud_mask(sensor: SensorSpec, known: Collection | None) -> None:
+    mask = sensor.cloud_mask
+    if mask is None or (known is not None and mask in known.masks):
+        return
+    having = [one.id for one in COLLECTIONS.values() if mask in one.masks]
+    raise ProviderError(
+        f"got cloud_mask={mask!r} for {sensor.collection!r}, which only {' and '.join(having)} can "
+        "be given; leave cloud_mask out"
+    )
+
+
+def _day(time_ms: float) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()

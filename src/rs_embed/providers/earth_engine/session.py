@@ -1,0 +1,330 @@
+"""Earth Engine's client: whose account, initialised once, asked under one limit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from rs_embed._optional import install, require
+from rs_embed._version import __version__
+from rs_embed.errors import ProviderError, UnknownNameError
+from rs_embed.providers.earth_engine.failures import (
+    NO_CREDENTIALS,
+    NO_PROJECT,
+    PageError,
+    guarded,
+    stranger,
+)
+from rs_embed.settings import (
+    EE_ENDPOINT,
+    Settings,
+    google_credentials,
+    stated_google_credentials,
+)
+
+Result = TypeVar("Result")
+
+ENDPOINTS = {
+    "standard": "https://earthengine.googleapis.com",
+    "high-volume": "https://earthengine-highvolume.googleapis.com",
+}
+WORKLOAD_TAG = "rs-embed"
+# How sessions of ours are told from those that the user began.
+_AGENT = f"rs-embed/{__version__}"
+_CONNECT_S = 20.0
+_DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
+_POOL = 40  # connections: as many requests as the service takes at once
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Whom the service counts requests to, where it is, and how long it is waited for.
+
+    Attributes
+    ----------
+    project : str or None
+        Google Cloud project; None is what the credentials carry.
+    credentials : google.auth.credentials.Credentials or None
+        None is what lies on this machine.
+    endpoint : str or None
+        Name or URL; None is that of the settings.
+    timeout_s : float
+        Seconds after which a request without an answer is given up.
+    """
+
+    project: str | None = None
+    credentials: Any = None
+    endpoint: str | None = None
+    timeout_s: float = 300.0
+
+    @property
+    def stated_project(self) -> str | None:
+        """The project that was given or set."""
+        return self.project or Settings.from_environ().ee_project
+
+    @property
+    def endpoint_name(self) -> str:
+        """Name of the endpoint, or its URL.
+
+        Raises
+        ------
+        UnknownNameError
+            If it is neither.
+        """
+        name = self.endpoint or Settings.from_environ().ee_endpoint
+        if name in ENDPOINTS or name.startswith(("https://", "http://")):
+            return name.rstrip("/")
+        raise UnknownNameError.among(
+            f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", name, [*ENDPOINTS, "a URL"]
+        )
+
+    @property
+    def shown_endpoint(self) -> str:
+        """Name of the endpoint, or its URL without what may be secret in it."""
+        parts = urlsplit(self.endpoint_name)
+        port = "" if parts.port is None else f":{parts.port}"
+        return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme else self.endpoint_name
+
+    @property
+    def url(self) -> str:
+        """Where the service is."""
+        return ENDPOINTS.get(self.endpoint_name, self.endpoint_name)
+
+    def has_credentials(self) -> bool:
+        """Return whether some were given or lie on this machine."""
+        return self.credentials is not None or any(p.is_file() for p in google_credentials())
+
+    def carried_project(self) -> str | None:
+        """Return the project that the credentials name, read from their file."""
+        if self.credentials is not None:
+            return _project_of(self.credentials)
+        for path in google_credentials():
+            if path.is_file():
+                return _project_in(path)
+        return None
+
+    def missing(self) -> str | None:
+        """Return what is not configured, with the mend; None if all is."""
+        if importlib.util.find_spec("ee") is None:
+            return f"the package earthengine-api is not installed; {install('gee')}"
+        if not self.has_credentials():
+            stated = stated_google_credentials()
+            return NO_CREDENTIALS if stated is None else _no_such_file(stated)
+        if not (self.stated_project or self.carried_project()):
+            return NO_PROJECT
+        return None
+
+
+class Session:
+    """Requests to Earth Engine on behalf of an account, at most ``max_requests`` at once."""
+
+    def __init__(self, account: Account, max_requests: int) -> None:
+        self.account = account
+        self._turn = threading.BoundedSemaphore(max_requests)
+
+    def client(self) -> ModuleType:
+        """Return the client, initialised.
+
+        Raises
+        ------
+        ProviderError
+            If it cannot be, or is already for another account.
+        MissingDependencyError
+            If it is not installed.
+        """
+        ee = require("ee", extra="gee", purpose="backend='gee'")
+        with _LOCK:
+            _initialise(ee, self.account)
+        return ee
+
+    def value(self, expression: Any) -> Any:
+        """Return what an expression evaluates to, tried once.
+
+        Raises
+        ------
+        ProviderError
+            See `translated`.
+        """
+        ee = self.client()
+        try:
+            return self._once(lambda: ee.data.computeValue(expression))
+        except (KeyError, TypeError, UnicodeDecodeError) as exc:  # no JSON object with a result
+            raise stranger() from exc
+
+    def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
+        """Return the bytes of an NPY file of an image's pixels on a grid, tried once.
+
+        Raises
+        ------
+        ProviderError
+            See `translated`.
+        """
+        ee = self.client()
+        wanted = {"expression": expression, "fileFormat": "NPY", "grid": grid}
+        answer = self._once(lambda: ee.data.computePixels(wanted))
+        return answer if isinstance(answer, bytes) else str(answer).encode()
+
+    def _once(self, request: Callable[[], Result]) -> Result:
+        with self._turn:
+            return guarded(request)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """The session that we began: the client knows one for the whole process."""
+
+    project: str
+    url: str
+    endpoint: str
+    credentials: Any
+
+
+_LOCK = threading.Lock()
+_begun: list[_Begun] = []
+
+
+def is_users(ee: ModuleType) -> bool:
+    """Return whether the client was initialised by somebody else."""
+    return bool(ee.data.is_initialized()) and ee.data.getUserAgent() != _AGENT
+
+
+def _initialise(ee: ModuleType, account: Account) -> None:
+    # A session of the user's is left as it is: the client's own retries (5 by default) then come
+    # before ours, and its deadline, endpoint and tag are the user's as well.
+    if is_users(ee):
+        return
+    if ee.data.is_initialized() and _begun:
+        _check_same(account, _begun[-1])
+        return
+    url = account.url  # what is wrong without asking anyone is said first
+    if account.has_credentials() and (missing := account.missing()) is not None:
+        raise ProviderError(f"Earth Engine cannot be used: {missing}")
+    credentials = guarded(lambda: _credentials(ee, account))
+    project = account.stated_project or _project_of(credentials) or account.carried_project()
+    if project is None:
+        raise ProviderError(f"Earth Engine cannot be used: {NO_PROJECT}")
+    ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
+    try:
+        guarded(
+            lambda: ee.Initialize(
+                credentials=credentials,
+                url=url,
+                project=project,
+                http_transport=_transport(account.timeout_s),
+            )
+        )
+    except ProviderError:
+        ee.Reset()  # half a session would pass for one of the user's, without retries
+        raise
+    ee.data.setUserAgent(_AGENT)
+    ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
+    _begun[:] = [_Begun(project, url, account.shown_endpoint, account.credentials)]
+
+
+def _check_same(account: Account, begun: _Begun) -> None:
+    wanted = account.stated_project
+    if wanted not in (None, begun.project) or account.url != begun.url:
+        raise ProviderError(
+            f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "
+            f"for project {begun.project!r} at {begun.endpoint} before, and its client knows one "
+            "session a process; use that one, another process, or call ee.Reset() in between"
+        )
+    if account.credentials is not None and account.credentials is not begun.credentials:
+        raise ProviderError(
+            "got other credentials than those that Earth Engine was initialised with before, and "
+            "its client knows one session a process; use those, another process, or call "
+            "ee.Reset() in between"
+        )
+
+
+def _credentials(ee: ModuleType, account: Account) -> Any:
+    """Return the credentials to use; those of a service account need to be told their scopes."""
+    import google.auth
+    from google.auth.credentials import with_scopes_if_required
+
+    if account.credentials is not None:
+        return with_scopes_if_required(  # type: ignore[no-untyped-call]
+            account.credentials, ee.oauth.SCOPES
+        )
+    own = google_credentials()[0]
+    if own.is_file():
+        _project_in(own)  # its failure is said better here
+        return ee.data.get_persistent_credentials()
+    credentials, _ = google.auth.default(scopes=ee.oauth.SCOPES)
+    return credentials
+
+
+def _project_of(credentials: Any) -> str | None:
+    for name in ("quota_project_id", "project_id"):
+        value = getattr(credentials, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _no_such_file(path: Path) -> str:
+    return (
+        f"GOOGLE_APPLICATION_CREDENTIALS names {str(path)!r}, which is no file; correct it, or "
+        "unset it and run: earthengine authenticate"
+    )
+
+
+def _project_in(path: Path) -> str | None:
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as exc:
+        raise ProviderError(
+            f"the credentials in {path} cannot be read ({type(exc).__name__}); run: earthengine "
+            "authenticate"
+        ) from exc
+    names = ("project", "quota_project_id", "project_id")
+    found = [said.get(name) for name in names] if isinstance(said, dict) else []
+    return next((str(project) for project in found if project), None)
+
+
+def _transport(timeout_s: float) -> Any:
+    """Return what carries the requests: with time-outs, for discovery and tokens as well."""
+    import httplib2
+    import requests
+
+    # By process: on connections that a fork shares, one would read the other's answers.
+    sessions: dict[int, requests.Session] = {}
+
+    def session() -> requests.Session:
+        kept = requests.Session()
+        for scheme in ("https://", "http://"):
+            kept.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=_POOL))
+        return sessions.setdefault(os.getpid(), kept)
+
+    class Transport:
+        def request(
+            self,
+            uri: str,
+            method: str = "GET",
+            body: Any = None,
+            headers: Any = None,
+            **_: Any,
+        ) -> tuple[Any, bytes]:
+            kept = sessions.get(os.getpid()) or session()
+            answer_s = min(timeout_s, _DESCRIPTION_S) if method == "GET" else timeout_s
+            answer = kept.request(
+                method, uri, data=body, headers=headers, timeout=(_CONNECT_S, answer_s)
+            )
+            if answer.ok and answer.headers.get("Content-Type", "").startswith("text/html"):
+                raise PageError
+            status = {**answer.headers, "status": str(answer.status_code)}
+            return httplib2.Response(status), answer.content
+
+        def close(self) -> None:
+            for kept in sessions.values():
+                kept.close()
+
+    return Transport()

@@ -1,0 +1,1 @@
+"""From the scenes of a catalogue or folder to one raster."""

@@ -1,0 +1,333 @@
+"""What imagery lies under a folder, in a file, or in a static STAC catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.files.rasters import Header, read_header
+from rs_embed.geo.bands import canonical_band
+from rs_embed.providers.scenes.products import product_of_name
+from rs_embed.providers.scenes.scene import (
+    BandAt,
+    Scene,
+    grid_boxes,
+    in_utc,
+    local_path,
+    scene_from_item,
+)
+
+if TYPE_CHECKING:
+    from pystac import Catalog, Item
+
+_RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
+_TOPS = ("catalog.json", "collection.json")
+_OPENED_AT_ONCE = 8
+_DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "DATETIME")
+_DAY_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{6}|(?:19|20)\d\d-\d\d-\d\d)(?!\d)")
+# What pystac raises for JSON that is no STAC: its own errors are added where it is imported.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The scenes under a root, and what was left out with the reason.
+
+    Attributes
+    ----------
+    root : Path
+        Where they lie.
+    scenes : tuple of Scene
+        What was found.
+    left_out : mapping
+        Path or id of what cannot be used -> reason.
+    described : frozenset of str
+        Paths of the STAC files that were read.
+    walked : bool
+        Whether the root is a folder that was searched.
+    """
+
+    root: Path
+    scenes: tuple[Scene, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    described: frozenset[str] = frozenset()
+    walked: bool = False
+
+    @property
+    def dated(self) -> bool:
+        """Whether any scene has a date."""
+        return any(scene.acquired is not None for scene in self.scenes)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes when a file is added, removed or replaced.
+
+        Sizes and times of all files are looked up now; none is opened.
+        """
+        paths = set(self.described)
+        for scene in self.scenes:
+            paths.update(band.path for band in scene.bands.values())
+            paths.update([] if scene.scl is None else [scene.scl.path])
+        if self.walked:
+            paths.update(str(path) for path in _files_below(self.root))
+        return fingerprint_of(paths)
+
+
+def fingerprint_of(paths: Iterable[str]) -> str:
+    """Return a SHA-256 of the names of files, and of their sizes and times as they are now."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _size_and_time(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "not on this disk"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def index_root(root: Path) -> Index:
+    """Return the scenes under ``root``: a raster file, a STAC ``.json``, or a folder.
+
+    A folder with ``catalog.json`` or ``collection.json`` is that catalogue; otherwise it is
+    walked, and the STAC items in it count, and the rasters that no item refers to.
+
+    Raises
+    ------
+    ProviderError
+        If ``root`` does not exist, is no raster or STAC, or holds no scene.
+    """
+    if not root.exists():
+        raise ProviderError(
+            f"no imagery at {str(root)!r}, which does not exist; correct RS_EMBED_LOCAL or "
+            "LocalProvider(root)"
+        )
+    left_out: dict[str, str] = {}
+    linked: set[str] = set()
+    walked = False
+    if root.is_file():
+        items = _items_in_json(root, left_out, linked) if root.suffix.lower() == ".json" else []
+        files = [] if root.suffix.lower() == ".json" else [root]
+        base = root.parent
+    else:
+        base = root
+        tops = [root / name for name in _TOPS if (root / name).is_file()]
+        walked = not tops
+        items, files = (
+            (_items_in_json(tops[0], left_out, linked), []) if tops else _walk(root, left_out)
+        )
+    scenes = _item_scenes(items, left_out)
+    scenes += _file_scenes(files, base, left_out)
+    below = f"{base}{os.sep}"
+    left_out = {name.removeprefix(below): reason for name, reason in left_out.items()}
+    if not scenes:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
+        raise ProviderError(
+            f"no imagery in {str(root)!r}: it has no STAC item and no georeferenced raster "
+            f"({', '.join(sorted(_RASTERS))}){'; left out: ' + reasons if reasons else ''}"
+        )
+    described = linked.union(item.get_self_href() or "" for item in items) - {""}
+    return Index(root, tuple(scenes), left_out, frozenset(described), walked)
+
+
+def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]:
+    """Return the STAC items below ``root``, and the rasters that none of them refers to."""
+    items: list[Item] = []
+    rasters: list[Path] = []
+    claimed: set[str] = set()
+    for path in _files_below(root):
+        if path.suffix.lower() == ".json":
+            content = _json_in(path, left_out)
+            kind = content.get("type") if isinstance(content, dict) else None
+            if kind == "FeatureCollection" and "stac_version" in json.dumps(content):
+                left_out[str(path)] = "holds several STAC items; name it as the root to read them"
+            elif kind == "Feature" and "stac_version" in content:
+                items += _items_from([content], path, left_out)
+                claimed.update(_claimed_files(content, path))
+        else:
+            rasters.append(path)
+    return items, [path for path in rasters if os.path.realpath(path) not in claimed]
+
+
+def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
+    """Yield the files that an item names, be it valid or not: they are no scenes of their own."""
+    assets = feature.get("assets")
+    for asset in assets.values() if isinstance(assets, dict) else ():
+        href = asset.get("href") if isinstance(asset, dict) else None
+        if isinstance(href, str):
+            yield os.path.realpath(path.parent / local_path(href))
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield rasters and JSON files, sorted within each folder."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.suffix.lower() in _RASTERS | {".json"}:
+                yield path
+
+
+def _json_in(path: Path, left_out: dict[str, str]) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        left_out[str(path)] = f"cannot be read as JSON ({exc})"
+        return None
+
+
+def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> list[Item]:
+    """Return the items of a STAC Item, ItemCollection, Collection or Catalog.
+
+    The paths of the files that were read are added to ``linked``.
+    """
+    linked.add(str(path))
+    content = _json_in(path, left_out)
+    kind = content.get("type") if isinstance(content, dict) else None
+    if kind == "Feature":
+        return list(_items_from([content], path, left_out))
+    if kind == "FeatureCollection":
+        return list(_items_from(content.get("features", ()), path, left_out))
+    if kind in ("Catalog", "Collection"):
+        return list(_items_linked(path, left_out, linked))
+    raise ProviderError(
+        f"{str(path)!r} is no STAC Item, ItemCollection, Collection or Catalog "
+        f"({left_out.get(str(path), f'its type is {kind!r}')})"
+    )
+
+
+def _items_from(contents: Iterable[Any], path: Path, left_out: dict[str, str]) -> Iterator[Item]:
+    """Yield items whose relative hrefs start at the file that holds them."""
+    import pystac
+
+    for content in contents:
+        try:
+            yield pystac.Item.from_dict(
+                content, href=str(path.absolute()), preserve_dict=False, migrate=False
+            )
+        except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
+            name = content.get("id") if isinstance(content, dict) else None
+            left_out[str(path) if name is None else f"{path} ({name})"] = _no_item(exc)
+
+
+def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
+    """Yield the items that a catalogue links to, and those of its children."""
+    import pystac
+
+    malformed = (pystac.STACError, pystac.STACTypeError, *_MALFORMED)
+
+    def below(catalog: Catalog) -> Iterator[Item]:
+        for link in catalog.links:
+            found = link.get_absolute_href() or str(link.href)
+            href = local_path(found)
+            if link.rel not in ("item", "child") or href in seen:
+                continue
+            seen.add(href)
+            if href != found:
+                link.target = href  # pystac would not decode it
+            try:
+                target = link.resolve_stac_object(root=catalog.get_root()).target
+            except malformed as exc:
+                left_out[href] = _no_item(exc)
+                continue
+            if isinstance(target, pystac.Item):
+                yield target
+            elif isinstance(target, pystac.Catalog):
+                yield from below(target)
+
+    try:
+        catalog = pystac.read_file(str(path.absolute()))
+    except malformed as exc:
+        raise ProviderError(f"{str(path)!r} is no STAC catalogue: {exc!r}") from exc
+    if isinstance(catalog, pystac.Catalog):
+        yield from below(catalog)
+
+
+def _no_item(exc: Exception) -> str:
+    return f"is no usable STAC item ({type(exc).__name__}: {exc})"
+
+
+def _item_scenes(items: Sequence[Item], left_out: dict[str, str]) -> list[Scene]:
+    scenes = []
+    for item in items:
+        try:
+            scenes.append(scene_from_item(item))
+        except _MALFORMED as exc:
+            left_out[item.id] = _no_item(exc)
+    return scenes
+
+
+def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) -> list[Scene]:
+    """Return a scene for each raster file, in the order of ``paths``."""
+
+    def look(path: Path) -> Scene | str:
+        try:
+            return _scene_of_file(path, base)
+        except (ImageryError, GridError) as exc:
+            return str(exc)
+
+    scenes = []
+    with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
+        for path, found in zip(paths, pool.map(look, paths), strict=True):
+            if isinstance(found, str):
+                left_out[str(path)] = found
+            else:
+                scenes.append(found)
+    return scenes
+
+
+def _scene_of_file(path: Path, base: Path) -> Scene:
+    header = read_header(str(path))
+    places = [BandAt(str(path), i) for i in range(1, len(header.names) + 1)]
+    named = any(header.names)
+    bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
+    product = product_of_name(path.stem)
+    if {*header.scales, *header.offsets} != {1, 0}:
+        product = replace(product, baseline=None)  # the file says itself what its values are
+    return Scene(
+        id=path.relative_to(base).as_posix(),
+        acquired=_date_of(header, path.name),
+        cloud_pct=None,
+        bands=bands,
+        footprint=grid_boxes(header.grid),
+        named=named,
+        nodata=header.nodatavals[0],
+        product=product,
+        is_file=True,
+    )
+
+
+def _by_name(names: Sequence[str | None], places: Sequence[BandAt]) -> dict[str, BandAt]:
+    """Return the bands by `canonical_band`; a name that two bands have says nothing."""
+    keys = [canonical_band(name) if name else "" for name in names]
+    return {
+        key: place for key, place in zip(keys, places, strict=True) if key and keys.count(key) == 1
+    }
+
+
+def _date_of(header: Header, name: str) -> datetime | None:
+    """Return when a file was acquired: by its tags, else by the first date in its name."""
+    for tag in _DATE_TAGS:
+        if (moment := _moment(header.tags.get(tag, ""))) is not None:
+            return moment
+    found = (_moment(match[0]) for match in _DAY_IN_NAME.finditer(name))
+    return next((moment for moment in found if moment is not None), None)
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a date in ISO notation or TIFF's (``2023:08:15 10:00:00``), in UTC."""
+    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())
+    try:
+        return in_utc(datetime.fromisoformat(text))
+    except ValueError:
+        return None

@@ -1,0 +1,413 @@
+"""From a scene to its pixels on a grid: files opened, units harmonised, clouds masked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError, some
+from rs_embed.files.gdal import OpenFiles, may_pass, shown_path
+from rs_embed.files.rasters import (
+    AVERAGED_FROM,
+    BandFile,
+    Header,
+    declared_units,
+    read_header,
+    read_rows,
+    read_thinned,
+)
+from rs_embed.geo.grid import Grid, gsd_m, pixels_per_pixel
+from rs_embed.geo.raster import Raster
+from rs_embed.pipeline import ordered
+from rs_embed.providers.scenes.compositing import DIGITAL_NUMBERS, Layer, composite
+from rs_embed.providers.scenes.scene import BandAt, Scene
+from rs_embed.providers.scenes.selection import Selection
+from rs_embed.specs import CloudMask, Composite
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
+_MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
+_BOA_OFFSET = 1000
+# Share of valid values below the offset from which it has been taken off already.
+_APPLIED_SHARE = 0.01
+_LOOK_PX = 512
+# Greatest value that passes for reflectance: snow and glint exceed 1.
+_TOP_REFLECTANCE = 2
+_LISTED_ITEMS = 100
+_TREATMENTS = {
+    "declared": "as declared",
+    "none": "none before baseline 04.00",
+    "applied": "already applied (earthsearch:boa_offset_applied)",
+    "subtract": "1000 subtracted",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SceneOnGrid:
+    """A scene as it is read on one grid.
+
+    Attributes
+    ----------
+    scene : Scene
+        What is read.
+    grid : Grid
+        Where.
+    files : tuple of BandFile
+        Its bands, in the order wanted.
+    dtype : numpy.dtype
+        Type of the values.
+    reflectance : tuple of float or None
+        (scale, offset) of the values, None if nothing declares them.
+    coarser : float
+        Side of a source pixel in pixels of the grid.
+    resampling : str
+        How it comes to the grid.
+    treatment : str
+        What was done about the offset of Sentinel-2's digital numbers.
+    subtracts : bool
+        Whether that was to subtract it.
+    scl : BandFile or None
+        Classification by which clouds are masked, None for no mask.
+    opened : OpenFiles
+        Its files, and those of the other scenes.
+    blocks : tuple of int or None
+        First row of the grid at which a block of the first file begins, and rows of a block; None
+        where it is reprojected.
+    """
+
+    scene: Scene
+    grid: Grid
+    files: tuple[BandFile, ...]
+    dtype: np.dtype[Any]
+    reflectance: tuple[float, float] | None
+    coarser: float
+    resampling: str
+    treatment: str
+    subtracts: bool
+    scl: BandFile | None
+    opened: OpenFiles
+    blocks: tuple[int, int] | None
+
+    def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
+        with _named(self.scene):
+            data, valid = _read_bands(self.files, self.grid, rows, self.opened)
+            if self.subtracts:
+                data = np.where(valid, _without_offset(data), data)
+            if self.scl is not None:
+                classes = read_rows(self.scl, self.grid, rows, self.opened)
+                valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
+            return data, valid
+
+    def as_json(self, home: str) -> dict[str, Any]:
+        """Return what ``source`` says of it, its paths without the prefix ``home``."""
+        scene = self.scene
+        files = dict.fromkeys(shown_path(file.path).removeprefix(home) for file in self.files)
+        return {
+            "id": scene.id,
+            "acquired": None if scene.acquired is None else scene.acquired.isoformat(),
+            "cloud_pct": scene.cloud_pct,
+            "baseline": scene.baseline,
+            "offset": self.treatment,
+            "files": list(files),
+            **({} if scene.href is None else {"href": scene.href}),
+        }
+
+
+def open_scene(
+    scene: Scene,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    fill_value: float | None,
+    cloud_mask: CloudMask | None,
+    opened: OpenFiles,
+) -> SceneOnGrid:
+    """Return a scene ready to be read on ``grid``; only headers have been read so far.
+
+    Where it is doubtful whether the offset of Sentinel-2 was taken off already, the whole scene is
+    looked at once, thinned out.
+
+    Raises
+    ------
+    ProviderError
+        If a file cannot be opened, or contradicts what is said of it.
+    """
+    places = scene.find(bands)
+    if places is None:
+        raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(bands)}")
+    with _named(scene):
+        files = _band_files(places, bands, fill_value)
+        headers = [read_header(file.path, opened) for file in files]
+        finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
+        dtype = _dtype_of(files, headers)
+        _check_digital_numbers(scene, files, dtype)
+        treatment, subtracts = _offset_treatment(scene, files)
+        declared = _units_of(places, files, headers)
+        return SceneOnGrid(
+            scene=scene,
+            grid=grid,
+            files=files,
+            dtype=dtype,
+            reflectance=declared if scene.offset_rule == "declared" else DIGITAL_NUMBERS,
+            coarser=1 / finest,
+            resampling=_resampling(grid, headers, finest),
+            treatment=treatment,
+            subtracts=subtracts,
+            scl=_scl_file(scene) if cloud_mask == "scl" else None,
+            opened=opened,
+            blocks=_blocks(grid, headers[0]),
+        )
+
+
+def _scl_file(scene: Scene) -> BandFile:
+    if scene.scl is None:
+        raise ProviderError(
+            f"scene {scene.id!r} has no asset 'scl', expected one for cloud_mask='scl'; leave "
+            "cloud_mask out, or take the scene out"
+        )
+    return BandFile(scene.scl.path, ("SCL",), (scene.scl.index,), classes=True)
+
+
+def _band_files(
+    places: Sequence[BandAt], bands: Sequence[str], fill_value: float | None
+) -> tuple[BandFile, ...]:
+    """Return the bands by file: one that holds them all is read once."""
+    # 0 is every contract's default: it yields to what a file declares, other values do not.
+    fill = fill_value or None
+    if len({place.path for place in places}) == 1:
+        indexes = tuple(place.index for place in places)
+        return (BandFile(places[0].path, tuple(bands), indexes, fill),)
+    return tuple(
+        BandFile(place.path, (band,), (place.index,), fill, of_several=True)
+        for place, band in zip(places, bands, strict=True)
+    )
+
+
+def _units_of(
+    places: Sequence[BandAt], files: Sequence[BandFile], headers: Sequence[Header]
+) -> tuple[float, float] | None:
+    """Return (scale, offset): what the catalogue says of the bands, else what the files say."""
+    stated = {place.declared for place in places}
+    if stated == {None}:
+        stated = {
+            declared_units(header, file.positions(header.names))
+            for file, header in zip(files, headers, strict=True)
+        }
+    if len(stated) > 1:
+        raise ImageryError(
+            f"its bands declare different scales and offsets {sorted(map(str, stated))}, expected "
+            "one for all; bring them to one first"
+        )
+    return stated.pop()
+
+
+def _dtype_of(files: Sequence[BandFile], headers: Sequence[Header]) -> np.dtype[Any]:
+    return np.result_type(
+        *(
+            np.dtype(header.dtypes[position - 1])
+            for file, header in zip(files, headers, strict=True)
+            for position in file.positions(header.names)
+        )
+    )
+
+
+def _resampling(grid: Grid, headers: Sequence[Header], per_pixel: float) -> str:
+    if all(grid.lies_on(header.grid) for header in headers):
+        return "none"
+    return "average" if per_pixel >= AVERAGED_FROM else "bilinear"
+
+
+def _blocks(grid: Grid, header: Header) -> tuple[int, int] | None:
+    if not grid.lies_on(header.grid):
+        return None
+    _, top = ~header.grid.transform @ (grid.transform.c, grid.transform.f)
+    return -round(top) % header.block_rows, header.block_rows
+
+
+def _read_bands(
+    files: Sequence[BandFile], grid: Grid, rows: slice, opened: OpenFiles
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the bands of several files as one array.
+
+    A pixel is valid where every file has it and not all bands are 0.
+    """
+    return _joined([read_rows(file, grid, rows, opened) for file in files])
+
+
+def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if len(rasters) == 1:
+        return rasters[0].data, rasters[0].valid
+    data = np.concatenate([raster.data for raster in rasters])
+    valid = np.logical_and.reduce([raster.valid for raster in rasters])
+    return data, valid & (data != 0).any(axis=0)
+
+
+def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
+    """Return digital numbers less 1000, at least 1: 0 is nodata."""
+    wide = data if data.dtype.kind == "f" else data.astype(np.int64)
+    lowered: NDArray[Any] = np.maximum(wide - _BOA_OFFSET, 1).astype(data.dtype)
+    return lowered
+
+
+def _offset_treatment(scene: Scene, files: tuple[BandFile, ...]) -> tuple[str, bool]:
+    """Return what is done about the offset, in words, and whether it is subtracted."""
+    rule = scene.offset_rule
+    if rule != "look":
+        return _TREATMENTS[rule], rule == "subtract"
+    share = _looked_at(scene, files).dark
+    applied = share > _APPLIED_SHARE
+    found = "already applied" if applied else "1000 subtracted"
+    return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
+
+
+def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a scene whose values are reflectance though its baseline means digital numbers."""
+    if scene.offset_rule == "declared" or dtype.kind != "f":
+        return
+    top = _looked_at(scene, files).top
+    if top <= _TOP_REFLECTANCE:
+        raise ProviderError(
+            f"scene {scene.id!r} states processing baseline {scene.baseline}, so that its values "
+            f"are expected to be digital numbers (reflectance * 10000), but they are {dtype} of at "
+            f"most {top:.3g}; multiply them by 10000, or take the baseline out of the item (or "
+            "the file's name) if they are reflectance without offset"
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the valid values of a scene are: the share below the offset, and the greatest."""
+
+    dark: float
+    top: float
+
+
+@lru_cache(maxsize=4096)
+def _looked_at(scene: Scene, files: tuple[BandFile, ...]) -> _Look:  # noqa: ARG001
+    """Return what the whole scene holds, thinned out: the same for every place in it.
+
+    The scene is a part of the key alone: a new provider has new ones and looks anew.
+    """
+    shapes = [read_header(file.path).grid.shape for file in files]
+    height, width = (min(_LOOK_PX, *sides) for sides in zip(*shapes, strict=True))
+    data, valid = _joined([read_thinned(file, (height, width)) for file in files])
+    values = data[:, valid]
+    if not values.size:
+        return _Look(0.0, np.inf)
+    return _Look(float((values < _BOA_OFFSET).mean()), float(values.max()))
+
+
+@contextmanager
+def _named(scene: Scene) -> Iterator[None]:
+    """Turn what is wrong with a file into an error that names the scene and the mend."""
+    try:
+        yield
+    except (ImageryError, GridError) as exc:
+        raise ProviderError(
+            f"scene {scene.id!r} cannot be used: {exc}; replace its files, or take it out of the "
+            "source",
+            transient=may_pass(exc),
+        ) from exc
+
+
+def compose(
+    selection: Selection,
+    grid: Grid,
+    bands: Sequence[str],
+    *,
+    kind: Composite,
+    fill_value: float | None,
+    cloud_mask: CloudMask | None,
+    root: str,
+    readers: int = 0,
+    options: Mapping[str, str] | None = None,
+    turn: AbstractContextManager[Any] | None = None,
+) -> Raster:
+    """Return the composite of the selected scenes on ``grid``, with its provenance.
+
+    Scenes are opened and read in ``readers`` threads (0: in this one), with these ``options`` of
+    GDAL, each time within ``turn``: a semaphore that several composites share.
+
+    Raises
+    ------
+    ProviderError
+        If a scene cannot be read, or units do not fit together; `NoImageryError` if no pixel is
+        valid.
+    """
+    import rasterio
+
+    turn = turn or nullcontext()
+
+    def opening(scene: Scene) -> SceneOnGrid:
+        with turn, rasterio.Env(**(options or {})):
+            return open_scene(
+                scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
+            )
+
+    def layer(scene: SceneOnGrid) -> Layer:
+        def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            with turn, rasterio.Env(**(options or {})):  # each thread has its own
+                return scene.read(rows)
+
+        return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
+
+    workers = min(readers, len(selection.scenes))
+    with OpenFiles() as files:
+        opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
+        layers = [layer(scene) for scene in opened]
+        made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
+    used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
+    if not used:
+        raise NoImageryError(
+            f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
+            f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
+            + ("" if cloud_mask is None else ", or leave cloud_mask out")
+        )
+    dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
+    folder = root if os.path.isdir(root) else os.path.dirname(root)
+    home = "" if "://" in root else folder.rstrip("/") + "/"
+    items = [s.as_json(home) for s in used[:_LISTED_ITEMS]]
+    source = {
+        "root": root,
+        "composite": kind,
+        "cloud_mask": cloud_mask,
+        "resampling": sorted({s.resampling for s in used}),
+        "items": items,
+        "items_not_listed": len(used) - len(items),
+        "image_count": len(used),
+        "acquired": [min(dates).isoformat(), max(dates).isoformat()] if dates else None,
+        "counts": {**selection.counts, "used": len(used)},
+    }
+    notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
+    return Raster(made.data, made.valid, tuple(bands), grid, made.reflectance, source, notes)
+
+
+def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
+    judged = [s for s in used if s.scene.offset_rule == "look"]
+    if judged:
+        said = some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
+        yield (
+            f"{len(judged)} scenes do not say reliably whether the offset of Sentinel-2 was taken "
+            f"off their values, so it was judged by their pixels ({said})"
+        )
+
+
+def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:
+    coarser = [s.coarser for s in used if s.coarser > AVERAGED_FROM]
+    if coarser:
+        pixel_m = gsd_m(grid)
+        least, most = (f"{pixel_m * times:.4g}" for times in (min(coarser), max(coarser)))
+        span = least if least == most else f"{least} to {most}"
+        yield (
+            f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state "
+            f"fetch=FetchSpec(scale_m={least})"
+        )

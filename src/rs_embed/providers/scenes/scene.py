@@ -1,0 +1,317 @@
+"""Scenes: what each one is, where it and its bands lie, and how its values are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+
+from rs_embed.files.gdal import shown_path
+from rs_embed.geo.bands import canonical_band
+from rs_embed.geo.grid import Grid
+from rs_embed.providers.scenes.products import Product, product_of_item
+
+if TYPE_CHECKING:
+    from pystac import Asset, Item
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees, west <= east."""
+
+OffsetRule = Literal["declared", "none", "applied", "subtract", "look"]
+
+# Assets made for the eye or for machines, whatever bands they claim to show.
+_NEVER_ROLES = {"visual", "overview", "thumbnail", "metadata"}
+_NEVER_KEYS = {"visual", "overview", "thumbnail", "preview", "rendered_preview", "tilejson"}
+_DATA_ROLES = {"data", "reflectance"}
+
+_OFFSET_SINCE = 4.0
+
+
+@dataclass(frozen=True)
+class BandAt:
+    """Where one band lies: a file, its position there from 1, and the units that are stated.
+
+    ``declared`` is (scale, offset) as the catalogue says, None where it says nothing.
+    """
+
+    path: str
+    index: int
+    declared: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One acquisition of one tile.
+
+    Attributes
+    ----------
+    id : str
+        Id of the item, or path of the file below the root.
+    acquired : datetime.datetime or None
+        In UTC; None where it is not recorded.
+    cloud_pct : float or None
+        Cloud cover of the whole scene, percent; None where it is not stated.
+    bands : mapping
+        Name -> where it lies; positions as names where the file names none.
+    footprint : tuple of Box or None
+        Where it lies, two boxes across the antimeridian; None where it is not known.
+    named : bool
+        Whether the bands have names; if not, they are taken in the order wanted.
+    scl : BandAt or None
+        Scene classification map.
+    collection : str or None
+        Collection that it belongs to.
+    offset_applied : bool or None
+        What ``earthsearch:boa_offset_applied`` says.
+    nodata : float or None
+        Nodata value that its file declares, as far as it was looked at.
+    product : Product
+        What is known of the Sentinel-2 product that it is.
+    outline : tuple of float or None
+        Area and centroid (x, y) in degrees of the pixels that it has; None where only their box is
+        known.
+    is_file : bool
+        Whether it is a plain file, of which no item says anything.
+    href : str or None
+        URL of its item, without credentials.
+    """
+
+    id: str
+    acquired: datetime | None
+    cloud_pct: float | None
+    bands: Mapping[str, BandAt]
+    footprint: tuple[Box, ...] | None
+    named: bool = True
+    scl: BandAt | None = None
+    collection: str | None = None
+    offset_applied: bool | None = None
+    nodata: float | None = None
+    product: Product = field(default_factory=Product)
+    outline: tuple[float, float, float] | None = None
+    is_file: bool = False
+    href: str | None = None
+
+    def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
+        """Return where the ``wanted`` bands lie, None if one of them is missing."""
+        if not self.named:
+            return tuple(self.bands.values()) if len(self.bands) == len(wanted) else None
+        found = [self.bands.get(b) or self.bands.get(canonical_band(b)) for b in wanted]
+        return None if None in found else tuple(band for band in found if band is not None)
+
+    @property
+    def baseline(self) -> str | None:
+        """Processing baseline of Sentinel-2, e.g. ``"05.09"``."""
+        number = self.product.baseline
+        return None if number is None else f"{number:05.2f}"
+
+    @property
+    def offset_rule(self) -> OffsetRule:
+        """How the pixels become digital numbers without offset (reflectance * 10000).
+
+        Notes
+        -----
+        ESA adds 1000 to the digital numbers since processing baseline 04.00. Earth Search takes
+        it off again and says so in ``earthsearch:boa_offset_applied``, whatever
+        ``raster:bands.offset`` says; in its ``sentinel-2-l2a`` a false flag is not reliable. Of
+        a plain file only the name of its product is known, not what was done to it since.
+        """
+        baseline = self.product.baseline
+        if self.offset_applied:
+            return "applied"
+        if baseline is None:
+            return "declared"
+        if baseline < _OFFSET_SINCE:
+            return "none"
+        ambiguous = self.offset_applied is False and self.collection == "sentinel-2-l2a"
+        return "look" if ambiguous or self.is_file else "subtract"
+
+    @property
+    def order(self) -> tuple[bool, datetime, str]:
+        """Sort key: undated first, then by date, then by id."""
+        first = datetime.min.replace(tzinfo=UTC)
+        return self.acquired is not None, self.acquired or first, self.id
+
+
+def scene_from_item(item: Item) -> Scene:
+    """Return the scene that a STAC item describes.
+
+    Relative hrefs are resolved against the item's own. An item over a span of time counts as
+    acquired at its start.
+
+    Raises
+    ------
+    ValueError
+        If a number or date in it is none.
+    """
+    said = item.properties
+    acquired = item.datetime or item.common_metadata.start_datetime
+    cloud = said.get("eo:cloud_cover")
+    applied = said.get("earthsearch:boa_offset_applied")
+    return Scene(
+        id=item.id,
+        acquired=None if acquired is None else in_utc(acquired),
+        cloud_pct=None if cloud is None else float(cloud),
+        bands=_bands_of(item),
+        footprint=_footprint_of(item),
+        scl=_scl_of(item),
+        collection=item.collection_id,
+        offset_applied=applied if isinstance(applied, bool) else None,
+        product=product_of_item(item.id, said),
+        outline=None if item.geometry is None else _outline_of(item.geometry),
+        href=_url_of(item),
+    )
+
+
+def _url_of(item: Item) -> str | None:
+    href = item.get_self_href()
+    return shown_path(href) if href is not None and "://" in href else None
+
+
+def local_path(href: str) -> str:
+    """Return the path that a ``file:`` URL names, decoded; other URLs and paths as they are."""
+    return url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return ``moment`` in UTC, which it is in already if it names no zone."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def grid_boxes(grid: Grid) -> tuple[Box, ...] | None:
+    """Return where a grid lies, None if its CRS does not reach there."""
+    bounds = grid.geographic_bounds()
+    return boxes(*bounds) if np.isfinite(bounds).all() else None
+
+
+def boxes(west: float, south: float, east: float, north: float) -> tuple[Box, ...]:
+    """Return a box of degrees, as two where it crosses the antimeridian."""
+    if east > 180:
+        east -= 360
+    if west < -180:
+        west += 360
+    if west <= east:
+        return ((west, south, east, north),)
+    return (west, south, 180.0, north), (-180.0, south, east, north)
+
+
+def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
+    """Return whether two places have a point in common; an unknown one may be anywhere."""
+    if ours is None or theirs is None:
+        return True
+    theirs = tuple(theirs)
+    return any(
+        a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+        for a in ours
+        for b in theirs
+    )
+
+
+def _bands_of(item: Item) -> dict[str, BandAt]:
+    """Return where each band lies, under its name as written and as `canonical_band`.
+
+    The key of an asset counts before the names in it, one band to a file before several, assets
+    with the role of data before others, and the finest of one band's.
+    """
+    assets = [(key, asset) for key, asset in item.assets.items() if not _is_never_data(key, asset)]
+    assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
+    single = [(key, asset) for key, asset in assets if len(_described(asset)) <= 1]
+    found: dict[str, BandAt] = {}
+    for spell in (str, canonical_band):
+        for key, asset in single:
+            found.setdefault(spell(key), _band_at(asset, 0))
+    several = [entry for entry in assets if len(_described(entry[1])) > 1]
+    for _, asset in [*single, *several]:
+        for at, described in enumerate(_described(asset)):
+            for name in (described.get("name"), _common_name(described)):
+                if isinstance(name, str) and name:
+                    found.setdefault(name, _band_at(asset, at))
+                    found.setdefault(canonical_band(name), _band_at(asset, at))
+    return found
+
+
+def _is_never_data(key: str, asset: Asset) -> bool:
+    return bool(_NEVER_ROLES & set(asset.roles or ())) or key.lower() in _NEVER_KEYS
+
+
+def _gsd_of(asset: Asset) -> float:
+    """Return the metres of a pixel as far as they are stated, 0 where they are not."""
+    fields = asset.extra_fields
+    stated = (fields.get("gsd"), fields.get("raster:spatial_resolution"))
+    return next((float(gsd) for gsd in stated if gsd is not None), 0.0)
+
+
+def _common_name(described: Mapping[str, Any]) -> Any:
+    return described.get("eo:common_name") or described.get("common_name")
+
+
+def _described(asset: Asset) -> list[dict[str, Any]]:
+    """Return what is said of each band, in STAC 1.1's ``bands`` or the extensions before it."""
+    fields = asset.extra_fields
+    merged: list[dict[str, Any]] = [
+        dict(band) for band in fields.get("eo:bands") or fields.get("bands") or ()
+    ]
+    for band, raster in zip(merged, fields.get("raster:bands") or (), strict=False):
+        band.update({f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster})
+    if not merged:
+        return [
+            {f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster}
+            for raster in fields.get("raster:bands") or ()
+        ]
+    return merged
+
+
+def _band_at(asset: Asset, at: int) -> BandAt:
+    described = _described(asset)
+    fields = {**asset.extra_fields, **(described[at] if at < len(described) else {})}
+    scale, offset = fields.get("raster:scale"), fields.get("raster:offset")
+    declared = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
+    path = local_path(asset.get_absolute_href() or asset.href)
+    return BandAt(path, at + 1, None if declared == (1, 0) else declared)
+
+
+def _scl_of(item: Item) -> BandAt | None:
+    return next((_band_at(a, 0) for key, a in item.assets.items() if key.upper() == "SCL"), None)
+
+
+def _footprint_of(item: Item) -> tuple[Box, ...] | None:
+    if item.bbox is not None:
+        values = [float(v) for v in item.bbox]
+        half = len(values) // 2
+        return boxes(values[0], values[1], values[half], values[half + 1])
+    if item.geometry is None:
+        return None
+    points = np.array(list(_points(item.geometry["coordinates"])))
+    (west, south), (east, north) = points.min(axis=0), points.max(axis=0)
+    return boxes(float(west), float(south), float(east), float(north))
+
+
+def _points(coordinates: Sequence[Any]) -> Iterator[tuple[float, float]]:
+    if isinstance(coordinates[0], int | float):
+        yield coordinates[0], coordinates[1]
+        return
+    for part in coordinates:
+        yield from _points(part)
+
+
+def _outline_of(geometry: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return area and centroid of what the outer rings of a (multi)polygon enclose."""
+    coordinates = geometry.get("coordinates") or ()
+    polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}
+    area = x = y = 0.0
+    for polygon in polygons.get(geometry.get("type", ""), ()):
+        if not polygon:
+            continue
+        ring = np.array([point[:2] for point in polygon[0]], float)
+        a, b = ring - ring[0], np.roll(ring, -1, axis=0) - ring[0]
+        cross = a[:, 0] * b[:, 1] - b[:, 0] * a[:, 1]
+        ring_area = cross.sum() / 2
+        if ring_area:
+            middle = ring[0] + ((a + b) * cross[:, None]).sum(axis=0) / (6 * ring_area)
+            area += abs(ring_area)
+            x, y = x + abs(ring_area) * middle[0], y + abs(ring_area) * middle[1]
+    return (area, x / area, y / area) if area else None

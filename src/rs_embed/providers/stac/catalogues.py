@@ -1,0 +1,353 @@
+"""STAC catalogues: the ones known by name, APIs that are searched, static ones that are walked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from rs_embed.errors import ProviderError
+from rs_embed.files.gdal import shown_path
+from rs_embed.pipeline import ordered
+from rs_embed.providers.scenes.scene import Box, local_path
+from rs_embed.providers.stac.web import asking, read_json
+from rs_embed.specs import TemporalSpec
+
+if TYPE_CHECKING:
+    from pystac import Item
+    from pystac_client import ItemSearch
+    from pystac_client.stac_api_io import StacApiIO
+
+# Items on a page of an answer: what both presets allow.
+_PAGE = 100
+# Items of one search: far more than decades of one place, far less than pages without end.
+_MOST_ITEMS = 10_000
+_WALKERS = 8
+# What parsing raises for JSON that is no STAC; pystac's own errors are added where it is imported.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a catalogue is.
+
+    Parameters
+    ----------
+    url : str
+        URL or path of an API's landing page, or of a static Catalog, Collection, ItemCollection or
+        Item.
+    sas_url : str or None
+        URL below which ``/token/{collection}`` gives what signs the hrefs of items; None where
+        they are read as they are.
+    """
+
+    url: str
+    sas_url: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The URL without credentials."""
+        return shown_path(self.url)
+
+
+PRESETS = {
+    "earth-search": Address("https://earth-search.aws.element84.com/v1"),
+    "planetary-computer": Address(
+        "https://planetarycomputer.microsoft.com/api/stac/v1",
+        "https://planetarycomputer.microsoft.com/api/sas/v1",
+    ),
+}
+
+
+def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
+    """Return the address that a preset's name, a URL or a path means.
+
+    Raises
+    ------
+    ProviderError
+        If it is none of them.
+    """
+    if isinstance(catalogue, Address):
+        return catalogue
+    name = os.fspath(catalogue)
+    if name in PRESETS:
+        return PRESETS[name]
+    if name.lower().startswith(("http://", "https://")):
+        return Address(name)
+    path = os.path.expanduser(local_path(name))
+    if os.path.isfile(path):
+        return Address(os.path.abspath(path))
+    raise ProviderError(
+        f"got the STAC catalogue {name!r}, expected {', '.join(PRESETS)}, an http(s) URL, or the "
+        "path of a catalog.json, collection.json or ItemCollection"
+    )
+
+
+class Catalogue(Protocol):
+    """What holds items."""
+
+    def collection_ids(self) -> Sequence[str]:
+        """Return the ids of its collections."""
+
+    def has(self, collection: str) -> bool:
+        """Return whether it has a collection of that id."""
+
+    def items(
+        self,
+        collection: str | None,
+        boxes: Sequence[Box] | None = None,
+        period: TemporalSpec | None = None,
+        most: int | None = None,
+    ) -> tuple[list[Item], dict[str, str]]:
+        """Return the items of a collection (None: all), those at a place and time at least.
+
+        With them comes what cannot be used -> reason.
+
+        Raises
+        ------
+        ProviderError
+            If it cannot be asked, or answers what is no STAC.
+        """
+
+    def files(self) -> set[str]:
+        """Return the paths and URLs that it is made of; empty for an API."""
+
+
+def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
+    """Return the catalogue at an address; its first page is read.
+
+    Raises
+    ------
+    ProviderError
+        If it cannot be read or is no STAC.
+    """
+    page = read_json(io, address.url)
+    kind = page.get("type") if isinstance(page, dict) else None
+    if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
+        raise _no_stac(address.url, f"type {kind!r}")
+    links = _links(page, address.url)
+    if kind == "Catalog" and any(rel == "search" for rel, _, _ in links):
+        return _Api(address, io, links)
+    return _Static(address, io, page)
+
+
+class _Api:
+    """A STAC API."""
+
+    def __init__(self, address: Address, io: StacApiIO, links: Sequence[_Link]) -> None:
+        self._url = address.url.rstrip("/")
+        self._io = io
+        searches = {method: href for rel, href, method in links if rel == "search"}
+        # Long parameters fit into a body, not always into a URL.
+        self._method = "POST" if "POST" in searches else "GET"
+        self._search = searches.get(self._method) or next(iter(searches.values()))
+        data = (href for rel, href, _ in links if rel == "data")
+        self._collections = next(data, f"{self._url}/collections")
+
+    def collection_ids(self) -> Sequence[str]:
+        with asking(self._collections), _stac(self._collections):
+            pages = self._io.get_pages(self._collections)
+            return [str(found["id"]) for page in pages for found in page["collections"]]
+
+    def has(self, collection: str) -> bool:
+        href = f"{self._collections}/{quote(collection, safe='')}"
+        try:
+            page = read_json(self._io, href)
+        except ProviderError as exc:
+            if getattr(exc.__cause__, "status_code", None) == 404:
+                return False
+            raise
+        with _stac(href):
+            return bool(page["id"] == collection)
+
+    def items(
+        self,
+        collection: str | None,
+        boxes: Sequence[Box] | None = None,
+        period: TemporalSpec | None = None,
+        most: int | None = None,
+    ) -> tuple[list[Item], dict[str, str]]:
+        from pystac_client import ItemSearch
+
+        # A bare date would mean its whole day. The end, which the interval holds, goes later.
+        when = None if period is None else f"{period.start}T00:00:00Z/{period.end}T00:00:00Z"
+        found: dict[tuple[str | None, str], Item] = {}
+        left_out: dict[str, str] = {}
+        for box in boxes or (None,):
+            search = ItemSearch(
+                self._search,
+                method=self._method,
+                stac_io=self._io,
+                collections=None if collection is None else [collection],
+                bbox=box,
+                datetime=when,
+                limit=_PAGE if most is None else most,
+                max_items=most,
+            )
+            with asking(self._search), _stac(self._search):
+                for contents in self._pages(search):
+                    for item in _parsed(contents, None, left_out):
+                        found.setdefault((item.collection_id, item.id), item)
+            if most is not None and len(found) >= most:
+                break
+        return list(found.values()), left_out
+
+    def files(self) -> set[str]:
+        return set()
+
+    def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
+        """Yield the items of each page of an answer, which has an end."""
+        seen: set[str] = set()
+        for page in search.pages_as_dicts():
+            contents = page["features"]
+            names = {_name_of(content) for content in contents}
+            if names <= seen:
+                raise ProviderError(
+                    f"{shown_path(self._search)!r} gave a page of items again after {len(seen)} "
+                    "items, expected others or the end; use another catalogue"
+                )
+            seen |= names
+            if len(seen) > _MOST_ITEMS:
+                raise ProviderError(
+                    f"{shown_path(self._search)!r} gave more than {_MOST_ITEMS} items for one "
+                    "place; choose a shorter period"
+                )
+            yield contents
+
+
+class _Static:
+    """A catalogue of files, read as a whole when first needed."""
+
+    def __init__(self, address: Address, io: StacApiIO, page: dict[str, Any]) -> None:
+        self._url = address.url
+        self._io = io
+        self._page = page
+        self._left_out: dict[str, str] = {}
+        self._read_from = {self._url}
+
+    def collection_ids(self) -> Sequence[str]:
+        return sorted({item.collection_id for item in self._all if item.collection_id is not None})
+
+    def has(self, collection: str) -> bool:
+        return collection in self.collection_ids()
+
+    def items(
+        self,
+        collection: str | None,
+        boxes: Sequence[Box] | None = None,  # noqa: ARG002
+        period: TemporalSpec | None = None,  # noqa: ARG002
+        most: int | None = None,  # noqa: ARG002
+    ) -> tuple[list[Item], dict[str, str]]:
+        found = [i for i in self._all if collection is None or i.collection_id == collection]
+        return found, dict(self._left_out)
+
+    def files(self) -> set[str]:
+        assets = (asset for item in self._all for asset in item.assets.values())
+        hrefs = (local_path(asset.get_absolute_href() or asset.href) for asset in assets)
+        return self._read_from | set(hrefs)
+
+    @cached_property
+    def _all(self) -> list[Item]:
+        """All items, level by level."""
+        items: list[Item] = []
+        level: list[tuple[str, Any]] = [(self._url, self._page)]
+        self._read_from = {self._url}  # all anew after a failure that may have passed
+        while level:
+            further: list[str] = []
+            for href, page in level:
+                items += self._items_on(page, href)
+                kind = page.get("type") if isinstance(page, dict) else None
+                linked = _links(page, href) if kind in ("Catalog", "Collection") else ()
+                for rel, target, _ in linked:
+                    if rel in ("item", "child") and target not in self._read_from:
+                        self._read_from.add(target)
+                        further.append(target)
+            pages = ordered(further, self._read, workers=_WALKERS, ahead=4 * _WALKERS)
+            level = [(href, page) for href, page in zip(further, pages, strict=True) if page]
+        if not items:
+            said = "; ".join(f"{name}: {why}" for name, why in list(self._left_out.items())[:3])
+            raise ProviderError(
+                f"no imagery in {shown_path(self._url)!r}: it has no items and no search"
+                f"{'; left out: ' + said if said else ''}; name the first page of an API or of a "
+                "static catalogue"
+            )
+        return items
+
+    def _read(self, href: str) -> Any:
+        """Return a page; one that is missing or damaged is left out, what may pass is raised."""
+        try:
+            return read_json(self._io, href)
+        except ProviderError as exc:
+            if exc.transient:
+                raise
+            self._left_out[shown_path(href)] = str(exc)
+            return None
+
+    def _items_on(self, page: Any, href: str) -> Iterator[Item]:
+        kind = page.get("type") if isinstance(page, dict) else None
+        contents = [page] if kind == "Feature" else []
+        if kind == "FeatureCollection":
+            contents = page.get("features") or []
+        elif kind not in ("Feature", "Catalog", "Collection"):
+            self._left_out[shown_path(href)] = f"is no STAC (type {kind!r})"
+        return _parsed(contents, href, self._left_out)
+
+
+def _parsed(contents: Sequence[Any], href: str | None, left_out: dict[str, str]) -> Iterator[Item]:
+    """Yield the items that are usable; ``left_out`` is told of the others."""
+    import pystac
+
+    for content in contents:
+        try:
+            yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
+        except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
+            name = _name_of(content)
+            shown = name if href is None else f"{shown_path(href)} ({name})"
+            left_out[shown] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+
+
+def _name_of(content: Any) -> str:
+    return str(content.get("id") if isinstance(content, dict) else content)
+
+
+_Link = tuple[str, str, str]
+"""Relation, absolute href and method."""
+
+
+def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
+    from pystac.utils import make_absolute_href
+
+    with _stac(href):
+        return [
+            (
+                str(link.get("rel")),
+                local_path(make_absolute_href(str(link["href"]), href)),
+                str(link.get("method") or "GET").upper(),
+            )
+            for link in page.get("links") or ()
+        ]
+
+
+@contextmanager
+def _stac(href: str) -> Iterator[None]:
+    """Turn what parsing raises for JSON that is no STAC into our error."""
+    import pystac
+
+    try:
+        yield
+    except json.JSONDecodeError:
+        raise  # which `asking` words
+    except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
+        raise _no_stac(href, f"{type(exc).__name__}: {exc}") from exc
+
+
+def _no_stac(href: str, reason: str) -> ProviderError:
+    return ProviderError(
+        f"{shown_path(href)!r} answered JSON that is no STAC ({reason}), expected an API's landing "
+        "page, a Catalog, a Collection or items; correct the address of the catalogue"
+    )

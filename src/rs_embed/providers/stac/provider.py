@@ -1,0 +1,414 @@
+"""Imagery of a STAC API or a static STAC catalogue: its COGs are read over HTTP."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from os import PathLike
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rs_embed._optional import install
+from rs_embed.errors import NoImageryError, ProviderError, some
+from rs_embed.files.gdal import is_denied, is_unread, shown_path
+from rs_embed.geo.grid import Grid
+from rs_embed.geo.raster import Raster
+from rs_embed.providers.base import Cost
+from rs_embed.providers.retrying import Patience
+from rs_embed.providers.scenes.indexing import fingerprint_of
+from rs_embed.providers.scenes.reading import compose
+from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes, scene_from_item
+from rs_embed.providers.scenes.selection import (
+    Selection,
+    check_has_mask,
+    scenes_fit_for,
+    select_scenes,
+)
+from rs_embed.providers.stac.catalogues import (
+    PRESETS,
+    Address,
+    Catalogue,
+    address_of,
+    open_catalogue,
+)
+from rs_embed.providers.stac.signing import Signer, signed
+from rs_embed.providers.stac.web import api_io
+from rs_embed.settings import Settings
+from rs_embed.specs import SensorSpec, TemporalSpec
+
+if TYPE_CHECKING:
+    from pystac import Item
+
+# The collection of models' contracts, and what it is called here.
+CONTRACT_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
+SENTINEL_2 = "sentinel-2-l2a"
+
+GDAL_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        # No request for a listing of the folder, nor for each sidecar that there might be.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        # Waits double: what passes within a second costs no second reading of the place.
+        "GDAL_HTTP_MAX_RETRY": "2",
+        "GDAL_HTTP_RETRY_DELAY": "0.25",
+        # Seconds; without them a read that hangs would never end.
+        "GDAL_HTTP_CONNECTTIMEOUT": "10",
+        "GDAL_HTTP_TIMEOUT": "60",
+        # Buckets named s3:// are read without an account.
+        "AWS_NO_SIGN_REQUEST": "YES",
+    }
+)
+# Side of a tile of the presets' COGs, and what one takes (uint16, compressed).
+_TILE_PX = 1024
+_TILE_MB = 1.5
+# Who asks whether a catalogue answers does not want to wait for it.
+_BRIEFLY = Patience(attempts=2)
+_KEPT_SCENES = 4096
+# Items looked at to know a collection: one of them may be damaged.
+_EXAMPLES = 5
+_LISTED = 100
+
+
+class StacProvider:
+    """Imagery of a STAC catalogue.
+
+    Parameters
+    ----------
+    catalogue : str, path or Address, optional
+        ``"earth-search"`` or ``"planetary-computer"``; URL or path of another API or of a static
+        catalogue; or an `Address` with a service that signs. ``RS_EMBED_STAC`` if not given, else
+        ``"earth-search"``.
+    patience : Patience
+        How often, and for how long, requests and reads that may succeed later are repeated.
+    readers : int
+        Threads that read the scenes of one place; 0 reads them one after the other.
+    max_reads : int
+        Reads at once, over all places.
+
+    Notes
+    -----
+    The collection of the models' contract, ``COPERNICUS/S2_SR_HARMONIZED``, means
+    ``sentinel-2-l2a``, or the only collection that a catalogue has; others are named by their STAC
+    id. A static catalogue is read once: make a new provider to see items that came later.
+    """
+
+    name = "stac"
+    dated = True
+
+    def __init__(
+        self,
+        catalogue: str | PathLike[str] | Address | None = None,
+        *,
+        patience: Patience = Patience(),  # noqa: B008  # frozen
+        readers: int = 8,
+        max_reads: int = 16,
+    ) -> None:
+        self._catalogue = None if catalogue is None else address_of(catalogue)
+        self._patience = patience
+        self._readers = readers
+        if readers < 0 or max_reads < 1:
+            raise ProviderError(
+                f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
+            )
+        self._turns = threading.BoundedSemaphore(max_reads)
+        self._lock = threading.Lock()
+        self._opened: tuple[Address, _Source] | None = None
+
+    def configured(self) -> bool:
+        """Return whether pystac-client is installed."""
+        return importlib.util.find_spec("pystac_client") is not None
+
+    def check_sensor(self, sensor: SensorSpec) -> None:
+        """Raise `ProviderError` for a collection, bands or cloud mask that are not there.
+
+        The catalogue is asked for the collection and a few items of it, once.
+        """
+        check_has_mask(sensor.cloud_mask, self._address().shown)
+        address, source = self._source()
+        scenes = source.examples(source.collection(sensor.collection))
+        scenes_fit_for(sensor, scenes, address.shown)
+
+    def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
+        """Return the composite of the scenes for a place and period; see `Provider.fetch`.
+
+        Scenes on the grid's own lattice come through untouched, others are reprojected: averaged
+        to at least 1.5 times coarser pixels, bilinear otherwise.
+
+        Raises
+        ------
+        ProviderError
+            If the catalogue cannot be asked, no scene remains, or one that does cannot be read;
+            transient where that may pass.
+        """
+        address, source = self._source()
+        collection = source.collection(sensor.collection)
+        place = grid_boxes(grid)
+        if place is None:
+            raise ProviderError(
+                f"the place {grid.bounds} lies outside the area of its CRS; choose another crs"
+            )
+        scenes, left_out = source.scenes(collection, place, temporal)
+        if not scenes:
+            raise self._nothing(source, collection, place, temporal, left_out)
+        selection = select_scenes(
+            scenes,
+            bands=sensor.bands,
+            grid=grid,
+            temporal=temporal,
+            cloudy_pct=sensor.cloudy_pct,
+            where=address.shown,
+        )
+        raster = self._read(source, selection, grid, sensor)
+        about = {
+            "catalogue": address.shown,
+            "collection": collection,
+            "left_out": dict(list(left_out.items())[:_LISTED]),
+        }
+        notes = (*raster.notes, *_left_out_notes(left_out))
+        return replace(raster, source={**raster.source, **about}, notes=notes)
+
+    def identity(self) -> str:
+        """Return the catalogue's address, and what the contract's collection means there.
+
+        Of a catalogue on disk also a digest of the names, sizes and times of its files, as they
+        are now; a server does not tell whether it serves something else since.
+        """
+        address = self._address()
+        signer = None if address.sas_url is None else shown_path(address.sas_url)
+        said = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
+        if "://" in address.url:
+            return said
+        _, source = self._source()
+        return f"{said}, files {fingerprint_of(source.files())}"
+
+    def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
+        """Return one search; what is read depends on how many scenes it finds."""
+        height, width = grid.shape
+        tiles = (height / _TILE_PX + 1) * (width / _TILE_PX + 1)  # on average, wherever it lies
+        files = len(sensor.bands) + (sensor.cloud_mask == "scl")
+        return Cost(
+            requests=1,
+            more=f"for each scene that is used about {files * (1 + tiles):.0f} reads and "
+            f"{files * tiles * _TILE_MB:.0f} MB at the native resolution; no quota",
+        )
+
+    def status(self, *, online: bool = False) -> str:
+        """Return which catalogue is used, or how to install what reads it."""
+        if not self.configured():
+            return f"missing: the package pystac-client is not installed; {install('stac')}"
+        address = self._address()
+        if online:
+            open_catalogue(address, api_io(_BRIEFLY))
+        name = next((name for name, known in PRESETS.items() if known == address), None)
+        return f"ready: {address.shown}" if name is None else f"ready: {name} ({address.shown})"
+
+    def _address(self) -> Address:
+        return address_of(self._catalogue or Settings.from_environ().stac)
+
+    def _source(self) -> tuple[Address, _Source]:
+        address = self._address()
+        with self._lock:
+            if self._opened is None or self._opened[0] != address:
+                self._opened = address, _Source(address, self._patience)
+            return self._opened
+
+    def _nothing(
+        self,
+        source: _Source,
+        collection: str | None,
+        place: Sequence[Box],
+        period: TemporalSpec | None,
+        left_out: Mapping[str, str],
+    ) -> NoImageryError:
+        """Return the error for a search that found nothing, saying what there is at the place."""
+        asked = "at any time" if period is None else f"in {period.start} to {period.end}"
+        days = source.days_at(collection, place)
+        there = (
+            "it has none there at any time; choose another place or collection"
+            if not days
+            else f"it has some there (one is of {days[0]}); choose another period"
+        )
+        unusable = "".join(f"; {name}: {why}" for name, why in list(left_out.items())[:3])
+        return NoImageryError(
+            f"no imagery for the place and period in {source.address.shown!r}: a search in "
+            f"{collection!r} found 0 scenes {asked}"
+            + (f" that can be used ({len(left_out)} cannot{unusable})" if left_out else "")
+            + f", and {there}"
+        )
+
+    def _read(
+        self, source: _Source, selection: Selection, grid: Grid, sensor: SensorSpec
+    ) -> Raster:
+        def composed() -> Raster:
+            with source.signed(selection.scenes) as scenes:
+                return compose(
+                    replace(selection, scenes=scenes),
+                    grid,
+                    sensor.bands,
+                    kind=sensor.composite or "median",
+                    fill_value=sensor.fill_value,
+                    cloud_mask=sensor.cloud_mask,
+                    root=source.address.shown,
+                    readers=self._readers,
+                    options=GDAL_OPTIONS,
+                    turn=self._turns,
+                )
+
+        def attempt() -> Raster:
+            try:
+                return composed()
+            except ProviderError as exc:
+                if exc.transient or not is_unread(exc):
+                    raise
+            # No verdict is final before the server was asked again, with a new token if need be.
+            try:
+                return composed()
+            except ProviderError as exc:
+                if is_denied(exc):
+                    raise _denied(exc) from exc
+                raise
+
+        return self._patience.persist(attempt)
+
+
+def _denied(exc: ProviderError) -> ProviderError:
+    return ProviderError(
+        f"{exc}; access was refused twice, also with a token signed anew where the catalogue has "
+        "any: the files may need an account, or another collection's token"
+    )
+
+
+class _Source:
+    """A catalogue, opened when first asked, with what is known of it; any thread may use it."""
+
+    def __init__(self, address: Address, patience: Patience) -> None:
+        self.address = address
+        self._io = api_io(patience)
+        self._signer = Signer(address.sas_url, self._io.session) if address.sas_url else None
+        self._lock = threading.RLock()
+        self._catalogue: Catalogue | None = None
+        self._collections: dict[str, str | None] = {}
+        self._examples: dict[str | None, list[Scene]] = {}
+        self._scenes: dict[tuple[object, ...], Scene] = {}
+
+    def collection(self, asked: str) -> str | None:
+        """Return the id of the collection that is meant; None where items belong to none.
+
+        Raises
+        ------
+        ProviderError
+            If there is no such collection.
+        """
+        with self._lock:
+            if asked not in self._collections:
+                self._collections[asked] = self._look_up(asked)
+            return self._collections[asked]
+
+    def _look_up(self, asked: str) -> str | None:
+        catalogue = self._open()
+        wanted = SENTINEL_2 if asked == CONTRACT_COLLECTION else asked
+        if catalogue.has(wanted):
+            return wanted
+        known = catalogue.collection_ids()
+        if asked != CONTRACT_COLLECTION:
+            near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise ProviderError(
+                f"got collection={asked!r}, expected one that {self.address.shown!r} has; {hint}"
+                f"it has {some(known, 12) or 'none'}"
+            )
+        if len(known) > 1:
+            raise ProviderError(
+                f"{self.address.shown!r} has several collections and none is {SENTINEL_2!r}, which "
+                f"{asked!r} means; name one with sensor=SensorSpec(collection=..., bands=...): "
+                f"{some(known, 12)}"
+            )
+        return known[0] if known else None
+
+    def examples(self, collection: str | None) -> Sequence[Scene]:
+        """Return some scenes of a collection, or all where that asks nothing."""
+        with self._lock:
+            if collection not in self._examples:
+                scenes, left_out = self._as_scenes(*self._open().items(collection, most=_EXAMPLES))
+                if not scenes:
+                    raise ProviderError(
+                        f"no imagery in {self.address.shown!r}: {collection!r} has no usable item"
+                        f"{''.join(f' ({name}: {why})' for name, why in left_out.items())}"
+                    )
+                self._examples[collection] = scenes
+            return self._examples[collection]
+
+    def scenes(
+        self, collection: str | None, place: Sequence[Box], period: TemporalSpec | None
+    ) -> tuple[list[Scene], dict[str, str]]:
+        """Return the scenes at a place and time, and what was left out with the reason."""
+        return self._as_scenes(*self._open().items(collection, place, period))
+
+    def days_at(self, collection: str | None, place: Sequence[Box]) -> list[str]:
+        """Return the day of a scene that there is at a place at any time; empty if none is."""
+        scenes, _ = self._as_scenes(*self._open().items(collection, place, most=_EXAMPLES))
+        return [str(s.acquired.date()) for s in scenes if s.acquired is not None]
+
+    def files(self) -> set[str]:
+        """Return what a static catalogue is made of."""
+        return self._open().files()
+
+    @contextmanager
+    def signed(self, scenes: tuple[Scene, ...]) -> Iterator[tuple[Scene, ...]]:
+        """Give the scenes with tokens, which are not used again if access is refused."""
+        signer = self._signer
+        if signer is None:
+            yield scenes
+            return
+        tokens = {s.collection: signer.token(s.collection) for s in scenes if s.collection}
+        try:
+            service = str(self.address.sas_url)
+            yield tuple(
+                signed(s, tokens[s.collection], service) if s.collection else s for s in scenes
+            )
+        except ProviderError as exc:
+            if is_denied(exc):
+                for collection, token in tokens.items():
+                    signer.forget(collection, token)
+            raise
+
+    def _open(self) -> Catalogue:
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = open_catalogue(self.address, self._io)
+            return self._catalogue
+
+    def _as_scenes(
+        self, items: Sequence[Item], left_out: dict[str, str]
+    ) -> tuple[list[Scene], dict[str, str]]:
+        """Return the scene of each item, the same object each time, and what is none."""
+        scenes: list[Scene] = []
+        left_out = dict(left_out)
+        for item in items:
+            # Ids are unique in a collection of an API alone, and few items say when they changed.
+            hrefs = tuple(asset.get_absolute_href() for asset in item.assets.values())
+            key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
+            scene = self._scenes.get(key)
+            if scene is None:
+                try:
+                    scene = scene_from_item(item)
+                except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+                    left_out[item.id] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+                    continue
+                if len(self._scenes) >= _KEPT_SCENES:
+                    self._scenes.clear()
+                self._scenes[key] = scene
+            scenes.append(scene)
+        return scenes, left_out
+
+
+def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    if not left_out:
+        return ()
+    return (
+        f"{len(left_out)} items that cannot be used were left out: {some(list(left_out))}; "
+        "meta['source']['left_out'] says why",
+    )

@@ -1,0 +1,130 @@
+"""Signed URLs of Planetary Computer: a token per collection, renewed before it ends.
+
+The package ``planetary-computer`` signs by the name of the host alone and cannot renew a token that
+was refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rs_embed.errors import ProviderError
+from rs_embed.files.gdal import shown_path
+from rs_embed.providers.scenes.scene import BandAt, Scene
+from rs_embed.providers.stac.web import asking, refused
+
+if TYPE_CHECKING:
+    from requests import Session
+
+# Seconds before its end from which a token is not used any more: a read begun with it may last.
+_MARGIN_S = 300
+_TIMEOUT_S = (10, 60)
+# What these loggers of rasterio say may hold a URL with its token.
+_TALKATIVE = ("_base", "_env", "_err", "_io", "_warp", "env", "vrt")
+_SIGNATURE = re.compile(r"\?[^\s'\"<>?]*\bsig=[^\s'\",<>]*")
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str
+    until: float
+    """By `time.monotonic`: a clock that is set wrong does no harm."""
+
+
+class Signer:
+    """Signs hrefs with tokens of ``{address}/token/{collection}``; any thread may use it."""
+
+    def __init__(self, address: str, session: Session) -> None:
+        self._address = address
+        self._session = session
+        self._tokens: dict[str, _Token] = {}
+        self._lock = threading.Lock()
+        for name in _TALKATIVE:
+            logging.getLogger(f"rasterio.{name}").addFilter(_without_signature)
+
+    def token(self, collection: str) -> str:
+        """Return a token that is valid for a while yet.
+
+        Raises
+        ------
+        ProviderError
+            If none is given.
+        """
+        with self._lock:
+            known = self._tokens.get(collection)
+            if known is None or time.monotonic() >= known.until:
+                known = self._tokens[collection] = self._ask(collection)
+            return known.text
+
+    def forget(self, collection: str, token: str) -> None:
+        """Have a token that was refused replaced, unless another thread has done so."""
+        with self._lock:
+            known = self._tokens.get(collection)
+            if known is not None and known.text == token:
+                del self._tokens[collection]
+
+    def _ask(self, collection: str) -> _Token:
+        href = f"{self._address}/token/{collection}"
+        with asking(href):
+            asked = time.monotonic()
+            answer = self._session.get(href, timeout=_TIMEOUT_S)
+            if not answer.ok:
+                raise refused(repr(shown_path(href)), answer.status_code, answer.text)
+            said = answer.json()
+        try:
+            text = str(said["token"])
+            lasts_s = _seconds_left(str(said["msft:expiry"]), answer.headers.get("Date"))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ProviderError(
+                f"{shown_path(href)!r} answered no token ({type(exc).__name__}: {exc}), expected "
+                "'token' and 'msft:expiry'; check the address of the service"
+            ) from exc
+        return _Token(text, asked + lasts_s - min(_MARGIN_S, lasts_s / 2))
+
+
+@lru_cache(maxsize=4096)
+def signed(scene: Scene, token: str, service: str) -> Scene:
+    """Return ``scene`` with a token at each of its URLs that has no query of its own.
+
+    A token is for Azure's blob storage, or for the host of the ``service`` that gave it; no other
+    host is told.
+    """
+    own = urlsplit(service).hostname
+
+    def sign(place: BandAt) -> BandAt:
+        parts = urlsplit(place.path)
+        host = parts.hostname or ""
+        trusted = host == own or host.endswith(".blob.core.windows.net")
+        fits = parts.scheme in ("http", "https") and trusted and not parts.query
+        return replace(place, path=f"{place.path}?{token}") if fits else place
+
+    return replace(
+        scene,
+        bands={name: sign(place) for name, place in scene.bands.items()},
+        scl=None if scene.scl is None else sign(scene.scl),
+    )
+
+
+def _seconds_left(expiry: str, date: str | None) -> float:
+    """Return how long a token is valid, by the server's own clock where it tells the time."""
+    until = datetime.fromisoformat(expiry)
+    until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
+    now = datetime.now(UTC) if date is None else parsedate_to_datetime(date)
+    return (until - now).total_seconds()
+
+
+def _without_signature(record: logging.LogRecord) -> bool:
+    """Take signatures out of what is logged."""
+    said = record.getMessage()
+    if "sig=" in said:
+        record.msg, record.args = _SIGNATURE.sub("?(signed)", said), ()
+    return True

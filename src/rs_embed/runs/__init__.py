@@ -1,0 +1,1 @@
+"""Durable runs: interrupted at any moment, the same request goes on."""

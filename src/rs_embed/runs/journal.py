@@ -1,0 +1,372 @@
+"""What a long batch has finished, on disk: interrupted at any moment, it goes on from there."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from rs_embed.errors import ExportError, SpecError, some
+from rs_embed.files.embeddings import check_place
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+# "rsej" in the header of the database file marks it as a journal of ours.
+_APPLICATION_ID = 0x7273656A
+# The long values stand last: SQLite then reads none of them to find what is done.
+_SCHEMA = """
+CREATE TABLE request (json TEXT NOT NULL);
+CREATE TABLE result (
+    key TEXT PRIMARY KEY, error TEXT, checksum INTEGER NOT NULL, meta TEXT, vector BLOB
+);
+"""
+_UNWRITABLE = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+)  # fmt: skip
+_MOST_DIFFERENCES = 5
+# SQLite's own bound of a value, less what the rest of a row takes.
+MAX_VECTOR_BYTES = 999_000_000
+_ABSENT = object()
+
+
+@dataclass(frozen=True, eq=False)
+class JournalResult:
+    """What came of one key.
+
+    Attributes
+    ----------
+    key : str
+        The key it was added under.
+    vector : numpy.ndarray or None
+        ``(D,)`` float32; None where it failed.
+    meta : dict or None
+        Provenance, JSON values.
+    error : str or None
+        Why there is no vector; None where there is one.
+    """
+
+    key: str
+    vector: NDArray[np.float32] | None
+    meta: Mapping[str, Any] | None
+    error: str | None
+
+
+class Journal:
+    """Results of a batch, each on disk before the next is begun.
+
+    A context manager, used by the thread that opened it. Every `add` is a transaction that is
+    synced to the disk; the process may be killed, or the power fail, at any moment. As long as it
+    is open no other process can open it.
+
+    Parameters
+    ----------
+    path : path
+        An SQLite file; made where there is none.
+    request : str
+        JSON text of everything that determines the results. A journal is only continued by the
+        request that began it.
+
+    Raises
+    ------
+    SpecError
+        If ``request`` is no JSON.
+    ExportError
+        If the file is no journal, is damaged, belongs to another request or is open elsewhere,
+        or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], request: str) -> None:
+        asked = _parsed(request)
+        self.path = Path(path)
+        check_place(self.path)
+        with self._mapped():
+            # No waiting for a lock: whoever holds it does so for hours. Every statement commits.
+            self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            try:
+                self._open(request, asked)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _open(self, request: str, asked: Any) -> None:
+        run = self._connection.execute
+        # The lock of the first transaction is kept until the file is closed, or the process ends.
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        run("PRAGMA synchronous = EXTRA")
+        run("BEGIN EXCLUSIVE")
+        if run("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            for statement in _SCHEMA.split(";"):
+                run(statement)
+            run("INSERT INTO request VALUES (?)", (request,))
+            run(f"PRAGMA application_id = {_APPLICATION_ID}")
+        elif run("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
+            raise ExportError(
+                f"{self.path} is a database, but no journal of rs_embed; choose another name"
+            )
+        else:
+            self._check(asked)
+        run("COMMIT")
+
+    def _check(self, asked: Any) -> None:
+        """Refuse a damaged journal, and one of another request."""
+        (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise self.damaged(verdict)
+        try:
+            (stored,) = self._connection.execute("SELECT json FROM request").fetchone()
+            begun = json.loads(stored)
+        except (TypeError, ValueError) as exc:
+            raise self.damaged("its request is unreadable") from exc
+        differences = list(_differences(begun, asked))
+        if differences:
+            shown = some(differences, _MOST_DIFFERENCES, "; ")
+            raise ExportError(
+                f"{self.path} was begun by another request ({shown}); ask for the same, "
+                "choose another name, or begin anew (--overwrite)"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the file free; what was added stays."""
+        self._connection.close()
+
+    def delete(self) -> None:
+        """Close the journal and remove its file."""
+        self.close()
+        _remove(self.path)
+
+    def add(
+        self,
+        key: str,
+        vector: NDArray[np.float32] | None,
+        meta: Mapping[str, Any] | None,
+        error: str | None,
+    ) -> None:
+        """Write what came of ``key`` to the disk, in the place of what came of it before.
+
+        Parameters
+        ----------
+        key : str
+            Name of the place.
+        vector : numpy.ndarray or None
+            ``(D,)`` float32; None where it failed.
+        meta : mapping or None
+            JSON values.
+        error : str or None
+            Why there is no vector; exactly one of ``vector`` and ``error`` is given.
+
+        Raises
+        ------
+        SpecError
+            If both or neither of ``vector`` and ``error`` are given, or the vector is not
+            ``(D,)`` float32.
+        ExportError
+            If the disk is full or the journal is closed.
+        """
+        self.add_all([JournalResult(key, vector, meta, error)])
+
+    def add_all(self, results: Iterable[JournalResult]) -> None:
+        """Write several results, all or, if the process ends meanwhile, none of them.
+
+        Raises
+        ------
+        SpecError, ExportError
+            As `add`.
+        """
+        rows = [_row(result) for result in results]
+        with self._mapped():
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?)", rows
+                )
+                self._connection.execute("COMMIT")
+            except BaseException:  # Ctrl-C too: what it cuts short must not count as done
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def done(self) -> set[str]:
+        """Return the keys that hold a vector; those that failed are to be tried again."""
+        with self._mapped():
+            rows = self._connection.execute("SELECT key FROM result WHERE error IS NULL")
+            return {key for (key,) in rows}
+
+    def failed(self) -> dict[str, str]:
+        """Return the keys that were tried in vain, and why."""
+        with self._mapped():
+            return dict(
+                self._connection.execute("SELECT key, error FROM result WHERE error IS NOT NULL")
+            )
+
+    def meta_of(self, key: str) -> dict[str, Any] | None:
+        """Return the meta of a key; None if nothing was added for it, or nothing with a meta."""
+        for result in self.results([key] if key in self.done() else []):
+            return result.meta if result.meta is None else dict(result.meta)
+        return None
+
+    def metas(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give each of ``keys`` that has a meta, and its meta; vectors are not read.
+
+        Raises
+        ------
+        ExportError
+            If a meta is unreadable; whether it was changed shows in `results` alone.
+        """
+        for key in keys:
+            with self._mapped():
+                row = self._connection.execute(
+                    "SELECT meta FROM result WHERE key = ? AND meta IS NOT NULL", (key,)
+                ).fetchone()
+            if row is not None:
+                try:
+                    yield key, json.loads(row[0])
+                except ValueError as exc:
+                    raise self.damaged(f"unreadable meta: {exc}") from exc
+
+    def results(self, keys: Sequence[str]) -> Iterator[JournalResult]:
+        """Give what came of each of ``keys``, in their order, one at a time.
+
+        Raises
+        ------
+        ExportError
+            If nothing was added for a key, or its content is damaged.
+        """
+        for key in keys:
+            with self._mapped():
+                row = self._connection.execute(
+                    "SELECT error, checksum, meta, vector FROM result WHERE key = ?", (key,)
+                ).fetchone()
+            if row is None:
+                raise ExportError(f"{self.path} holds nothing for {key!r}; resume the batch first")
+            error, checksum, text, blob = row
+            if checksum != _checksum(key, error, text, blob):
+                raise self.damaged(f"wrong checksum of {key!r}")
+            vector = None if blob is None else np.frombuffer(blob, "<f4").astype(np.float32)
+            yield JournalResult(key, vector, None if text is None else json.loads(text), error)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """Make SQLite's errors ours."""
+        try:
+            yield
+        except sqlite3.ProgrammingError as exc:
+            raise ExportError(f"cannot use {self.path}: {exc}") from exc
+        except sqlite3.Error as exc:
+            if _kind(exc) == sqlite3.SQLITE_BUSY:
+                raise _in_use(self.path) from exc
+            if _kind(exc) in _UNWRITABLE:
+                raise ExportError(f"cannot write {self.path}: {exc}; choose another place") from exc
+            raise self.damaged(str(exc)) from exc
+
+    def damaged(self, reason: str) -> ExportError:
+        """Return the error that says that what is kept cannot be used, and what to do."""
+        return ExportError(
+            f"{self.path} is no journal of rs_embed, or is damaged ({reason}); choose another "
+            "name, or delete it to begin anew (--overwrite)"
+        )
+
+
+def _row(result: JournalResult) -> tuple[str, str | None, int, str | None, bytes | None]:
+    """Return what is stored of a result."""
+    key, vector, error = result.key, result.vector, result.error
+    if (vector is None) == (error is None):
+        given = "neither" if vector is None else "both"
+        raise SpecError(f"got {given} of vector and error for {key!r}, expected one")
+    if vector is not None and (vector.ndim != 1 or vector.dtype != np.float32):
+        raise SpecError(
+            f"got {vector.dtype} of shape {vector.shape} for {key!r}, expected float32 (D,)"
+        )
+    blob = None if vector is None else vector.astype("<f4", copy=False).tobytes()
+    text = None if result.meta is None else json.dumps(dict(result.meta))
+    return key, error, _checksum(key, error, text, blob), text, blob
+
+
+def discard(path: Path) -> None:
+    """Remove a journal, damaged or not, if there is one; not one that is open elsewhere.
+
+    Raises
+    ------
+    ExportError
+        If it is in use by another process, or cannot be removed.
+    """
+    if not path.is_file():
+        return
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as exc:
+        if _kind(exc) == sqlite3.SQLITE_BUSY:
+            raise _in_use(path) from exc
+    finally:
+        connection.close()
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        # SQLite's own rollback file first: without its database it means nothing.
+        path.with_name(path.name + "-journal").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise ExportError(f"cannot delete {path}: {exc}; delete it by hand") from exc
+
+
+def _kind(exc: sqlite3.Error) -> int:
+    """Return the kind of an error: the low byte of its code, the others say its variant."""
+    code: int = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF
+
+
+def _in_use(path: Path) -> ExportError:
+    return ExportError(
+        f"{path} is in use by another process; wait for it, end it, or choose another name"
+    )
+
+
+def _checksum(*parts: str | bytes | None) -> int:
+    """Return the CRC-32 of a row: SQLite notices a damaged page, but not a damaged value."""
+    total = 0
+    for part in parts:
+        total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
+    return total
+
+
+def _parsed(request: str) -> Any:
+    try:
+        return json.loads(request)
+    except (TypeError, ValueError) as exc:
+        raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Give each value in which two requests differ, by its dotted name."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys((*here, *there)):  # as the request lists them
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
+    elif there != here:
+        yield f"{name or 'request'} {_shown(there)} there, {_shown(here)} here"
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

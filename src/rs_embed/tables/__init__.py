@@ -1,0 +1,1 @@
+"""Many places in one table of vectors."""
