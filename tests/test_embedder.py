@@ -32,7 +32,6 @@ from rs_embed import (
     TemporalSpec,
     get_embedding,
 )
-from rs_embed.embedding.preparation import normalised
 from rs_embed.errors import (
     CheckpointError,
     CoverageWarning,
@@ -48,6 +47,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.scalemae.config import VARIANTS
+from rs_embed.models.scalemae.preparation import normalised
 from rs_embed.providers.sample import CENTRE
 from tests.conftest import small_network
 
@@ -98,7 +98,7 @@ def test_tokens_before_the_norm(embed: Callable[..., Embedding]) -> None:
 
 
 def test_default_size_is_256_cropped_to_224(embed: Callable[..., Embedding]) -> None:
-    with pytest.warns(CoverageWarning, match=r"sees 76\.6% of the area.*image_size=256"):
+    with pytest.warns(CoverageWarning, match=r"sees the central 76\.6% of the area.*image_size=256"):
         embedding = embed(image_size=None)
     assert embedding.meta["image_size"] == 224
     assert embedding.meta["coverage"] == (224 / 256) ** 2

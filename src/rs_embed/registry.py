@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rs_embed.errors import (
     MissingDependencyError,
@@ -12,8 +13,11 @@ from rs_embed.errors import (
     RsEmbedError,
     UnknownNameError,
 )
-from rs_embed.models.base import Model
+from rs_embed.models.base import Model, Plan, Preparation
 from rs_embed.providers.base import Provider
+
+if TYPE_CHECKING:
+    from rs_embed.settings import Settings
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
@@ -38,6 +42,35 @@ def find_model(name: str) -> Model:
             "object with description and plan (rs_embed.models.base.Model)"
         )
     return model
+
+
+def checked_plan(
+    model: Model, options: Mapping[str, Any], *, device: str, settings: Settings
+) -> Plan:
+    """Return the model's plan, once it is clear that it keeps the contract of `Plan`.
+
+    Raises
+    ------
+    ModelError
+        If a part of it is missing, or as `Model.plan`.
+    SpecError
+        As `Model.plan`.
+    """
+    plan = model.plan(options, device=device, settings=settings)
+    _check_parts(plan, Plan, f"the plan of model {model.description.id!r}")
+    _check_parts(plan.preparation, Preparation, f"the preparation of {model.description.id!r}")
+    return plan
+
+
+def _check_parts(value: object, protocol: type, what: str) -> None:
+    """Raise `ModelError` if a value lacks a part that a protocol names."""
+    names = (name for name in vars(protocol) if not name.startswith("_"))
+    missing = [name for name in names if not hasattr(value, name)]
+    if missing:
+        raise ModelError(
+            f"{what}, a {type(value).__name__}, has no {', '.join(missing)}; it must have all of "
+            f"{protocol.__module__}.{protocol.__name__}: update the package that brings it"
+        )
 
 
 def find_provider(name: str) -> Provider:

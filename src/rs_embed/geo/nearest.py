@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from numpy.typing import NDArray
 
     Index = NDArray[np.int64]
+
+
+def filled(values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return ``(bands, height, width)`` values, each invalid pixel as its nearest valid one.
+
+    No edge appears that is not on the ground. ``valid`` is ``(height, width)`` with at least one
+    True; the values themselves are returned where all is valid.
+    """
+    if valid.all():
+        return values
+    rows, columns = nearest_valid(valid)
+    return values[:, rows, columns]
 
 
 def nearest_valid(valid: NDArray[np.bool_]) -> tuple[Index, Index]:
