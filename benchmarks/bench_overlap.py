@@ -181,7 +181,8 @@ def main() -> None:
     ]
     print(
         f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a read, "
-        f"{settings.scalemae_fetch_workers} threads, {asked.variant} network at {asked.image_size} px "
+        f"{settings.scalemae_fetch_workers} threads, {asked.variant} network at "
+        f"{asked.image_size} px "
         f"({machine()})\n"
     )
     print(comparison(walls, baselines=[LONGER], unit="s"))

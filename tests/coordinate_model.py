@@ -76,9 +76,12 @@ class CoordinatePlan:
     image_size: int
     loaded_size: int
     refuse: float
-    preparation: ScaleMaePreparation = ScaleMaePreparation("reflectance")
     gsd: float | str = "metres"
     patch_size: int = PATCH
+
+    @property
+    def preparation(self) -> ScaleMaePreparation:
+        return ScaleMaePreparation("reflectance")
 
     @property
     def settled(self) -> dict[str, Any]:

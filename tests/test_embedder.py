@@ -98,7 +98,7 @@ def test_tokens_before_the_norm(embed: Callable[..., Embedding]) -> None:
 
 
 def test_default_size_is_256_cropped_to_224(embed: Callable[..., Embedding]) -> None:
-    with pytest.warns(CoverageWarning, match=r"sees the central 76\.6% of the area.*image_size=256"):
+    with pytest.warns(CoverageWarning, match=r"sees the central 76\.6% .*image_size=256"):
         embedding = embed(image_size=None)
     assert embedding.meta["image_size"] == 224
     assert embedding.meta["coverage"] == (224 / 256) ** 2
@@ -314,7 +314,7 @@ def test_cropped_grids_stay_in_place(
 ) -> None:
     # West to east ramp: a token's colour tells where it lies; the crop drops both ends.
     ramp = np.broadcast_to(np.arange(200) * 40 + 1000, (3, 100, 200)).astype(np.uint16)
-    with pytest.warns(CoverageWarning, match="sees 50.0%.*input_prep='tile' keeps all of it"):
+    with pytest.warns(CoverageWarning, match="sees the central 50.0%.*input_prep='tile' keeps all of it"):
         grid = embed(imagery=write_scene(ramp), output=OutputSpec.grid())
     assert grid.meta["coverage"] == 0.5
     assert grid.data.rio.bounds() == pytest.approx((400500, 5199000, 401500, 5200000))
@@ -425,7 +425,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
     assert mean.meta["valid_fraction"] == pytest.approx(30 / 48)
     # What the invalid pixels hold makes no difference.
     holed[:, :18] = -np.inf
-    with pytest.warns(ImageryWarning, match="864 infinite pixels were left out"):
+    with pytest.warns(ImageryWarning, match="864 infinite pixels were treated as nodata"):
         same = embed(input_chw=holed, fetch=FetchSpec(scale_m=10))
     assert np.array_equal(same.data, mean.data)
 
