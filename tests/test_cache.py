@@ -46,6 +46,7 @@ from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
 from rs_embed.tables.batch import ResumableBatch
 from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
@@ -774,7 +775,7 @@ def test_a_folder_that_cannot_be_one(
 @pytest.mark.parametrize("nonsense", ["", 3, True, b"x", "a\0b", "~nobody-here/x"])
 def test_what_is_no_path(nonsense: Any) -> None:
     with pytest.raises(SpecError, match="got cache="):
-        open_cache(nonsense)
+        open_cache(nonsense, Settings.from_environ())
 
 
 def test_own_pixels_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -789,23 +790,23 @@ def test_own_pixels_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(folder.iterdir())
 
 
-def test_folders_are_made_and_bounded_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert open_cache(None) is None
-    made = open_cache(tmp_path / "a" / "b")
+def test_folders_are_made_and_bounded_as_asked(tmp_path: Path) -> None:
+    default = Settings.from_environ({})
+    assert open_cache(None, default) is None
+    made = open_cache(tmp_path / "a" / "b", default)
     assert made is not None
     assert made.folder == tmp_path / "a" / "b"
     assert made.folder.is_dir()
     assert made.max_bytes == 10_000_000_000
-    monkeypatch.setenv("RS_EMBED_CACHE_GB", "2")
-    monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path / "c"))
-    bounded, stated = open_cache(None), open_cache(tmp_path / "a" / "b")
+    settings = Settings.from_environ(
+        {"RS_EMBED_CACHE_GB": "2", "RS_EMBED_CACHE_DIR": str(tmp_path / "c")}
+    )
+    bounded, stated = open_cache(None, settings), open_cache(tmp_path / "a" / "b", settings)
     assert bounded is not None
     assert stated is not None
     assert (bounded.folder, bounded.max_bytes) == (tmp_path / "c", 2_000_000_000)
     assert (stated.folder, stated.max_bytes) == (tmp_path / "a" / "b", 2_000_000_000)
-    assert open_cache(made) is made
+    assert open_cache(made, settings) is made
 
 
 # Looking at it.

@@ -826,6 +826,7 @@ def test_status_identity_and_cost(
     assert secret.identity().startswith("http://a/ signed by http://b/sas,")
     assert planetary.identity() != provider.identity()
     monkeypatch.setenv("RS_EMBED_STAC", server.url)
+    provider = StacProvider()
     assert provider.status(online=True) == f"ready: {server.url}"
     assert ids(fetch(provider)) == ALL_NORTH
     assert not [r for r in server.requests if r.status >= 400]

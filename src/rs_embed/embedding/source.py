@@ -30,7 +30,7 @@ from rs_embed.geo.grid import Grid, gsd_m, roi_grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
-from rs_embed.settings import LOCAL
+from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import (
     BBox,
     FetchSpec,
@@ -126,12 +126,13 @@ class PixelRequest:
 
         What ``backend="auto"`` chose is logged, and stays: no request goes on to another provider.
         """
-        provider = resolved_provider(self.backend)
+        settings = Settings.from_environ()
+        provider = resolved_provider(self.backend, settings)
         asked = self.backend if isinstance(self.backend, str) else provider.name
         name = provider.name if asked == "auto" else asked
         if asked == "auto":
             _log.info("backend='auto' takes %r (%s)", name, provider.status())
-        cache = open_cache(self.cache)
+        cache = open_cache(self.cache, settings)
         if cache is not None:
             provider = CachedProvider(provider, cache)
         return replace(self, backend=name, provider=provider, backend_asked=asked)
@@ -372,7 +373,7 @@ class PixelRequest:
         return None, (Note(message, TemporalWarning),)
 
 
-def resolved_provider(backend: str | Provider) -> Provider:
+def resolved_provider(backend: str | Provider, settings: Settings | None = None) -> Provider:
     """Return the provider that ``backend`` names or is.
 
     Raises
@@ -392,7 +393,8 @@ def resolved_provider(backend: str | Provider) -> Provider:
     names = provider_names()
     if backend not in ["auto", *names]:
         raise UnknownNameError.among("backend", backend, ["auto", *names])
-    name = first_configured() if backend == "auto" else backend
+    settings = settings or Settings.from_environ()
+    name = first_configured(settings) if backend == "auto" else backend
     if name is None:
         raise ProviderError(
             f"no imagery source is configured for backend='auto', which takes the first of "
@@ -400,7 +402,7 @@ def resolved_provider(backend: str | Provider) -> Provider:
             f"{install('stac')}, name one of "
             f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
-    return find_provider(name)
+    return find_provider(name, settings)
 
 
 def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:

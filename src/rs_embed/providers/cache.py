@@ -386,29 +386,30 @@ def _first_identity(provider: Provider, now: str) -> str:
     return _IDENTITIES.setdefault(number, (weakref.ref(provider, forget), now))[1]
 
 
-def open_cache(asked: str | PathLike[str] | PatchCache | None) -> PatchCache | None:
-    """Return the cache that is asked for, or that of ``RS_EMBED_CACHE_DIR``; None without either.
+def open_cache(
+    cache: str | PathLike[str] | PatchCache | None, settings: Settings
+) -> PatchCache | None:
+    """Return the cache in a folder, or in that of ``settings``; None without either.
 
-    A folder that does not exist is made. Its size is bounded by ``RS_EMBED_CACHE_GB``.
+    A folder that does not exist is made. ``settings`` bound its size (``RS_EMBED_CACHE_GB``).
 
     Raises
     ------
     SpecError
-        If ``asked`` is no path, or no folder can be made there.
+        If ``cache`` is not a path, or no folder can be made there.
     SettingsError
         If no folder can be made where ``RS_EMBED_CACHE_DIR`` says.
     """
-    if isinstance(asked, PatchCache):
-        return asked
-    settings = Settings.from_environ()
-    if asked is None:
+    if isinstance(cache, PatchCache):
+        return cache
+    if cache is None:
         if settings.cache_dir is None:
             return None
         folder = _made(settings.cache_dir, CACHE_DIR.name, SettingsError)
-    elif isinstance(asked, str | PathLike) and fspath(asked):
-        folder = _made(asked, "cache", SpecError)
+    elif isinstance(cache, str | PathLike) and fspath(cache):
+        folder = _made(cache, "cache", SpecError)
     else:
-        raise SpecError(f"got cache={asked!r}, expected the path of a folder to keep pixels in")
+        raise SpecError(f"got cache={cache!r}, expected the path of a folder to keep pixels in")
     return _shared(folder, settings.cache_gb * 10**9)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Self
 
 from rs_embed.errors import ProviderError, some
 from rs_embed.geo.grid import Grid
@@ -34,7 +35,9 @@ class LocalProvider:
         A raster file (one scene); a STAC Item, ItemCollection, Collection or Catalog ``.json``; or
         a folder: that of a ``catalog.json`` or ``collection.json``, or one that is searched for
         STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img) that no item refers to.
-        ``RS_EMBED_LOCAL`` if not given.
+        That of ``settings`` if not given.
+    settings : Settings, optional
+        What the environment configures; read when the provider is built if not given.
 
     Notes
     -----
@@ -47,14 +50,24 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, root: str | PathLike[str] | None = None) -> None:
-        self._root = None if root is None else Path(fspath(root)).expanduser()
+    def __init__(
+        self, root: str | PathLike[str] | None = None, *, settings: Settings | None = None
+    ) -> None:
+        if root is None:
+            self._root = (settings or Settings.from_environ()).local
+        else:
+            self._root = Path(fspath(root)).expanduser().absolute()
         self._lock = threading.Lock()
         self._looked: tuple[Path, Index | ProviderError] | None = None
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider of ``RS_EMBED_LOCAL``."""
+        return cls(settings=settings)
+
     def configured(self) -> bool:
         """Return whether a root is given or named by ``RS_EMBED_LOCAL``."""
-        return self._root is not None or Settings.from_environ().local is not None
+        return self._root is not None
 
     @property
     def dated(self) -> bool:
@@ -131,10 +144,9 @@ class LocalProvider:
         return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}"
 
     def _indexed(self) -> Index:
-        root = self._root or Settings.from_environ().local
-        if root is None:
+        if self._root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
-        root = root.absolute()
+        root = self._root.absolute()
         with self._lock:
             if self._looked is None or self._looked[0] != root:
                 self._looked = root, _look(root)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.resources import as_file, files
+from typing import Self
 
 from rs_embed.errors import ImageryError, ProviderError
 from rs_embed.files.rasters import read_on_grid
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 CENTRE = (-75.61558, 37.69415)
@@ -34,6 +36,11 @@ class SampleProvider:
 
     name = "sample"
     dated = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003
+        """Return the provider; no setting applies to it."""
+        return cls()
 
     def configured(self) -> bool:
         """Return False: stand-in imagery is never picked unasked."""

@@ -25,7 +25,6 @@ from rs_embed.providers.earth_engine.failures import (
 )
 from rs_embed.settings import (
     EE_ENDPOINT,
-    Settings,
     google_credentials,
     stated_google_credentials,
 )
@@ -44,6 +43,23 @@ _DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
 _POOL = 40  # connections: as many requests as the service takes at once
 
 
+def url_of(endpoint: str) -> str:
+    """Return the URL of an endpoint, given by name or as the URL itself.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither.
+    """
+    if endpoint.startswith(("https://", "http://")):
+        return endpoint.rstrip("/")
+    if endpoint in ENDPOINTS:
+        return ENDPOINTS[endpoint]
+    raise UnknownNameError.among(
+        f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", endpoint, [*ENDPOINTS, "a URL"]
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Account:
     """Whom the service counts requests to, where it is, and how long it is waited for.
@@ -51,52 +67,33 @@ class Account:
     Attributes
     ----------
     project : str or None
-        Google Cloud project; None is what the credentials carry.
+        Google Cloud project; None is the one in the credentials.
     credentials : google.auth.credentials.Credentials or None
-        None is what lies on this machine.
-    endpoint : str or None
-        Name or URL; None is that of the settings.
+        None is what is stored on this machine.
+    endpoint : str
+        Name or URL.
     timeout_s : float
         Seconds after which a request without an answer is given up.
     """
 
-    project: str | None = None
-    credentials: Any = None
-    endpoint: str | None = None
-    timeout_s: float = 300.0
+    project: str | None
+    credentials: Any
+    endpoint: str
+    timeout_s: float
 
     @property
-    def stated_project(self) -> str | None:
-        """The project that was given or set."""
-        return self.project or Settings.from_environ().ee_project
-
-    @property
-    def endpoint_name(self) -> str:
-        """Name of the endpoint, or its URL.
-
-        Raises
-        ------
-        UnknownNameError
-            If it is neither.
-        """
-        name = self.endpoint or Settings.from_environ().ee_endpoint
-        if name in ENDPOINTS or name.startswith(("https://", "http://")):
-            return name.rstrip("/")
-        raise UnknownNameError.among(
-            f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", name, [*ENDPOINTS, "a URL"]
-        )
+    def url(self) -> str:
+        """URL of the service; `UnknownNameError` if the endpoint is invalid."""
+        return url_of(self.endpoint)
 
     @property
     def shown_endpoint(self) -> str:
         """Name of the endpoint, or its URL without what may be secret in it."""
-        parts = urlsplit(self.endpoint_name)
+        if self.endpoint in ENDPOINTS:
+            return self.endpoint
+        parts = urlsplit(self.url)
         port = "" if parts.port is None else f":{parts.port}"
-        return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme else self.endpoint_name
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return ENDPOINTS.get(self.endpoint_name, self.endpoint_name)
+        return f"{parts.scheme}://{parts.hostname}{port}"
 
     def has_credentials(self) -> bool:
         """Return whether some were given or lie on this machine."""
@@ -118,7 +115,7 @@ class Account:
         if not self.has_credentials():
             stated = stated_google_credentials()
             return NO_CREDENTIALS if stated is None else _no_such_file(stated)
-        if not (self.stated_project or self.carried_project()):
+        if not (self.project or self.carried_project()):
             return NO_PROJECT
         return None
 
@@ -208,7 +205,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if account.has_credentials() and (missing := account.missing()) is not None:
         raise ProviderError(f"Earth Engine cannot be used: {missing}")
     credentials = guarded(lambda: _credentials(ee, account))
-    project = account.stated_project or _project_of(credentials) or account.carried_project()
+    project = account.project or _project_of(credentials) or account.carried_project()
     if project is None:
         raise ProviderError(f"Earth Engine cannot be used: {NO_PROJECT}")
     ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
@@ -230,7 +227,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
 
 
 def _check_same(account: Account, begun: _Begun) -> None:
-    wanted = account.stated_project
+    wanted = account.project
     if wanted not in (None, begun.project) or account.url != begun.url:
         raise ProviderError(
             f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rs_embed._optional import install
 from rs_embed.errors import NoImageryError, ProviderError, some
@@ -79,14 +79,15 @@ class StacProvider:
     ----------
     catalogue : str, path or Address, optional
         ``"earth-search"`` or ``"planetary-computer"``; URL or path of another API or of a static
-        catalogue; or an `Address` with a service that signs. ``RS_EMBED_STAC`` if not given, else
-        ``"earth-search"``.
+        catalogue; or an `Address` with a service that signs. That of ``settings`` if not given.
     patience : Patience
         How often, and for how long, requests and reads that may succeed later are repeated.
     readers : int
         Threads that read the scenes of one place; 0 reads them one after the other.
     max_reads : int
         Reads at once, over all places.
+    settings : Settings, optional
+        What the environment configures; read when the provider is built if not given.
 
     Notes
     -----
@@ -105,8 +106,13 @@ class StacProvider:
         patience: Patience = Patience(),  # noqa: B008  # frozen
         readers: int = 8,
         max_reads: int = 16,
+        settings: Settings | None = None,
     ) -> None:
-        self._catalogue = None if catalogue is None else address_of(catalogue)
+        self._catalogue = (
+            (settings or Settings.from_environ()).stac
+            if catalogue is None
+            else address_of(catalogue)
+        )
         self._patience = patience
         self._readers = readers
         if readers < 0 or max_reads < 1:
@@ -116,6 +122,11 @@ class StacProvider:
         self._turns = threading.BoundedSemaphore(max_reads)
         self._lock = threading.Lock()
         self._opened: tuple[Address, _Source] | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider of the catalogue that ``RS_EMBED_STAC`` names."""
+        return cls(settings=settings)
 
     def configured(self) -> bool:
         """Return whether pystac-client is installed."""
@@ -206,7 +217,7 @@ class StacProvider:
         return f"ready: {address.shown}" if name is None else f"ready: {name} ({address.shown})"
 
     def _address(self) -> Address:
-        return address_of(self._catalogue or Settings.from_environ().stac)
+        return address_of(self._catalogue)
 
     def _source(self) -> tuple[Address, _Source]:
         address = self._address()
