@@ -31,7 +31,10 @@ class Cost:
 
 
 class Provider(Protocol):
-    """A source of imagery."""
+    """A source of imagery; it goes through pickle, also after use.
+
+    What it opened, looked up and locked stays behind: the copy makes its own when first used.
+    """
 
     @property
     def name(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
@@ -17,6 +16,7 @@ from rs_embed.providers.scenes.indexing import Index, index_root
 from rs_embed.providers.scenes.reading import compose
 from rs_embed.providers.scenes.scene import Scene
 from rs_embed.providers.scenes.selection import scenes_fit_for, select_scenes
+from rs_embed.providers.sharing import Latest
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
@@ -57,8 +57,7 @@ class LocalProvider:
             self._root = (settings or Settings.from_environ()).local
         else:
             self._root = Path(fspath(root)).expanduser().absolute()
-        self._lock = threading.Lock()
-        self._looked: tuple[Path, Index | ProviderError] | None = None
+        self._found: Latest[Path, Index | ProviderError] = Latest()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -147,13 +146,10 @@ class LocalProvider:
         if self._root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
         root = self._root.absolute()
-        with self._lock:
-            if self._looked is None or self._looked[0] != root:
-                self._looked = root, _look(root)
-            found = self._looked[1]
-            if isinstance(found, ProviderError) and not root.exists():
-                self._looked = None  # quickly looked up again, and it may be mounted late
+        found = self._found.get(root, _look)
         if isinstance(found, ProviderError):
+            if not root.exists():
+                self._found.forget()  # quickly looked up again, and it may be mounted late
             raise ProviderError(str(found), transient=found.transient) from found
         return found
 

@@ -7,11 +7,13 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from rs_embed._optional import install, require
 from rs_embed._version import __version__
@@ -23,6 +25,7 @@ from rs_embed.providers.earth_engine.failures import (
     guarded,
     stranger,
 )
+from rs_embed.providers.sharing import Turns
 from rs_embed.settings import (
     EE_ENDPOINT,
     google_credentials,
@@ -41,6 +44,7 @@ _AGENT = f"rs-embed/{__version__}"
 _CONNECT_S = 20.0
 _DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
 _POOL = 40  # connections: as many requests as the service takes at once
+_ORIGINS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def url_of(endpoint: str) -> str:
@@ -74,12 +78,20 @@ class Account:
         Name or URL.
     timeout_s : float
         Seconds after which a request without an answer is given up.
+    origin : str or None
+        The same for copies of the same credentials, which pickle makes; None without any.
     """
 
     project: str | None
     credentials: Any
     endpoint: str
     timeout_s: float
+    origin: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.credentials is not None:
+            origin = _ORIGINS.setdefault(self.credentials, uuid4().hex)
+            object.__setattr__(self, "origin", origin)
 
     @property
     def url(self) -> str:
@@ -125,7 +137,7 @@ class Session:
 
     def __init__(self, account: Account, max_requests: int) -> None:
         self.account = account
-        self._turn = threading.BoundedSemaphore(max_requests)
+        self._turns = Turns(max_requests)
 
     def client(self) -> ModuleType:
         """Return the client, initialised.
@@ -170,7 +182,7 @@ class Session:
         return answer if isinstance(answer, bytes) else str(answer).encode()
 
     def _once(self, request: Callable[[], Result]) -> Result:
-        with self._turn:
+        with self._turns:
             return guarded(request)
 
 
@@ -179,9 +191,7 @@ class _Begun:
     """The session that we began: the client knows one for the whole process."""
 
     project: str
-    url: str
-    endpoint: str
-    credentials: Any
+    account: Account
 
 
 _LOCK = threading.Lock()
@@ -223,18 +233,19 @@ def _initialise(ee: ModuleType, account: Account) -> None:
         raise
     ee.data.setUserAgent(_AGENT)
     ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
-    _begun[:] = [_Begun(project, url, account.shown_endpoint, account.credentials)]
+    _begun[:] = [_Begun(project, account)]
 
 
 def _check_same(account: Account, begun: _Begun) -> None:
-    wanted = account.project
-    if wanted not in (None, begun.project) or account.url != begun.url:
+    first = begun.account
+    if account.project not in (None, begun.project) or account.url != first.url:
         raise ProviderError(
-            f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "
-            f"for project {begun.project!r} at {begun.endpoint} before, and its client knows one "
-            "session a process; use that one, another process, or call ee.Reset() in between"
+            f"got project {account.project!r} at {account.shown_endpoint}, but Earth Engine was "
+            f"initialised for project {begun.project!r} at {first.shown_endpoint} before, and its "
+            "client knows one session a process; use that one, another process, or call "
+            "ee.Reset() in between"
         )
-    if account.credentials is not None and account.credentials is not begun.credentials:
+    if account.credentials is not None and account.origin != first.origin:
         raise ProviderError(
             "got other credentials than those that Earth Engine was initialised with before, and "
             "its client knows one session a process; use those, another process, or call "

@@ -28,6 +28,7 @@ from rs_embed.providers.scenes.selection import (
     scenes_fit_for,
     select_scenes,
 )
+from rs_embed.providers.sharing import Latest, Turns
 from rs_embed.providers.stac.catalogues import (
     PRESETS,
     Address,
@@ -119,9 +120,8 @@ class StacProvider:
             raise ProviderError(
                 f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
             )
-        self._turns = threading.BoundedSemaphore(max_reads)
-        self._lock = threading.Lock()
-        self._opened: tuple[Address, _Source] | None = None
+        self._turns = Turns(max_reads)
+        self._opened: Latest[Address, _Source] = Latest()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -138,9 +138,9 @@ class StacProvider:
         The catalogue is asked for the collection and a few items of it, once.
         """
         check_has_mask(sensor.cloud_mask, self._address().shown)
-        address, source = self._source()
+        source = self._source()
         scenes = source.examples(source.collection(sensor.collection))
-        scenes_fit_for(sensor, scenes, address.shown)
+        scenes_fit_for(sensor, scenes, source.address.shown)
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the composite of the scenes for a place and period; see `Provider.fetch`.
@@ -154,7 +154,7 @@ class StacProvider:
             If the catalogue cannot be asked, no scene remains, or one that does cannot be read;
             transient where that may pass.
         """
-        address, source = self._source()
+        source = self._source()
         collection = source.collection(sensor.collection)
         place = grid_boxes(grid)
         if place is None:
@@ -170,11 +170,11 @@ class StacProvider:
             grid=grid,
             temporal=temporal,
             cloudy_pct=sensor.cloudy_pct,
-            where=address.shown,
+            where=source.address.shown,
         )
         raster = self._read(source, selection, grid, sensor)
         about = {
-            "catalogue": address.shown,
+            "catalogue": source.address.shown,
             "collection": collection,
             "left_out": dict(list(left_out.items())[:_LISTED]),
         }
@@ -192,8 +192,7 @@ class StacProvider:
         said = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
         if "://" in address.url:
             return said
-        _, source = self._source()
-        return f"{said}, files {fingerprint_of(source.files())}"
+        return f"{said}, files {fingerprint_of(self._source().files())}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
         """Return one search; what is read depends on how many scenes it finds."""
@@ -219,12 +218,8 @@ class StacProvider:
     def _address(self) -> Address:
         return address_of(self._catalogue)
 
-    def _source(self) -> tuple[Address, _Source]:
-        address = self._address()
-        with self._lock:
-            if self._opened is None or self._opened[0] != address:
-                self._opened = address, _Source(address, self._patience)
-            return self._opened
+    def _source(self) -> _Source:
+        return self._opened.get(self._address(), lambda at: _Source(at, self._patience))
 
     def _nothing(
         self,
