@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Self
 
-from rs_embed.errors import ProviderError, some
+from rs_embed.errors import ProviderError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
 from rs_embed.providers.scenes.indexing import Index, index_root
-from rs_embed.providers.scenes.reading import compose
+from rs_embed.providers.scenes.reading import compose, with_left_out
 from rs_embed.providers.scenes.scene import Scene
 from rs_embed.providers.scenes.selection import scenes_fit_for, select_scenes
 from rs_embed.providers.sharing import Latest
@@ -100,25 +99,9 @@ class LocalProvider:
         """
         index = self._indexed()
         root = str(index.root)
-        selection = select_scenes(
-            self._scenes_of(sensor),
-            bands=sensor.bands,
-            grid=grid,
-            temporal=temporal,
-            cloudy_pct=sensor.cloudy_pct,
-            where=root,
-        )
-        raster = compose(
-            selection,
-            grid,
-            sensor.bands,
-            kind=sensor.composite or "median",
-            fill_value=sensor.fill_value,
-            cloud_mask=sensor.cloud_mask,
-            root=root,
-        )
-        notes = (*raster.notes, *_left_out_notes(index.left_out))
-        return replace(raster, source={**raster.source, "left_out": _left_out(index)}, notes=notes)
+        selection = select_scenes(self._scenes_of(sensor), sensor, grid, temporal, where=root)
+        raster = compose(selection, grid, sensor, root=root)
+        return with_left_out(raster, index.left_out, "files")
 
     def identity(self) -> str:
         """Return a digest of the names, sizes and times of all files, as they are now.
@@ -176,16 +159,3 @@ def _look(root: Path) -> Index | ProviderError:
         return index_root(root)
     except ProviderError as exc:
         return exc
-
-
-def _left_out(index: Index) -> dict[str, str]:
-    return dict(list(index.left_out.items())[:100])
-
-
-def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    return (
-        f"{len(left_out)} files that cannot be used were left out: "
-        f"{some(list(left_out))}; meta['source']['left_out'] says why",
-    )

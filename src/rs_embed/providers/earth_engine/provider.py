@@ -29,7 +29,6 @@ from rs_embed.providers.earth_engine.pixels import (
 )
 from rs_embed.providers.earth_engine.query import (
     CLEAR_SCORE,
-    MASKED_CLASSES,
     SENTINEL,
     Image,
     Query,
@@ -39,6 +38,7 @@ from rs_embed.providers.earth_engine.query import (
 )
 from rs_embed.providers.earth_engine.session import Account, Session, is_users, url_of
 from rs_embed.providers.retrying import Patience
+from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, check_positive, check_whole
 
@@ -335,7 +335,7 @@ class EarthEngineProvider:
         return {
             "collection": sensor.collection,
             "endpoint": "as initialised" if users else self._account.shown_endpoint,
-            "composite": sensor.composite or "median",
+            "composite": query.composite,
             "cloud_mask": sensor.cloud_mask,
             "resampling": plan.used,
             "items": items,

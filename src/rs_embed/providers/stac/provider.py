@@ -20,8 +20,9 @@ from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.indexing import fingerprint_of
-from rs_embed.providers.scenes.reading import compose
-from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes, scene_from_item
+from rs_embed.providers.scenes.items import usable_scenes
+from rs_embed.providers.scenes.reading import compose, with_left_out
+from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes
 from rs_embed.providers.scenes.selection import (
     Selection,
     check_has_mask,
@@ -70,7 +71,6 @@ _BRIEFLY = Patience(attempts=2)
 _KEPT_SCENES = 4096
 # Items looked at to know a collection: one of them may be damaged.
 _EXAMPLES = 5
-_LISTED = 100
 
 
 class StacProvider:
@@ -164,22 +164,10 @@ class StacProvider:
         scenes, left_out = source.scenes(collection, place, temporal)
         if not scenes:
             raise self._nothing(source, collection, place, temporal, left_out)
-        selection = select_scenes(
-            scenes,
-            bands=sensor.bands,
-            grid=grid,
-            temporal=temporal,
-            cloudy_pct=sensor.cloudy_pct,
-            where=source.address.shown,
-        )
+        selection = select_scenes(scenes, sensor, grid, temporal, where=source.address.shown)
         raster = self._read(source, selection, grid, sensor)
-        about = {
-            "catalogue": source.address.shown,
-            "collection": collection,
-            "left_out": dict(list(left_out.items())[:_LISTED]),
-        }
-        notes = (*raster.notes, *_left_out_notes(left_out))
-        return replace(raster, source={**raster.source, **about}, notes=notes)
+        about = {"catalogue": source.address.shown, "collection": collection}
+        return with_left_out(replace(raster, source={**raster.source, **about}), left_out, "items")
 
     def identity(self) -> str:
         """Return the catalogue's address, and what the contract's collection means there.
@@ -253,10 +241,7 @@ class StacProvider:
                 return compose(
                     replace(selection, scenes=scenes),
                     grid,
-                    sensor.bands,
-                    kind=sensor.composite or "median",
-                    fill_value=sensor.fill_value,
-                    cloud_mask=sensor.cloud_mask,
+                    sensor,
                     root=source.address.shown,
                     readers=self._readers,
                     options=GDAL_OPTIONS,
@@ -399,22 +384,11 @@ class _Source:
             key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
             scene = self._scenes.get(key)
             if scene is None:
-                try:
-                    scene = scene_from_item(item)
-                except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-                    left_out[item.id] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+                scene = next(usable_scenes([item], left_out), None)
+                if scene is None:
                     continue
                 if len(self._scenes) >= _KEPT_SCENES:
                     self._scenes.clear()
                 self._scenes[key] = scene
             scenes.append(scene)
         return scenes, left_out
-
-
-def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    return (
-        f"{len(left_out)} items that cannot be used were left out: {some(list(left_out))}; "
-        "meta['source']['left_out'] says why",
-    )
