@@ -154,7 +154,9 @@ def test_a_warning_is_one_line(checkpoint: Path) -> None:
 def test_a_warning_turned_into_an_error_is_one_line_too(checkpoint: Path) -> None:
     done = run(*SAMPLE[:-1], "224", "--weights", str(checkpoint), PYTHONWARNINGS="error")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: the model sees the central 76.6% of the area")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: the model sees the central 76.6% of the area"
+    )
     assert "Traceback" not in done.stderr
 
 

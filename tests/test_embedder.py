@@ -314,7 +314,9 @@ def test_cropped_grids_stay_in_place(
 ) -> None:
     # West to east ramp: a token's colour tells where it lies; the crop drops both ends.
     ramp = np.broadcast_to(np.arange(200) * 40 + 1000, (3, 100, 200)).astype(np.uint16)
-    with pytest.warns(CoverageWarning, match="sees the central 50.0%.*input_prep='tile' keeps all of it"):
+    with pytest.warns(
+        CoverageWarning, match="sees the central 50.0%.*input_prep='tile' keeps all of it"
+    ):
         grid = embed(imagery=write_scene(ramp), output=OutputSpec.grid())
     assert grid.meta["coverage"] == 0.5
     assert grid.data.rio.bounds() == pytest.approx((400500, 5199000, 401500, 5200000))

@@ -12,10 +12,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 
 from rs_embed import PointBuffer, get_embedding, inspect_input
 from rs_embed.errors import ProviderError
@@ -826,6 +828,7 @@ def test_status_identity_and_cost(
     assert secret.identity().startswith("http://a/ signed by http://b/sas,")
     assert planetary.identity() != provider.identity()
     monkeypatch.setenv("RS_EMBED_STAC", server.url)
+    provider = StacProvider()
     assert provider.status(online=True) == f"ready: {server.url}"
     assert ids(fetch(provider)) == ALL_NORTH
     assert not [r for r in server.requests if r.status >= 400]
@@ -928,6 +931,27 @@ def test_real_scenes_equal_those_read_from_disk(
     assert ids(ours) == ids(local)
     assert ours.reflectance == local.reflectance
     assert len(ids(ours)) > 4
+
+
+def pixels_of(provider: StacProvider) -> NDArray[Any]:
+    return fetch(provider).data
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_another_process_fetches_the_same(serve: Served, scenes_folder: Path, used: bool) -> None:
+    """With a catalogue, tokens and connections of its own."""
+    server = serve()
+    server.add(scenes_folder)
+    provider = StacProvider(
+        Address(server.url, f"{server.url}/sas"), patience=QUICK, readers=FEW, max_reads=3
+    )
+    expected = pixels_of(provider)
+    server.requests.clear()
+    here = provider if used else StacProvider(Address(server.url, f"{server.url}/sas"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert np.array_equal(pool.submit(pixels_of, here).result(timeout=120), expected)
+    assert server.paths("/sas/token/")
+    assert server.paths("/search$")
 
 
 INTERRUPTED = """

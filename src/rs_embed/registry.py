@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rs_embed.errors import (
     MissingDependencyError,
     ModelError,
+    ProviderError,
     RsEmbedError,
     UnknownNameError,
 )
 from rs_embed.models.base import Model, Plan, Preparation
-from rs_embed.providers.base import Provider
+from rs_embed.providers.base import Provider, RegisteredProvider
 
 if TYPE_CHECKING:
     from rs_embed.settings import Settings
@@ -73,25 +74,35 @@ def _check_parts(value: object, protocol: type, what: str) -> None:
         )
 
 
-def find_provider(name: str) -> Provider:
-    """Return the provider of that name; the same object each time, so that it connects once.
+def find_provider(name: str, settings: Settings) -> Provider:
+    """Return the provider of that name, as ``settings`` configure it.
+
+    The same settings give the same object, so that it connects once.
 
     Raises
     ------
     UnknownNameError
         If no installed package offers it; near matches are named.
+    ProviderError
+        If what its entry point names is not a provider.
     """
-    return _instance(_load(PROVIDERS, "backend", name))
+    provider = _load(PROVIDERS, "backend", name)
+    if not callable(getattr(provider, "from_settings", None)):
+        raise ProviderError(
+            f"the entry point {name!r} of {PROVIDERS} names {provider!r}, expected a class with "
+            "the classmethod from_settings (rs_embed.providers.base.RegisteredProvider)"
+        )
+    return _instance(provider, settings)
 
 
-def first_configured() -> str | None:
-    """Return the name of the provider that ``backend="auto"`` takes; None if none is configured."""
-    return next((name for name in AUTO_ORDER if find_provider(name).configured()), None)
+def first_configured(settings: Settings) -> str | None:
+    """Return the name of the provider that ``backend="auto"`` uses; None if none is configured."""
+    return next((n for n in AUTO_ORDER if find_provider(n, settings).configured()), None)
 
 
 @lru_cache
-def _instance(kind: type[Provider]) -> Provider:
-    return kind()
+def _instance(kind: type[RegisteredProvider], settings: Settings) -> Provider:
+    return kind.from_settings(settings)
 
 
 def provider_names() -> list[str]:

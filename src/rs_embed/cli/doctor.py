@@ -112,7 +112,8 @@ def _backends(*, online: bool) -> Iterator[Finding]:
 
     for name in provider_names():
         try:
-            found, _, mend = find_provider(name).status(online=online).partition("; ")
+            provider = find_provider(name, Settings.from_environ())
+            found, _, mend = provider.status(online=online).partition("; ")
             if found.startswith("missing: "):
                 yield Finding("missing", f"backend {name}", found.removeprefix("missing: "), mend)
             else:
@@ -121,7 +122,7 @@ def _backends(*, online: bool) -> Iterator[Finding]:
             yield Finding("broken", f"backend {name}", str(exc))
     order = f"the first that is configured of {', '.join(AUTO_ORDER)}"
     try:
-        chosen = first_configured()
+        chosen = first_configured(Settings.from_environ())
     except RsEmbedError as exc:
         yield Finding("broken", "backend auto", str(exc))
         return
@@ -142,7 +143,7 @@ def _costs() -> Iterator[Finding]:
     grid = roi_grid(PointBuffer(lon=0, lat=45, buffer_m=1280), inputs["scale_m"])
     for name in provider_names():
         try:
-            cost = find_provider(name).cost(grid, sensor=sensor)
+            cost = find_provider(name, Settings.from_environ()).cost(grid, sensor=sensor)
         except RsEmbedError:
             continue  # said above
         if cost.requests:

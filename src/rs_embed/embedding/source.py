@@ -167,7 +167,7 @@ class Source:
         name = provider.name if stated == "auto" else stated
         if stated == "auto":
             _log.info("backend='auto' takes %r (%s)", name, provider.status())
-        cache = open_cache(self.cache)
+        cache = open_cache(self.cache, settings)
         if cache is not None:
             provider = CachedProvider(provider, cache)
         return replace(self, backend=name, provider=provider, backend_stated=stated)
@@ -439,7 +439,7 @@ class Source:
         return None, (Note(message, TemporalWarning),)
 
 
-def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:  # noqa: ARG001
+def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:
     """Return the provider that ``backend`` names or is.
 
     Raises
@@ -459,7 +459,7 @@ def resolved_provider(backend: str | Provider, settings: Settings) -> Provider: 
     names = provider_names()
     if backend not in ["auto", *names]:
         raise UnknownNameError.among("backend", backend, ["auto", *names])
-    name = first_configured() if backend == "auto" else backend
+    name = first_configured(settings) if backend == "auto" else backend
     if name is None:
         raise ProviderError(
             f"no imagery source is configured for backend='auto', which takes the first of "
@@ -467,7 +467,7 @@ def resolved_provider(backend: str | Provider, settings: Settings) -> Provider: 
             f"{install('stac')}, name one of "
             f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
-    return find_provider(name)
+    return find_provider(name, settings)
 
 
 def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
