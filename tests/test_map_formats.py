@@ -40,9 +40,9 @@ from rs_embed.geo.grid import Grid
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.encoding import MapEncoding
 from rs_embed.maps.formats.opening import open_map, restored
-from rs_embed.maps.formats.paths import MAP_SUFFIXES, check_map_place
 from rs_embed.maps.formats.provenance import model_address, source_addresses
 from rs_embed.maps.formats.stac_item import footprint
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import WrittenMap, write_map
 
 UTM = CRS.from_epsg(32633)
@@ -275,7 +275,7 @@ class TestWrittenMaps:
         assert stated["dtype"] == encoding.dtype
         assert stated["error"] == (None if fitted.error is None else fitted.error.to_json())
         if encoding.pca is None:
-            with pytest.raises(SpecError, match=r"holds no PCA, expected one made with pca="):
+            with pytest.raises(SpecError, match=r"without a PCA, expected one made with pca="):
                 restored(opened)
             return
         whole = restored(opened)
@@ -355,7 +355,7 @@ class TestWrittenMaps:
         assert digest(path) == before
         left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
         assert left
-        assert not any(Path(name).suffix in MAP_SUFFIXES for name in left)
+        assert not any(Path(name).suffix in MAPS.suffixes for name in left)
         write_map(path, content_of(values))
         assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
         assert digest(path) == before
@@ -600,7 +600,7 @@ class TestPlaces:
         (tmp_path / "file.zarr").write_text("")
         for name in ("mine.zarr", "mine.tif", "file.zarr"):
             with pytest.raises(ExportError, match="it is a f"):
-                check_map_place(tmp_path / name)
+                MAPS.check(tmp_path / name)
         assert (tmp_path / "mine.zarr/letters").exists()
 
     def test_a_store_comes_back_that_was_moved_aside(self, tmp_path: Path) -> None:
@@ -631,7 +631,7 @@ class TestPlaces:
         if suffix == ".zarr":
             xr.Dataset({"embedding": ("x", [1.0])}).to_zarr(other, consolidated=False)
             (tmp_path / "empty.zarr").mkdir()
-            with pytest.raises(ExportError, match="is no Zarr store that can be opened, expected"):
+            with pytest.raises(ExportError, match="is not a Zarr store that can be opened, expected"):
                 open_map(tmp_path / "empty.zarr")
         else:
             with rasterio.open(
@@ -640,13 +640,13 @@ class TestPlaces:
             ) as file:  # fmt: skip
                 file.write(np.ones((1, 2, 2), np.uint8))
             (tmp_path / "text.tif").write_text("no image")
-            with pytest.raises(ExportError, match="is no image that can be opened, expected one"):
+            with pytest.raises(ExportError, match="is not an image that can be opened, expected one"):
                 open_map(tmp_path / "text.tif")
         with pytest.raises(ExportError) as refused:
             open_map(other)
         message = str(refused.value)
         opener = "xarray.open_zarr" if suffix == ".zarr" else "rioxarray.open_rasterio"
-        assert "no map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        assert "not a map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
         assert message.endswith(f"other files open with {opener}")
         assert "Error" not in message
         with pytest.raises(UnknownNameError, match="unknown file type of a map '.nc'"):

@@ -26,7 +26,7 @@ from rs_embed import (
 )
 from rs_embed.cli import app
 from rs_embed.errors import ImageryError, ProviderError
-from rs_embed.files.embeddings import read_vectors
+from rs_embed.files.vectors import read_vectors
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.local import LocalProvider

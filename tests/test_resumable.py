@@ -22,7 +22,7 @@ from rs_embed import (
     SpecError,
     TemporalSpec,
 )
-from rs_embed.files.embeddings import read_vectors
+from rs_embed.files.vectors import read_vectors
 from rs_embed.files.places import NamedPlace
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from rs_embed.tables.batch import Report, ResumableBatch

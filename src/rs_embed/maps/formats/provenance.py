@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rs_embed.errors import UnknownNameError
+from rs_embed.files.formats import META_KEY
 from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
+    from rs_embed.geo.grid import Grid
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
 
@@ -21,7 +23,6 @@ _ARTIFACT_TYPES = {
     ".safetensors": "safetensors.torch.save_file",
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), "torch.save"),
 }
-META_KEY = "rs_embed_meta"
 META_TAG = META_KEY.upper()
 ITEM_KEY = "emb:runtime_parameters"
 # As GDAL names one: NETCDF:"file.nc":variable. One letter is a drive of Windows.
@@ -120,6 +121,15 @@ def input_bands(meta: Mapping[str, Any]) -> list[str]:
         return list(describe_model(str(meta["model"]))["inputs"]["bands"])
     except UnknownNameError:
         return []
+
+
+def proj_fields(grid: Grid) -> dict[str, Any]:
+    """Return ``proj:code`` where an authority has one for the CRS, and ``proj:wkt2``."""
+    if grid.crs is None:
+        return {}
+    authority = grid.crs.to_authority(min_confidence=100)
+    code = {} if authority is None else {"proj:code": ":".join(authority)}
+    return {**code, "proj:wkt2": grid.crs.to_wkt()}
 
 
 def artifact_type(meta: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.formats.paths import sync, sync_name
 from rs_embed.maps.formats.provenance import (
     ITEM_KEY,
@@ -23,11 +24,11 @@ from rs_embed.maps.formats.provenance import (
     is_uri,
     map_meta,
     model_address,
+    proj_fields,
     source_addresses,
     source_items,
     source_title,
 )
-from rs_embed.maps.formats.zarr import proj_fields
 from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
@@ -42,19 +43,14 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
 )
-_MEDIA_TYPES = {
-    ".zarr": "application/vnd.zarr; version=3",
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
-}
 # Steps along a side of an outline, before it is simplified.
 _STEPS_PER_SIDE = 200
 _LEAST_TOLERANCE_DEG = 1e-6
 
 
 def write_item(
-    path: Path,
     map_path: Path,
+    media_type: str,
     content: MapContent,
     encoding: FittedEncoding,
     *,
@@ -67,10 +63,10 @@ def write_item(
 
     Parameters
     ----------
-    path : Path
-        File to write.
     map_path : Path
-        The map, in the same folder.
+        The map; the item is written beside it, to `item_path`.
+    media_type : str
+        Media type of its format.
     content : MapContent
         The map.
     encoding : FittedEncoding
@@ -85,7 +81,8 @@ def write_item(
     ExportError
         If the file cannot be written.
     """
-    item = _item(map_path, content, encoding, when)
+    path = item_path(map_path)
+    item = _item(map_path, media_type, content, encoding, when)
     text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
     # Always the same name: what a killed run leaves is replaced by the next one.
     partial = path.with_name(f".{path.name}.writing")
@@ -105,7 +102,11 @@ def has_time(meta: Mapping[str, Any]) -> bool:
 
 
 def _item(
-    map_path: Path, content: MapContent, encoding: FittedEncoding, when: datetime | None
+    map_path: Path,
+    media_type: str,
+    content: MapContent,
+    encoding: FittedEncoding,
+    when: datetime | None,
 ) -> dict[str, Any]:
     grid, meta = content.grid, content.meta
     geometry, bbox = footprint(grid)
@@ -131,7 +132,7 @@ def _item(
         "assets": {
             "embeddings": {
                 "href": f"./{map_path.name}",
-                "type": _MEDIA_TYPES[map_path.suffix.lower()],
+                "type": media_type,
                 "title": f"Embeddings, {encoding.dimensions} dimensions",
                 "roles": ["data", "embeddings"],
                 "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
