@@ -100,7 +100,9 @@ def test_file_types_that_do_not_suit(tmp_path: Path) -> None:
         vector_embedding().save(tmp_path / "v.tif")
     with pytest.raises(UnknownNameError, match=r"file type of a grid '\.npz'"):
         grid_embedding().save(tmp_path / "g.npz")
-    with pytest.raises(UnknownNameError, match=r"file type of an embedding '\.zarr', expected one of \.nc, \.npz"):
+    with pytest.raises(
+        UnknownNameError, match=r"file type of an embedding '\.zarr', expected one of \.nc, \.npz"
+    ):
         Embedding.load(tmp_path / "g.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -220,7 +222,9 @@ def test_quicklook_shows_image_and_components(tmp_path: Path) -> None:
 def test_quicklook_needs_a_grid_and_a_png(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="expected a grid"):
         vector_embedding().quicklook()
-    with pytest.raises(UnknownNameError, match=r"file type of a picture '\.jpg', expected one of \.png"):
+    with pytest.raises(
+        UnknownNameError, match=r"file type of a picture '\.jpg', expected one of \.png"
+    ):
         grid_embedding().quicklook(tmp_path / "q.jpg")
 
 

@@ -538,7 +538,9 @@ def test_files_of_others_are_not_replaced(
     assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).bytes > 0
     coordinate_model.clear()
     before = scene.read_bytes()
-    with pytest.raises(ExportError, match="it is an image, but not a map of rs_embed; choose another name"):
+    with pytest.raises(
+        ExportError, match="it is an image, but not a map of rs_embed; choose another name"
+    ):
         embed_area("coordinates", imagery=scene, output=scene, overwrite=True)
     assert scene.read_bytes() == before
     assert not coordinate_model

@@ -631,7 +631,9 @@ class TestPlaces:
         if suffix == ".zarr":
             xr.Dataset({"embedding": ("x", [1.0])}).to_zarr(other, consolidated=False)
             (tmp_path / "empty.zarr").mkdir()
-            with pytest.raises(ExportError, match="is not a Zarr store that can be opened, expected"):
+            with pytest.raises(
+                ExportError, match="is not a Zarr store that can be opened, expected"
+            ):
                 open_map(tmp_path / "empty.zarr")
         else:
             with rasterio.open(
@@ -640,13 +642,17 @@ class TestPlaces:
             ) as file:  # fmt: skip
                 file.write(np.ones((1, 2, 2), np.uint8))
             (tmp_path / "text.tif").write_text("no image")
-            with pytest.raises(ExportError, match="is not an image that can be opened, expected one"):
+            with pytest.raises(
+                ExportError, match="is not an image that can be opened, expected one"
+            ):
                 open_map(tmp_path / "text.tif")
         with pytest.raises(ExportError) as refused:
             open_map(other)
         message = str(refused.value)
         opener = "xarray.open_zarr" if suffix == ".zarr" else "rioxarray.open_rasterio"
-        assert "not a map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        assert (
+            "not a map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        )
         assert message.endswith(f"other files open with {opener}")
         assert "Error" not in message
         with pytest.raises(UnknownNameError, match="unknown file type of a map '.nc'"):
