@@ -112,15 +112,20 @@ def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
 def input_bands(meta: Mapping[str, Any]) -> list[str]:
     """Return the names of the bands that the model saw, in its order; empty if none are known.
 
-    They are those of the sensor or, where none was stated, the model's own.
+    The sensor states them; if it does not, they are the model's own.
     """
     sensor = meta.get("sensor")
     if isinstance(sensor, Mapping) and sensor.get("bands"):
         return [str(band) for band in sensor["bands"]]
+    return list(model_description(meta).get("inputs", {}).get("bands", ()))
+
+
+def model_description(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `describe_model` returns; empty for models that are not installed."""
     try:
-        return list(describe_model(str(meta["model"]))["inputs"]["bands"])
+        return describe_model(str(meta["model"]))
     except UnknownNameError:
-        return []
+        return {}
 
 
 def proj_fields(grid: Grid) -> dict[str, Any]:

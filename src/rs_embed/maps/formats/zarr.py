@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -350,7 +351,7 @@ def open_zarr(path: Path) -> xr.DataArray:
 
 
 def _check_store(path: Path) -> None:
-    if not (path / "zarr.json").is_file():
+    if not os.path.isfile(path / "zarr.json"):  # False for names that no file can have
         check_place(path)
     elif META_KEY not in json_object(path / "zarr.json", "attributes"):
         raise ExportError(
