@@ -10,9 +10,8 @@ import xarray as xr
 from rs_embed.errors import ExportError
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.content import MapContent
-from rs_embed.maps.formats.decoding import decoded_map, not_a_map
 from rs_embed.maps.formats.encoding import FittedEncoding
-from rs_embed.maps.formats.map_format import MapFormat
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map
 from rs_embed.maps.formats.paths import placed
 from rs_embed.maps.formats.provenance import meta_text
 

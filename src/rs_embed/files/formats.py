@@ -45,15 +45,7 @@ class Format:
             require(package, extra=self.extra, purpose=self.name)
 
     def check(self, path: Path) -> None:
-        """Raise now what writing to ``path`` would raise later.
-
-        Raises
-        ------
-        ExportError
-            If ``path`` is a folder, or its folder does not exist or cannot be written.
-        MissingDependencyError
-            If a package of the format is not installed.
-        """
+        """Raise now what writing to ``path`` would raise later."""
         check_place(path)
         self.require()
 
@@ -98,13 +90,7 @@ class Formats(Generic[Row]):
         return tuple(suffix for row in self.rows for suffix in row.suffixes)
 
     def of(self, path: Path) -> Row:
-        """Return the format of a path.
-
-        Raises
-        ------
-        UnknownNameError
-            If no format has its suffix; near matches are named.
-        """
+        """Return the format of a path; `UnknownNameError` names near matches of its suffix."""
         suffix = path.suffix.lower()
         for row in self.rows:
             if suffix in row.suffixes:

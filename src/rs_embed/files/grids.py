@@ -21,17 +21,7 @@ _GRID = "a token grid (Embedding.save)"
 
 
 def georeferenced(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.DataArray:
-    """Return ``(d, y, x)`` tokens with the coordinates, CRS and transform of `Embedding.data`.
-
-    Parameters
-    ----------
-    values : numpy.ndarray
-        ``(d, h, w)`` float32, NaN where there is no token.
-    crs : rasterio.crs.CRS or None
-        CRS of the tokens.
-    transform : Affine
-        Cell to CRS units.
-    """
+    """Return ``(d, y, x)`` tokens with their coordinates; ``crs`` is of rasterio, or None."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 

@@ -50,14 +50,6 @@ def check_output(path: str | os.PathLike[str], kind: OutputKind) -> None:
         folder, or an image or store that is not a map of rs_embed.
     MissingDependencyError
         If a package of the format is not installed.
-
-    Examples
-    --------
-    >>> from rs_embed import check_output
-    >>> check_output("vector.npz", "vector")
-    >>> check_output("vector.npy", "vector")
-    Traceback (most recent call last):
-    rs_embed.errors.UnknownNameError: unknown file type of a vector '.npy', expected one of .npz...
     """
     if kind not in get_args(OutputKind):
         raise UnknownNameError.among("kind of output", kind, get_args(OutputKind))

@@ -14,8 +14,7 @@ import numpy as np
 from rs_embed.errors import ExportError, ImageryError
 from rs_embed.files.gdal import open_file, quietly
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.decoding import decoded_map, not_a_map
-from rs_embed.maps.formats.map_format import MapFormat
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import META_TAG, meta_text
 
@@ -197,13 +196,7 @@ def _check_blocks(path: Path) -> None:
 
 
 def open_cog(path: Path) -> xr.DataArray:
-    """Return a map as `open_map` does.
-
-    Raises
-    ------
-    ExportError
-        If it is not a map of rs_embed.
-    """
+    """Return a map as `open_map` does; `ExportError` for other files."""
     import rasterio
     import rioxarray
     from rasterio.errors import RasterioError

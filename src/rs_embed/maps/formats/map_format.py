@@ -1,4 +1,4 @@
-"""What a format of maps has to provide, and where a map may be written."""
+"""What a format of maps provides, and what all formats share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rs_embed.errors import ExportError
 from rs_embed.files.formats import Format
 from rs_embed.files.writing import check_place
+from rs_embed.maps.formats.encoding import INT8_NODATA
 from rs_embed.maps.formats.provenance import ITEM_KEY
 
 if TYPE_CHECKING:
@@ -46,16 +49,7 @@ class MapFormat(Format):
     sidecars: tuple[str, ...] = ()
 
     def check(self, path: Path) -> None:
-        """Raise now what writing a map and its STAC Item would raise later.
-
-        Raises
-        ------
-        ExportError
-            If the folder does not exist or is read-only, or the map or its item would replace
-            something else.
-        MissingDependencyError
-            If a package of the format is not installed.
-        """
+        """Raise now what writing a map and its STAC Item would raise later."""
         self.check_replaced(path)
         item = item_path(path)
         check_place(item)
@@ -94,3 +88,32 @@ def json_object(path: Path, name: str) -> dict[str, Any]:
         return {}
     inner = content.get(name) if isinstance(content, dict) else None
     return inner if isinstance(inner, dict) else {}
+
+
+def decoded_map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) -> xr.DataArray:
+    """Return what `open_map` returns for a stored map; nothing is read.
+
+    ``array`` is ``(d, y, x)`` as stored, read by dask, with CRS and transform; ``scales`` is
+    ``(d,)``,
+    the value of one step of each dimension in int8, None for other types; ``meta`` and ``pca`` are
+    JSON text.
+    """
+    import xarray as xr
+
+    transform = array.rio.transform()
+    values = array.astype(np.float32)
+    if scales is not None:
+        values = (values * xr.DataArray(scales, dims="d")).where(array != INT8_NODATA)
+    what = "patch tokens" if pca is None else "principal components of patch tokens"
+    values.attrs = {"long_name": what, "meta": meta} | ({} if pca is None else {"pca": pca})
+    values.encoding = {"grid_mapping": "spatial_ref"}
+    placed: xr.DataArray = values.rio.write_transform(transform).rio.write_nodata(float("nan"))
+    return placed.rename("embedding")
+
+
+def not_a_map(path: Path, reason: str, opener: str | None = None) -> ExportError:
+    """Return the error for a file that is not a map; ``opener`` reads it nevertheless."""
+    other = "" if opener is None else f"; other files open with {opener}"
+    return ExportError(
+        f"cannot read {path}: {reason}, expected one that embed_area or rs-embed map wrote{other}"
+    )

@@ -1,4 +1,4 @@
-"""Where a map is written: room on the disk, a name beside it, and the step into its place."""
+"""Write a map beside its path, and move it into place."""
 
 from __future__ import annotations
 
@@ -15,18 +15,12 @@ from rs_embed.errors import ExportError
 if TYPE_CHECKING:
     from rs_embed.maps.formats.map_format import MapFormat
 
-# Left free beside what a map needs: its item, and what a file system keeps for itself.
+# Left free for the item of a map, and for what a file system needs itself.
 _SPARE_BYTES = 16 * 2**20
 
 
 def check_room(path: Path, needed_bytes: int) -> None:
-    """Raise before writing if the disk has less room than the numbers take uncompressed.
-
-    Raises
-    ------
-    ExportError
-        If so.
-    """
+    """Raise `ExportError` if the disk has less room than the numbers take uncompressed."""
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes + _SPARE_BYTES:
         raise ExportError(
@@ -38,17 +32,12 @@ def check_room(path: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def placed(path: Path, form: MapFormat) -> Iterator[Path]:
-    """Give ``.<name>.writing`` beside ``path``, and put it in place when all went well.
+    """Yield ``.<name>.writing`` beside ``path``, and move it into place if nothing failed.
 
-    It is a file or a folder. A name that is always the same means that what a killed run left is
-    removed by the next one. Two runs must not write the same map at once. A store that is
-    replaced stays at ``.<name>.old`` until the new one has its name; a run that is killed between
-    the two steps is mended by the next.
-
-    Raises
-    ------
-    ExportError
-        If the place cannot be written.
+    It is a file or a folder. The name is always the same, so that the next run removes what a
+    killed run left; two runs must not write the same map at once. A store that is replaced stays
+    at ``.<name>.old`` until the new one has its name; if a run is killed in between, the next one
+    puts it back. Raises `ExportError` if ``path`` cannot be written.
     """
     form.check(path)
     partial, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
@@ -67,8 +56,8 @@ def placed(path: Path, form: MapFormat) -> Iterator[Path]:
             os.replace(partial, path)
             sync_name(path)
         except BaseException:
-            # What failed is what counts: threads of an interrupted writer may still add files to
-            # what is removed here, and the next run removes what is left.
+            # Threads of an interrupted writer may still add files to what is removed here; the
+            # error is that of the writer, and the next run removes the rest.
             shutil.rmtree(partial, ignore_errors=True)
             with suppress(OSError):
                 partial.unlink()
@@ -90,7 +79,7 @@ def size_bytes(path: Path) -> int:
 def sync(path: Path) -> None:
     """Return when a file, or all files of a folder, are on the disk.
 
-    What finished windows are kept for must survive a power cut before they are let go.
+    A map must survive a power cut before the finished windows it was made from are removed.
     """
     for file in [at for at in path.rglob("*") if at.is_file()] if path.is_dir() else [path]:
         with file.open("rb+") as opened:
@@ -98,7 +87,7 @@ def sync(path: Path) -> None:
 
 
 def sync_name(path: Path) -> None:
-    """Return when the name of a file is on the disk; Windows has no way to ask for that."""
+    """Return when the name of a file is on the disk; Windows cannot tell."""
     if sys.platform != "win32":
         handle = os.open(path.parent, os.O_RDONLY)
         try:

@@ -18,8 +18,7 @@ from rs_embed._optional import require
 from rs_embed.errors import ExportError
 from rs_embed.files.formats import META_KEY
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.decoding import decoded_map, not_a_map
-from rs_embed.maps.formats.map_format import MapFormat, json_object
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, json_object, not_a_map
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import (
     chip_layout,
@@ -320,15 +319,7 @@ _CONVENTIONS = (
 
 
 def open_zarr(path: Path) -> xr.DataArray:
-    """Return a map as `open_map` does.
-
-    Raises
-    ------
-    ExportError
-        If it is not a map of rs_embed.
-    MissingDependencyError
-        If zarr is not installed.
-    """
+    """Return a map as `open_map` does; `ExportError` for other files."""
     zarr = require("zarr", extra="maps", purpose=ZARR.name)
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
