@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from rs_embed import OutputSpec, PointBuffer, get_embedding
 from rs_embed.cli import app
 from rs_embed.errors import ExportError
-from rs_embed.files.embeddings import read_vectors
+from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.sample import CENTRE
 from rs_embed.runs.journal import Journal
 from tests.conftest import python_environment

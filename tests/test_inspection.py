@@ -66,7 +66,7 @@ def test_nothing_is_loaded_and_all_is_json(tmp_path: Path) -> None:
     assert picture.width > 3 * 500
     colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     assert (colours == (255, 255, 0)).all(axis=1).any()  # the outline of the one tile
-    with pytest.raises(UnknownNameError, match="unknown file type '.jpg'"):
+    with pytest.raises(UnknownNameError, match="unknown file type of a picture '.jpg'"):
         inspected.save_png(tmp_path / "seen.jpg")
     with pytest.raises(ExportError, match="there is no folder"):
         inspected.save_png(tmp_path / "missing" / "seen.png")

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rs_embed.errors import ExportError, SpecError
-from rs_embed.files.embeddings import (
+from rs_embed.files.vectors import (
     VectorRow,
     read_vector,
     read_vectors,
@@ -399,7 +399,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot read .*expected a file of many vectors"):
         read_vectors(path)
     write_vectors(path, rows(), 3)
-    with pytest.raises(ExportError, match=r"cannot read .*expected a file of Embedding\.save"):
+    with pytest.raises(ExportError, match=r"cannot read .*expected a file of one vector"):
         read_vector(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

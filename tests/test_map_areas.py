@@ -526,19 +526,21 @@ def test_files_of_others_are_not_replaced(
     """Not even with overwrite: the imagery itself may have been named."""
     foreign = folder / f"map{suffix}.json"
     foreign.write_text('{"type": "Polygon"}')
-    with pytest.raises(ExportError, match="which describes the map: it is a file of others"):
+    with pytest.raises(ExportError, match="the STAC Item of the map: there is another file"):
         embed_area("coordinates", imagery=scene, output=folder / f"map{suffix}", overwrite=True)
     assert foreign.read_text() == '{"type": "Polygon"}'
     foreign.unlink()
     out = folder / "map.tif"
     out.write_bytes(b"of somebody")
-    with pytest.raises(ExportError, match="cannot be read, so nobody knows whose it is"):
+    with pytest.raises(ExportError, match="cannot be read, so it may not be a map"):
         embed_area("coordinates", imagery=scene, output=out, overwrite=True)
     out.write_bytes(b"")  # reserved, as mkstemp does
     assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).bytes > 0
     coordinate_model.clear()
     before = scene.read_bytes()
-    with pytest.raises(ExportError, match="it is no map of rs_embed; choose another name"):
+    with pytest.raises(
+        ExportError, match="it is an image, but not a map of rs_embed; choose another name"
+    ):
         embed_area("coordinates", imagery=scene, output=scene, overwrite=True)
     assert scene.read_bytes() == before
     assert not coordinate_model

@@ -33,7 +33,7 @@ from rs_embed.errors import (
     ExportError,
     UnknownNameError,
 )
-from rs_embed.maps.formats.paths import item_path
+from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import AreaRun
 from tests.conftest import python_environment

@@ -33,10 +33,14 @@ if TYPE_CHECKING:
     from rs_embed.errors import TemporalWarning as TemporalWarning
     from rs_embed.errors import TrainingError as TrainingError
     from rs_embed.errors import UnknownNameError as UnknownNameError
+    from rs_embed.files.vectors import Vectors as Vectors
+    from rs_embed.files.vectors import read_vectors as read_vectors
     from rs_embed.geo.grid import Grid as Grid
     from rs_embed.geo.raster import Raster as Raster
     from rs_embed.maps.area import embed_area as embed_area
     from rs_embed.maps.formats.opening import open_map as open_map
+    from rs_embed.maps.formats.opening import restored as restored
+    from rs_embed.maps.outputs import check_output as check_output
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
@@ -89,6 +93,8 @@ _HOMES = {
     "TemporalWarning": "errors",
     "TrainingError": "errors",
     "UnknownNameError": "errors",
+    "Vectors": "files.vectors",
+    "check_output": "maps.outputs",
     "describe_model": "registry",
     "embed_area": "maps.area",
     "get_embedding": "embedding.one_place",
@@ -97,6 +103,8 @@ _HOMES = {
     "iter_embeddings": "embedding.many_places",
     "list_models": "registry",
     "open_map": "maps.formats.opening",
+    "read_vectors": "files.vectors",
+    "restored": "maps.formats.opening",
     "sample_points": "maps.sampling",
     "zonal_mean": "maps.sampling",
 }

@@ -69,16 +69,13 @@ def embed(
 
     [dim]rs-embed embed --input pixels.npy --scale-m 5 -o vector.npz[/dim]
     """
-    from rs_embed.embedding.one_place import get_embedding
-    from rs_embed.files import embeddings as export
-    from rs_embed.specs import OutputSpec
+    from rs_embed import OutputSpec, check_output, get_embedding
 
     asked_output = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
     if out is not None:
-        grid = asked_output.mode == "grid"
-        export.check_writable(out, export.GRID_SUFFIXES if grid else export.VECTOR_SUFFIXES)
+        check_output(out, "grid" if asked_output.mode == "grid" else "vector")
     if quicklook is not None:
-        export.check_writable(quicklook, (".png",))
+        check_output(quicklook, "picture")
         if asked_output.mode != "grid":
             raise SpecError("got --quicklook with --output pooled, expected --output grid")
     embedding = get_embedding(

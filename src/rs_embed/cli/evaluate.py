@@ -75,13 +75,12 @@ def evaluate(
 
     [dim]rs-embed evaluate embeddings.parquet --protocol knn,probe[/dim]
     """
-    from rs_embed import evaluation
+    from rs_embed import check_output, evaluation
     from rs_embed.evaluation.report import check_drawable
     from rs_embed.evaluation.tables import SUFFIXES
-    from rs_embed.files import embeddings as export
 
     if out is not None:
-        export.check_writable(out, (".json",))
+        check_output(out, "report")
     if png is not None:
         check_drawable(png)
     scored: dict[str, Any] = {"protocols": _names(protocol), "k": k, "limit": limit}

@@ -48,11 +48,10 @@ def inspect(
 
     [dim]rs-embed inspect --imagery scene.tif --input-prep tile[/dim]
     """
-    from rs_embed.embedding.inspection import inspect_input
-    from rs_embed.files import embeddings as export
+    from rs_embed import check_output, inspect_input
 
     if png is not None:
-        export.check_writable(png, (".png",))
+        check_output(png, "picture")
     inspection = inspect_input(
         model,
         **request.one_place(place, pixels),

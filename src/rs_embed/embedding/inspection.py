@@ -15,7 +15,8 @@ from rs_embed.embedding import quicklook
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
 from rs_embed.errors import UnknownNameError, give_warnings
-from rs_embed.files import embeddings as export
+from rs_embed.files.formats import PICTURES
+from rs_embed.files.writing import written
 from rs_embed.geo.raster import Raster
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
@@ -94,11 +95,11 @@ class Inspection:
             If it cannot be written.
         """
         target = Path(path)
-        export.check_writable(target, (".png",))
+        PICTURES.check(target)
         picture = quicklook.render_input(
             self.image, self.tiles, self._sight.seen.valid_tokens, self._captions()
         )
-        with export.written(target) as partial:
+        with written(target) as partial:
             picture.save(partial, format="PNG")
         return target
 

@@ -25,13 +25,13 @@ from rs_embed.errors import (
     RsEmbedError,
     give_warnings,
 )
-from rs_embed.files.embeddings import check_place
+from rs_embed.files.writing import check_place
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, seen_windows, window_meta
 from rs_embed.maps.first_look import probe, with_message
 from rs_embed.maps.formats.content import MapContent
-from rs_embed.maps.formats.paths import check_map_place
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.maps.planning import plan_of
 from rs_embed.maps.report import MapPlan, MapReport
@@ -71,7 +71,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         If its folder is missing or read-only, or it is a folder that holds no map.
     """
     target = Path(path)
-    check_map_place(target)
+    MAPS.check(target)
     check_place(target.with_name(f"{target.name}.partial"))
     return target
 

@@ -16,8 +16,8 @@ from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
-from rs_embed.files import embeddings as export
 from rs_embed.files.places import NamedPlace
+from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
 from rs_embed.runs.journal import Journal, discard
 from rs_embed.settings import Settings
 from rs_embed.specs import (
@@ -130,7 +130,7 @@ class ResumableBatch:
         **arguments: Any,
     ) -> None:
         self.path = Path(path)
-        export.check_writable(self.path, export.VECTOR_SUFFIXES)
+        MANY_VECTORS.check(self.path)
         output = arguments.get("output")
         if isinstance(output, OutputSpec) and output.mode == "grid":
             raise SpecError("got a grid as output, expected a pooled one: one vector a place")
@@ -249,16 +249,16 @@ class ResumableBatch:
         """Write the file; return the errors of the places that failed, by id."""
         errors: dict[str, str] = {}
 
-        def rows() -> Iterator[export.VectorRow]:
+        def rows() -> Iterator[VectorRow]:
             results = self._journal.results(list(self._places))
             for place, result in zip(self._places.values(), results, strict=True):
                 if result.error is not None:
                     errors[place.id] = result.error
-                yield export.VectorRow(
+                yield VectorRow(
                     place.id, *place.spatial.centre, result.vector, result.meta, result.error
                 )
 
-        export.write_vectors(self.path, rows(), len(self._places))
+        write_vectors(self.path, rows(), len(self._places))
         return errors
 
 

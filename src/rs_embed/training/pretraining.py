@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from rs_embed.errors import CheckpointError, ExportError
-from rs_embed.files.embeddings import written
+from rs_embed.files.writing import written
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import network_config
 from rs_embed.models.scalemae.description import DESCRIPTION
