@@ -238,7 +238,7 @@ def test_an_error_ends_it_after_what_came_before(checkpoint: Path) -> None:
     results = iter_embeddings("scalemae", spatials=given, **asked)
     good = [next(results) for _ in range(11)]
     assert len(vectors(good)) == 11
-    with pytest.raises(ProviderError, match="lies outside the imagery") as caught:
+    with pytest.raises(ProviderError, match="is outside the imagery") as caught:
         next(results)
     assert caught.value.index == 11
     assert caught.value.__notes__ == [f"in the batch this is number 11: {OUTSIDE}"]

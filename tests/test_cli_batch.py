@@ -88,16 +88,16 @@ def test_features_one_of_them_outside(
     done = batch(places)
     assert done.exit_code == 1
     assert "1 of 2 places, 1 failed (rows of NaN); " in done.output
-    assert "failed far: the place asked for" in done.output
+    assert "failed far: the requested place" in done.output
     vectors = read_vectors(out)
     assert list(vectors.ok) == [False, True]
     assert np.isnan(vectors.embedding[0]).all()
     assert np.isfinite(vectors.embedding[1]).all()
-    assert "lies outside the imagery" in vectors.error[0]
+    assert "is outside the imagery" in vectors.error[0]
     report = json.loads(batch(places, "--json").stdout)
     assert (report["places"], report["failed"], report["resumed"]) == (2, 1, 1)  # tried again
     assert report["file"] == str(out)
-    assert "lies outside" in report["errors"]["far"]
+    assert "is outside" in report["errors"]["far"]
 
 
 def test_windows_of_one_file(
@@ -121,7 +121,7 @@ def test_the_first_error_can_end_it(
     places = write_places(tmp_path / "places.csv", 3, "far,0,0", f"last,{LON},{LAT}")
     done = batch(places, "--on-error", "raise")
     assert done.exit_code == 1
-    assert str(done.exception).startswith("place 'far': the place asked for")
+    assert str(done.exception).startswith("place 'far': the requested place")
     assert "stopped: 3 of 5 places are kept; the same command goes on" in done.output
     assert not out.exists()
     done = batch(places)

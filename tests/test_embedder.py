@@ -398,7 +398,7 @@ def test_a_period_does_not_apply_to_the_undated_scene(embed: Callable[..., Embed
 
 
 def test_places_the_scene_does_not_cover(embed: Callable[..., Embedding]) -> None:
-    with pytest.raises(ProviderError, match=r"lies outside the imagery.*lon -75\.6.*only imagery"):
+    with pytest.raises(ProviderError, match=r"is outside the imagery.*lon -75\.6.*only imagery"):
         embed(spatial=PointBuffer(121.5, 31.2, 2048), backend="sample")
     to_geographic = Transformer.from_crs("EPSG:32618", "EPSG:4326", always_xy=True)
     northwest = PointBuffer(*to_geographic.transform(442530, 4175260), 1280)
@@ -482,7 +482,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"spatial": PointBuffer(0, 0, 70), "backend": "sample"}, ImageryError,
          "the place is 14 x 14 px at scale_m=10"),
         ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, GridError, "at most 250,000,000"),
-        ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list that are no array"),
+        ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list, which is not an array"),
         ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
         ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
         ({"weights": None, "variant": "small"}, SpecError, "no weights are published for it"),

@@ -374,7 +374,7 @@ def test_bad_areas_are_named(
     polygon_file(two, shapely.box(13, 46, 14, 47), layer="b", crs="EPSG:4326")
     cases: list[tuple[dict[str, Any], type[RsEmbedError], str]] = [
         ({"spatial": polygon_file(tmp_path / "far.gpkg", pixels_box(5000, 5000, 60, 60))},
-         ImageryError, "lies outside the imagery"),
+         ImageryError, "outside the imagery"),
         ({"spatial": polygon_file(tmp_path / "bow.gpkg", bow_tie)}, SpecError, "[Ss]elf-inters"),
         ({"spatial": two}, SpecError, "layer"),
         ({"spatial": two, "layer": "c"}, SpecError, "'?c'?"),
