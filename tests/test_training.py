@@ -26,6 +26,7 @@ from rs_embed.errors import (
     DatasetError,
     GsdWarning,
     ImageryWarning,
+    MissingDependencyError,
     SpecError,
     TrainingError,
 )
@@ -142,23 +143,32 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
     ("old", "new", "says"),
     [
         ("steps = 6", "steps = 0", "steps=0, expected at least 1"),
-        ("steps = 6", "", "lacks .* 'steps'"),
-        ("steps = 6", "steps = true", "got optimiser.steps = True, expected int"),
+        ("steps = 6", "", "optimiser.steps is missing, and has no default"),
+        ("steps = 6", "steps = true", "got optimiser.steps = True, expected a valid integer"),
+        ("steps = 6", "steps = 6.0", "got optimiser.steps = 6.0, expected a valid integer"),
         ("steps = 6", "setps = 6", "unknown key of .optimiser. 'setps'.* did you mean 'steps'"),
         ("[data]", "[dada]", "unknown key of .the file. 'dada'.* did you mean 'data'"),
         ("sides = [16, 32]", "sides = [16, 24]", "views.sides=24, expected multiples of .* divide"),
         ("sides = [16, 32]", "sides = [8, 32]", "mask_ratio=0.75, expected to leave some"),
         ("shares = [1, 2]", "shares = [1]", "one number above 0 for each"),
-        ("shares = [1, 2]", "crop_area = [0.5]", "views.crop_area = .0.5., expected a list of 2"),
+        ("shares = [1, 2]", "crop_area = [0.5]", r"views.crop_area\[1\] is missing"),
+        ("shares = [1, 2]", "crop_area = [0.1, 0.2, 1]", "crop_area = .* at most 2 items"),
+        ("shares = [1, 2]", "crop_area = 1", "views.crop_area = 1, expected a valid array"),
+        ("shares = [1, 2]", "shares = [1, true]", r"shares\[1\] = True, expected a valid number"),
         ("gsd_m = 10", "gsd_m = -1", "gsd_m=-1.0, expected a number above 0"),
-        ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected bool"),
+        ("gsd_m = 10", "gsd_m = '10'", r"data.sources\[0\].gsd_m = '10', expected a valid number"),
+        ("gsd_m = 10", "gsd = 10", r"key of .data.sources\[0\]. 'gsd'.* did you mean 'gsd_m'"),
+        ('[{ path = "images", gsd_m = 10 }]', '["images"]', "'images', expected a table"),
+        ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected a valid bool"),
         ('folder = "run"', 'folder = "run"\ndevice = "gpu"', "unknown device 'gpu'"),
         ("name =", "name", "is not TOML"),
         ('"small"', '"../small"', "name='../small', expected a folder's name"),
+        ('"small"', "2020-01-01", "name = .*2020-01-01.*, expected a valid string"),
         ('"small"', '"pictures"', "name='pictures', expected a folder's name"),
         ("batch_size = 4", "batch_size = 0", "batch_size=0, expected at least 1"),
         ("batch_size = 4", "betas = [0.9, 1]", "betas=.0.9, 1.0., expected from 0 to below 1"),
         ("batch_size = 4", "weight_decay = nan", "weight_decay = nan, expected a finite number"),
+        ("batch_size = 4", "clip_norm = inf", "clip_norm = inf, expected a finite number"),
         ("steps = 6", "steps = 6\naccumulate = 3", "accumulate=3, expected a divisor of"),
         ("sides = [16, 32]", "sides = [-16, 32]", "sides=.-16, 32., expected at least one, all"),
         ("patch_size = 8", "patch_size = 2", "patch_size=2, expected a multiple of 4"),
@@ -172,10 +182,19 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
         ),
     ],
 )
-def test_a_recipe_that_cannot_be_meant(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_an_invalid_recipe(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert RECIPE.count(old) == 1
     (tmp_path / "a.toml").write_text(RECIPE.replace(old, new))
     with pytest.raises(SpecError, match=says):
+        read_config(tmp_path / "a.toml")
+
+
+def test_a_recipe_needs_an_optional_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.toml").write_text(RECIPE)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(MissingDependencyError, match=r"reading a recipe needs .*'\.\[train\]'"):
         read_config(tmp_path / "a.toml")
 
 
