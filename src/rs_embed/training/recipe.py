@@ -14,6 +14,7 @@ from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.weights import is_remote_or_shipped
 from rs_embed.training.config import PretrainConfig
 
+
 def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
     """Return the run that a TOML file states; its paths are made absolute.
 
@@ -82,7 +83,7 @@ def _checked(stated: dict[str, Any]) -> PretrainConfig:
 
 
 def _error(problems: Sequence[Mapping[str, Any]]) -> SpecError:
-    """Return one of pydantic's errors as ours; first an unknown key, which may be the missing one."""
+    """Return an error of pydantic as ours; an unknown key first: it may be the missing one."""
     unknown = [one for one in problems if one["type"] == "unexpected_keyword_argument"]
     problem = (unknown or problems)[0]
     location = problem["loc"][1:]
