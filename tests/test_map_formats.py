@@ -349,7 +349,7 @@ class TestWrittenMaps:
             """
         )
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path)], check=False, env=os.environ
+            [sys.executable, "-c", script, str(path)], check=False, env=os.environ, timeout=120
         )
         assert done.returncode == -signal.SIGKILL
         assert digest(path) == before
@@ -418,7 +418,7 @@ class TestWrittenMaps:
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / f"map{suffix}")],
-            check=False, capture_output=True, text=True,
+            check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) >= 3
