@@ -31,6 +31,7 @@ from rs_embed import (
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
+    ProviderError,
     UnknownNameError,
 )
 from rs_embed.maps.formats.paths import item_path
@@ -188,6 +189,31 @@ def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
     del report
     one, other = (digests(folder / name) for name in ("a.zarr", "b.zarr"))
     assert one == other
+
+
+def test_windows_that_failed_before_come_last(
+    coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The others go through the model in the groups of a run in which no window has failed."""
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
+    path = write_scene(coordinate_scene(64, 1200), name="S2_20220704.tif")
+    out, area = folder / "map.zarr", box(4, 4, 56, 1180)
+
+    def two_in_the_west(grid: Any) -> ProviderError | None:
+        return ProviderError("the server is tired") if grid.bounds[0] < 400600 else None
+
+    asked = settle_area("coordinates", spatial=area, backend=Faulty(path, two_in_the_west))
+    with pytest.raises(KeyboardInterrupt), AreaRun(out, asked) as run:
+        run.run(measured=interrupt)
+    kept = sum(int(group[0]) for group in coordinate_model)
+    coordinate_model.clear()
+    report = embed_area("coordinates", spatial=area, backend=LocalProvider(path), output=out)
+    assert (report.resumed, report.failed) == (kept, {})
+    never_tried = report.windows - kept - 2
+    assert never_tried % 3 == 0
+    groups = [int(group[0]) for group in coordinate_model]
+    assert groups == [3] * (never_tried // 3) + [2]
 
 
 # --- another request -----------------------------------------------------------------------
