@@ -335,7 +335,7 @@ def test_the_identity_is_asked_once_however_many_threads(folder: Path) -> None:
     provider = Counted()
     cached = CachedProvider(provider, PatchCache(folder, BIG))
     assert provider.identities == 0
-    start = threading.Barrier(8)
+    start = threading.Barrier(8, timeout=60)
 
     def one(number: int) -> Raster:
         start.wait()
@@ -527,7 +527,7 @@ def other(*args: object) -> subprocess.Popen[str]:
 
 
 def test_a_full_disk_leaves_nothing(folder: Path) -> None:
-    said, _ = other("no_space", folder).communicate(timeout=60)
+    said, _ = other("no_space", folder).communicate(timeout=120)
     assert "the pixels cannot be kept in" in said
     assert "File too large" in said
     assert not list(folder.iterdir())
@@ -646,10 +646,10 @@ def test_processes_share_a_folder(folder: Path) -> None:
     bound = 6 * entry_size(folder)
     workers = [other("share", folder, seed, bound, 1.5) for seed in range(3)]
     victim = other("share", folder, 3, bound, 60)
-    said = [worker.communicate(timeout=60)[0] for worker in workers]
+    said = [worker.communicate(timeout=120)[0] for worker in workers]
     assert victim.poll() is None
     victim.kill()
-    victim.communicate(timeout=60)
+    victim.communicate(timeout=120)
     assert [worker.returncode for worker in workers] == [0, 0, 0], said
     cache = PatchCache(folder, bound)
     put(cache, 20)  # the last look
@@ -665,7 +665,7 @@ def test_processes_share_a_folder(folder: Path) -> None:
 def test_killed_while_writing_nothing_is_served(folder: Path) -> None:
     limits = 1, 40, 90, 500, 4000
     child = other("killed", folder, *limits)
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=120)
     assert child.returncode == 0, said
     parts = list(folder.iterdir())
     assert sorted(path.stat().st_size for path in parts) == list(limits)

@@ -275,7 +275,9 @@ def test_help_imports_nothing_heavy() -> None:
         f"for c in {COMMANDS}: assert CliRunner().invoke(app, [c, '--help']).exit_code == 0\n"
         "print(*{'torch', 'numpy', 'rasterio', 'xarray', 'sqlite3'} & sys.modules.keys())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
     assert done.stdout.split() == []
 
 

@@ -787,7 +787,7 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
     shared_service.latency_s = 0.01
     try:
         subprocess.run(
-            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=60
+            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=120
         )
     finally:
         shared_service.latency_s = 0
@@ -975,7 +975,7 @@ def test_naming_it_imports_no_client() -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env=python_environment(),
+        env=python_environment(), timeout=120,
     )  # fmt: skip
     assert done.stdout.split() == []
 

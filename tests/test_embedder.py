@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -568,6 +569,21 @@ def test_published_weights_from_the_cache_know_their_training(
         embed(weights=None, input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))
     # Own weights say nothing of their training, so that nothing is said of the GSD.
     embed(input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))
+
+
+@pytest.mark.parametrize(
+    ("input_res", "far"), [(2.2 / 4.1, True), (2.2 / 3.9, False), (5 * 3.9, False), (5 * 4.1, True)]
+)
+def test_a_gsd_is_far_from_the_training_at_four_times_its_range(
+    embed: Callable[..., Embedding], published: str, pixels: Pixels, input_res: float, far: bool
+) -> None:
+    scale_m = input_res * 256 / 48  # an array of 48 px, enlarged to 256
+    with pytest.warns(GsdWarning, match="far from the 2.2 to 5") if far else nullcontext():
+        embedding = embed(
+            weights=None, input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=scale_m)
+        )
+    assert embedding.meta["input_res"] == pytest.approx(input_res)
+    assert any("far from" in warning for warning in embedding.meta["warnings"]) is far
 
 
 def test_non_finite_weights_do_not_become_an_embedding(

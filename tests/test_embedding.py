@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, name: str) -> None:
     root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
-        cwd=root,
+        cwd=root, timeout=120,
     )  # fmt: skip
     assert done.stdout.strip() == "refused True True", done.stderr
     assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -834,7 +834,11 @@ def scans() -> Iterator[Callable[[Path], list[str]]]:
 
 def test_threads_look_a_folder_up_once(tmp_path: Path, scans: Callable[[Path], list[str]]) -> None:
     write(tmp_path / "a_20230610.tif", 900)
-    provider, seen, start = LocalProvider(tmp_path), scans(tmp_path), threading.Barrier(8)
+    provider, seen, start = (
+        LocalProvider(tmp_path),
+        scans(tmp_path),
+        threading.Barrier(8, timeout=60),
+    )
 
     def look(_: int) -> bool:
         start.wait()
@@ -950,15 +954,15 @@ def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:
     def read() -> int:
         with files.dataset(path) as dataset:
             begun.set()
-            assert ended.wait(10)
+            assert ended.wait(60)
             return int(dataset.read().max())
 
     with ThreadPoolExecutor(1) as pool:
         with files:  # as after an error elsewhere, or Ctrl-C: nobody waits for the reader
             pixels = pool.submit(read)
-            assert begun.wait(10)
+            assert begun.wait(60)
         ended.set()
-        assert pixels.result() == 900
+        assert pixels.result(60) == 900
     del pixels
     assert not [open_path for open_path in open_files() if open_path == path]
     with pytest.raises(ImageryError, match="a.tif' was asked for after"), files.dataset(path):

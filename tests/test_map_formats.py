@@ -349,7 +349,7 @@ class TestWrittenMaps:
             """
         )
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path)], check=False, env=os.environ
+            [sys.executable, "-c", script, str(path)], check=False, env=os.environ, timeout=120
         )
         assert done.returncode == -signal.SIGKILL
         assert digest(path) == before
@@ -418,7 +418,7 @@ class TestWrittenMaps:
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / f"map{suffix}")],
-            check=False, capture_output=True, text=True,
+            check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) >= 3
@@ -625,9 +625,7 @@ class TestTable:
         with pytest.raises(ExportError, match="not an archive with a map, expected one that embed"):
             open_map(path, formats=self.FORMATS)
         path.rename(tmp_path / "area.npzmap.note")
-        with pytest.raises(
-            ExportError, match=r"npzmap\.note beside it would be read with"
-        ):
+        with pytest.raises(ExportError, match=r"npzmap\.note beside it would be read with"):
             write_map(path, content_of(tokens(3, 3, 2)), formats=self.FORMATS)
 
     def test_suffixes_and_media_types_are_unique(self) -> None:

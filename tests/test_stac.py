@@ -47,6 +47,7 @@ from rs_embed.testing import (
     write_contract_scenes,
 )
 from tests.conftest import python_environment
+from tests.processes import WAIT_S, errors_of, line_of, running
 from tests.stac_server import Fault, StacServer
 
 QUICK = Patience(attempts=3, wait_initial_s=0.01, wait_max_s=0.02, timeout_s=5)
@@ -857,7 +858,7 @@ def test_no_pystac_client(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=python_environment(), capture_output=True, text=True,
-        check=True,
+        check=True, timeout=120,
     )  # fmt: skip
     said = done.stdout.splitlines()
     assert said[0].startswith("False missing: the package pystac-client is not installed; pip ")
@@ -972,21 +973,14 @@ get_embeddings_batch("scalemae", spatials=places, backend=StacProvider(sys.argv[
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT of a process group")
 def test_ctrl_c_waits_for_no_slow_read(server: StacServer) -> None:
     server.latency_s = 0.5
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, server.url],
-        env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 20
-    while not server.paths("tif$") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    server.latency_s = 20  # what a read would take that is waited for
-    time.sleep(0.8)  # in the midst of such reads
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    # Below 2 s on an idle machine, which this one need not be.
-    assert time.monotonic() - began < 15
+    with running("-c", INTERRUPTED, server.url, env=python_environment()) as process:
+        assert line_of(process) == "ready\n", errors_of(process)
+        while not server.paths("tif$"):
+            assert process.poll() is None, errors_of(process)
+            time.sleep(0.05)
+        server.latency_s = 600  # what a read would take that is waited for
+        time.sleep(0.8)  # in the midst of such reads
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == -signal.SIGINT  # it did not crash
     assert "KeyboardInterrupt" in err
