@@ -22,7 +22,7 @@ import numpy as np
 
 from rs_embed.maps.area import embed_area
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun
+from rs_embed.maps.run import make_map, map_run
 from rs_embed.specs import PointBuffer, TemporalSpec
 
 _POLL_S = 0.1
@@ -98,8 +98,8 @@ def watch(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     watcher = Watcher(output)
     try:
-        with AreaRun(output, task) as run:
-            report = run.run(progress=False)
+        with map_run(output, task) as run:
+            report = make_map(task, run, progress=False)
     finally:
         watcher.end()
     ended = time.perf_counter()

@@ -22,12 +22,14 @@ import pytest
 from affine import Affine
 
 from rs_embed import (
+    BatchReport,
     Embedding,
     FetchSpec,
     LocalProvider,
     OutputSpec,
     PointBuffer,
     TemporalSpec,
+    export_batch,
     get_embedding,
     get_embeddings_batch,
     inspect_input,
@@ -49,7 +51,6 @@ from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
-from rs_embed.tables.batch import ResumableBatch
 from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
 from tests.cache_worker import BIG, GRID, made_of, put
 from tests.conftest import python_environment
@@ -771,27 +772,28 @@ def test_what_goes_wrong_with_the_cache_is_a_warning(folder: Path, asked: dict[s
 
 def test_a_batch_goes_on_with_a_cache(
     folder: Path, tmp_path: Path, scenes: Path, asked: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
+    caplog.set_level("INFO", "rs_embed.runs")
     near, far = NamedPlace("near", PLACE), NamedPlace("far", PointBuffer(0, 0, 240))
     out = tmp_path / "v.npz"
 
-    def batch(*places: NamedPlace, **changes: Any) -> ResumableBatch:
+    def batch(*places: NamedPlace, **changes: Any) -> BatchReport:
         arguments = {**asked, "backend": LocalProvider(scenes), **changes}
-        return ResumableBatch(out, places, "scalemae", **arguments)
+        return export_batch("scalemae", places, output=out, **arguments)
 
-    def leave(**changes: Any) -> int:
-        with pytest.raises(ProviderError), batch(near, far, **changes) as work:
-            work.run("raise")
-        return work.resumed
+    def leave(**changes: Any) -> bool:
+        caplog.clear()
+        with pytest.raises(ProviderError):
+            batch(near, far, on_error="raise", **changes)
+        return caplog.messages[0] == "resuming: 1 of 2 places is done"
 
-    assert leave() == 0
-    assert leave(cache=folder) == 1
+    assert not leave()
+    assert leave(cache=folder)
     monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(folder))
     monkeypatch.setenv("RS_EMBED_CACHE_GB", "3")
-    assert leave() == 1
-    with batch(near, cache=folder.with_name("other")) as work:
-        assert work.run().resumed == 1
+    assert leave()
+    assert batch(near, cache=folder.with_name("other")).resumed == 1
 
 
 # Asking for it.

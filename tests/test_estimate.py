@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 import pytest
 from typer.testing import CliRunner
 
+import rs_embed
 from rs_embed import BBox, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
-from rs_embed.embedding.estimate import Estimate, estimate_batch
-from rs_embed.errors import ProviderError, SpecError
+from rs_embed.embedding.estimate import Estimate
+from rs_embed.errors import ExportError, ProviderError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.base import Cost
 
@@ -49,7 +50,7 @@ class Service:
 
 def estimate(**arguments: Any) -> Estimate:
     arguments = {"spatials": PLACES, "backend": Service(), **SMALL, **arguments}
-    return estimate_batch("scalemae", **arguments)
+    return rs_embed.estimate("scalemae", **arguments)
 
 
 def test_it_sums_up_what_the_places_ask() -> None:
@@ -112,4 +113,8 @@ def test_dry_run(tmp_path: Path) -> None:
         app, [*command[:4], "--imagery", "x.tif", "--dry-run", *options, "640"]
     )
     assert isinstance(own.exception, SpecError)
-    assert "own files ask nothing of a service" in str(own.exception)
+    unwritable = CliRunner().invoke(
+        app, [*command, *options, "640", "-o", str(tmp_path / "no/v.npz")]
+    )
+    assert isinstance(unwritable.exception, ExportError)
+    assert "own files need no requests" in str(own.exception)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rs_embed.embedding.estimate import Estimate as Estimate
+    from rs_embed.embedding.estimate import estimate as estimate
     from rs_embed.embedding.inspection import Inspection as Inspection
     from rs_embed.embedding.inspection import inspect_input as inspect_input
     from rs_embed.embedding.many_places import get_embeddings_batch as get_embeddings_batch
@@ -33,14 +35,18 @@ if TYPE_CHECKING:
     from rs_embed.errors import TemporalWarning as TemporalWarning
     from rs_embed.errors import TrainingError as TrainingError
     from rs_embed.errors import UnknownNameError as UnknownNameError
+    from rs_embed.files.places import NamedPlace as NamedPlace
+    from rs_embed.files.places import read_places as read_places
     from rs_embed.files.vectors import Vectors as Vectors
     from rs_embed.files.vectors import read_vectors as read_vectors
     from rs_embed.geo.grid import Grid as Grid
     from rs_embed.geo.raster import Raster as Raster
     from rs_embed.maps.area import embed_area as embed_area
+    from rs_embed.maps.area import plan_area as plan_area
     from rs_embed.maps.formats.opening import open_map as open_map
     from rs_embed.maps.formats.opening import restored as restored
     from rs_embed.maps.outputs import check_output as check_output
+    from rs_embed.maps.report import MapPlan as MapPlan
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
@@ -56,15 +62,19 @@ if TYPE_CHECKING:
     from rs_embed.specs import PointBuffer as PointBuffer
     from rs_embed.specs import SensorSpec as SensorSpec
     from rs_embed.specs import TemporalSpec as TemporalSpec
+    from rs_embed.tables.batch import BatchReport as BatchReport
+    from rs_embed.tables.batch import export_batch as export_batch
 
 # Public name -> module; loaded when first used, so that importing rs_embed costs nothing.
 _HOMES = {
     "BBox": "specs",
+    "BatchReport": "tables.batch",
     "CheckpointError": "errors",
     "CoverageWarning": "errors",
     "DatasetError": "errors",
     "EarthEngineProvider": "providers.earth_engine.provider",
     "Embedding": "embedding.result",
+    "Estimate": "embedding.estimate",
     "ExportError": "errors",
     "FetchSpec": "specs",
     "Grid": "geo.grid",
@@ -75,9 +85,11 @@ _HOMES = {
     "InputPrepSpec": "specs",
     "Inspection": "embedding.inspection",
     "LocalProvider": "providers.local",
+    "MapPlan": "maps.report",
     "MapReport": "maps.report",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NamedPlace": "files.places",
     "NoImageryError": "errors",
     "OutputSpec": "specs",
     "PointBuffer": "specs",
@@ -97,6 +109,8 @@ _HOMES = {
     "check_output": "maps.outputs",
     "describe_model": "registry",
     "embed_area": "maps.area",
+    "estimate": "embedding.estimate",
+    "export_batch": "tables.batch",
     "get_embedding": "embedding.one_place",
     "get_embeddings_batch": "embedding.many_places",
     "inspect_input": "embedding.inspection",
@@ -105,6 +119,8 @@ _HOMES = {
     "open_map": "maps.formats.opening",
     "read_vectors": "files.vectors",
     "restored": "maps.formats.opening",
+    "plan_area": "maps.area",
+    "read_places": "files.places",
     "sample_points": "maps.sampling",
     "zonal_mean": "maps.sampling",
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import rs_embed
 from rs_embed.cli.batch import batch
@@ -23,8 +27,23 @@ from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
+# 128 and the number of SIGINT, as shells count.
+_INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """All commands; one that is interrupted has printed what there is to say."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own context
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(_INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="rs-embed",
+    cls=_Commands,
     help="Any place, any time, any imagery: a ScaleMAE embedding that you can trust.",
     epilog=(
         "Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage, "
@@ -57,8 +76,30 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _Lines(logging.Handler):
+    """Prints messages as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _progress_shown() -> Iterator[None]:
+    """Print what durable runs log, until the command ends."""
+    logger, lines = logging.getLogger("rs_embed.runs"), _Lines()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(level)
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (before the command).")
     ] = False,
@@ -72,6 +113,7 @@ def options(
     """Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
     if not debug:
         sys.excepthook = _one_line
+    context.with_resource(_progress_shown())
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ import typer
 
 from rs_embed.cli.options import Json, print_json
 
-_INTERRUPTED = 130
-
 
 def pretrain(
     config: Annotated[Path, typer.Argument(help="The run, a .toml file; see docs/pretraining.md.")],
@@ -59,4 +57,4 @@ def pretrain(
     if report.step < report.steps:
         typer.echo("not all steps were made: the same command goes on from here", err=True)
     if report.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt
