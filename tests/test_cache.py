@@ -51,7 +51,7 @@ from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
+from rs_embed.testing.providers import NORTH, ProviderContract, write_contract_scenes
 from tests.cache_worker import BIG, GRID, made_of, put
 from tests.conftest import python_environment
 

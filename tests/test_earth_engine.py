@@ -41,7 +41,7 @@ from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.providers.retrying import Patience
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import JUNE, NORTH, SENSOR, STEPS, ProviderContract
+from rs_embed.testing.providers import JUNE, NORTH, SENSOR, STEPS, ProviderContract
 from tests.conftest import python_environment
 from tests.earth_engine_server import (
     S2,
@@ -269,7 +269,7 @@ def test_resampling_is_recorded(service: Service, grid: Grid, resampling: list[s
 
 def test_both_zones_of_a_mosaic_in_order(service: Service) -> None:
     """One zone as it is, the other one resampled; the later one is on top wherever it lies."""
-    from rs_embed.testing import ZONES
+    from rs_embed.testing.providers import ZONES
 
     grid = ZONES[1].grid.window(0, 20, 60, 60)
     august = TemporalSpec.range("2023-08-01", "2023-08-02")
@@ -766,7 +766,7 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
         from google.oauth2.credentials import Credentials
         from rs_embed import TemporalSpec
         from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-        from rs_embed.testing import NORTH, SENSOR
+        from rs_embed.testing.providers import NORTH, SENSOR
         ee.deprecation._FetchDataCatalogStac = dict
         day = TemporalSpec.range("2023-06-01", "2023-06-02")
         provider = EarthEngineProvider(

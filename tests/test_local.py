@@ -37,7 +37,7 @@ from rs_embed.providers.scenes.scene import boxes, grid_boxes, scene_from_item, 
 from rs_embed.registry import find_provider
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import SCENES, SENSOR, ProviderContract, write_contract_scenes
+from rs_embed.testing.providers import SCENES, SENSOR, ProviderContract, write_contract_scenes
 
 GRID = Grid(known_crs(32633), Affine(10, 0, 400000, 0, -10, 5200000), (30, 40))
 JUNE = TemporalSpec.range("2023-06-01", "2023-07-01")

@@ -247,12 +247,12 @@ def write_area(path: Path, *boxes: BBox) -> None:
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "weights": ({"weights": "random-init"}, 'weights was "'),
-    "display": ({"display": "visual"}, r'display was not given, is now "visual"'),
+    "display": ({"display": "visual"}, r'display was "reflectance", is now "visual"'),
     "tile size": ({"tile_size": 80}, "tile_size was 64, is now 80"),
     "overlap": ({"overlap_px": 32}, "overlap_px was 16, is now 32"),
     "stride": ({"stride_px": 8}, "stride_px was 16, is now 8"),
     "seams": ({"seams": "discard"}, 'seams was "blend", is now "discard"'),
-    "gsd": ({"gsd": 3.5}, "gsd was not given, is now 3.5"),
+    "gsd": ({"gsd": 3.5}, 'gsd was "metres", is now 3.5'),
 }
 
 
@@ -281,11 +281,12 @@ def test_another_area_file_imagery_or_environment_is_refused(
     area.write_text(whole)
     from rs_embed import TemporalSpec
 
-    with pytest.raises(ExportError, match="temporal was not given"):
+    with pytest.raises(ExportError, match='temporal.start was "2022-06-01", is now "2022-07-01"'):
         embed_area("scalemae", temporal=TemporalSpec.range("2022-07-01", "2022-08-01"), **stopped)
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "128")
-    with pytest.raises(ExportError, match="environment.RS_EMBED_SCALEMAE_IMG"):
-        embed_area("scalemae", **stopped)
+    unsized = {k: v for k, v in stopped.items() if k != "image_size"}
+    with pytest.raises(ExportError, match="options.image_size was 64, is now 128"):
+        embed_area("scalemae", **unsized, tile_size=64)
     monkeypatch.delenv("RS_EMBED_SCALEMAE_IMG")
     imagery = {"imagery": stopped["backend"]._root}
     without = {k: v for k, v in stopped.items() if k != "backend"}

@@ -16,12 +16,14 @@ from rs_embed import (
     CheckpointError,
     ExportError,
     FetchSpec,
+    InputPrepSpec,
     LocalProvider,
     NamedPlace,
     PointBuffer,
     ProviderError,
     SpecError,
     TemporalSpec,
+    TemporalWarning,
     UnknownNameError,
     export_batch,
 )
@@ -107,10 +109,13 @@ def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"image_size": 64}, "image_size was not given, is now 64"),
-        ({"min_valid": 0.5}, "min_valid was not given, is now 0.5"),
-        ({"pooling": "cls"}, 'output.pooling was "mean", is now "cls"'),
-        ({"temporal": TemporalSpec.year(2022)}, "temporal was not given"),
+        ({"image_size": 64}, "options.image_size was 224, is now 64"),
+        ({"min_valid": 0.5}, "min_valid was 0.25, is now 0.5"),
+        ({"pooling": "cls"}, 'pooling was "mean", is now "cls"'),
+        ({"display": "visual"}, 'options.display was "reflectance", is now "visual"'),
+        ({"gsd": 4}, 'options.gsd was "metres", is now 4'),
+        ({"input_prep": "resize"}, 'input_prep was "tile", is now "resize"'),
+        ({"fetch": FetchSpec(scale_m=20)}, "sensor.scale_m was 10, is now 20"),
     ],
 )
 def test_another_request_is_refused(
@@ -123,6 +128,39 @@ def test_another_request_is_refused(
     assert difference in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "restated",
+    [
+        {"image_size": 224},
+        {"min_valid": 0.25},
+        {"pooling": "mean"},
+        {"display": "reflectance", "gsd": "metres", "precision": "float32", "loader": "native"},
+        {"tokens": "normed"},
+        {"input_prep": InputPrepSpec.tile(224)},
+        {"fetch": FetchSpec(scale_m=10)},
+        {"device": "cpu"},
+    ],
+    ids=str,
+)
+def test_a_default_that_is_stated_is_the_same_request(
+    tmp_path: Path, asked: dict[str, Any], restated: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    assert finished(out, near(2), {**asked, **restated}).resumed == 2
+
+
+def test_an_alias_is_the_same_request(tmp_path: Path, asked: dict[str, Any]) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    # The sample scene has no dates, so that a period changes nothing but a warning.
+    with pytest.warns(TemporalWarning, match="not applied"):
+        report = export_batch(
+            "scalemae_rgb", near(3), output=out, temporal=TemporalSpec.year(2022), **asked
+        )
+    assert (report.resumed, report.errors) == (2, {})
+
+
 def test_the_environment_counts_where_it_changes_numbers(
     tmp_path: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +168,7 @@ def test_the_environment_counts_where_it_changes_numbers(
     broken_off(out, near(1), asked)
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "256")
-    with pytest.raises(ExportError, match="environment.RS_EMBED_SCALEMAE_IMG was not given") as got:
+    with pytest.raises(ExportError, match="options.image_size was 224, is now 256") as got:
         finished(out, near(1), asked)
     assert "BATCH_SIZE" not in str(got.value)
 

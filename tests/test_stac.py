@@ -39,7 +39,7 @@ from rs_embed.providers.stac.catalogues import Address
 from rs_embed.providers.stac.provider import StacProvider
 from rs_embed.providers.stac.signing import signed
 from rs_embed.specs import SensorSpec, TemporalSpec
-from rs_embed.testing import (
+from rs_embed.testing.providers import (
     JUNE,
     NORTH,
     SENSOR,
