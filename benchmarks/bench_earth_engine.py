@@ -40,7 +40,7 @@ from rs_embed import Raster, TemporalSpec
 from rs_embed.geo.grid import Grid
 from rs_embed.pipeline import ordered
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-from rs_embed.testing import NORTH, SENSOR
+from rs_embed.testing.providers import NORTH, SENSOR
 
 GOAL_RATIO = 1.3
 SCENE = NORTH[0]

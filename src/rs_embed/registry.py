@@ -1,4 +1,4 @@
-"""Models and providers by name: found through entry points, imported when asked for."""
+"""Models and providers by name: found through entry points, imported when used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
-# Own imagery, then an account, then what needs none. The sample scene is never picked unasked.
+# Own imagery, then an account, then what needs none. The sample scene is only used by name.
 AUTO_ORDER = ("local", "gee", "stac")
 
 
@@ -117,7 +117,7 @@ def list_models() -> list[str]:
         try:
             ids.add(find_model(name).description.id)
         except RsEmbedError:
-            ids.add(name)  # using it says what is wrong with it
+            ids.add(name)  # using it raises the reason
     return sorted(ids)
 
 
