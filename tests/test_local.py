@@ -965,7 +965,7 @@ def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:
         assert pixels.result(60) == 900
     del pixels
     assert not [open_path for open_path in open_files() if open_path == path]
-    with pytest.raises(ImageryError, match="a.tif' was asked for after"), files.dataset(path):
+    with pytest.raises(ImageryError, match="a.tif' was read after"), files.dataset(path):
         pass
 
 
