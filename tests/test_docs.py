@@ -66,7 +66,9 @@ def test_every_python_block_is_found() -> None:
     assert sum(ran) >= 2
 
 
-@pytest.mark.parametrize("module", ["embedding.one_place", "embedding.many_places", "embedding.inspection"])
+@pytest.mark.parametrize(
+    "module", ["embedding.one_place", "embedding.many_places", "embedding.inspection"]
+)
 def test_examples_of_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"rs_embed.{module}"))
     assert result.attempted >= 2
