@@ -1,12 +1,11 @@
-"""How long a ViT-L/16 checkpoint takes to load, against reading its file once.
+"""Time to load a ViT-L/16 checkpoint, compared with reading its file once.
 
     python benchmarks/bench_checkpoint.py [--repeats 7] [--folder FOLDER]
 
 "Load" is ``load_network``: building the module, parsing the file, checking names and shapes, and
-mapping the file into memory. That reads nearly nothing, so "load and touch" sums every tensor
-after it, which brings in every page. The baseline reads the whole file through one small buffer
-that is used again and again: no memory is allocated, nothing is parsed. The page cache is warm,
-PyTorch is imported already.
+memory-mapping the file. This reads almost nothing, so "load and touch" also sums every tensor,
+which reads every page. The baseline reads the whole file through one small, reused buffer: no
+memory is allocated and nothing is parsed. The page cache is warm and PyTorch is already imported.
 """
 
 from __future__ import annotations

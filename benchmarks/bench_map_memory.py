@@ -1,12 +1,12 @@
-"""A whole Sentinel-2 tile as one map: its memory beyond the model, its time, its disk.
+"""A whole Sentinel-2 tile as one map: memory in addition to the model, time, disk space.
 
     python benchmarks/bench_map_memory.py [--scene scene.tif] [--side 10980] [--small 1280]
         [--weights random-init] [--variant tiny] [--formats .zarr .tif] [--folder temporary]
 
-Each map is made by a process of its own, which loads the model and runs one batch before anything
-is counted: "beyond the model" is its peak resident set (VmHWM) less what it held then. The area of
-``--small`` px is the baseline: memory must not grow with the area. ``--side 2048`` tries the
-script.
+Each map is computed by a separate process, which loads the model and runs one batch before the
+measurement starts: "beyond the model" is the peak resident set (VmHWM) minus the memory at that
+time. The area of ``--small`` px is the baseline: memory must not grow with the area. Use
+``--side 2048`` for a quick trial.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEADER = (
 
 
 def watched(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what the process of one map prints."""
+    """Return the output of the process of one map."""
     ended = run_python([SCRIPT, "watch", json.dumps(asked)], {"PYTHONWARNINGS": "ignore"})
     result: dict[str, Any] = json.loads(ended.output)
     return result
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--weights", default="random-init")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--formats", nargs="+", default=[".zarr", ".tif"])
-    parser.add_argument("--folder", type=Path, help="where the maps are made, and removed")
+    parser.add_argument("--folder", type=Path, help="where maps are written (and removed)")
     asked = parser.parse_args()
     disturbance = Disturbance()
     model = {"model": "scalemae", "weights": asked.weights, "variant": asked.variant}

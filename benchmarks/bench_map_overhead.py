@@ -1,13 +1,13 @@
-"""What a map takes beyond the forward of its windows, and what a denser one takes.
+"""Overhead of a map over the forward of its windows, and the cost of denser maps.
 
     python benchmarks/bench_map_overhead.py [--scene scene.tif] [--side 864] [--variant large]
         [--dense-side 448] [--dense-weights scalemae-tiny] [--repeats 3]
 
 The first table compares ``embed_area`` with the bare forward of exactly its windows, in the same
-batches, prepared beforehand, and checks that both give the same tokens. 864 px are 25 windows of
-224 px. Where others use the machine, trust the second table: which part of each ``embed_area`` was
-not within the network, both of the same run. The third compares maps of smaller strides with the
-plain one; each takes (patch / stride)^2 images a window.
+batches, prepared in advance, and checks that both give the same tokens. 864 px are 25 windows of
+224 px. On a busy machine the second table is more reliable: the share of the time of each
+``embed_area`` that was not spent in the network, measured in the same run. The third compares maps
+of smaller strides with the normal one; each needs (patch / stride)^2 images per window.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ BARE, ZARR, TIF = "bare forward of the windows", "embed_area to .zarr", "embed_a
 
 
 class ForwardClock:
-    """Adds up the seconds within a network's forward.
+    """Adds up the time spent in the forward of a network.
 
     Attributes
     ----------
     seconds : float
-        So far.
+        Total so far.
     """
 
     def __init__(self, network: ScaleMae) -> None:
@@ -74,12 +74,12 @@ class ForwardClock:
 
 
 def embed(asked: dict[str, Any], output: Path, **more: Any) -> MapReport:
-    """Make a map anew."""
+    """Compute a map from scratch."""
     return embed_area(output=output, overwrite=True, device="cpu", progress=False, **asked, **more)
 
 
 def prepared(task: AreaTask) -> list[torch.Tensor]:
-    """Return the inputs of all windows, in the batches that the map takes."""
+    """Return the inputs of all windows, in the same batches as the map."""
     inputs = task.task.description.inputs
     display = cast(Display, task.task.plan.display)
     tensors = []
@@ -93,7 +93,7 @@ def prepared(task: AreaTask) -> list[torch.Tensor]:
 def check(
     task: AreaTask, network: ScaleMae, batches: list[torch.Tensor], gsd: float, path: Path
 ) -> None:
-    """Stop unless the bare forward gives the tokens that are in a map."""
+    """Raise an error unless the bare forward gives the tokens of the map."""
     with torch.inference_mode():
         of_batches = [network(b, torch.full((len(b),), gsd))[1].numpy() for b in batches]
     windows = iter(np.concatenate(of_batches)[:, None, None])  # windows k k h w D
@@ -108,7 +108,7 @@ def check(
 
 
 def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
-    """Print what a map takes beyond the forward."""
+    """Print the overhead of a map over the forward."""
     asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
     task = settle_area(device="cpu", **asked)
     batches, network = prepared(task), network_of(variant)
@@ -145,7 +145,7 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
 
 
 def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
-    """Print what smaller strides take."""
+    """Print the cost of smaller strides."""
     asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
     layout = settle_area(**asked).layout
     strides = [layout.patch_size >> halvings for halvings in range(3)]
@@ -171,7 +171,7 @@ def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
              f"{made[stride].bytes / 1e6:.1f}"]
         )  # fmt: skip
     print()
-    print(table(["case", "images a window", "tokens", "x plain an image", "MB"], rows))
+    print(table(["case", "images per window", "tokens", "x normal per image", "MB"], rows))
 
 
 def main() -> None:

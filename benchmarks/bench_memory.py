@@ -1,14 +1,14 @@
-"""How much memory many places, and one large grid, take: peaks of processes of their own.
+"""Peak memory of many places, and of one large grid, in separate processes.
 
     python benchmarks/bench_memory.py [--repeats 2] [--places 50 500 2000] [--side 410]
                                       [--height 5000] [--width 3000] [--variant tiny]
 
-Places are arrays of uint16 that a generator makes as they are wanted, through ``iter_embeddings``;
-memory must not grow with their number. Some 80 are under way at once, so fewer take less.
+Places are uint16 arrays that a generator creates on demand for ``iter_embeddings``; memory must not
+grow with their number. About 80 are in progress at once, so fewer places need less.
 
 The grid is one array in tiles: its process is compared with one that loads the network and holds
-the array and an output of the same size, and with one that also runs one batch of 8 tiles. Were
-the inputs of all tiles made at once, they would pile up.
+the array and an output of the same size, and with one that also runs one batch of 8 tiles. If the
+inputs of all tiles were prepared at once, memory would grow with their number.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
         parser.add_argument(
             name, type=positive, default=default, help=f"{what}, pixels (default {default})"
         )
-    # networks.py has this too, but imports PyTorch, and a child begins with its parent's peak.
+    # As in networks.py, which imports PyTorch: the peak of a child starts at that of its parent.
     parser.add_argument("--variant", default="tiny", help="size of the network (default tiny)")
     asked = parser.parse_args()
     disturbance = Disturbance()

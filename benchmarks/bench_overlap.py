@@ -1,20 +1,20 @@
-"""How well reading hides behind the model: places of the sample scene, 100 ms more for each read.
+"""Overlap of reading and the model: places of the sample scene, each read delayed by 100 ms.
 
     python benchmarks/bench_overlap.py [--repeats 5] [--places 200] [--latency 0.1] [--side 96]
                                        [--variant tiny] [--image-size 160]
 
-The latency stands in for a server; the pixels come from the scene that ships. Place, network and
-image size are such that reading in 8 threads and the forward take about as long as each other.
+The latency simulates a server; the pixels come from the sample scene. Place, network and image size
+are chosen so that reading in 8 threads and the forward take about the same time.
 
 fetch alone
-    the library's own reading stage (read, check, prepare), drained, with no model.
+    the library's reading stage (read, check, prepare) without a model.
 forward alone
-    the same network on the inputs of all places, prepared beforehand, in batches of 8.
+    the same network on the inputs of all places, prepared in advance, in batches of 8.
 iter_embeddings
-    all of it. The goal is at most 1.15 times the longer of the two.
+    both together. The goal is at most 1.15 times the longer of the two.
 
-Both work on the processor, so their processor time, divided by the cores, is a limit as well: where
-it exceeds the longer of the two, no overlap can reach that. It is printed beside it.
+Both need the processor, so their processor time, divided by the number of cores, is another limit:
+if it exceeds the longer of the two, perfect overlap is impossible. It is printed as well.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Seams of maps: how visible the borders of windows stay for each overlap, and what that costs.
+"""Seams of maps: how visible window borders are for each overlap, and its cost.
 
     python benchmarks/bench_seams.py [scene.tif ...] [--repeats 1] [--tile-size 224]
         [--weights scalemae-tiny]
 
-The mean cosine distance of neighbouring tokens across the borders of windows (and across their
-outer edges), over that of neighbours within windows: 1 where no seam shows. Interior pairs are
-those of the same map. Blending hides borders, not that windows disagree: "apart" is the mean cosine
-distance of what two windows say of the same cell, over that of neighbouring tokens of one window.
-Cost is the time of the windows over that without overlap, same run.
+The script computes the mean cosine distance of neighbouring tokens across the borders of windows
+(and across their outer edges), divided by that of neighbours within windows of the same map: 1
+means no visible seam. Blending hides borders, but windows still disagree: "apart" is the mean
+cosine distance between the tokens of two windows for the same cell, divided by that of neighbouring
+tokens of one window. Cost is the time of the windows divided by that without overlap, in the same
+run.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def settled(scene: Path, overlap: float, tile_size: int | None, weights: str) ->
 
 
 def embedded(asked: AreaTask) -> tuple[Windows, float]:
-    """Return the tokens of every window, and the seconds that takes with the model loaded."""
+    """Return the tokens of every window, and the seconds needed with the model loaded."""
     encoder = asked.task.plan.load()
     start = time.perf_counter()
     tiles = asked.layout.tiles
@@ -62,7 +63,7 @@ def mapped(asked: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float3
 
 
 def apart(windows: Windows) -> float:
-    """Return how far the windows' tokens of the same cells are apart; NaN without overlap."""
+    """Return the distance between windows' tokens of the same cells; NaN without overlap."""
     between, within = [], []
     for tile, tokens in windows.items():
         if tokens is None:

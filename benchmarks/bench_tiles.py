@@ -1,10 +1,10 @@
-"""What a token grid in tiles costs: how many tiles, and the time beyond their forward.
+"""Cost of a token grid in tiles: the number of tiles, and the overhead over their forward.
 
     python benchmarks/bench_tiles.py [--repeats 3] [--side 2048] [--overlap 0] [--variant large]
 
-The first table counts: tiles, and the pixels that go through the network over those of the image.
+The first table counts the tiles, and the pixels that go through the network relative to the image.
 The second compares ``get_embedding(..., input_prep="tile", output=OutputSpec.grid())`` of an array
-of uint16 with the bare forward of exactly those tiles, prepared beforehand, in batches of 8.
+of uint16 with the bare forward of exactly those tiles, prepared in advance, in batches of 8.
 Memory is measured by bench_memory.py.
 """
 
@@ -58,7 +58,7 @@ def _counts(side: int) -> str:
     rows = []
     for tile in TILES:
         for name, share in SHARES:
-            # In whole patches, at least what is asked.
+            # Rounded up to whole patches.
             overlap = -int(-share * tile // PATCH) * PATCH
             count = len(
                 tiles_of((side, side), tile_size=tile, overlap_px=overlap, patch_size=PATCH)

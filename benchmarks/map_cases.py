@@ -1,11 +1,11 @@
-"""One map in a process of its own; run by bench_map_memory.py and bench_map_kill.py.
+"""One map in a separate process; run by bench_map_memory.py and bench_map_kill.py.
 
     python benchmarks/map_cases.py embed|watch JSON
 
-JSON holds the arguments of ``embed_area``; ``place`` is longitude, latitude and half a side, m,
-``period`` the first day and the one after the last.
-``embed`` prints its report. ``watch`` first loads the model and runs one batch, and prints what
-the process and the disk took from then on, MB of 10^6 bytes.
+JSON contains the arguments of ``embed_area``; ``place`` is longitude, latitude and half a side in
+metres, ``period`` the first day and the day after the last. ``embed`` prints its report. ``watch``
+first loads the model and runs one batch, and prints the memory and disk space used from then on, in
+MB of 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def embed(asked: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Watcher:
-    """Looks at a run, again and again, from a thread.
+    """Monitors a run from a thread.
 
     Attributes
     ----------
     embedding_mb, writing_mb : float
-        Greatest resident set seen while windows were made, and while the map was written.
+        Largest resident set seen while windows were computed, and while the map was written.
     kept_mb : float
-        Greatest size of ``.partial``.
+        Largest size of ``.partial``.
     writing_began : float or None
         ``time.perf_counter()`` when the first file of the map appeared.
     """
@@ -72,7 +72,7 @@ class Watcher:
                 self.kept_mb = max(self.kept_mb, partial.stat().st_size / 1e6)
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop monitoring."""
         self._ended.set()
         self._thread.join()
 
@@ -87,7 +87,7 @@ def memory_mb(field: str) -> float:
 
 
 def watch(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what one map takes beyond the model that is loaded and warm."""
+    """Return the memory of one map in addition to the loaded, warm model."""
     output = Path(asked.pop("output"))
     task = settle_area(**asked)
     encoder = task.task.plan.load()
