@@ -77,12 +77,12 @@ def main() -> None:
     parser = arguments(__doc__, repeats=5)
     add_count(parser, "--images", 32, "arrays to embed")
     add_variant(parser, "large")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", CoverageWarning)
-    arrays, model = _arrays(asked.images), options(asked.variant)
+    arrays, model = _arrays(args.images), options(args.variant)
     looks = [inspect_input("scalemae", input_chw=a, fetch=FETCH, **model) for a in arrays]
     batches, gsd = in_batches([look.tensor() for look in looks]), looks[0].meta["input_res"]
-    network = network_of(asked.variant)
+    network = network_of(args.variant)
     _check(network, batches, gsd, _batched(arrays[:BATCH], model))
     actions: dict[str, Callable[[], object]] = {
         BARE: partial(forward, network, batches, gsd),
@@ -90,12 +90,10 @@ def main() -> None:
         SINGLE: partial(_one_by_one, arrays, model),
     }
     disturbance = Disturbance()
-    samples = in_turns(
-        {name: partial(seconds, act) for name, act in actions.items()}, asked.repeats
-    )
-    each = {name: [s / asked.images * 1000 for s in of_case] for name, of_case in samples.items()}
+    samples = in_turns({name: partial(seconds, act) for name, act in actions.items()}, args.repeats)
+    each = {name: [s / args.images * 1000 for s in of_case] for name, of_case in samples.items()}
     print(
-        f"{asked.images} arrays of {SIDE} x {SIDE} px, {asked.variant} network, batches of {BATCH} "
+        f"{args.images} arrays of {SIDE} x {SIDE} px, {args.variant} network, batches of {BATCH} "
         f"({machine()})\n"
     )
     print(comparison(each, baselines=[BARE], unit="ms per image", digits=0))

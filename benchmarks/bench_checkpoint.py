@@ -46,13 +46,13 @@ def _measure(path: Path, repeats: int) -> dict[str, list[float]]:
 def main() -> None:
     parser = arguments(__doc__, repeats=7)
     add_folder(parser)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(f"Load a ViT-L/16 checkpoint ({machine()})")
-    with vit_large(asked.folder) as folder:
+    with vit_large(args.folder) as folder:
         for name in (SAFETENSORS, PYTORCH):
             path = folder / name
             disturbance = Disturbance()
-            samples = _measure(path, asked.repeats)
+            samples = _measure(path, args.repeats)
             print(f"\n{name}, {path.stat().st_size / 1e9:.3f} GB\n")
             print(comparison(samples, baselines=[READ], unit="s", digits=3))
             ratio = statistics.median(ratios(samples[TOUCHED], samples[READ]))

@@ -104,17 +104,17 @@ def serve_here() -> None:
     with serve(contract_service()) as running:
         print(running.url, flush=True)
         for line in sys.stdin:
-            asked = [one for one in running.asked if one.path.startswith("/v1/projects/p/")]
+            args = [one for one in running.asked if one.path.startswith("/v1/projects/p/")]
             answered = collections.Counter(
                 json.dumps(one.body["grid"])
-                for one in asked
+                for one in args
                 if one.path.endswith("Pixels") and not one.fault
             )
             print(
                 json.dumps(
                     {
-                        "requests": len(asked),
-                        "kinds": collections.Counter(one.fault for one in asked if one.fault),
+                        "requests": len(args),
+                        "kinds": collections.Counter(one.fault for one in args if one.fault),
                         "doubled": sum(count - 1 for count in answered.values()),
                         "peak": running.peak,
                     }
@@ -146,16 +146,16 @@ def window_grid(side: int, at: tuple[int, int]) -> Grid:
     return SCENE.grid.window(*at, side, side)
 
 
-def run(other: Other, provider: EarthEngineProvider, asked: Any, faults: float, places: int) -> Run:
-    at = windows(places, asked.side)
+def run(other: Other, provider: EarthEngineProvider, args: Any, faults: float, places: int) -> Run:
+    at = windows(places, args.side)
     pixels = SCENE.pixels
-    other.ask(latency=asked.latency, faults=faults)
+    other.ask(latency=args.latency, faults=faults)
     start = time.perf_counter()
     correct = seen = 0
-    work = partial(fetched, provider, asked.side)
-    made = ordered(at, work, workers=asked.workers, ahead=AHEAD)
+    work = partial(fetched, provider, args.side)
+    made = ordered(at, work, workers=args.workers, ahead=AHEAD)
     for (row, column), raster in zip(at, made, strict=False):
-        expected = pixels[:, row : row + asked.side, column : column + asked.side]
+        expected = pixels[:, row : row + args.side, column : column + args.side]
         seen += 1
         correct += bool(raster.valid.all()) and np.array_equal(raster.data, expected)
     seconds = time.perf_counter() - start
@@ -180,8 +180,8 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.1, help="s per request (default 0.1)")
     parser.add_argument("--faults", type=float, default=0.2, help="share that fail (default 0.2)")
     parser.add_argument("--serve", action="store_true", help="run as the service (internal)")
-    asked = parser.parse_args()
-    if asked.serve:
+    args = parser.parse_args()
+    if args.serve:
         serve_here()
         return
     import ee.deprecation
@@ -194,45 +194,45 @@ def main() -> None:
     with service() as other:
         provider = EarthEngineProvider("p", credentials=credentials, endpoint=other.url)
         provider.status(online=True)
-        few = min(FEW, asked.places)
-        run(other, provider, asked, asked.faults, few)
+        few = min(FEW, args.places)
+        run(other, provider, args, args.faults, few)
         before = peak_mb()
-        run(other, provider, asked, asked.faults, asked.places)
+        run(other, provider, args, args.faults, args.places)
         growth = peak_mb() - before
         cases = {
-            WITHOUT: partial(run, other, provider, asked, 0.0, asked.places),
-            WITH: partial(run, other, provider, asked, asked.faults, asked.places),
+            WITHOUT: partial(run, other, provider, args, 0.0, args.places),
+            WITH: partial(run, other, provider, args, args.faults, args.places),
         }
-        runs = in_turns(cases, asked.repeats)
-    report(asked, runs, few, growth)
+        runs = in_turns(cases, args.repeats)
+    report(args, runs, few, growth)
     print(disturbance.report())
 
 
-def report(asked: Any, runs: Mapping[str, list[Run]], few: int, growth: float) -> None:
+def report(args: Any, runs: Mapping[str, list[Run]], few: int, growth: float) -> None:
     """Print the tables and whether the goals are met."""
-    ideal = REQUESTS * asked.places * asked.latency / asked.workers
+    ideal = REQUESTS * args.places * args.latency / args.workers
     print(
-        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a request, "
-        f"{asked.faults:.0%} fail, {asked.workers} threads, ideal {ideal:.2f} s ({machine()})\n"
+        f"{args.places} places of {args.side} x {args.side} px, {args.latency:g} s a request, "
+        f"{args.faults:.0%} fail, {args.workers} threads, ideal {ideal:.2f} s ({machine()})\n"
     )
     header = ["run", "correct", "lost", "doubled", "requests", "failed", "at once", "s", "x ideal",
               "x load"]  # fmt: skip
     rows, loads = [], []
     for name, passes in runs.items():
         for one in passes:
-            load = one.seconds / (one.requests * asked.latency / asked.workers)
+            load = one.seconds / (one.requests * args.latency / args.workers)
             loads += [load] if name == WITH else []
             counts = (one.correct, one.lost, one.doubled, one.requests, one.failed, one.peak)
             times = (one.seconds, one.seconds / ideal, load)
             rows.append([name, *map(str, counts), *(f"{value:.2f}" for value in times)])
     print(table(header, rows))
     every = [one for passes in runs.values() for one in passes]
-    whole = all(one.correct == asked.places and not one.lost + one.doubled for one in every)
+    whole = all(one.correct == args.places and not one.lost + one.doubled for one in every)
     print("\n" + goal("every place correct, none lost or duplicated", whole))
     ratio = statistics.median(loads)
     text = f"with faults in {GOAL_RATIO} x the load, {ratio:.2f} x"
     print(goal(text, ratio <= GOAL_RATIO))
-    print(f"Peak memory grew by {growth:.1f} MB between {few} and {asked.places} more places")
+    print(f"Peak memory grew by {growth:.1f} MB between {few} and {args.places} more places")
 
 
 if __name__ == "__main__":

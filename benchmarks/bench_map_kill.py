@@ -73,18 +73,18 @@ class Maker:
     ----------
     scene : Path
         The imagery; the folders are created next to it.
-    asked : dict
+    args : dict
         Arguments of ``embed_area`` except the output.
     suffix : str
         Format.
     """
 
-    def __init__(self, scene: Path, asked: dict[str, Any], suffix: str) -> None:
+    def __init__(self, scene: Path, args: dict[str, Any], suffix: str) -> None:
         self._scene = scene
         self._place = scene.with_name("maps")
         self._output = self._place / f"map{suffix}"
         self._partial = self._place / f"map{suffix}.partial"
-        self._asked = {**asked, "output": str(self._output)}
+        self._asked = {**args, "output": str(self._output)}
 
     def _started(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "ignore", SCRIPT, "embed", json.dumps(self._asked)]
@@ -203,19 +203,19 @@ def main() -> None:
     parser.add_argument("--weights", default="scalemae-tiny")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--formats", nargs="+", default=[".zarr", ".tif"])
-    asked = parser.parse_args()
-    print(f"Maps of {asked.side} x {asked.side} px with {asked.weights} ({machine()})")
+    args = parser.parse_args()
+    print(f"Maps of {args.side} x {args.side} px with {args.weights} ({machine()})")
     same, total = 0, 0
     with tempfile.TemporaryDirectory() as name:
         # A date in the name gives the map a STAC item.
         scene = Path(name) / "scene_20160601.tif"
-        write_mirrored(asked.scene, asked.side, scene)
+        write_mirrored(args.scene, args.side, scene)
         request = {
-            "model": "scalemae", "weights": asked.weights, "variant": asked.variant,
+            "model": "scalemae", "weights": args.weights, "variant": args.variant,
             "place": _place_of(scene), "period": ("2016-06-01", "2016-06-02"), "backend": "local",
-            "tile_size": asked.tile_size,
+            "tile_size": args.tile_size,
         }  # fmt: skip
-        for suffix in asked.formats:
+        for suffix in args.formats:
             maker = Maker(scene, request, suffix)
             expected, took = maker.undisturbed()
             again, _ = maker.undisturbed()
@@ -224,9 +224,9 @@ def main() -> None:
                 f"SHA-256 {expected}, {'the same' if again == expected else 'ANOTHER'} when made "
                 "anew\n"
             )
-            draw = random.Random(asked.seed)  # noqa: S311
+            draw = random.Random(args.seed)  # noqa: S311
             rows = []
-            for moment in moments(took, asked.kills, draw):
+            for moment in moments(took, args.kills, draw):
                 left = maker.killed(moment)
                 found, resumed = maker.resumed()
                 same += found == expected

@@ -28,9 +28,9 @@ _HEADER = (
 )  # fmt: skip
 
 
-def watched(asked: dict[str, Any]) -> dict[str, Any]:
+def watched(args: dict[str, Any]) -> dict[str, Any]:
     """Return the output of the process of one map."""
-    ended = run_python([SCRIPT, "watch", json.dumps(asked)], {"PYTHONWARNINGS": "ignore"})
+    ended = run_python([SCRIPT, "watch", json.dumps(args)], {"PYTHONWARNINGS": "ignore"})
     result: dict[str, Any] = json.loads(ended.output)
     return result
 
@@ -54,16 +54,16 @@ def main() -> None:
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--formats", nargs="+", default=[".zarr", ".tif"])
     parser.add_argument("--folder", type=Path, help="where maps are written (and removed)")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     disturbance = Disturbance()
-    model = {"model": "scalemae", "weights": asked.weights, "variant": asked.variant}
+    model = {"model": "scalemae", "weights": args.weights, "variant": args.variant}
     rows, peaks = [], []
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        scenes = {side: Path(folder) / f"{side}.tif" for side in (asked.small, asked.side)}
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        scenes = {side: Path(folder) / f"{side}.tif" for side in (args.small, args.side)}
         for side, path in scenes.items():
-            write_mirrored(asked.scene, side, path)
-        for suffix in asked.formats:
-            for round_ in range(asked.repeats):
+            write_mirrored(args.scene, side, path)
+        for suffix in args.formats:
+            for round_ in range(args.repeats):
                 took = {
                     side: watched(
                         {
@@ -76,9 +76,9 @@ def main() -> None:
                 }
                 for side in scenes:
                     name = f"{side} px, {suffix}"
-                    rows.append(_row(name, took[side], took[asked.small]))
+                    rows.append(_row(name, took[side], took[args.small]))
                     peaks.append(took[side]["beyond_mb"])
-    print(f"Maps with {asked.weights}, {asked.variant} ({machine()})\n")
+    print(f"Maps with {args.weights}, {args.variant} ({machine()})\n")
     print(table(_HEADER, rows))
     text = f"at most {GOAL_MB:.0f} MB (1.5 GiB) beyond the model, {max(peaks):.0f} MB"
     print("\n" + goal(text, max(peaks) <= GOAL_MB))

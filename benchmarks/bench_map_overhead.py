@@ -73,9 +73,9 @@ class ForwardClock:
         self.seconds += time.perf_counter() - self._began
 
 
-def embed(asked: dict[str, Any], output: Path, **more: Any) -> MapReport:
+def embed(args: dict[str, Any], output: Path, **more: Any) -> MapReport:
     """Compute a map from scratch."""
-    return embed_area(output=output, overwrite=True, device="cpu", progress=False, **asked, **more)
+    return embed_area(output=output, overwrite=True, device="cpu", progress=False, **args, **more)
 
 
 def prepared(task: AreaTask) -> list[torch.Tensor]:
@@ -109,12 +109,12 @@ def check(
 
 def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
     """Print the overhead of a map over the forward."""
-    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
-    task = settle_area(device="cpu", **asked)
+    args: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
+    task = settle_area(device="cpu", **args)
     batches, network = prepared(task), network_of(variant)
     gsd = told_gsd(task.task.plan.gsd, gsd_m(task.layout.area), task.layout.tile_size)
     outputs = {ZARR: folder / "map.zarr", TIF: folder / "map.tif"}
-    embed(asked, outputs[ZARR])
+    embed(args, outputs[ZARR])
     check(task, network, batches, gsd, outputs[ZARR])
     cases = {BARE: partial(seconds, partial(forward, network, batches, gsd))}
     clock = ForwardClock(network)
@@ -122,7 +122,7 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
 
     def timed(name: str) -> float:
         before = clock.seconds
-        took = seconds(partial(embed, asked, outputs[name]))
+        took = seconds(partial(embed, args, outputs[name]))
         outside[name].append(1 - (clock.seconds - before) / took)
         return took
 
@@ -146,8 +146,8 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
 
 def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
     """Print the cost of smaller strides."""
-    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
-    layout = settle_area(**asked).layout
+    args: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
+    layout = settle_area(**args).layout
     strides = [layout.patch_size >> halvings for halvings in range(3)]
     names = {stride: f"stride {stride} px" for stride in strides}
     made: dict[int, MapReport] = {}
@@ -156,7 +156,7 @@ def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
         path = folder / f"dense-{stride}.zarr"
         if path.exists():
             shutil.rmtree(path)
-        return seconds(lambda: made.update({stride: embed(asked, path, stride_px=stride)}))
+        return seconds(lambda: made.update({stride: embed(args, path, stride_px=stride)}))
 
     samples = in_turns({names[stride]: partial(run, stride) for stride in strides}, repeats)
     plain = names[strides[0]]
@@ -181,16 +181,16 @@ def main() -> None:
     add_variant(parser, "large")
     add_count(parser, "--dense-side", 448, "side of the area of dense maps, pixels")
     parser.add_argument("--dense-weights", default="scalemae-tiny")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", RsEmbedWarning)
     disturbance = Disturbance()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = [folder / f"{number}.tif" for number in range(2)]
-        for path, side in zip(scenes, (asked.side, asked.dense_side), strict=True):
-            write_mirrored(asked.scene, side, path)
-        overhead(scenes[0], folder, asked.variant, asked.repeats)
-        dense(scenes[1], folder, asked.dense_weights, asked.repeats)
+        for path, side in zip(scenes, (args.side, args.dense_side), strict=True):
+            write_mirrored(args.scene, side, path)
+        overhead(scenes[0], folder, args.variant, args.repeats)
+        dense(scenes[1], folder, args.dense_weights, args.repeats)
     print("\n" + disturbance.report())
 
 

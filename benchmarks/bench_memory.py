@@ -44,33 +44,33 @@ def main() -> None:
         )
     # As in networks.py, which imports PyTorch: the peak of a child starts at that of its parent.
     parser.add_argument("--variant", default="tiny", help="size of the network (default tiny)")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     disturbance = Disturbance()
     places = {
-        f"{count} places": partial(_peak_gb, "places", count, asked.side, asked.variant)
-        for count in asked.places
+        f"{count} places": partial(_peak_gb, "places", count, args.side, args.variant)
+        for count in args.places
     }
-    size = (asked.height, asked.width, asked.variant)
+    size = (args.height, args.width, args.variant)
     grids = {
         HOLD: partial(_peak_gb, "hold", *size),
         FORWARD: partial(_peak_gb, "forward", *size),
         GRID: partial(_peak_gb, "grid", *size),
     }
-    print(f"Peak memory, {asked.variant} network ({machine()})\n")
-    peaks = in_turns(places, asked.repeats)
+    print(f"Peak memory, {args.variant} network ({machine()})\n")
+    peaks = in_turns(places, args.repeats)
     print(comparison(peaks, baselines=[next(iter(places))], unit="GB", digits=3))
     all_peaks = [peak for of_case in peaks.values() for peak in of_case]
     ratio = max(all_peaks) / min(all_peaks)
     text = f"greatest at most {GOAL_RATIO} x the least, {ratio:.3f} x"
     print("\n" + goal(text, ratio <= GOAL_RATIO))
 
-    print(f"\nOne array of {asked.height} x {asked.width} px\n")
-    peaks = in_turns(grids, asked.repeats)
+    print(f"\nOne array of {args.height} x {args.width} px\n")
+    peaks = in_turns(grids, args.repeats)
     print(comparison(peaks, baselines=[HOLD], unit="GB", digits=3))
     beyond = {
         name: statistics.median(peaks[name]) - statistics.median(peaks[HOLD]) for name in peaks
     }
-    pixels_gb = asked.height * asked.width / 1e9
+    pixels_gb = args.height * args.width / 1e9
     print(
         f"\nThe grid takes {beyond[GRID]:.3f} GB beyond array and output, one batch "
         f"{beyond[FORWARD]:.3f} GB, and the image that the embedding carries, with its validity, "

@@ -146,11 +146,11 @@ def main() -> None:
     add_count(parser, "--image-size", 160, "side of the model's input, pixels")
     parser.add_argument("--latency", type=float, default=0.1, help="s a read (default 0.1)")
     add_variant(parser, "tiny")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", CoverageWarning)
-    model = {**options(asked.variant), "image_size": asked.image_size}
-    provider = Delayed(SampleProvider(), asked.latency)
-    places = _places(asked.places, asked.side)
+    model = {**options(args.variant), "image_size": args.image_size}
+    provider = Delayed(SampleProvider(), args.latency)
+    places = _places(args.places, args.side)
     task = settle(
         "scalemae", output=None, input_prep="resize", min_valid=0.25, device="cpu", options=model
     )
@@ -158,14 +158,14 @@ def main() -> None:
         PixelRequest(place, None, None, None, provider, None, None).checked() for place in places
     ]
     sights = _drained(task, requests)
-    batches, network = in_batches(_inputs(task, sights)), network_of(asked.variant)
+    batches, network = in_batches(_inputs(task, sights)), network_of(args.variant)
     actions: dict[str, Callable[[], object]] = {
         FETCH: partial(_drained, task, requests),
         FORWARD: partial(forward, network, batches, sights[0].told),
         ALL: partial(_all, places, provider, model),
     }
     disturbance = Disturbance()
-    took = in_turns({name: partial(_took, act) for name, act in actions.items()}, asked.repeats)
+    took = in_turns({name: partial(_took, act) for name, act in actions.items()}, args.repeats)
     walls = {name: [one.wall for one in of_case] for name, of_case in took.items()}
     walls[LONGER] = [max(pair) for pair in zip(walls[FETCH], walls[FORWARD], strict=True)]
     walls[LIMIT] = [
@@ -173,8 +173,8 @@ def main() -> None:
         for fetch, run in zip(took[FETCH], took[FORWARD], strict=True)
     ]
     print(
-        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a read, "
-        f"{task.plan.fetch_workers} threads, {asked.variant} network at {asked.image_size} px "
+        f"{args.places} places of {args.side} x {args.side} px, {args.latency:g} s a read, "
+        f"{task.plan.fetch_workers} threads, {args.variant} network at {args.image_size} px "
         f"({machine()})\n"
     )
     print(comparison(walls, baselines=[LONGER], unit="s"))

@@ -46,19 +46,19 @@ def settled(scene: Path, overlap: float, tile_size: int | None, weights: str) ->
     return settle(overlap_px=round(overlap * layout.tile_size / patch) * patch)
 
 
-def embedded(asked: AreaTask) -> tuple[Windows, float]:
+def embedded(args: AreaTask) -> tuple[Windows, float]:
     """Return the tokens of every window, and the seconds needed with the model loaded."""
-    encoder = asked.task.plan.load()
+    encoder = args.task.plan.load()
     start = time.perf_counter()
-    tiles = asked.layout.tiles
-    made = window_tokens(asked.task, asked.layout, tiles, asked.read, lambda: encoder, workers=2)
+    tiles = args.layout.tiles
+    made = window_tokens(args.task, args.layout, tiles, args.read, lambda: encoder, workers=2)
     found = {window.tile: window.tokens for group in made for window in group}
     return found, time.perf_counter() - start
 
 
-def mapped(asked: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32]:
+def mapped(args: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32]:
     dimensions = next(t.shape[-1] for t in windows.values() if t is not None)
-    parts = strips(asked.layout, partial(map, windows.__getitem__), dimensions, seams, 64)
+    parts = strips(args.layout, partial(map, windows.__getitem__), dimensions, seams, 64)
     return np.concatenate(list(parts))
 
 
@@ -100,16 +100,16 @@ def main() -> None:
     for scene in options.scenes:
         bare = 0.0
         for name, share in SHARES:
-            asked = settled(scene, share, options.tile_size, options.weights)
-            runs = [embedded(asked) for _ in range(options.repeats)]
+            args = settled(scene, share, options.tile_size, options.weights)
+            runs = [embedded(args) for _ in range(options.repeats)]
             cost = statistics.median(seconds for _, seconds in runs)
             bare = bare or cost
             for seams in SEAMS if share else SEAMS[-1:]:
                 drift = f"{apart(runs[0][0]):.2f}" if share else ""
-                metric: SeamMetric = seam_metric(mapped(asked, runs[0][0], seams), asked.layout)
+                metric: SeamMetric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
                 rows.append(
                     [
-                        scene.stem, name, seams, str(len(asked.layout.tiles)),
+                        scene.stem, name, seams, str(len(args.layout.tiles)),
                         f"{metric.borders:.4f}", f"{metric.edges:.4f}", f"{metric.interior:.4f}",
                         f"{metric.ratio:.3f}", drift, f"{cost / bare:.2f}",
                     ]

@@ -50,11 +50,11 @@ def _run(step: str, weights: Path, cache: Path | None) -> Run:
     with tempfile.TemporaryDirectory() as empty:
         environment = {"XDG_CACHE_HOME": str(cache or empty), "PYTHONWARNINGS": "ignore"}
         done = run_python([SCRIPT, step, str(weights)], environment)
-    told = json.loads(done.output)
-    total = told["ready"] - done.started
-    phases = {"start Python": told["entered"] - done.started, **told["phases"]}
+    timings = json.loads(done.output)
+    total = timings["ready"] - done.started
+    phases = {"start Python": timings["entered"] - done.started, **timings["phases"]}
     phases["rest"] = total - sum(phases.values())
-    return Run(total, done.peak_gb, phases, told.get("forward_s", 0.0))
+    return Run(total, done.peak_gb, phases, timings.get("forward_s", 0.0))
 
 
 def _measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
@@ -87,10 +87,10 @@ def _phase_table(runs: Mapping[str, Sequence[Run]]) -> str:
 def main() -> None:
     parser = arguments(__doc__, repeats=5)
     add_folder(parser)
-    asked = parser.parse_args()
-    with vit_large(asked.folder) as folder:
+    args = parser.parse_args()
+    with vit_large(args.folder) as folder:
         disturbance = Disturbance()
-        runs = _measure(folder, asked.repeats)
+        runs = _measure(folder, args.repeats)
         disturbed = disturbance.report()
     seconds = {name: [run.seconds for run in of_case] for name, of_case in runs.items()}
     with_forward = [run.seconds + run.forward_s for run in runs[FLOOR]]

@@ -98,5 +98,5 @@ def floor(weights: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    told = {"embed": embed, "floor": floor}[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({"entered": ENTERED, "phases": _phases, **told}))
+    timings = {"embed": embed, "floor": floor}[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps({"entered": ENTERED, "phases": _phases, **timings}))

@@ -28,9 +28,9 @@ from rs_embed.specs import PointBuffer, TemporalSpec
 _POLL_S = 0.1
 
 
-def embed(asked: dict[str, Any]) -> dict[str, Any]:
+def embed(args: dict[str, Any]) -> dict[str, Any]:
     """Return the report of one call."""
-    return embed_area(progress=False, **asked).to_json()
+    return embed_area(progress=False, **args).to_json()
 
 
 @dataclass
@@ -86,10 +86,10 @@ def memory_mb(field: str) -> float:
     raise SystemExit(f"this system does not tell {field}; Linux does")
 
 
-def watch(asked: dict[str, Any]) -> dict[str, Any]:
+def watch(args: dict[str, Any]) -> dict[str, Any]:
     """Return the memory of one map in addition to the loaded, warm model."""
-    output = Path(asked.pop("output"))
-    task = settle_area(**asked)
+    output = Path(args.pop("output"))
+    task = settle_area(**args)
     encoder = task.task.plan.load()
     size = task.layout.tile_size
     blank = np.zeros((encoder.batch_size, 3, size, size), np.float32)
@@ -118,11 +118,11 @@ def watch(asked: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     case, text = sys.argv[1:]
-    asked = json.loads(text)
-    if "place" in asked:
-        asked["spatial"] = PointBuffer(*asked.pop("place"))
-        asked["temporal"] = TemporalSpec.range(*asked.pop("period"))
-    print(json.dumps({"embed": embed, "watch": watch}[case](asked)))
+    args = json.loads(text)
+    if "place" in args:
+        args["spatial"] = PointBuffer(*args.pop("place"))
+        args["temporal"] = TemporalSpec.range(*args.pop("period"))
+    print(json.dumps({"embed": embed, "watch": watch}[case](args)))
 
 
 if __name__ == "__main__":

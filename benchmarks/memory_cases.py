@@ -58,7 +58,7 @@ def hold(height: int, width: int, variant: str, *, batches: int = 0) -> None:
 
 def grid(height: int, width: int, variant: str) -> None:
     """Compute the token grid of an array."""
-    asked: dict[str, Any] = options(variant)
+    args: dict[str, Any] = options(variant)
     get_embedding(
         "scalemae",
         input_chw=next(_arrays(1, height, width)),
@@ -67,7 +67,7 @@ def grid(height: int, width: int, variant: str) -> None:
         output=OutputSpec.grid(),
         device="cpu",
         progress=False,
-        **asked,
+        **args,
     )
 
 

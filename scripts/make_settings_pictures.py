@@ -42,9 +42,9 @@ YELLOW, INK = (255, 220, 0), (20, 20, 20)
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167))
 
 
-def look(**asked: Any) -> Inspection:
+def look(**options: Any) -> Inspection:
     """Return the model input of the whole sample scene."""
-    return inspect_input("scalemae", **{"display": "visual", **PLACE, **MODEL, **asked})
+    return inspect_input("scalemae", **{"display": "visual", **PLACE, **MODEL, **options})
 
 
 def figure(panels: Sequence[tuple[Image.Image, str]], name: str, folder: Path) -> None:
@@ -182,13 +182,13 @@ def grids(folder: Path) -> None:
     """Draw token grids of the scene in three settings."""
     whole = grid_of(look(input_prep="tile").meta)
     panels = []
-    for title, asked in (
+    for title, options in (
         ('"resize", image_size=224', {}),
         ('"resize", image_size=448', {"image_size": 448}),
         ('"tile", image_size=224', {"input_prep": InputPrepSpec.tile()}),
     ):
         embedding = get_embedding(
-            "scalemae", output=OutputSpec.grid(), display="visual", **PLACE, **MODEL, **asked
+            "scalemae", output=OutputSpec.grid(), display="visual", **PLACE, **MODEL, **options
         )
         tokens = embedding.data
         rows, columns = tokens.shape[1:]
