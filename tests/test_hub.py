@@ -90,7 +90,7 @@ def test_the_environment_names_the_weights_and_a_config_may_be_absent(tmp_path: 
     ("fault", "weights", "match"),
     [
         ("", "me/misspelt", "check the id; if it is private"),
-        ("", "me/small@v9", "check what follows the @"),
+        ("", "me/small@v9", "check the revision after the @"),
         ("gated", "me/small", "accept its terms"),
         ("damaged", "me/small", "is damaged: SHA-256"),
     ],

@@ -177,7 +177,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
              assert x.shape[-1] == 224, "Input height doesn't match"
          Backbone.forward_features = failing
          """, "forward_features of the rshf model failed.*Input height"),
-        ("Backbone.forward_features = lambda self, x: x", "could not be told the GSD"),
+        ("Backbone.forward_features = lambda self, x: x", "expected input_res among them"),
         ("Backbone.forward_features = lambda self, x, input_res: (x,)", "returned tuple, expected"),
         ("Backbone.forward_features = lambda self, x, input_res: x[0, 0, 0]",
          r"returned \(256,\), expected"),
@@ -191,7 +191,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
          "4 values that are not finite"),
         ("del ScaleMAE", "has no class ScaleMAE"),
         ("raise RuntimeError('operator torchvision::nms does not exist')",
-         "cannot be imported .operator torchvision::nms.*torchvision made for"),
+         "cannot be imported .operator torchvision::nms.*torchvision built for"),
         ("""
          def broken(folder):
              raise AttributeError("'PreTrainedConfig' object has no attribute 'feat_dim'")
@@ -202,7 +202,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
              patch_size = None
          Backbone.__init__ = lambda self, f: (nn.Module.__init__(self),
                                               setattr(self, "patch_embed", Embed()))[0]
-         """, "states no patch size"),
+         """, "has no patch size"),
     ],
 )  # fmt: skip
 def test_failures_are_clear(
