@@ -130,7 +130,8 @@ class ModelContract:
         assert tensor.shape[1:] == frame.shape
         assert np.isfinite(tensor).all()
         picture = preparation.picture(image)
-        assert (picture.shape, picture.dtype) == ((*shape, 3), np.uint8)
+        assert picture.shape == (*shape, 3)
+        assert picture.dtype == np.uint8
 
     def test_units_are_honoured(self, model: Model, plan: Plan) -> None:
         """The same reflectance in other units gives the same image, up to rounding."""
