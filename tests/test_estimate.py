@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import pytest
 from typer.testing import CliRunner
 
-from rs_embed import BBox, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
+import rs_embed
+from rs_embed import BBox, Estimate, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
-from rs_embed.embedding.estimate import Estimate, estimate_batch
 from rs_embed.errors import ProviderError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.base import Cost
@@ -49,7 +49,7 @@ class Service:
 
 def estimate(**arguments: Any) -> Estimate:
     arguments = {"spatials": PLACES, "backend": Service(), **SMALL, **arguments}
-    return estimate_batch("scalemae", **arguments)
+    return rs_embed.estimate("scalemae", **arguments)
 
 
 def test_it_sums_up_what_the_places_ask() -> None:

@@ -1,4 +1,4 @@
-"""The command line: parse, call the public function, print. No logic of its own."""
+"""The command line: parse, call the public function, print."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from rs_embed.cli.embed import embed
 from rs_embed.cli.evaluate import evaluate
 from rs_embed.cli.inspect import inspect
 from rs_embed.cli.map import map_area
+from rs_embed.cli.model_options import Commands
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
 app = typer.Typer(
     name="rs-embed",
-    help="Any place, any time, any imagery: a ScaleMAE embedding that you can trust.",
-    epilog=(
-        "Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage, "
-        "130 interrupted."
-    ),
+    cls=Commands,
+    epilog="Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -60,23 +58,26 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (before the command).")
+        bool, typer.Option("--debug", help="Show tracebacks of errors. Goes before the command.")
     ] = False,
     version: Annotated[  # noqa: ARG001  # acts by its callback
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
+    """Compute ScaleMAE embeddings of satellite imagery.
+
+    For any place and period, or for your own images.
+    """
     if not debug:
         sys.excepthook = _one_line
 
 
 def main() -> None:
     """Run the command line."""
-    # For developers of the libraries beneath, not for the person at the terminal.
+    # For developers of the libraries below, not for the person at the terminal.
     warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
     warnings.showwarning = _show_warning
     app()

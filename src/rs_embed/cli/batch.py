@@ -121,14 +121,14 @@ def _estimate(
     model: str, named: Sequence[NamedPlace], arguments: dict[str, Any], device: str, *, json: bool
 ) -> None:
     """Print what the batch will ask for; exit with 1 if a place cannot be meant."""
-    from rs_embed.embedding.estimate import estimate_batch
+    from rs_embed import estimate
 
     if arguments.pop("imagery") is not None:
         raise SpecError(
             "got --dry-run with --imagery, expected a backend: own files ask nothing of a service"
         )
     arguments.pop("cache")
-    found = estimate_batch(
+    found = estimate(
         model,
         spatials=[place.spatial for place in named],
         device=device,  # type: ignore[arg-type]  # checked there

@@ -117,7 +117,7 @@ def map_area(
             "valid; leave it out"
         )
     for name in ("input_prep", "min_valid"):
-        arguments.pop(name)
+        arguments.pop(name, None)
     spatial = request.rectangle(place)
     if area is not None and spatial is not None:
         raise SpecError("got --area with a point or --bbox, expected one of them")

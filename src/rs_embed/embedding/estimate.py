@@ -53,7 +53,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate_batch(
+def estimate(
     model: str,
     *,
     spatials: Iterable[Spatial],

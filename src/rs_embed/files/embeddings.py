@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 VECTOR_SUFFIXES = (".npz",)
 GRID_SUFFIXES = (".tif", ".tiff", ".nc")
+_SUFFIXES = {
+    "vector": VECTOR_SUFFIXES,
+    "vectors": VECTOR_SUFFIXES,
+    "grid": GRID_SUFFIXES,
+    "map": (".zarr", ".tif"),
+    "picture": (".png",),
+    "report": (".json",),
+}
 _META = "rs_embed_meta"
 # Who wrote a file that can be read.
 _ONE, _MANY = "Embedding.save", "many vectors (write_vectors)"
@@ -50,6 +58,19 @@ def written(path: Path) -> Iterator[Path]:
         raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str], kind: str) -> None:
+    """Raise before any work is done if a ``kind`` of result cannot be written to ``path``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the suffix is not one of that kind.
+    ExportError
+        If the folder does not exist or cannot be written.
+    """
+    check_writable(Path(path), _SUFFIXES[kind])
 
 
 def check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
