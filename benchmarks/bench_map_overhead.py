@@ -19,7 +19,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 from scenes import add_scene, write_mirrored
 
 from rs_embed import embed_area, open_map
-from rs_embed.embedding.preparation import Display, normalised, to_uint8
-from rs_embed.embedding.task import told_gsd
+from rs_embed.embedding.model_input import image_of
+from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
@@ -80,13 +80,12 @@ def embed(asked: dict[str, Any], output: Path, **more: Any) -> MapReport:
 
 def prepared(task: AreaTask) -> list[torch.Tensor]:
     """Return the inputs of all windows, in the batches that the map takes."""
-    inputs = task.task.description.inputs
-    display = cast(Display, task.task.plan.display)
+    preparation = task.task.plan.preparation
     tensors = []
     for tile in task.layout.tiles:
-        taken = task.read(task.layout.window(tile))
-        image = to_uint8(taken.raster, reflectance=taken.reflectance, display=display)
-        tensors.append(normalised(image, inputs.mean, inputs.std))
+        acquired = task.read(task.layout.window(tile))
+        image = image_of(acquired.raster, acquired.reflectance, preparation)
+        tensors.append(preparation.tensor(image))
     return in_batches(tensors)
 
 
@@ -112,7 +111,7 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
     asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
     task = settle_area(device="cpu", **asked)
     batches, network = prepared(task), network_of(variant)
-    gsd = told_gsd(task.task.plan.gsd, gsd_m(task.layout.area), task.layout.tile_size)
+    gsd = gsd_for_model(task.task.plan.gsd, gsd_m(task.layout.area), task.layout.tile_size)
     outputs = {ZARR: folder / "map.zarr", TIF: folder / "map.tif"}
     embed(asked, outputs[ZARR])
     check(task, network, batches, gsd, outputs[ZARR])

@@ -17,9 +17,9 @@ import torch
 from measure import machine
 
 from rs_embed import CoverageWarning, OutputSpec, PointBuffer, get_embedding
-from rs_embed.embedding.preparation import normalised
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.models.scalemae.preparation import normalised
 from rs_embed.providers.sample import CENTRE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

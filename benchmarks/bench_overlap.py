@@ -32,13 +32,13 @@ from measure import Disturbance, arguments, comparison, goal, in_turns, machine,
 from networks import add_count, add_variant, forward, in_batches, network_of, options
 
 from rs_embed import CoverageWarning, PointBuffer, Raster, TemporalSpec, iter_embeddings
-from rs_embed.embedding.preparation import normalised
-from rs_embed.embedding.source import PixelRequest
+from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import Sight, Task, settle
 from rs_embed.geo.grid import Grid
 from rs_embed.pipeline import ordered
 from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, SampleProvider
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
 
 GOAL_RATIO = 1.15
@@ -116,19 +116,21 @@ def _places(count: int, side: int) -> list[PointBuffer]:
     ]
 
 
-def _drained(task: Task, requests: Sequence[PixelRequest]) -> list[Sight]:
+def _drained(task: Task, requests: Sequence[Source]) -> list[Sight]:
     """Return what the reading stage gives, with as many threads and as far ahead as in a batch."""
     see = partial(_see, task)
-    return list(ordered(requests, see, workers=task.plan.fetch_workers, ahead=40))
+    return list(
+        ordered(requests, see, workers=Settings.from_environ().scalemae_fetch_workers, ahead=40)
+    )
 
 
-def _see(task: Task, request: PixelRequest) -> Sight:
+def _see(task: Task, request: Source) -> Sight:
     return task.see(request, task.sizes())
 
 
 def _inputs(task: Task, sights: Sequence[Sight]) -> list[Any]:
-    contract = task.description.inputs
-    return [normalised(s.seen.cut(s.seen.tiles[0]), contract.mean, contract.std) for s in sights]
+    preparation = task.plan.preparation
+    return [preparation.tensor(s.seen.cut(s.seen.tiles[0])) for s in sights]
 
 
 def _all(places: Sequence[PointBuffer], provider: Provider, model: dict[str, Any]) -> list[Any]:
@@ -151,17 +153,22 @@ def main() -> None:
     model = {**options(asked.variant), "image_size": asked.image_size}
     provider = Delayed(SampleProvider(), asked.latency)
     places = _places(asked.places, asked.side)
+    settings = Settings.from_environ()
     task = settle(
-        "scalemae", output=None, input_prep="resize", min_valid=0.25, device="cpu", options=model
+        "scalemae",
+        output=None,
+        input_prep="resize",
+        min_valid=0.25,
+        device="cpu",
+        options=model,
+        settings=settings,
     )
-    requests = [
-        PixelRequest(place, None, None, None, provider, None, None).checked() for place in places
-    ]
+    requests = [Source(spatial=place, backend=provider).resolved(settings) for place in places]
     sights = _drained(task, requests)
     batches, network = in_batches(_inputs(task, sights)), network_of(asked.variant)
     actions: dict[str, Callable[[], object]] = {
         FETCH: partial(_drained, task, requests),
-        FORWARD: partial(forward, network, batches, sights[0].told),
+        FORWARD: partial(forward, network, batches, sights[0].input_res),
         ALL: partial(_all, places, provider, model),
     }
     disturbance = Disturbance()
@@ -174,7 +181,8 @@ def main() -> None:
     ]
     print(
         f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a read, "
-        f"{task.plan.fetch_workers} threads, {asked.variant} network at {asked.image_size} px "
+        f"{settings.scalemae_fetch_workers} threads, {asked.variant} network at "
+        f"{asked.image_size} px "
         f"({machine()})\n"
     )
     print(comparison(walls, baselines=[LONGER], unit="s"))

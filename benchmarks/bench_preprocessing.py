@@ -19,14 +19,18 @@ from measure import Disturbance, arguments, comparison, in_turns, machine
 from numpy.typing import NDArray
 from PIL import Image
 
-from rs_embed.embedding.preparation import normalised, prepare
+from rs_embed.embedding.model_input import prepare
+from rs_embed.embedding.source import DEFAULT_REFLECTANCE
 from rs_embed.geo.raster import Raster
 from rs_embed.models.scalemae.description import DESCRIPTION
+from rs_embed.models.scalemae.preparation import ScaleMaePreparation
 
 SIDE = 410
 IMAGES = 20
 BARE = "bare Pillow steps"
 MEAN, STD = DESCRIPTION.inputs.mean, DESCRIPTION.inputs.std
+
+PREPARATION = ScaleMaePreparation("reflectance")
 
 
 def _pixels(nodata_share: float) -> NDArray[np.uint16]:
@@ -49,8 +53,16 @@ def _bare(pixels: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def _ours(raster: Raster) -> NDArray[np.float32]:
-    seen = prepare(raster, scale_m=10, image_size=224, patch_size=16)
-    return normalised(seen.image, MEAN, STD)
+    seen = prepare(
+        raster,
+        scale_m=10,
+        image_size=224,
+        patch_size=16,
+        reflectance=DEFAULT_REFLECTANCE,
+        preparation=PREPARATION,
+    )
+    (tile,) = seen.tiles
+    return PREPARATION.tensor(seen.cut(tile))
 
 
 def _raster(pixels: NDArray[np.uint16]) -> Raster:

@@ -50,7 +50,9 @@ def embedded(asked: AreaTask) -> tuple[Windows, float]:
     encoder = asked.task.plan.load()
     start = time.perf_counter()
     tiles = asked.layout.tiles
-    made = window_tokens(asked.task, asked.layout, tiles, asked.read, lambda: encoder, workers=2)
+    made = window_tokens(
+        asked.task, asked.layout, tiles, asked.read, lambda: encoder, workers=2, batch_size=None
+    )
     found = {window.tile: window.tokens for group in made for window in group}
     return found, time.perf_counter() - start
 

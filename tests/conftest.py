@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ from rs_embed.models.scalemae.network import ScaleMae
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT reach the tests and their children, though a shell in the background ignores it.
+
+    Children inherit that a signal is ignored, not that it is handled.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

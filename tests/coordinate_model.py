@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rs_embed.errors import ModelError
 from rs_embed.models.base import ModelDescription, Option, Tokens
 from rs_embed.models.scalemae.description import DESCRIPTION
+from rs_embed.models.scalemae.preparation import ScaleMaePreparation
 from rs_embed.settings import Settings
 
 PATCH = 16
@@ -75,11 +76,21 @@ class CoordinatePlan:
     image_size: int
     loaded_size: int
     refuse: float
-    fetch_workers: int
-    batch_size: int | None
-    display: str = "reflectance"
     gsd: float | str = "metres"
     patch_size: int = PATCH
+
+    @property
+    def preparation(self) -> ScaleMaePreparation:
+        return ScaleMaePreparation("reflectance")
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        refuse = None if np.isinf(self.refuse) else self.refuse
+        return {"image_size": self.image_size, "loaded_size": self.loaded_size, "refuse": refuse}
+
+    @property
+    def input_meta(self) -> dict[str, Any]:
+        return {"display": "reflectance"}
 
     @property
     def sizes_known(self) -> bool:
@@ -113,8 +124,6 @@ class CoordinateModel:
             options.get("image_size", 64),
             options.get("loaded_size", options.get("image_size", 64)),
             options.get("refuse", np.inf),
-            settings.scalemae_fetch_workers,
-            settings.scalemae_batch_size,
         )
 
 

@@ -861,7 +861,7 @@ def serve(service: Service) -> Iterator[Service]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(60)
 
 
 def _changed(fault: Fault, body: bytes, kind: str) -> tuple[bytes, str]:

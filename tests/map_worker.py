@@ -30,6 +30,9 @@ from rs_embed.models.base import Tokens
 from rs_embed.settings import Settings
 from tests.coordinate_model import CoordinateEncoder, CoordinateModel, CoordinatePlan
 
+# When an attempt that hangs is ended, and when all of them: far later than they need.
+ATTEMPT_S, ATTEMPTS_S = 60, 240
+
 
 class SlowEncoder(CoordinateEncoder):
     """Takes as long as it is told to, and notes each image in a file."""
@@ -65,6 +68,7 @@ def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signa
     pid = os.fork()
     if pid:
         return pid
+    signal.alarm(ATTEMPT_S)  # it ends, whatever happens
     folder, count = str(Path(request["output"]).parent), 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -144,6 +148,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     what, text, *more = sys.argv[1:]
     request = json.loads(text)
+    signal.alarm(ATTEMPTS_S)
     # Found once: what a fork finds is lost with it.
     request["backend"] = LocalProvider(request.pop("local"))
     request["spatial"] = BBox(*request.pop("bbox"))

@@ -151,7 +151,7 @@ class StacServer:
         finally:
             server.shutdown()
             server.server_close()
-            thread.join()
+            thread.join(60)
 
 
 _PORTS: set[int] = set()

@@ -13,6 +13,7 @@ import pytest
 from rs_embed import FetchSpec, PointBuffer, TemporalSpec, get_embedding
 from rs_embed.errors import ProviderError
 from rs_embed.registry import first_configured
+from rs_embed.settings import Settings
 from rs_embed.testing import NORTH, write_contract_scenes
 
 SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny", "image_size": 256}
@@ -46,28 +47,32 @@ def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         monkeypatch.setitem(sys.modules, module, None)
 
 
+def chosen() -> str | None:
+    return first_configured(Settings.from_environ())
+
+
 @pytest.mark.usefixtures("account", "scenes")
 def test_own_imagery_comes_first() -> None:
-    assert first_configured() == "local"
+    assert chosen() == "local"
 
 
 @pytest.mark.usefixtures("account")
 def test_then_an_account() -> None:
-    assert first_configured() == "gee"
+    assert chosen() == "gee"
 
 
 def test_then_what_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert first_configured() == "stac"
+    assert chosen() == "stac"
     monkeypatch.setenv("EE_PROJECT", "a-project-without-credentials")
-    assert first_configured() == "stac"
+    assert chosen() == "stac"
 
 
 @pytest.mark.usefixtures("account")
 def test_what_is_not_installed_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "ee")
-    assert first_configured() == "stac"
+    assert chosen() == "stac"
     without(monkeypatch, "pystac_client")
-    assert first_configured() is None
+    assert chosen() is None
     with pytest.raises(
         ProviderError, match="the first of local, gee, stac.*pip install ...stac.. in a clone"
     ):

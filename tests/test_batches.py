@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +37,7 @@ from rs_embed import (
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
+from tests.processes import WAIT_S, errors_of, line_of, running
 
 LON, LAT = CENTRE
 OUTSIDE = PointBuffer(0, 0, 640)
@@ -238,7 +236,7 @@ def test_an_error_ends_it_after_what_came_before(checkpoint: Path) -> None:
     results = iter_embeddings("scalemae", spatials=given, **asked)
     good = [next(results) for _ in range(11)]
     assert len(vectors(good)) == 11
-    with pytest.raises(ProviderError, match="lies outside the imagery") as caught:
+    with pytest.raises(ProviderError, match="is outside the imagery") as caught:
         next(results)
     assert caught.value.index == 11
     assert caught.value.__notes__ == [f"in the batch this is number 11: {OUTSIDE}"]
@@ -422,26 +420,37 @@ def test_an_unknown_place_in_a_list_is_found_before_anything_is_read(
 
 
 SLOW = """
+    import threading
     import time
-    import numpy as np
     from rs_embed.providers.sample import SampleProvider
+
+    begun = threading.Semaphore(0)
 
     class Slow(SampleProvider):
         name = "slow"
+        reads = 0
 
         def fetch(self, grid, **asked):
+            Slow.reads += 1
+            begun.release()
             time.sleep({seconds})
             return super().fetch(grid, **asked)
 """
 SCRIPT = """
-import sys, threading, time
+import sys, threading
+import slowness
 from rs_embed import PointBuffer, get_embedding, get_embeddings_batch
 places = [PointBuffer(-75.6156 + 0.0004 * (i % 40), 37.6942, 640) for i in range(100_000)]
 # Everything is imported and loaded before the signal: imports of others may swallow it.
 get_embedding("scalemae", spatial=places[0], backend="sample", weights=sys.argv[1],
               input_prep="tile")
+def report():
+    for _ in range(int(sys.argv[2])):
+        slowness.begun.acquire()
+    print("reading", flush=True)
+
+threading.Thread(target=report, daemon=True).start()
 try:
-    print("ready", flush=True)
     get_embeddings_batch("scalemae", spatials=places, backend="slow", weights=sys.argv[1],
                          input_prep="tile", progress=False)
 except KeyboardInterrupt:
@@ -452,9 +461,9 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT of a process group")
-@pytest.mark.parametrize(("seconds", "left"), [(0.05, "0"), (60, "8")])
+@pytest.mark.parametrize(("seconds", "reads", "left"), [(0.05, 60, 0), (600, 8, 8)])
 def test_ctrl_c_waits_for_no_read(
-    checkpoint: Path, install: Callable[..., Path], seconds: float, left: str
+    checkpoint: Path, install: Callable[..., Path], seconds: float, reads: int, left: int
 ) -> None:
     folder = install(
         "slowness", "[rs_embed.providers]\nslow = slowness:Slow\n",
@@ -462,17 +471,11 @@ def test_ctrl_c_waits_for_no_read(
     )  # fmt: skip
     environment = python_environment()
     environment["PYTHONPATH"] += os.pathsep + str(folder)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(checkpoint)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(3)  # every worker reads; short reads are embedded meanwhile
-    process.send_signal(signal.SIGINT)
-    # Below 2 s on an idle machine, which this one need not be; a read takes 60.
-    out, err = process.communicate(timeout=30)
-    assert process.returncode != 0
+    with running("-c", SCRIPT, str(checkpoint), str(reads), env=environment) as process:
+        assert line_of(process) == "reading\n", errors_of(process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=WAIT_S)  # a read may take longer
+    assert process.returncode not in (0, -signal.SIGKILL)
     assert "KeyboardInterrupt" in err
     # Threads in a read that hangs cannot be stopped, but they do not hold up the process.
     assert re.fullmatch(rf"interrupted {left}\n", out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -46,6 +47,7 @@ from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
 from rs_embed.tables.batch import ResumableBatch
 from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
@@ -131,6 +133,10 @@ def same(one: Raster, other: Raster) -> bool:
     return True
 
 
+def copied(provider: Any) -> Any:
+    return pickle.loads(pickle.dumps(provider))  # noqa: S301
+
+
 class Twice:
     """A provider that asks a cached one for everything twice, and gives the second answer."""
 
@@ -139,6 +145,9 @@ class Twice:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cached, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Twice, (self.cached,)
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         first = self.cached.fetch(grid, temporal=temporal, sensor=sensor)
@@ -282,11 +291,51 @@ def test_a_provider_that_looked_before_its_files_changed_is_not_kept(
         assert ("cached" in source) == kept
 
 
+def test_a_copy_looks_anew(folder: Path, tmp_path: Path) -> None:
+    """What it finds is not kept as what the original had looked up, nor the other way round."""
+    scenes = write_contract_scenes(tmp_path / "scenes")
+    grid = NORTH[0].grid.window(20, 70, 20, 20)
+    late = scenes / "north-7"
+    late.rename(tmp_path / "late")
+    cached = CachedProvider(LocalProvider(scenes), PatchCache(folder, BIG))
+    sensor = replace(SENSOR, cloudy_pct=100)
+    assert cached.fetch(grid, temporal=JUNE, sensor=sensor).source["image_count"] == 2
+    (tmp_path / "late").rename(late)
+    copy = copied(cached)
+    for _ in range(2):
+        assert copy.fetch(grid, temporal=JUNE, sensor=sensor).source["image_count"] == 3
+        assert cached.fetch(grid, temporal=JUNE, sensor=sensor).source["image_count"] == 2
+    new = fetch(LocalProvider(scenes), folder, grid, cloudy_pct=100)
+    assert new.source["image_count"] == 3
+
+
+def test_a_copy_that_took_along_what_was_looked_up_is_not_kept(folder: Path) -> None:
+    provider = Counted("1")
+    fetch(provider, folder)
+    provider.said = "2"
+    for one in (provider, copied(provider)):
+        before = one.fetched
+        fetch(one, folder)
+        fetch(one, folder)
+        assert one.fetched == before + 2
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_used_cache_goes_through_pickle(folder: Path) -> None:
+    provider = Counted()
+    cached = CachedProvider(provider, PatchCache(folder, BIG))
+    first = cached.fetch(GRID, temporal=JUNE, sensor=SENSOR)
+    copy = copied(cached)
+    kept = copy.fetch(GRID, temporal=JUNE, sensor=SENSOR)
+    assert same(kept, first)
+    assert "cached" in kept.source
+
+
 def test_the_identity_is_asked_once_however_many_threads(folder: Path) -> None:
     provider = Counted()
     cached = CachedProvider(provider, PatchCache(folder, BIG))
     assert provider.identities == 0
-    start = threading.Barrier(8)
+    start = threading.Barrier(8, timeout=60)
 
     def one(number: int) -> Raster:
         start.wait()
@@ -478,7 +527,7 @@ def other(*args: object) -> subprocess.Popen[str]:
 
 
 def test_a_full_disk_leaves_nothing(folder: Path) -> None:
-    said, _ = other("no_space", folder).communicate(timeout=60)
+    said, _ = other("no_space", folder).communicate(timeout=120)
     assert "the pixels cannot be kept in" in said
     assert "File too large" in said
     assert not list(folder.iterdir())
@@ -597,10 +646,10 @@ def test_processes_share_a_folder(folder: Path) -> None:
     bound = 6 * entry_size(folder)
     workers = [other("share", folder, seed, bound, 1.5) for seed in range(3)]
     victim = other("share", folder, 3, bound, 60)
-    said = [worker.communicate(timeout=60)[0] for worker in workers]
+    said = [worker.communicate(timeout=120)[0] for worker in workers]
     assert victim.poll() is None
     victim.kill()
-    victim.communicate(timeout=60)
+    victim.communicate(timeout=120)
     assert [worker.returncode for worker in workers] == [0, 0, 0], said
     cache = PatchCache(folder, bound)
     put(cache, 20)  # the last look
@@ -616,7 +665,7 @@ def test_processes_share_a_folder(folder: Path) -> None:
 def test_killed_while_writing_nothing_is_served(folder: Path) -> None:
     limits = 1, 40, 90, 500, 4000
     child = other("killed", folder, *limits)
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=120)
     assert child.returncode == 0, said
     parts = list(folder.iterdir())
     assert sorted(path.stat().st_size for path in parts) == list(limits)
@@ -774,7 +823,7 @@ def test_a_folder_that_cannot_be_one(
 @pytest.mark.parametrize("nonsense", ["", 3, True, b"x", "a\0b", "~nobody-here/x"])
 def test_what_is_no_path(nonsense: Any) -> None:
     with pytest.raises(SpecError, match="got cache="):
-        open_cache(nonsense)
+        open_cache(nonsense, Settings.from_environ())
 
 
 def test_own_pixels_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -789,23 +838,23 @@ def test_own_pixels_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(folder.iterdir())
 
 
-def test_folders_are_made_and_bounded_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert open_cache(None) is None
-    made = open_cache(tmp_path / "a" / "b")
+def test_folders_are_made_and_bounded_as_asked(tmp_path: Path) -> None:
+    default = Settings.from_environ({})
+    assert open_cache(None, default) is None
+    made = open_cache(tmp_path / "a" / "b", default)
     assert made is not None
     assert made.folder == tmp_path / "a" / "b"
     assert made.folder.is_dir()
     assert made.max_bytes == 10_000_000_000
-    monkeypatch.setenv("RS_EMBED_CACHE_GB", "2")
-    monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(tmp_path / "c"))
-    bounded, stated = open_cache(None), open_cache(tmp_path / "a" / "b")
+    settings = Settings.from_environ(
+        {"RS_EMBED_CACHE_GB": "2", "RS_EMBED_CACHE_DIR": str(tmp_path / "c")}
+    )
+    bounded, stated = open_cache(None, settings), open_cache(tmp_path / "a" / "b", settings)
     assert bounded is not None
     assert stated is not None
     assert (bounded.folder, bounded.max_bytes) == (tmp_path / "c", 2_000_000_000)
     assert (stated.folder, stated.max_bytes) == (tmp_path / "a" / "b", 2_000_000_000)
-    assert open_cache(made) is made
+    assert open_cache(made, settings) is made
 
 
 # Looking at it.

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rs_embed import LocalProvider, TemporalSpec
 from rs_embed.cli import app
 from rs_embed.errors import SettingsError, SpecError
-from rs_embed.files.embeddings import read_vectors
+from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.cache import CachedProvider, PatchCache
 from rs_embed.specs import SensorSpec
 from rs_embed.testing import NORTH, SENSOR, write_contract_scenes

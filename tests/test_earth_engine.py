@@ -787,7 +787,7 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
     shared_service.latency_s = 0.01
     try:
         subprocess.run(
-            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=60
+            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=120
         )
     finally:
         shared_service.latency_s = 0
@@ -832,7 +832,6 @@ def test_unknown_endpoints(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> No
     for call in (provider.status, provider.identity):
         with pytest.raises(UnknownNameError, match=expected):
             call()
-    monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", endpoint)
     with pytest.raises(UnknownNameError, match="RS_EMBED_EE_ENDPOINT"):
         EarthEngineProvider("p", credentials=CREDENTIALS).status()
 
@@ -924,9 +923,10 @@ def test_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert provider.status() == "ready: project carried, standard endpoint"
     assert provider.configured()
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "cloud")
-    assert provider.configured()
+    assert EarthEngineProvider().status() == "ready: project cloud, standard endpoint"
     monkeypatch.setenv("EE_PROJECT", "own")
     monkeypatch.setenv("RS_EMBED_EE_ENDPOINT", "high-volume")
+    provider = EarthEngineProvider()
     assert provider.status() == "ready: project own, high-volume endpoint"
     assert EarthEngineProvider("given").status().startswith("ready: project given,")
     own.unlink()
@@ -968,13 +968,14 @@ def test_naming_it_imports_no_client() -> None:
     code = """if True:
         import sys
         from rs_embed.registry import find_provider
-        provider = find_provider("gee")
+        from rs_embed.settings import Settings
+        provider = find_provider("gee", Settings.from_environ())
         provider.configured(), provider.status()
         print(*[name for name in ("ee", "google.auth", "requests") if name in sys.modules])
     """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env=python_environment(),
+        env=python_environment(), timeout=120,
     )  # fmt: skip
     assert done.stdout.split() == []
 

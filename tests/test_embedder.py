@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from rs_embed import (
     TemporalSpec,
     get_embedding,
 )
-from rs_embed.embedding.preparation import normalised
 from rs_embed.errors import (
     CheckpointError,
     CoverageWarning,
@@ -48,6 +48,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.scalemae.config import VARIANTS
+from rs_embed.models.scalemae.preparation import normalised
 from rs_embed.providers.sample import CENTRE
 from tests.conftest import small_network
 
@@ -98,7 +99,7 @@ def test_tokens_before_the_norm(embed: Callable[..., Embedding]) -> None:
 
 
 def test_default_size_is_256_cropped_to_224(embed: Callable[..., Embedding]) -> None:
-    with pytest.warns(CoverageWarning, match=r"sees 76\.6% of the area.*image_size=256"):
+    with pytest.warns(CoverageWarning, match=r"sees the central 76\.6% .*image_size=256"):
         embedding = embed(image_size=None)
     assert embedding.meta["image_size"] == 224
     assert embedding.meta["coverage"] == (224 / 256) ** 2
@@ -314,7 +315,9 @@ def test_cropped_grids_stay_in_place(
 ) -> None:
     # West to east ramp: a token's colour tells where it lies; the crop drops both ends.
     ramp = np.broadcast_to(np.arange(200) * 40 + 1000, (3, 100, 200)).astype(np.uint16)
-    with pytest.warns(CoverageWarning, match="sees 50.0%.*input_prep='tile' keeps all of it"):
+    with pytest.warns(
+        CoverageWarning, match="sees the central 50.0%.*input_prep='tile' keeps all of it"
+    ):
         grid = embed(imagery=write_scene(ramp), output=OutputSpec.grid())
     assert grid.meta["coverage"] == 0.5
     assert grid.data.rio.bounds() == pytest.approx((400500, 5199000, 401500, 5200000))
@@ -396,7 +399,7 @@ def test_a_period_does_not_apply_to_the_undated_scene(embed: Callable[..., Embed
 
 
 def test_places_the_scene_does_not_cover(embed: Callable[..., Embedding]) -> None:
-    with pytest.raises(ProviderError, match=r"lies outside the imagery.*lon -75\.6.*only imagery"):
+    with pytest.raises(ProviderError, match=r"is outside the imagery.*lon -75\.6.*only imagery"):
         embed(spatial=PointBuffer(121.5, 31.2, 2048), backend="sample")
     to_geographic = Transformer.from_crs("EPSG:32618", "EPSG:4326", always_xy=True)
     northwest = PointBuffer(*to_geographic.transform(442530, 4175260), 1280)
@@ -425,7 +428,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
     assert mean.meta["valid_fraction"] == pytest.approx(30 / 48)
     # What the invalid pixels hold makes no difference.
     holed[:, :18] = -np.inf
-    with pytest.warns(ImageryWarning, match="864 infinite pixels were left out"):
+    with pytest.warns(ImageryWarning, match="864 infinite pixels were treated as nodata"):
         same = embed(input_chw=holed, fetch=FetchSpec(scale_m=10))
     assert np.array_equal(same.data, mean.data)
 
@@ -480,7 +483,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"spatial": PointBuffer(0, 0, 70), "backend": "sample"}, ImageryError,
          "the place is 14 x 14 px at scale_m=10"),
         ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, GridError, "at most 250,000,000"),
-        ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list that are no array"),
+        ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list, which is not an array"),
         ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
         ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
         ({"weights": None, "variant": "small"}, SpecError, "no weights are published for it"),
@@ -566,6 +569,21 @@ def test_published_weights_from_the_cache_know_their_training(
         embed(weights=None, input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))
     # Own weights say nothing of their training, so that nothing is said of the GSD.
     embed(input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))
+
+
+@pytest.mark.parametrize(
+    ("input_res", "far"), [(2.2 / 4.1, True), (2.2 / 3.9, False), (5 * 3.9, False), (5 * 4.1, True)]
+)
+def test_a_gsd_is_far_from_the_training_at_four_times_its_range(
+    embed: Callable[..., Embedding], published: str, pixels: Pixels, input_res: float, far: bool
+) -> None:
+    scale_m = input_res * 256 / 48  # an array of 48 px, enlarged to 256
+    with pytest.warns(GsdWarning, match="far from the 2.2 to 5") if far else nullcontext():
+        embedding = embed(
+            weights=None, input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=scale_m)
+        )
+    assert embedding.meta["input_res"] == pytest.approx(input_res)
+    assert any("far from" in warning for warning in embedding.meta["warnings"]) is far
 
 
 def test_non_finite_weights_do_not_become_an_embedding(

@@ -77,7 +77,7 @@ def test_places_that_would_be_refused_are_named() -> None:
     assert found.images == 3
     assert list(found.refused) == [3, 4]
     assert (
-        "40,000 x 40,000 px of 10 m, expected at most 250,000,000 px; cut it into 3 x 3"
+        "40,000 x 40,000 px of 10 m, expected at most 250,000,000 px; split it into at least 3 x 3"
         in (found.refused[3])
     )
     assert "short side of at least 16 px" in found.refused[4]

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from rs_embed.cli import app
 from rs_embed.datasets.samples import Sample, read_samples
-from rs_embed.embedding.preparation import normalised
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError, UnknownNameError
 from rs_embed.evaluation import EvaluationReport, evaluate, score_embeddings
 from rs_embed.evaluation.baselines import colour_statistics, standardised
@@ -30,6 +29,7 @@ from rs_embed.evaluation.probe import linear_probe
 from rs_embed.evaluation.selection import Known, select
 from rs_embed.models.base import Tokens
 from rs_embed.models.scalemae.description import DESCRIPTION
+from rs_embed.models.scalemae.preparation import ScaleMaePreparation, normalised
 
 SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny"}
 COLOURS = {"crops": (60, 150, 60), "roofs": (160, 70, 60), "water": (20, 40, 130)}
@@ -161,7 +161,12 @@ def test_the_gsd_that_is_told_grows_as_pixels_do(
 ) -> None:
     listener = Listener()
     embeddings = Embeddings(
-        listener, DESCRIPTION.inputs, policy, 64, {1.0: 64, 0.5: 32}, ("cls", "mean")
+        listener,
+        ScaleMaePreparation("reflectance"),
+        policy,
+        64,
+        {1.0: 64, 0.5: 32},
+        ("cls", "mean"),
     )
     images = [texture(COLOURS["crops"], 1), texture(COLOURS["water"], 2, 128)]
     for image in images:

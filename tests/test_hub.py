@@ -133,7 +133,7 @@ def test_bad_requests_are_refused_before_anything_is_asked_of_the_hub(
     with serve(hub):
         done = subprocess.run(
             [sys.executable, "-c", code, "me/small"], capture_output=True, text=True, check=True,
-            env=python_environment(HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url),
+            env=python_environment(HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url), timeout=120,
         )  # fmt: skip
     assert json.loads(done.stdout)["error"] == error
     assert hub.requests == []

@@ -53,10 +53,10 @@ def test_it_is_what_the_model_sees(checkpoint: Path, prep: Any) -> None:
 
 def test_nothing_is_loaded_and_all_is_json(tmp_path: Path) -> None:
     # The default weights are neither on disk nor reachable.
-    with pytest.warns(CoverageWarning, match="sees 76.6%"):
+    with pytest.warns(CoverageWarning, match="sees the central 76.6%"):
         inspected = inspect_input("scalemae", spatial=PLACE, backend="sample")
     stated = json.loads(json.dumps(inspected.to_json()))
-    assert stated["meta"]["warnings"][0].startswith("the model sees 76.6%")
+    assert stated["meta"]["warnings"][0].startswith("the model sees the central 76.6%")
     counts = [np.histogram(inspected.image[..., b], np.arange(0, 257, 8))[0] for b in range(3)]
     assert [stated["histogram"][c] for c in ("red", "green", "blue")] == [
         c.tolist() for c in counts
@@ -66,7 +66,7 @@ def test_nothing_is_loaded_and_all_is_json(tmp_path: Path) -> None:
     assert picture.width > 3 * 500
     colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
     assert (colours == (255, 255, 0)).all(axis=1).any()  # the outline of the one tile
-    with pytest.raises(UnknownNameError, match="unknown file type '.jpg'"):
+    with pytest.raises(UnknownNameError, match="unknown file type of a picture '.jpg'"):
         inspected.save_png(tmp_path / "seen.jpg")
     with pytest.raises(ExportError, match="there is no folder"):
         inspected.save_png(tmp_path / "missing" / "seen.png")

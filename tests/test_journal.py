@@ -12,7 +12,7 @@ import textwrap
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rs_embed.errors import ExportError, SpecError
-from rs_embed.files.embeddings import (
+from rs_embed.files.vectors import (
     VectorRow,
     read_vector,
     read_vectors,
@@ -29,6 +29,7 @@ from rs_embed.files.embeddings import (
     write_vectors,
 )
 from rs_embed.runs.journal import Journal
+from tests.processes import line_of, running
 
 REQUEST = json.dumps({"image_size": 224, "model": "scalemae", "sensor": {"scale_m": 10}})
 
@@ -118,11 +119,8 @@ WRITER = """
 """
 
 
-def started(path: Path, start: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WRITER), str(path), REQUEST, str(start)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def started(path: Path, start: int) -> AbstractContextManager[subprocess.Popen[str]]:
+    return running("-c", textwrap.dedent(WRITER), str(path), REQUEST, str(start))
 
 
 def interrupted(path: Path, start: int, adds: int, how: signal.Signals) -> tuple[int, str]:
@@ -130,7 +128,7 @@ def interrupted(path: Path, start: int, adds: int, how: signal.Signals) -> tuple
     with started(path, start) as child:
         assert child.stdout is not None
         assert child.stderr is not None
-        reported = [child.stdout.readline() for _ in range(adds)]
+        reported = [line_of(child) for _ in range(adds)]
         assert all(reported), child.stderr.read()
         child.send_signal(how)
         reported += list(child.stdout)
@@ -158,8 +156,7 @@ def test_killed_twice_and_interrupted_once_nothing_is_lost(path: Path) -> None:
 
 def test_a_second_process_is_refused(path: Path) -> None:
     with started(path, 0) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
+        assert line_of(child) == "0\n"
         with pytest.raises(ExportError, match="is in use by another process; wait for it"):
             Journal(path, REQUEST)
         child.kill()
@@ -302,7 +299,7 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(path), REQUEST],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     added, refused = done.stdout.split()
     assert refused == "True", done.stderr
@@ -399,7 +396,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot read .*expected a file of many vectors"):
         read_vectors(path)
     write_vectors(path, rows(), 3)
-    with pytest.raises(ExportError, match=r"cannot read .*expected a file of Embedding\.save"):
+    with pytest.raises(ExportError, match=r"cannot read .*expected a file of one vector"):
         read_vector(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

@@ -374,7 +374,7 @@ def test_bad_areas_are_named(
     polygon_file(two, shapely.box(13, 46, 14, 47), layer="b", crs="EPSG:4326")
     cases: list[tuple[dict[str, Any], type[RsEmbedError], str]] = [
         ({"spatial": polygon_file(tmp_path / "far.gpkg", pixels_box(5000, 5000, 60, 60))},
-         ImageryError, "lies outside the imagery"),
+         ImageryError, "outside the imagery"),
         ({"spatial": polygon_file(tmp_path / "bow.gpkg", bow_tie)}, SpecError, "[Ss]elf-inters"),
         ({"spatial": two}, SpecError, "layer"),
         ({"spatial": two, "layer": "c"}, SpecError, "'?c'?"),
@@ -526,19 +526,21 @@ def test_files_of_others_are_not_replaced(
     """Not even with overwrite: the imagery itself may have been named."""
     foreign = folder / f"map{suffix}.json"
     foreign.write_text('{"type": "Polygon"}')
-    with pytest.raises(ExportError, match="which describes the map: it is a file of others"):
+    with pytest.raises(ExportError, match="the STAC Item of the map: there is another file"):
         embed_area("coordinates", imagery=scene, output=folder / f"map{suffix}", overwrite=True)
     assert foreign.read_text() == '{"type": "Polygon"}'
     foreign.unlink()
     out = folder / "map.tif"
     out.write_bytes(b"of somebody")
-    with pytest.raises(ExportError, match="cannot be read, so nobody knows whose it is"):
+    with pytest.raises(ExportError, match="cannot be read, so it may not be a map"):
         embed_area("coordinates", imagery=scene, output=out, overwrite=True)
     out.write_bytes(b"")  # reserved, as mkstemp does
     assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).bytes > 0
     coordinate_model.clear()
     before = scene.read_bytes()
-    with pytest.raises(ExportError, match="it is no map of rs_embed; choose another name"):
+    with pytest.raises(
+        ExportError, match="it is an image, but not a map of rs_embed; choose another name"
+    ):
         embed_area("coordinates", imagery=scene, output=scene, overwrite=True)
     assert scene.read_bytes() == before
     assert not coordinate_model

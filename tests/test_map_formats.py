@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pystac
@@ -30,20 +31,19 @@ from pyproj import CRS, Transformer
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rio_cogeo.cogeo import cog_validate
 
-from rs_embed.errors import (
-    ExportError,
-    GridError,
-    SpecError,
-    UnknownNameError,
-)
+from rs_embed import check_output, open_map, restored, sample_points
+from rs_embed.errors import ExportError, GridError, SpecError, UnknownNameError
+from rs_embed.files.formats import Formats
+from rs_embed.files.grids import GRIDS
+from rs_embed.files.vectors import MANY_VECTORS, ONE_VECTOR
 from rs_embed.geo.grid import Grid
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.encoding import MapEncoding
-from rs_embed.maps.formats.opening import open_map, restored
-from rs_embed.maps.formats.paths import MAP_SUFFIXES, check_map_place
 from rs_embed.maps.formats.provenance import model_address, source_addresses
 from rs_embed.maps.formats.stac_item import footprint
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import WrittenMap, write_map
+from tests.npz_maps import NPZ
 
 UTM = CRS.from_epsg(32633)
 SOUTH = CRS.from_epsg(32733)
@@ -275,7 +275,7 @@ class TestWrittenMaps:
         assert stated["dtype"] == encoding.dtype
         assert stated["error"] == (None if fitted.error is None else fitted.error.to_json())
         if encoding.pca is None:
-            with pytest.raises(SpecError, match=r"holds no PCA, expected one made with pca="):
+            with pytest.raises(SpecError, match=r"without a PCA, expected one made with pca="):
                 restored(opened)
             return
         whole = restored(opened)
@@ -349,13 +349,13 @@ class TestWrittenMaps:
             """
         )
         done = subprocess.run(
-            [sys.executable, "-c", script, str(path)], check=False, env=os.environ
+            [sys.executable, "-c", script, str(path)], check=False, env=os.environ, timeout=120
         )
         assert done.returncode == -signal.SIGKILL
         assert digest(path) == before
         left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
         assert left
-        assert not any(Path(name).suffix in MAP_SUFFIXES for name in left)
+        assert not any(Path(name).suffix in MAPS.suffixes for name in left)
         write_map(path, content_of(values))
         assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
         assert digest(path) == before
@@ -418,7 +418,7 @@ class TestWrittenMaps:
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / f"map{suffix}")],
-            check=False, capture_output=True, text=True,
+            check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) >= 3
@@ -587,6 +587,115 @@ class TestCog:
         assert half.bytes_written < 0.6 * whole.bytes_written
 
 
+class TestTable:
+    """A format of maps is a file and a row: write, STAC Item, open, refusals."""
+
+    FORMATS = Formats("a map", *MAPS.rows, NPZ)
+
+    def test_a_format_is_a_file_and_a_row(self, tmp_path: Path) -> None:
+        values, path = tokens(30, 20, 6), tmp_path / "area.npzmap"
+        done = write_map(path, content_of(values), formats=self.FORMATS)
+        assert done.item == tmp_path / "area.npzmap.json"
+        item = pystac.Item.from_file(str(done.item))
+        assert item.assets["embeddings"].media_type == "application/x-npzmap"
+        assert Path(str(item.assets["embeddings"].get_absolute_href())) == path
+        opened = open_map(path, formats=self.FORMATS)
+        np.testing.assert_array_equal(opened.values, values.transpose(2, 0, 1))
+        assert opened.rio.crs.to_epsg() == 32633
+        assert json.loads(opened.attrs["meta"])["fingerprint"] == "cafe"
+        # What reads a map reads this one.
+        found = sample_points(opened, [(500_080, 4_999_920)], crs="EPSG:32633")
+        np.testing.assert_array_equal(found.values[0], values[0, 0])
+        write_map(path, content_of(values[:9]), formats=self.FORMATS)  # replaced
+        assert open_map(path, formats=self.FORMATS).shape == (6, 9, 20)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.json"]
+
+    def test_its_suffix_is_known_where_the_row_is(self, tmp_path: Path) -> None:
+        expected = "expected one of .npzmap, .tif, .tiff, .zarr; did you mean '.npzmap'"
+        with pytest.raises(UnknownNameError, match=rf"of a map '.npzmaps', {re.escape(expected)}"):
+            open_map(tmp_path / "area.npzmaps", formats=self.FORMATS)
+        with pytest.raises(UnknownNameError, match="of a map '.npzmap', expected one of .tif"):
+            open_map(tmp_path / "area.npzmap")
+
+    def test_it_refuses_what_it_would_replace(self, tmp_path: Path) -> None:
+        path = tmp_path / "area.npzmap"
+        path.write_text("a letter")
+        with pytest.raises(ExportError, match="it is not an archive"):
+            self.FORMATS.check(path)
+        with pytest.raises(ExportError, match="not an archive with a map, expected one that embed"):
+            open_map(path, formats=self.FORMATS)
+        path.rename(tmp_path / "area.npzmap.note")
+        with pytest.raises(ExportError, match=r"npzmap\.note beside it would be read with"):
+            write_map(path, content_of(tokens(3, 3, 2)), formats=self.FORMATS)
+
+    def test_suffixes_and_media_types_are_unique(self) -> None:
+        for formats in (MAPS, GRIDS, ONE_VECTOR, MANY_VECTORS):
+            assert len(set(formats.suffixes)) == len(formats.suffixes)
+            assert all(suffix == suffix.lower() for suffix in formats.suffixes)
+            assert len({row.media_type for row in formats.rows}) == len(formats.rows)
+
+
+class TestCheckOutput:
+    NAMES: ClassVar = {
+        "vector": "v.npz", "vectors": "v.npz", "grid": "g.nc", "map": "m.zarr", "picture": "p.png",
+        "report": "r.json",
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("kind", NAMES)
+    def test_it_raises_now_what_writing_would_raise_later(self, kind: Any, tmp_path: Path) -> None:
+        name = self.NAMES[kind]
+        check_output(tmp_path / name, kind)
+        check_output(str(tmp_path / name.upper()), kind)
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(UnknownNameError, match=r"file type of .* '\.doc', expected one of \."):
+            check_output(tmp_path / "v.doc", kind)
+        with pytest.raises(ExportError, match="there is no folder"):
+            check_output(tmp_path / "none" / name, kind)
+        with pytest.raises(ExportError, match="choose another name"):
+            check_output(tmp_path / ("n" * 300 + name), kind)
+        (tmp_path / name).mkdir()
+        with pytest.raises(ExportError, match="it is a folder"):
+            check_output(tmp_path / name, kind)
+
+    @pytest.mark.parametrize(("kind", "name"), [("vectors", "v.npz"), ("map", "m.tif")])
+    def test_unfinished_work_needs_a_place_too(self, kind: Any, name: str, tmp_path: Path) -> None:
+        (tmp_path / f"{name}.partial").mkdir()
+        with pytest.raises(ExportError, match=r"\.partial: it is a folder"):
+            check_output(tmp_path / name, kind)
+
+    def test_near_matches(self, tmp_path: Path) -> None:
+        for kind, name, near in [
+            ("vector", "v.npy", ".npz"), ("grid", "g.tiff2", ".tiff"), ("map", "m.zar", ".zarr"),
+        ]:  # fmt: skip
+            with pytest.raises(UnknownNameError, match=f"did you mean '{near}'"):
+                check_output(tmp_path / name, kind)  # type: ignore[arg-type]
+
+    def test_other_values(self, tmp_path: Path) -> None:
+        with pytest.raises(UnknownNameError, match="unknown kind of output 'vektor'.*'vector'"):
+            check_output(tmp_path / "v.npz", "vektor")  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match="got 5 .int., expected a path"):
+            check_output(5, "vector")  # type: ignore[arg-type]
+
+    def test_a_missing_package_is_noticed(self, tmp_path: Path) -> None:
+        code = """
+            import sys
+            sys.modules["h5netcdf"] = sys.modules["zarr"] = None
+            import rs_embed
+            for path, kind in (("g.nc", "grid"), ("m.zarr", "map"), ("g.tif", "grid")):
+                try:
+                    rs_embed.check_output(path, kind)
+                except rs_embed.MissingDependencyError as exc:
+                    print(exc)
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        netcdf, zarr_map = done.stdout.splitlines()
+        assert netcdf.startswith("netCDF needs the package 'h5netcdf'"), done.stderr
+        assert zarr_map.startswith("a map in Zarr needs the package 'zarr'")
+
+
 class TestPlaces:
     def test_refuses_places(self, tmp_path: Path) -> None:
         content = content_of(tokens(3, 3, 2))
@@ -600,7 +709,7 @@ class TestPlaces:
         (tmp_path / "file.zarr").write_text("")
         for name in ("mine.zarr", "mine.tif", "file.zarr"):
             with pytest.raises(ExportError, match="it is a f"):
-                check_map_place(tmp_path / name)
+                MAPS.check(tmp_path / name)
         assert (tmp_path / "mine.zarr/letters").exists()
 
     def test_a_store_comes_back_that_was_moved_aside(self, tmp_path: Path) -> None:
@@ -631,7 +740,9 @@ class TestPlaces:
         if suffix == ".zarr":
             xr.Dataset({"embedding": ("x", [1.0])}).to_zarr(other, consolidated=False)
             (tmp_path / "empty.zarr").mkdir()
-            with pytest.raises(ExportError, match="is no Zarr store that can be opened, expected"):
+            with pytest.raises(
+                ExportError, match="is not a Zarr store that can be opened, expected"
+            ):
                 open_map(tmp_path / "empty.zarr")
         else:
             with rasterio.open(
@@ -640,13 +751,17 @@ class TestPlaces:
             ) as file:  # fmt: skip
                 file.write(np.ones((1, 2, 2), np.uint8))
             (tmp_path / "text.tif").write_text("no image")
-            with pytest.raises(ExportError, match="is no image that can be opened, expected one"):
+            with pytest.raises(
+                ExportError, match="is not an image that can be opened, expected one"
+            ):
                 open_map(tmp_path / "text.tif")
         with pytest.raises(ExportError) as refused:
             open_map(other)
         message = str(refused.value)
         opener = "xarray.open_zarr" if suffix == ".zarr" else "rioxarray.open_rasterio"
-        assert "no map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        assert (
+            "not a map of rs_embed, expected one that embed_area or rs-embed map wrote" in message
+        )
         assert message.endswith(f"other files open with {opener}")
         assert "Error" not in message
         with pytest.raises(UnknownNameError, match="unknown file type of a map '.nc'"):

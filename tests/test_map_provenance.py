@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from affine import Affine
 from google.oauth2.credentials import Credentials
+from pyproj import CRS
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from rs_embed import (
@@ -23,7 +25,10 @@ from rs_embed import (
     StacProvider,
     embed_area,
 )
+from rs_embed.geo.grid import Grid
+from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.provenance import artifact_type, input_bands, source_addresses
+from rs_embed.maps.formats.writing import write_map
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.testing import JUNE, NORTH, write_contract_scenes
 from tests.conftest import small_network
@@ -229,3 +234,97 @@ def test_bands_are_those_of_the_sensor_or_the_model() -> None:
     assert input_bands({"model": "m", "sensor": {"bands": ["red", "green"]}}) == ["red", "green"]
     assert input_bands({"model": "scalemae", "sensor": None}) == ["B4", "B3", "B2"]
     assert input_bands({"model": "m"}) == []
+
+
+TWELVE_BANDS = """
+    from dataclasses import replace
+    from rs_embed.models.scalemae.description import DESCRIPTION
+
+    BANDS = tuple(f"B{number}" for number in range(1, 13))
+
+    class Twelve:
+        def __init__(self, **changed):
+            inputs = replace(DESCRIPTION.inputs, **changed)
+            self.description = replace(
+                DESCRIPTION, id="twelve", aliases=(), family="TwelveNet", inputs=inputs
+            )
+
+        def plan(self, options, *, device, settings):
+            raise NotImplementedError
+
+    PLAIN = Twelve(bands=BANDS, mean=(), std=())
+    NORMALISED = Twelve(bands=BANDS, mean=(0.5,) * 12, std=(0.25,) * 12)
+    COLOURS = Twelve(bands=("red", "green", "blue"), mean=(), std=())
+    SWAPPED = Twelve(bands=("blue", "green", "red"), mean=(), std=())
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "count", "scaling"),
+    [
+        ("PLAIN", "pixels", 12, None),
+        ("NORMALISED", "pixels", 12, [{"type": "z-score", "mean": 0.5, "stddev": 0.25}] * 12),
+        ("COLOURS", "RGB", 3, None),
+        ("SWAPPED", "pixels", 3, None),
+    ],
+)
+def test_the_item_describes_any_model(
+    install: Callable[..., Path], tmp_path: Path, model: str, name: str, count: int, scaling: Any
+) -> None:
+    module = f"bands_{model.lower()}"  # a module is imported once
+    install(module, f"[rs_embed.models]\ntwelve = {module}:{model}\n", **{module: TWELVE_BANDS})
+    grid = Grid(CRS.from_epsg(32633), Affine(160, 0, 5e5, 0, -160, 5e6), (2, 3))
+    meta = {"model": "twelve", "sensor": None, "used_patch_size": 4}
+    content = MapContent(grid, 5, lambda _: iter([np.ones((2, 3, 5), np.float32)]), meta)
+    when = datetime(2024, 6, 3, tzinfo=UTC)
+    done = write_map(tmp_path / "map.zarr", content, when=when)
+    assert done.item is not None
+    item = json.loads(done.item.read_text())
+    JsonSchemaSTACValidator().validate_core(item, pystac.STACObjectType.ITEM, "1.1.0")
+    properties = item["properties"]
+    (described,) = properties["mlm:input"]
+    bands = [band["name"] for band in properties["bands"]]
+    assert described["name"] == name
+    assert described["bands"] == bands
+    assert len(bands) == count
+    assert described["input"]["shape"] == [-1, count, -1, -1]
+    assert described["value_scaling"] == scaling
+    assert properties["mlm:architecture"] == "TwelveNet"
+    assert "mlm:framework" not in properties
+
+
+def test_the_item_of_scalemae_stays_as_it_is(made: Callable[..., Any]) -> None:
+    item, _ = made(backend="sample", spatial=SAMPLE_PLACE)
+    properties = item["properties"]
+    assert properties["mlm:architecture"] == "Vision Transformer"
+    assert properties["mlm:framework"] == "PyTorch"
+    assert properties["mlm:input"] == [
+        {
+            "name": "RGB",
+            "bands": ["B4", "B3", "B2"],
+            "input": {
+                "shape": [-1, 3, -1, -1],
+                "dim_order": ["batch", "channel", "height", "width"],
+                "data_type": "float32",
+            },
+            "value_scaling": [
+                {"type": "z-score", "mean": mean, "stddev": std}
+                for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
+            ],
+        }
+    ]
+
+
+def test_a_model_that_is_not_installed_is_described_as_unknown(tmp_path: Path) -> None:
+    grid = Grid(CRS.from_epsg(32633), Affine(160, 0, 5e5, 0, -160, 5e6), (2, 3))
+    content = MapContent(
+        grid, 5, lambda _: iter([np.ones((2, 3, 5), np.float32)]), {"model": "gone"}
+    )
+    done = write_map(tmp_path / "map.tif", content, when=datetime(2024, 6, 3, tzinfo=UTC))
+    assert done.item is not None
+    properties = json.loads(done.item.read_text())["properties"]
+    assert properties["mlm:architecture"] == "unknown"
+    (described,) = properties["mlm:input"]
+    assert (described["name"], described["bands"]) == ("pixels", [])
+    assert described["input"]["shape"] == [-1, -1, -1, -1]
+    assert described["value_scaling"] is None

@@ -31,15 +31,17 @@ from rs_embed import (
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
+    ProviderError,
     UnknownNameError,
 )
-from rs_embed.maps.formats.paths import item_path
+from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import AreaRun
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import Faulty, box, interrupt, kept_windows, names
-from tests.map_worker import digests
+from tests.map_worker import ATTEMPTS_S, digests
+from tests.processes import WAIT_S, errors_of, running
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rs_embed.TemporalWarning"),
@@ -62,7 +64,7 @@ def environment(install: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=WAIT_S)
     return process.returncode, out, err
 
 
@@ -91,7 +93,7 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
     whole = subprocess.run(
         [*command, "--dtype", "int8", "--bbox", ",".join(map(repr, bbox)), "--json",
          "-o", str(folder / name)],
-        env=environment, capture_output=True, text=True, check=False,
+        env=environment, capture_output=True, text=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert whole.returncode == 0, whole.stderr
     windows = json.loads(whole.stdout)["windows"]
@@ -108,7 +110,7 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
         [sys.executable, "-m", "tests.map_worker", what, json.dumps(request),
          *map(str, map(int, more))],
         env=environment | {"SECONDS": "0.02" if what == "random" else "0"},
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=ATTEMPTS_S + WAIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -130,24 +132,20 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     environment: dict[str, str], scene: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = folder / "map.zarr"
-    command = [sys.executable, "-c", CODE, "map", "--imagery", str(scene), "--model", "slow",
+    command = ["-c", CODE, "map", "--imagery", str(scene), "--model", "slow",
                "--acquired", "2022-07-04", "-o", str(out)]  # fmt: skip
-    process = subprocess.Popen(
-        [*command, "--overwrite"], env=environment | {"PAUSE_AFTER": "6"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
     seen = tmp_path / "seen"
-    while not seen.exists() or seen.stat().st_size < 6:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    (line,) = second.stderr.splitlines()
-    assert line.startswith(f"error: {out}.partial is in use by another process; wait for it")
-    process.send_signal(signal.SIGINT)
-    code, printed, err = finished(process)
+    with running(*command, "--overwrite", env=environment | {"PAUSE_AFTER": "6"}) as process:
+        while not seen.exists() or seen.stat().st_size < 6:
+            assert process.poll() is None, errors_of(process)
+            time.sleep(0.02)
+        with running(*command, env=environment) as second:
+            code, _, err = finished(second)
+        assert code == 1
+        (line,) = err.splitlines()
+        assert line.startswith(f"error: {out}.partial is in use by another process; wait for it")
+        process.send_signal(signal.SIGINT)
+        code, printed, err = finished(process)
     assert (code, printed) == (130, "")
     first, *told, last = err.splitlines()
     assert first == "16 windows for 6 x 25 tokens"
@@ -156,12 +154,8 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
         "interrupted: 6 of 16 windows are kept; the same command without --overwrite goes on"
     )
     assert names(folder) == ["map.zarr.partial"]
-    code, printed, err = finished(
-        subprocess.Popen(
-            [*command, "--json"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
-    )  # fmt: skip
+    with running(*command, "--json", env=environment) as again:
+        code, printed, err = finished(again)
     assert code == 0, err
     assert err.splitlines()[0] == "going on: 6 of 16 windows are done"
     report = json.loads(printed)
@@ -195,6 +189,31 @@ def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
     del report
     one, other = (digests(folder / name) for name in ("a.zarr", "b.zarr"))
     assert one == other
+
+
+def test_windows_that_failed_before_come_last(
+    coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The others go through the model in the groups of a run in which no window has failed."""
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
+    path = write_scene(coordinate_scene(64, 1200), name="S2_20220704.tif")
+    out, area = folder / "map.zarr", box(4, 4, 56, 1180)
+
+    def two_in_the_west(grid: Any) -> ProviderError | None:
+        return ProviderError("the server is tired") if grid.bounds[0] < 400600 else None
+
+    asked = settle_area("coordinates", spatial=area, backend=Faulty(path, two_in_the_west))
+    with pytest.raises(KeyboardInterrupt), AreaRun(out, asked) as run:
+        run.run(measured=interrupt)
+    kept = sum(int(group[0]) for group in coordinate_model)
+    coordinate_model.clear()
+    report = embed_area("coordinates", spatial=area, backend=LocalProvider(path), output=out)
+    assert (report.resumed, report.failed) == (kept, {})
+    never_tried = report.windows - kept - 2
+    assert never_tried % 3 == 0
+    groups = [int(group[0]) for group in coordinate_model]
+    assert groups == [3] * (never_tried // 3) + [2]
 
 
 # --- another request -----------------------------------------------------------------------
@@ -437,7 +456,7 @@ def test_a_full_disk_keeps_what_is_done(
                "-o", str(folder / name), "--stride-px", "4", "--overlap-px", "0"]  # fmt: skip
     full = subprocess.run(
         [sys.executable, "-c", LIMITED.format(ending=repr(ending), size=size), *command],
-        env=environment, capture_output=True, text=True, check=False,
+        env=environment, capture_output=True, text=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert full.returncode == 1, full.stderr
     last = full.stderr.splitlines()[-1]
@@ -452,7 +471,7 @@ def test_a_full_disk_keeps_what_is_done(
     assert 0 < kept < 16 if ending == ".partial" else kept == 16
     again = subprocess.run(
         [sys.executable, "-c", CODE, *command, "--json"], env=environment, capture_output=True,
-        text=True, check=False,
+        text=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["resumed"] == kept

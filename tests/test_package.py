@@ -22,7 +22,9 @@ HEAVY = ("torch", "rasterio", "xarray", "rioxarray", "ee", "numpy", "pyproj", "P
 
 def test_import_loads_nothing_heavy() -> None:
     code = f"import sys, rs_embed; print(*[m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
     assert done.stdout.split() == []
 
 
@@ -38,6 +40,7 @@ def test_vector_from_an_array_loads_no_raster_library(checkpoint: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=True, env=python_environment(HF_HUB_OFFLINE="1"),
+        timeout=120,
     )  # fmt: skip
     assert done.stdout.split() == []
 

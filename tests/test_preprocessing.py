@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +16,14 @@ from pyproj import CRS
 
 from rs_embed import Raster
 from rs_embed.embedding.checks import check_values, without_odd
-from rs_embed.embedding.preparation import (
-    model_grid,
-    normalised,
-    prepare,
-    prepare_tiles,
-    to_uint8,
-)
+from rs_embed.embedding.model_input import framed_grid, image_of, prepare, prepare_tiles
 from rs_embed.errors import ImageryError
 from rs_embed.geo.grid import Grid
+from rs_embed.models.scalemae.preparation import ScaleMaePreparation, normalised
 
 BANDS = ("B4", "B3", "B2")
+REFLECTANCE, VISUAL = ScaleMaePreparation("reflectance"), ScaleMaePreparation("visual")
+SCALED: dict[str, Any] = {"reflectance": (1 / 10000, 0.0), "preparation": REFLECTANCE}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -69,14 +67,15 @@ def test_bit_equal_to_the_pipeline_at_any_size(
     height: int, width: int, size: int, seed: int, dtype: type[np.generic]
 ) -> None:
     data = np.random.default_rng(seed).integers(1, 12000, (3, height, width)).astype(dtype)
-    seen = prepare(raster(data), scale_m=10, image_size=size, patch_size=16)
-    assert seen.image.dtype == np.uint8
-    assert np.array_equal(seen.image, reference(data, size))
+    seen = prepare(raster(data), scale_m=10, image_size=size, patch_size=16, **SCALED)
+    image = seen.picture(REFLECTANCE)
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, reference(data, size))
 
 
 def test_every_digital_number_is_truncated_not_rounded() -> None:
     numbers = np.arange(1, 65536).astype(np.uint16).reshape(1, 255, 257).repeat(3, 0)
-    got = to_uint8(raster(numbers), reflectance=(1 / 10000, 0), display="reflectance")
+    got = image_of(raster(numbers), (1 / 10000, 0), REFLECTANCE)
     expected = [min(n, 10000) * 255 // 10000 for n in range(1, 65536)]
     # Exact integer arithmetic agrees with float32 everywhere.
     assert got[..., 0].ravel().tolist() == expected
@@ -84,16 +83,16 @@ def test_every_digital_number_is_truncated_not_rounded() -> None:
 
 def test_eight_bit_images_pass_through_untouched() -> None:
     numbers = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(3, 0)
-    got = to_uint8(raster(numbers, None), reflectance=(1 / 255, 0), display="reflectance")
+    got = image_of(raster(numbers, None), (1 / 255, 0), REFLECTANCE)
     assert np.array_equal(got[..., 1], numbers[0])
 
 
 def test_scale_offset_and_visual_stretch() -> None:
     # Landsat Collection 2: reflectance = DN * 2.75e-5 - 0.2.
     numbers = np.full((3, 20, 20), 14545, np.uint16)
-    landsat = to_uint8(raster(numbers), reflectance=(2.75e-5, -0.2), display="reflectance")
+    landsat = image_of(raster(numbers), (2.75e-5, -0.2), REFLECTANCE)
     assert landsat.ravel()[0] == int((14545 * 2.75e-5 - 0.2) * 255) == 50
-    visual = to_uint8(raster(np.full((3, 20, 20), 1500)), reflectance=(1e-4, 0), display="visual")
+    visual = image_of(raster(np.full((3, 20, 20), 1500)), (1e-4, 0), VISUAL)
     assert visual.ravel()[0] == int(1500 / 3000 * 255)
 
 
@@ -114,9 +113,10 @@ def test_normalisation_is_imagenet() -> None:
 )  # fmt: skip
 def test_gsd_and_grid_follow_the_resize(h: int, w: int, size: int, scale_m: float) -> None:
     grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 4e5, 0, -10, 52e5), (h, w))
-    resized, cropped, input_res_m = model_grid(grid, scale_m, size)
+    frame = REFLECTANCE.frame(grid.shape, size)
+    cropped, input_res_m = framed_grid(grid, scale_m, frame)
     short = 256 if size == 224 else int(64 / 0.875) if size == 64 else size
-    assert min(resized.shape) == short
+    assert min(frame.resized) == short
     assert input_res_m == pytest.approx(scale_m * min(h, w) / short)
     # The short axis is exact; the long one is rounded to a pixel.
     pixel = cropped.transform.a if w <= h else -cropped.transform.e
@@ -146,7 +146,7 @@ def test_invalid_pixels_take_the_nearest_valid_colour(
     gone = rng.random((height, width)) < share
     gone[0, 0] = False
     data[:, gone] = np.nan
-    got = to_uint8(raster(data), reflectance=(1e-4, 0), display="reflectance")
+    got = image_of(raster(data), (1e-4, 0), REFLECTANCE)
     rows, columns = np.nonzero(~gone)
     valid_colours = got[~gone]
     for row, column in zip(*np.nonzero(gone), strict=True):
@@ -178,7 +178,7 @@ def test_token_footprints_are_exact(height: int, width: int, size: int) -> None:
     data = rng.integers(1, 9999, (3, height, width)).astype(np.uint16)
     data[:, rng.random((height, width)) < 0.4] = 0
     data[:, : height // 3, : width // 2] = 0
-    seen = prepare(raster(data), scale_m=10, image_size=size, patch_size=16)
+    seen = prepare(raster(data), scale_m=10, image_size=size, patch_size=16, **SCALED)
     expected = token_valid_by_supersampling((data != 0).any(0), size)
     assert np.abs(seen.token_valid - expected).max() < 0.01
     assert seen.valid_fraction == pytest.approx(expected.mean(), abs=0.005)
@@ -186,10 +186,12 @@ def test_token_footprints_are_exact(height: int, width: int, size: int) -> None:
 
 def test_coverage_is_the_share_of_the_area() -> None:
     data = np.full((3, 256, 256), 900, np.uint16)
-    seen = prepare(raster(data), scale_m=10, image_size=224, patch_size=16)
+    seen = prepare(raster(data), scale_m=10, image_size=224, patch_size=16, **SCALED)
     assert seen.coverage == (224 / 256) ** 2
     wide = np.full((3, 256, 512), 900, np.uint16)
-    assert prepare(raster(wide), scale_m=10, image_size=256, patch_size=16).coverage == 0.5
+    assert (
+        prepare(raster(wide), scale_m=10, image_size=256, patch_size=16, **SCALED).coverage == 0.5
+    )
 
 
 def good() -> NDArray[np.float64]:
@@ -266,8 +268,8 @@ def test_one_band_of_zero_is_dark_water_not_nodata() -> None:
 
 @pytest.mark.parametrize(("reflectance", "colour"), [((1e-9, 0.0), "black"), ((1.0, 0.0), "white")])
 def test_an_image_of_one_colour_is_refused(reflectance: tuple[float, float], colour: str) -> None:
-    sizes = {"scale_m": 10.0, "patch_size": 16, "reflectance": reflectance}
+    sizes = {"scale_m": 10.0, "patch_size": 16, **SCALED, "reflectance": reflectance}
     with pytest.raises(ImageryError, match=f"nothing but {colour}; check the units"):
-        prepare(raster(good()), image_size=64, **sizes)  # type: ignore[arg-type]
+        prepare(raster(good()), image_size=64, **sizes)
     with pytest.raises(ImageryError, match=f"nothing but {colour}; check the units"):
-        prepare_tiles(raster(good()), tile_size=64, overlap_px=0, **sizes)  # type: ignore[arg-type]
+        prepare_tiles(raster(good()), tile_size=64, overlap_px=0, **sizes)

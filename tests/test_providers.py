@@ -13,6 +13,7 @@ from rs_embed import Embedding, FetchSpec, PointBuffer, SensorSpec, TemporalSpec
 from rs_embed.errors import ProviderError, TemporalWarning, UnknownNameError
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from rs_embed.registry import find_provider, provider_names
+from rs_embed.settings import Settings
 
 PLACE = PointBuffer(*CENTRE, buffer_m=1280)
 MODULE = """
@@ -28,6 +29,10 @@ MODULE = """
         def __init__(self):
             Dated.made += 1
             self.asked = []
+
+        @classmethod
+        def from_settings(cls, settings):
+            return cls()
 
         def check_sensor(self, sensor):
             pass
@@ -83,7 +88,7 @@ def test_a_dated_provider_gets_period_and_defaults(embed: Callable[..., Embeddin
     assert embedding.meta["source"] == {"image_count": 2, "items": []}
     assert embedding.meta["warnings"]
     embed("dated", temporal=TemporalSpec.year(2020), fetch=FetchSpec(cloudy_pct=5))
-    provider: Any = find_provider("dated")
+    provider: Any = find_provider("dated", Settings.from_environ())
     (_, default), (period, sensor) = provider.asked[-2:]
     assert (default.cloudy_pct, default.composite, default.fill_value) == (30, "median", 0)
     assert (default.scale_m, default.bands) == (10, ("B4", "B3", "B2"))
@@ -121,9 +126,36 @@ def test_the_sample_honours_the_units_of_its_sensor(embed: Callable[..., Embeddi
 
 
 def test_find_provider() -> None:
-    assert find_provider("sample") is find_provider("sample")
-    assert isinstance(find_provider("sample"), SampleProvider)
-    assert find_provider("sample").identity() == SampleProvider().identity()
-    assert "lon -75.6" in find_provider("sample").status()
+    settings = Settings.from_environ({})
+    sample = find_provider("sample", settings)
+    assert sample is find_provider("sample", Settings.from_environ({}))
+    assert isinstance(sample, SampleProvider)
+    assert sample.identity() == SampleProvider().identity()
+    assert "lon -75.6" in sample.status()
     with pytest.raises(UnknownNameError, match="unknown backend 'samples'.*mean 'sample'"):
-        find_provider("samples")
+        find_provider("samples", settings)
+
+
+def test_settings_are_passed_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One provider for each settings, whatever the environment says since."""
+    folders = [tmp_path / name for name in "ab"]
+    settings = [Settings.from_environ({"RS_EMBED_LOCAL": str(folder)}) for folder in folders]
+    providers = [find_provider("local", each) for each in settings]
+    monkeypatch.setenv("RS_EMBED_LOCAL", str(tmp_path / "c"))
+    for folder, each, provider in zip(folders, settings, providers, strict=True):
+        assert find_provider("local", each) is provider
+        with pytest.raises(ProviderError, match=f"{folder}.*does not exist"):
+            provider.status()
+    assert not find_provider("local", Settings.from_environ({})).configured()
+    stac = find_provider("stac", Settings.from_environ({"RS_EMBED_STAC": "http://a/"}))
+    assert stac.status() == "ready: http://a/"
+    gee = find_provider("gee", Settings.from_environ({"RS_EMBED_EE_ENDPOINT": "https://b"}))
+    assert gee.identity().startswith("https://b: ")
+
+
+def test_an_entry_point_that_is_not_a_provider(install: Callable[..., Path]) -> None:
+    install("odd", "[rs_embed.providers]\nodd = json:dumps\n")
+    with pytest.raises(ProviderError, match="'odd' of rs_embed.providers names .*from_settings"):
+        find_provider("odd", Settings.from_environ({}))

@@ -23,10 +23,10 @@ from rs_embed import (
     SensorSpec,
     TemporalSpec,
     get_embedding,
+    read_vectors,
 )
 from rs_embed.cli import app
 from rs_embed.errors import ImageryError, ProviderError
-from rs_embed.files.embeddings import read_vectors
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.local import LocalProvider

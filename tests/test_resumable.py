@@ -22,8 +22,8 @@ from rs_embed import (
     SpecError,
     TemporalSpec,
 )
-from rs_embed.files.embeddings import read_vectors
 from rs_embed.files.places import NamedPlace
+from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from rs_embed.tables.batch import Report, ResumableBatch
 from tests.conftest import small_network

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from rs_embed import PointBuffer, get_embedding
 from rs_embed.datasets.samples import Sample, read_samples
-from rs_embed.embedding.preparation import normalised
 from rs_embed.evaluation.baselines import colour_statistics, standardised
 from rs_embed.evaluation.nearest_neighbours import nearest_neighbours
 from rs_embed.models.base import Encoder
@@ -29,6 +28,7 @@ from rs_embed.models.scalemae.description import PUBLISHED, TINY
 from rs_embed.models.scalemae.encoder import NativeEncoder
 from rs_embed.models.scalemae.model import MODEL
 from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.models.scalemae.preparation import normalised
 from rs_embed.models.weights import SHIPPED
 from rs_embed.settings import Settings
 

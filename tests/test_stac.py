@@ -12,10 +12,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 
 from rs_embed import PointBuffer, get_embedding, inspect_input
 from rs_embed.errors import ProviderError
@@ -45,6 +47,7 @@ from rs_embed.testing import (
     write_contract_scenes,
 )
 from tests.conftest import python_environment
+from tests.processes import WAIT_S, errors_of, line_of, running
 from tests.stac_server import Fault, StacServer
 
 QUICK = Patience(attempts=3, wait_initial_s=0.01, wait_max_s=0.02, timeout_s=5)
@@ -826,6 +829,7 @@ def test_status_identity_and_cost(
     assert secret.identity().startswith("http://a/ signed by http://b/sas,")
     assert planetary.identity() != provider.identity()
     monkeypatch.setenv("RS_EMBED_STAC", server.url)
+    provider = StacProvider()
     assert provider.status(online=True) == f"ready: {server.url}"
     assert ids(fetch(provider)) == ALL_NORTH
     assert not [r for r in server.requests if r.status >= 400]
@@ -854,7 +858,7 @@ def test_no_pystac_client(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=python_environment(), capture_output=True, text=True,
-        check=True,
+        check=True, timeout=120,
     )  # fmt: skip
     said = done.stdout.splitlines()
     assert said[0].startswith("False missing: the package pystac-client is not installed; pip ")
@@ -930,6 +934,27 @@ def test_real_scenes_equal_those_read_from_disk(
     assert len(ids(ours)) > 4
 
 
+def pixels_of(provider: StacProvider) -> NDArray[Any]:
+    return fetch(provider).data
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_another_process_fetches_the_same(serve: Served, scenes_folder: Path, used: bool) -> None:
+    """With a catalogue, tokens and connections of its own."""
+    server = serve()
+    server.add(scenes_folder)
+    provider = StacProvider(
+        Address(server.url, f"{server.url}/sas"), patience=QUICK, readers=FEW, max_reads=3
+    )
+    expected = pixels_of(provider)
+    server.requests.clear()
+    here = provider if used else StacProvider(Address(server.url, f"{server.url}/sas"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert np.array_equal(pool.submit(pixels_of, here).result(timeout=120), expected)
+    assert server.paths("/sas/token/")
+    assert server.paths("/search$")
+
+
 INTERRUPTED = """
 import sys, threading
 from rs_embed import PointBuffer, TemporalSpec, get_embedding, get_embeddings_batch
@@ -948,21 +973,14 @@ get_embeddings_batch("scalemae", spatials=places, backend=StacProvider(sys.argv[
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT of a process group")
 def test_ctrl_c_waits_for_no_slow_read(server: StacServer) -> None:
     server.latency_s = 0.5
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, server.url],
-        env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    deadline = time.monotonic() + 20
-    while not server.paths("tif$") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    server.latency_s = 20  # what a read would take that is waited for
-    time.sleep(0.8)  # in the midst of such reads
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    # Below 2 s on an idle machine, which this one need not be.
-    assert time.monotonic() - began < 15
+    with running("-c", INTERRUPTED, server.url, env=python_environment()) as process:
+        assert line_of(process) == "ready\n", errors_of(process)
+        while not server.paths("tif$"):
+            assert process.poll() is None, errors_of(process)
+            time.sleep(0.05)
+        server.latency_s = 600  # what a read would take that is waited for
+        time.sleep(0.8)  # in the midst of such reads
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == -signal.SIGINT  # it did not crash
     assert "KeyboardInterrupt" in err

@@ -221,7 +221,7 @@ def test_a_small_place_that_grows_much_is_told(
     to_geographic = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
     place = PointBuffer(*to_geographic.transform(401_250, 5_198_750), 90)
     path = write_scene(coordinate_scene(250, 250))
-    with pytest.warns(CoverageWarning, match="18 x 18 px was read as 32 x 32 px, .* 216% more"):
+    with pytest.warns(CoverageWarning, match="18 x 18 px was enlarged to 32 x 32 px .* 216% more"):
         embedding = get_embedding("coordinates", imagery=path, spatial=place, input_prep="tile")
     assert embedding.meta["asked_shape"] == [18, 18]
     assert embedding.meta["grid"]["shape"] == [32, 32]
@@ -302,7 +302,7 @@ def test_auto_tiles_what_the_resize_would_shrink(
 @pytest.mark.parametrize("width", [17, 19])
 def test_a_sliver_is_embedded(coordinate_model: object, width: int) -> None:
     # 3 of 19 columns have no token: worth a word.
-    told = pytest.warns(CoverageWarning, match="15.8% of the area lie in patches at the bottom")
+    told = pytest.warns(CoverageWarning, match="15.8% of the area is in patches at the bottom")
     with told if width == 19 else nullcontext():
         embedding = get_embedding(
             "coordinates",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -24,8 +25,11 @@ from rs_embed.datasets.samples import Sample
 from rs_embed.errors import (
     CheckpointError,
     DatasetError,
+    ExportError,
     GsdWarning,
     ImageryWarning,
+    MissingDependencyError,
+    RsEmbedWarning,
     SpecError,
     TrainingError,
 )
@@ -42,7 +46,6 @@ from rs_embed.training.config import (
     ViewConfig,
     learning_rate,
 )
-from rs_embed.training.exclusive import exclusive
 from rs_embed.training.objective import Objective, info_nce
 from rs_embed.training.packing import packed, tiles_of
 from rs_embed.training.pretraining import pretrain
@@ -50,6 +53,7 @@ from rs_embed.training.recipe import read_config
 from rs_embed.training.state import Training, read_state
 from rs_embed.training.views import Pyramid, random_crops, random_masks
 from tests.conftest import python_environment
+from tests.processes import WAIT_S, errors_of, line_of, running
 
 MAIN = "from rs_embed.cli import main; main()"
 RECIPE = """
@@ -142,23 +146,32 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
     ("old", "new", "says"),
     [
         ("steps = 6", "steps = 0", "steps=0, expected at least 1"),
-        ("steps = 6", "", "lacks .* 'steps'"),
-        ("steps = 6", "steps = true", "got optimiser.steps = True, expected int"),
+        ("steps = 6", "", "optimiser.steps is missing, and has no default"),
+        ("steps = 6", "steps = true", "got optimiser.steps = True, expected a valid integer"),
+        ("steps = 6", "steps = 6.0", "got optimiser.steps = 6.0, expected a valid integer"),
         ("steps = 6", "setps = 6", "unknown key of .optimiser. 'setps'.* did you mean 'steps'"),
         ("[data]", "[dada]", "unknown key of .the file. 'dada'.* did you mean 'data'"),
         ("sides = [16, 32]", "sides = [16, 24]", "views.sides=24, expected multiples of .* divide"),
         ("sides = [16, 32]", "sides = [8, 32]", "mask_ratio=0.75, expected to leave some"),
         ("shares = [1, 2]", "shares = [1]", "one number above 0 for each"),
-        ("shares = [1, 2]", "crop_area = [0.5]", "views.crop_area = .0.5., expected a list of 2"),
+        ("shares = [1, 2]", "crop_area = [0.5]", r"views.crop_area\[1\] is missing"),
+        ("shares = [1, 2]", "crop_area = [0.1, 0.2, 1]", "crop_area = .* at most 2 items"),
+        ("shares = [1, 2]", "crop_area = 1", "views.crop_area = 1, expected a valid array"),
+        ("shares = [1, 2]", "shares = [1, true]", r"shares\[1\] = True, expected a valid number"),
         ("gsd_m = 10", "gsd_m = -1", "gsd_m=-1.0, expected a number above 0"),
-        ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected bool"),
+        ("gsd_m = 10", "gsd_m = '10'", r"data.sources\[0\].gsd_m = '10', expected a valid number"),
+        ("gsd_m = 10", "gsd = 10", r"key of .data.sources\[0\]. 'gsd'.* did you mean 'gsd_m'"),
+        ('[{ path = "images", gsd_m = 10 }]', '["images"]', "'images', expected a table"),
+        ("patch_size = 8", "patch_size = 8\ncls_token = 1", "cls_token = 1, expected a valid bool"),
         ('folder = "run"', 'folder = "run"\ndevice = "gpu"', "unknown device 'gpu'"),
         ("name =", "name", "is not TOML"),
         ('"small"', '"../small"', "name='../small', expected a folder's name"),
+        ('"small"', "2020-01-01", "name = .*2020-01-01.*, expected a valid string"),
         ('"small"', '"pictures"', "name='pictures', expected a folder's name"),
         ("batch_size = 4", "batch_size = 0", "batch_size=0, expected at least 1"),
         ("batch_size = 4", "betas = [0.9, 1]", "betas=.0.9, 1.0., expected from 0 to below 1"),
         ("batch_size = 4", "weight_decay = nan", "weight_decay = nan, expected a finite number"),
+        ("batch_size = 4", "clip_norm = inf", "clip_norm = inf, expected a finite number"),
         ("steps = 6", "steps = 6\naccumulate = 3", "accumulate=3, expected a divisor of"),
         ("sides = [16, 32]", "sides = [-16, 32]", "sides=.-16, 32., expected at least one, all"),
         ("patch_size = 8", "patch_size = 2", "patch_size=2, expected a multiple of 4"),
@@ -172,10 +185,19 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
         ),
     ],
 )
-def test_a_recipe_that_cannot_be_meant(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_an_invalid_recipe(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert RECIPE.count(old) == 1
     (tmp_path / "a.toml").write_text(RECIPE.replace(old, new))
     with pytest.raises(SpecError, match=says):
+        read_config(tmp_path / "a.toml")
+
+
+def test_a_recipe_needs_an_optional_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.toml").write_text(RECIPE)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(MissingDependencyError, match=r"reading a recipe needs .*'\.\[train\]'"):
         read_config(tmp_path / "a.toml")
 
 
@@ -463,17 +485,14 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(images: Path, ema_dec
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals that a process can catch")
-def test_a_signal_ends_a_run_with_its_state_kept(images: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_its_state_kept(images: Path, how: signal.Signals) -> None:
     folder = images.parent / "run"
-    with subprocess.Popen(
-        [sys.executable, "-c", ENDLESS, str(images)],
-        env=python_environment(), stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "stepped\n"
-        process.send_signal(signal.SIGTERM)
-        told = json.loads(process.stdout.readline())
-        assert process.wait(60) == 0
+    with running("-c", ENDLESS, str(images), env=python_environment()) as process:
+        assert line_of(process) == "stepped\n", errors_of(process)
+        process.send_signal(how)
+        told = json.loads(line_of(process))
+        assert process.wait(WAIT_S) == 0
     assert told["interrupted"]
     assert results(folder)[1][-1]["step"] == told["step"]
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
@@ -499,12 +518,33 @@ print(json.dumps({"step": report.step, "interrupted": report.interrupted}))
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
-def test_two_runs_do_not_share_a_folder(images: Path) -> None:
+def test_two_runs_do_not_share_a_folder_and_the_lock_ends_with_the_process(images: Path) -> None:
+    with running("-c", ENDLESS, str(images), env=python_environment()) as process:
+        assert line_of(process) == "stepped\n", errors_of(process)
+        with pytest.raises(TrainingError, match="another run is using .*run; wait for it to end"):
+            pretrain(recipe(images), progress=False)
+    stepped(recipe(images), 1)
+
+
+def test_a_file_system_without_locks_gives_a_warning(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows has other locks")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(RsEmbedWarning, match="run is on a file system without locks"):
+        stepped(recipe(images), 1)
+
+
+def test_a_folder_that_cannot_be_made(images: Path) -> None:
     config = recipe(images)
-    with exclusive(Path(config.run.folder)), pytest.raises(TrainingError, match="another run is"):
-        pretrain(config, progress=False)
-    stepped(config, 1)
+    (images.parent / "file").write_text("")
+    run = replace(config.run, folder=str(images.parent / "file" / "run"))
+    with pytest.raises(ExportError, match="cannot use the folder .*file.run: .*; choose another"):
+        pretrain(replace(config, run=run), progress=False)
 
 
 def test_what_a_full_disk_left_of_a_line_does_not_stop_the_run(images: Path) -> None:
@@ -614,7 +654,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(images: Path) -> None:
     before = (folder / "state.safetensors").read_bytes()
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(images)],
-        env=python_environment(), capture_output=True, text=True, check=False,
+        env=python_environment(), capture_output=True, text=True, check=False, timeout=WAIT_S,
     )  # fmt: skip
     assert "ExportError" in done.stderr, done.stderr
     assert (folder / "state.safetensors").read_bytes() == before
@@ -650,7 +690,7 @@ def test_the_command_trains_and_goes_on(images: Path) -> None:
     def run(*more: str) -> dict[str, Any]:
         done = subprocess.run(
             [sys.executable, "-c", MAIN, "pretrain", str(path), "--json", *more],
-            env=python_environment(), capture_output=True, text=True, check=True,
+            env=python_environment(), capture_output=True, text=True, check=True, timeout=WAIT_S,
         )  # fmt: skip
         return dict(json.loads(done.stdout))
 

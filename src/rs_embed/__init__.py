@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from rs_embed.evaluation import EvaluationReport as EvaluationReport
     from rs_embed.evaluation import evaluate as evaluate
     from rs_embed.evaluation import score_embeddings as score_embeddings
-    from rs_embed.files.embeddings import check_output as check_output
-    from rs_embed.files.embeddings import read_vectors as read_vectors
+    from rs_embed.files.vectors import Vectors as Vectors
+    from rs_embed.files.vectors import read_vectors as read_vectors
     from rs_embed.geo.grid import Grid as Grid
     from rs_embed.geo.grid import gsd_m as gsd_m
     from rs_embed.geo.grid import roi_grid as roi_grid
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.area import embed_area as embed_area
     from rs_embed.maps.formats.opening import open_map as open_map
     from rs_embed.maps.formats.opening import restored as restored
+    from rs_embed.maps.outputs import check_output as check_output
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
@@ -87,11 +88,12 @@ _MODULES = {
         "TrainingError UnknownNameError"
     ),
     "evaluation": "EvaluationReport evaluate score_embeddings",
-    "files.embeddings": "check_output read_vectors",
+    "files.vectors": "Vectors read_vectors",
     "geo.grid": "Grid gsd_m roi_grid",
     "geo.raster": "Raster",
     "maps.area": "embed_area",
     "maps.formats.opening": "open_map restored",
+    "maps.outputs": "check_output",
     "maps.report": "MapReport",
     "maps.sampling": "sample_points zonal_mean",
     "providers.cache": "PatchCache open_cache",

@@ -112,7 +112,8 @@ def _backends(*, online: bool) -> Iterator[Finding]:
 
     for name in provider_names():
         try:
-            found, _, fix = find_provider(name).status(online=online).partition("; ")
+            provider = find_provider(name, Settings.from_environ())
+            found, _, fix = provider.status(online=online).partition("; ")
         except RsEmbedError as exc:
             yield Finding("broken", f"backend {name}", str(exc))
             continue
@@ -122,7 +123,7 @@ def _backends(*, online: bool) -> Iterator[Finding]:
             yield Finding("ok", f"backend {name}", f"{found}; {fix}" if fix else found)
     order = f"the first of {', '.join(AUTO_ORDER)} that is configured"
     try:
-        chosen = first_configured()
+        chosen = first_configured(Settings.from_environ())
     except RsEmbedError as exc:
         yield Finding("broken", "backend auto", str(exc))
         return
@@ -143,7 +144,7 @@ def _costs() -> Iterator[Finding]:
     grid = roi_grid(PointBuffer(lon=0, lat=45, buffer_m=1280), inputs["scale_m"])
     for name in provider_names():
         try:
-            cost = find_provider(name).cost(grid, sensor=sensor)
+            cost = find_provider(name, Settings.from_environ()).cost(grid, sensor=sensor)
         except RsEmbedError:
             continue  # reported by _backends
         if cost.requests:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.errors import MissingDependencyError, ModelError, RsEmbedError, UnknownNameError
-from rs_embed.models.base import Model
+from rs_embed.errors import (
+    MissingDependencyError,
+    ModelError,
+    ProviderError,
+    RsEmbedError,
+    UnknownNameError,
+)
+from rs_embed.models.base import Model, Plan, Preparation
 
 if TYPE_CHECKING:
-    from rs_embed.providers.base import Provider
+    from rs_embed.providers.base import Provider, RegisteredProvider
+    from rs_embed.settings import Settings
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
@@ -43,25 +51,64 @@ def _model(name: str, points: EntryPoints) -> Model:
     return model
 
 
-def find_provider(name: str) -> Provider:
-    """Return the provider of that name; the same object each time, so that it connects once.
+def checked_plan(
+    model: Model, options: Mapping[str, Any], *, device: str, settings: Settings
+) -> Plan:
+    """Return the model's plan, once it is clear that it keeps the contract of `Plan`.
+
+    Raises
+    ------
+    ModelError
+        If a part of it is missing, or as `Model.plan`.
+    SpecError
+        As `Model.plan`.
+    """
+    plan = model.plan(options, device=device, settings=settings)
+    _check_parts(plan, Plan, f"the plan of model {model.description.id!r}")
+    _check_parts(plan.preparation, Preparation, f"the preparation of {model.description.id!r}")
+    return plan
+
+
+def _check_parts(value: object, protocol: type, what: str) -> None:
+    """Raise `ModelError` if a value lacks a part that a protocol names."""
+    names = (name for name in vars(protocol) if not name.startswith("_"))
+    missing = [name for name in names if not hasattr(value, name)]
+    if missing:
+        raise ModelError(
+            f"{what}, a {type(value).__name__}, has no {', '.join(missing)}; it must have all of "
+            f"{protocol.__module__}.{protocol.__name__}: update the package that brings it"
+        )
+
+
+def find_provider(name: str, settings: Settings) -> Provider:
+    """Return the provider of that name, as ``settings`` configure it.
+
+    The same settings give the same object, so that it connects once.
 
     Raises
     ------
     UnknownNameError
         If no installed package offers it; near matches are named.
+    ProviderError
+        If what its entry point names is not a provider.
     """
-    return _instance(_load(entry_points(group=PROVIDERS), "backend", name))
+    provider = _load(entry_points(group=PROVIDERS), "backend", name)
+    if not callable(getattr(provider, "from_settings", None)):
+        raise ProviderError(
+            f"the entry point {name!r} of {PROVIDERS} names {provider!r}, expected a class with "
+            "the classmethod from_settings (rs_embed.providers.base.RegisteredProvider)"
+        )
+    return _instance(provider, settings)
 
 
-def first_configured() -> str | None:
-    """Return the name of the provider that ``backend="auto"`` takes; None if none is configured."""
-    return next((name for name in AUTO_ORDER if find_provider(name).configured()), None)
+def first_configured(settings: Settings) -> str | None:
+    """Return the name of the provider that ``backend="auto"`` uses; None if none is configured."""
+    return next((n for n in AUTO_ORDER if find_provider(n, settings).configured()), None)
 
 
 @lru_cache
-def _instance(kind: type[Provider]) -> Provider:
-    return kind()
+def _instance(kind: type[RegisteredProvider], settings: Settings) -> Provider:
+    return kind.from_settings(settings)
 
 
 def provider_names() -> list[str]:

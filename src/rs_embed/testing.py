@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,6 +207,17 @@ class ProviderContract:
         assert before
         self.fetch(provider, NORTH[0].grid.window(20, 70, 20, 20))
         assert provider.identity() == before
+
+    def test_pickle(self, provider: Provider) -> None:
+        """A copy of a provider that was used gives the same pixels, and is the same one."""
+        grid = NORTH[0].grid.window(20, 70, 20, 20)
+        raster = self.fetch(provider, grid)
+        copy = pickle.loads(pickle.dumps(provider))  # noqa: S301  # our own bytes
+        copied = self.fetch(copy, grid)
+        assert np.array_equal(copied.data, raster.data)
+        assert np.array_equal(copied.valid, raster.valid)
+        assert copied.source == raster.source
+        assert copy.identity() == provider.identity()
 
     @pytest.mark.parametrize("scene", [NORTH[0], SOUTH], ids=lambda scene: scene.id)
     def test_pixels_on_the_lattice_are_those_of_the_file(

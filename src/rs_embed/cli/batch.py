@@ -81,10 +81,10 @@ def batch(
     [dim]rs-embed batch places.csv -o vectors.npz --backend gee --start 2022-06-01
     --end 2022-09-01 --dry-run[/dim]
     """
-    from rs_embed.files import embeddings as export
+    from rs_embed import check_output
     from rs_embed.files.places import read_places
 
-    export.check_writable(out, export.VECTOR_SUFFIXES)
+    check_output(out, "vectors")
     named = read_places(places, buffer_m=buffer_m)
 
     from rs_embed.specs import OutputSpec

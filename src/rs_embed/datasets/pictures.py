@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rs_embed.embedding.checks import check_values, without_odd
-from rs_embed.embedding.preparation import DEFAULT_REFLECTANCE, to_uint8
+from rs_embed.embedding.source import DEFAULT_REFLECTANCE
 from rs_embed.errors import DatasetError, GridError, ImageryError
 from rs_embed.files.imagery import read_imagery
 from rs_embed.files.rasters import is_georeferenced, read_header
-from rs_embed.geo.nearest import nearest_valid
+from rs_embed.geo.nearest import filled, nearest_valid
 from rs_embed.geo.raster import Raster
+from rs_embed.models.scalemae.preparation import to_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,7 +150,7 @@ def _reflectance(raster: Raster) -> NDArray[np.uint8]:
     vouched = raster.reflectance is not None
     check_values(raster, reflectance=units, min_valid=MIN_VALID, vouched=vouched)
     usable, _ = without_odd(raster, units)
-    return to_uint8(replace(usable, reflectance=None), reflectance=units, display="visual")
+    return to_uint8(filled(usable.data, usable.valid), units, "visual")
 
 
 def _displayed(content: Path | bytes, name: str) -> NDArray[np.uint8]:

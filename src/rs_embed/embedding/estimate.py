@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rs_embed.embedding.source import PixelRequest, resolved_provider
+from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
 from rs_embed.errors import RsEmbedError, SpecError
+from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def estimate(
         If the request as a whole cannot be meant; what is wrong with single places is in
         ``refused``.
     """
+    settings = Settings.from_environ()
     task = settle(
         model,
         output=None,
@@ -87,19 +89,20 @@ def estimate(
         min_valid=min_valid,
         device=device,
         options=options,
+        settings=settings,
     )
-    provider = resolved_provider(backend)
     contract = task.description.inputs
-    common = PixelRequest(None, temporal, sensor, fetch, provider.name, None, None, provider)
+    stated = Source(temporal=temporal, sensor=sensor, fetch=fetch, backend=backend)
+    common = stated.with_provider(settings)
     common.check_source(contract)
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
     for index, spatial in enumerate(spatials):
         places += 1
-        request = replace(common, spatial=spatial)
-        request.check()
+        source = replace(common, spatial=spatial)
+        source.check()
         try:
-            expected = request.expected(contract, task.window)
+            expected = source.expected(contract, task.window)
         except RsEmbedError as exc:
             refused[index] = str(exc)
             continue
@@ -113,4 +116,6 @@ def estimate(
         more = cost.more
     if not places:
         raise SpecError("got no place, expected at least one")
-    return Estimate(provider.name, places, images, pixels, requests, download_bytes, more, refused)
+    return Estimate(
+        str(common.backend), places, images, pixels, requests, download_bytes, more, refused
+    )

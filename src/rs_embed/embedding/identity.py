@@ -1,41 +1,130 @@
-"""What tells one request from another: everything that determines its numbers, as JSON values."""
+"""What identifies a request: one table says of every field whether it determines numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.embedding.source import resolved_provider
 from rs_embed.errors import SpecError
 from rs_embed.files.gdal import read_with
 from rs_embed.geo.raster import Raster
-from rs_embed.settings import (
-    CACHE_DIR,
-    CACHE_GB,
-    LOCAL,
-    SCALEMAE_BATCH_SIZE,
-    SCALEMAE_FETCH_WORKERS,
-    stated_variables,
-)
-from rs_embed.specs import to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.providers.base import Provider
+    from rs_embed.embedding.source import Source
+    from rs_embed.embedding.task import Task
+    from rs_embed.models.base import Option
 
-# They change how fast results come, or are part of what the provider says of itself.
-_NOT_NUMBERS = {
-    variable.name
-    for variable in (SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE, LOCAL, CACHE_DIR, CACHE_GB)
+
+class Determines(Enum):
+    """What changes in a result when a field of its request changes."""
+
+    NUMBERS = "numbers"
+    STORAGE = "storage"
+    NEITHER = "neither"
+
+
+class Field(NamedTuple):
+    """A row of the table: what a field determines, and whether the fingerprint records it.
+
+    A field that determines numbers and is not recorded acts on the pixels that the model sees,
+    whose digest is part of every fingerprint.
+    """
+
+    determines: Determines
+    recorded: bool = False
+
+
+_RECORDED = Field(Determines.NUMBERS, recorded=True)
+_NUMBERS = Field(Determines.NUMBERS)
+_STORAGE = Field(Determines.STORAGE)
+_NEITHER = Field(Determines.NEITHER)
+
+# Arguments of the public functions, and keys of ``meta``. A model's own options are rows of its
+# description. The order of the recorded ones is that of every fingerprint.
+FIELDS: Mapping[str, Field] = {
+    "model": _RECORDED,
+    "rs_embed_version": _RECORDED,
+    "input_res": _RECORDED,
+    "output": _RECORDED,
+    "pooling": _RECORDED,
+    "tokens_kind": _RECORDED,
+    "network": _RECORDED,
+    "loader": _RECORDED,
+    "precision": _RECORDED,
+    "weights_sha256": _RECORDED,
+    "weights_seed": _RECORDED,
+    # Which pixels.
+    **dict.fromkeys(("spatial", "spatials", "places", "layer", "area", "buffer_m"), _NUMBERS),
+    **dict.fromkeys(("input_chw", "input_chws", "imagery", "imageries"), _NUMBERS),
+    **dict.fromkeys(("temporal", "sensor", "fetch", "backend", "min_valid"), _NUMBERS),
+    # How they become images.
+    **dict.fromkeys(("options", "input_prep", "tile_size", "overlap_px"), _NUMBERS),
+    # How the tokens of windows become a map.
+    **dict.fromkeys(("stride_px", "seams"), _NUMBERS),
+    # How the result is kept; the same tokens can be stored again otherwise.
+    **dict.fromkeys(("dtype", "pca", "acquired"), _STORAGE),
+    # Where and how fast: the numbers are the same within 1e-5.
+    **dict.fromkeys(("device", "cache", "fetch_workers", "batch_size"), _NEITHER),
+    **dict.fromkeys(("overwrite", "progress", "on_error", "keep_images"), _NEITHER),
 }
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
+
+
+def determining_keys(options: Iterable[Option]) -> tuple[str, ...]:
+    """Return the keys of ``meta`` that a fingerprint records beside the pixels.
+
+    Parameters
+    ----------
+    options : iterable of Option
+        The model's own options.
+    """
+    own = (
+        key
+        for option in options
+        for key in ((option.name,) if option.recorded_as is None else option.recorded_as)
+    )
+    recorded = (name for name, field in FIELDS.items() if field.recorded)
+    return tuple(dict.fromkeys((*recorded, *own)))
+
+
+def identity(task: Task, source: Source, **more: Any) -> dict[str, Any]:
+    """Return everything that determines the numbers of a request, as JSON values.
+
+    All are settled: an alias, a default that is stated and one that is left out are the same.
+
+    Parameters
+    ----------
+    task : Task
+        What is wanted of every place.
+    source : Source
+        Which pixels, with its provider found.
+    **more
+        Further fields of `FIELDS`.
+
+    Raises
+    ------
+    SpecError
+        If ``imagery`` is computed when it is read, so that nothing identifies it.
+    """
+    settled = {
+        "rs_embed_version": __version__,
+        **task.settled(),
+        **source.settled(task.description.inputs),
+        **more,
+    }
+    return {
+        name: value
+        for name, value in settled.items()
+        if FIELDS[name].determines is Determines.NUMBERS
+    }
 
 
 def which_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,54 +132,14 @@ def which_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {name: meta.get(name) for name in _WHICH_WEIGHTS}
 
 
-def request_json(model: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that determines the vectors but the places, as JSON values.
-
-    Parameters
-    ----------
-    model : str
-        Id or alias.
-    arguments : mapping
-        Of ``iter_embeddings``, and others of JSON values; None is not stated.
+def imagery_identity(imagery: Any) -> dict[str, Any]:
+    """Return what identifies imagery, also against an earlier state of itself.
 
     Raises
     ------
     SpecError
-        If ``imagery`` is computed when it is read, so that nothing tells it from another.
+        If its values are computed when they are read.
     """
-    stated = {name: value for name, value in arguments.items() if value is not None}
-    stated.pop("device", None)  # the numbers are the same within the tolerance
-    stated.pop("cache", None)  # the pixels are the same
-    backend = stated.pop("backend", "auto")
-    variables = stated_variables()
-    pixels = (
-        {"imagery": _imagery(stated.pop("imagery"))}
-        if "imagery" in stated
-        else {"backend": _provider(resolved_provider(backend))}
-    )
-    return {
-        "version": __version__,
-        "model": model,
-        "environment": {k: v for k, v in variables.items() if k not in _NOT_NUMBERS},
-        **{name: _as_json(value) for name, value in stated.items()},
-        **pixels,
-    }
-
-
-def _provider(provider: Provider) -> dict[str, str]:
-    return {"name": provider.name, "identity": provider.identity()}
-
-
-def _as_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return to_json(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _imagery(imagery: Any) -> dict[str, Any]:
-    """Return what tells imagery from other imagery, or from itself as it was before."""
     if isinstance(imagery, Raster):
         pixels = (imagery.data, imagery.valid)
         return {"grid": imagery.grid.to_json(), "sha256": _digest(imagery.bands, *pixels)}

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed.embedding import quicklook
-from rs_embed.embedding.preparation import normalised
-from rs_embed.embedding.source import PixelRequest
+from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
 from rs_embed.errors import UnknownNameError, give_warnings
-from rs_embed.files import embeddings as export
+from rs_embed.files.formats import PICTURES
+from rs_embed.files.writing import written
 from rs_embed.geo.raster import Raster
+from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from rs_embed.models.base import Preparation
     from rs_embed.providers.base import Provider
 
 _BINS = 32
@@ -49,12 +51,12 @@ class Inspection:
     raw: dict[str, dict[str, float]]
     histogram: dict[str, list[int]]
     _sight: Sight = field(repr=False)
-    _normalisation: tuple[tuple[float, ...], tuple[float, ...]] = field(repr=False)
+    _preparation: Preparation = field(repr=False)
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
-        """``(height, width, 3)`` uint8: the whole that the model would see."""
-        return self._sight.seen.image
+        """``(height, width, 3)`` uint8: picture of the whole that the model would see."""
+        return self._sight.seen.picture(self._preparation)
 
     @property
     def tiles(self) -> list[tuple[int, int, int, int]]:
@@ -67,11 +69,11 @@ class Inspection:
         return self._sight.seen.token_valid
 
     def tensor(self, tile: int = 0) -> NDArray[np.float32]:
-        """Return ``(3, height, width)`` float32: the normalised input of one tile."""
+        """Return ``(channels, height, width)`` float32: the input of the network for one tile."""
         seen = self._sight.seen
         if not -len(seen.tiles) <= tile < len(seen.tiles):
             raise UnknownNameError.among("tile", tile, [f"0..{len(seen.tiles) - 1}"])
-        return normalised(seen.cut(seen.tiles[tile]), *self._normalisation)
+        return self._preparation.tensor(seen.cut(seen.tiles[tile]))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the pixels as JSON values."""
@@ -93,11 +95,11 @@ class Inspection:
             If it cannot be written.
         """
         target = Path(path)
-        export.check_writable(target, (".png",))
+        PICTURES.check(target)
         picture = quicklook.render_input(
             self.image, self.tiles, self._sight.seen.valid_tokens, self._captions()
         )
-        with export.written(target) as partial:
+        with written(target) as partial:
             picture.save(partial, format="PNG")
         return target
 
@@ -163,6 +165,7 @@ def inspect_input(
     >>> seen.image.shape, len(seen.tiles), seen.tensor(0).shape, seen.meta["input_res_m"]
     ((400, 400, 3), 4, (3, 224, 224), 10.0)
     """
+    settings = Settings.from_environ()
     task = settle(
         model,
         output=None,
@@ -170,18 +173,28 @@ def inspect_input(
         min_valid=min_valid,
         device="auto",
         options=options,
+        settings=settings,
     )
-    asked = PixelRequest(spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache=cache)
-    request, sizes = asked.checked(), task.sizes()
-    taken = task.acquire(request, sizes)
-    sight = task.look(taken, sizes)
-    inputs = task.description.inputs
+    source = Source(
+        spatial=spatial,
+        temporal=temporal,
+        sensor=sensor,
+        fetch=fetch,
+        backend=backend,
+        input_chw=input_chw,
+        imagery=imagery,
+        cache=cache,
+    ).resolved(settings)
+    sizes = task.sizes()
+    acquired = task.acquire(source, sizes)
+    sight = task.look(acquired, sizes)
+    preparation = task.plan.preparation
     inspection = Inspection(
         meta={**sight.meta, "warnings": [note.message for note in sight.notes]},
-        raw=_raw_statistics(taken.raster),
-        histogram=_histogram(sight.seen.image),
+        raw=_raw_statistics(acquired.raster),
+        histogram=_histogram(sight.seen.picture(preparation)),
         _sight=sight,
-        _normalisation=(inputs.mean, inputs.std),
+        _preparation=preparation,
     )
     give_warnings(sight.notes)
     return inspection

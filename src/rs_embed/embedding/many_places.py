@@ -10,13 +10,14 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rs_embed.embedding.one_place import embed
+from rs_embed.embedding.loop import embed
 from rs_embed.embedding.result import Embedding
-from rs_embed.embedding.source import PixelRequest
+from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError
 from rs_embed.geo.raster import Raster
 from rs_embed.progress import Bar
+from rs_embed.settings import Settings
 from rs_embed.specs import (
     BBox,
     FetchSpec,
@@ -184,6 +185,7 @@ def iter_embeddings(
     """
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+    settings = Settings.from_environ()
     task = settle(
         model,
         output=output,
@@ -191,34 +193,70 @@ def iter_embeddings(
         min_valid=min_valid,
         device=device,
         options=options,
+        settings=settings,
     )
-    requests = _Requests(
-        PixelRequest(None, None, sensor, None, backend, None, imagery, cache=cache),
+    return embed_places(
+        task,
+        Source(sensor=sensor, backend=backend, imagery=imagery, cache=cache),
         {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
         {"temporal": temporal, "fetch": fetch},
+        settings=settings,
+        on_error=on_error,
+        progress=progress,
+        keep_images=keep_images,
     )
-    requests.check_source(task.description.inputs)
-    return _outcomes(task, requests, on_error, progress, keep_images=keep_images)
 
 
-def _outcomes(
+def embed_places(
     task: Task,
-    requests: _Requests,
-    on_error: str,
-    progress: bool | None,
+    common: Source,
+    items: Mapping[str, Iterable[Any] | None],
+    shared: Mapping[str, Any],
     *,
-    keep_images: bool,
+    settings: Settings,
+    on_error: Literal["raise", "return"],
+    progress: bool | None,
+    keep_images: bool = False,
 ) -> Generator[Embedding | RsEmbedError, None, None]:
+    """Return an iterator over the embeddings of many places; see `iter_embeddings`.
+
+    Parameters
+    ----------
+    task : Task
+        What is wanted of every place.
+    common : Source
+        What is the same of all pixels.
+    items : mapping
+        ``spatials``, ``input_chws`` and ``imageries``; exactly one is not None.
+    shared : mapping
+        ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each.
+    settings : Settings
+        What the environment states.
+    on_error, progress, keep_images
+        As for `iter_embeddings`.
+    """
+    sources = _Sources(common, items, shared, settings)
+    sources.check_source(task.description.inputs)
     made = embed(
         task,
-        requests,
-        fetch_workers=task.plan.fetch_workers,
+        sources,
+        fetch_workers=settings.scalemae_fetch_workers,
+        batch_size=settings.scalemae_batch_size,
         keep_images=keep_images,
         tiles=Bar(show=False, unit="tile"),
     )
-    with closing(made) as outcomes, Bar(progress, unit="place", total=requests.count) as bar:
+    return _outcomes(made, sources, on_error, progress)
+
+
+def _outcomes(
+    made: Generator[Embedding | RsEmbedError, None, None],
+    sources: _Sources,
+    on_error: str,
+    progress: bool | None,
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    with closing(made) as outcomes, Bar(progress, unit="place", total=sources.count) as bar:
         for index, outcome in enumerate(outcomes):
-            label = requests.labels.popleft()
+            label = sources.labels.popleft()
             if isinstance(outcome, RsEmbedError):
                 outcome.index = index
                 outcome.add_note(f"in the batch this is number {index}: {label}")
@@ -228,17 +266,19 @@ def _outcomes(
             yield outcome
 
 
-class _Requests:
-    """The request of each place, made and checked when its turn comes.
+class _Sources:
+    """The source of each place, made and checked when its turn comes.
 
     Parameters
     ----------
-    common : PixelRequest
+    common : Source
         What is the same for all.
-    sources : mapping
+    items : mapping
         The places by the name of their argument; exactly one is not None.
     shared : mapping
         ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each.
+    settings : Settings
+        What the environment states.
 
     Attributes
     ----------
@@ -250,11 +290,12 @@ class _Requests:
 
     def __init__(
         self,
-        common: PixelRequest,
-        sources: Mapping[str, Iterable[Any] | None],
+        common: Source,
+        items: Mapping[str, Iterable[Any] | None],
         shared: Mapping[str, Any],
+        settings: Settings,
     ) -> None:
-        self._name, self._items = _only_one(sources)
+        self._name, self._items = _only_one(items)
         self._field = _FIELDS[self._name]
         if self._field == "imagery" and common.imagery is not None:
             raise SpecError("got both imagery and imageries, expected one source of pixels")
@@ -265,37 +306,37 @@ class _Requests:
         self.labels: deque[str] = deque()
         if self.count == 0:
             raise SpecError(f"got {self._name} without a single item, expected at least one")
-        self._check_what_is_there()
-        if self._field == "spatial" and not common.own_pixels:
-            self._common = self._common.with_provider()
+        self._check_lists()
+        if self._field == "spatial" and not common.own_pixels and common.provider is None:
+            self._common = self._common.with_provider(settings)
 
-    def _check_what_is_there(self) -> None:
-        """Check every item that can be looked at without being used up."""
+    def _check_lists(self) -> None:
+        """Check every item, unless looking at the items uses them up."""
         several = [self._items, *self._each.values()]
         if any(isinstance(values, Iterator) for values in several):
             return
-        for _ in self._requests():
+        for _ in self._sources():
             pass
 
     def check_source(self, contract: InputContract) -> None:
-        """Raise once, before any place is read, what is wrong with the sensor of all."""
+        """Raise, before any place is read, what is wrong with the sensor of all."""
         if "fetch" not in self._each:
             self._common.check_source(contract)
 
-    def __iter__(self) -> Iterator[PixelRequest]:
-        for request in self._requests():
-            self.labels.append(request.label())
-            yield request
+    def __iter__(self) -> Iterator[Source]:
+        for source in self._sources():
+            self.labels.append(source.label())
+            yield source
 
-    def _requests(self) -> Iterator[PixelRequest]:
+    def _sources(self) -> Iterator[Source]:
         each = {name: iter(values) for name, values in self._each.items()}
         index = -1
         for index, item in enumerate(self._items):  # the last one is wanted below
             self._check_item(index, item)
             own = {name: self._next_of(name, values, index) for name, values in each.items()}
-            request = replace(self._common, **{self._field: item}, **own)
-            request.check()
-            yield request
+            source = replace(self._common, **{self._field: item}, **own)
+            source.check()
+            yield source
         for name, values in each.items():
             for _ in values:
                 raise SpecError(

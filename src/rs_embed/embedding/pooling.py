@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.embedding.preparation import ModelInput, paste
+from rs_embed.embedding.identity import determining_keys
+from rs_embed.embedding.model_input import ModelInput, paste
 from rs_embed.embedding.result import Embedding, token_grid
 from rs_embed.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rs_embed.embedding.encoding import ImageTokens
+    from rs_embed.embedding.task import Task
     from rs_embed.geo.tiling import Tile
-    from rs_embed.models.base import Tokens
-    from rs_embed.specs import OutputSpec
-
-# Beside the pixels, all that determines the numbers; the place and the device do not.
-DETERMINING = (
-    "model", "rs_embed_version", "input_res", "output", "pooling", "tokens_kind", "network",
-    "loader", "precision", "weights_sha256", "weights_seed",
-)  # fmt: skip
 
 
 class Assembly:
@@ -36,19 +31,19 @@ class Assembly:
     ----------
     seen : ModelInput
         What the model sees of the place.
-    output : OutputSpec
-        What is asked for.
+    task : Task
+        Model and output.
     patch_size : int
         Side of a token's footprint, pixels.
     keep_image : bool
-        Whether the embedding will carry the image that the model saw.
+        Whether the embedding will carry the picture of what the model saw.
     """
 
-    def __init__(
-        self, seen: ModelInput, output: OutputSpec, patch_size: int, *, keep_image: bool
-    ) -> None:
+    def __init__(self, seen: ModelInput, task: Task, patch_size: int, *, keep_image: bool) -> None:
         self._seen = seen
-        self._output = output
+        self._output = task.output
+        self._determining = determining_keys(task.description.options)
+        self._preparation = task.plan.preparation
         self._patch_size = patch_size
         self._valid = seen.valid_tokens
         self._missing = len(seen.tiles)
@@ -64,8 +59,8 @@ class Assembly:
         """Whether the tokens of every tile are there."""
         return self._missing == 0
 
-    def add(self, tile: Tile, image: NDArray[np.uint8], tokens: Tokens, item: int) -> None:
-        """Take in the tokens of one tile: those of ``item`` of a batch.
+    def add(self, tile: Tile, image: NDArray[Any], tokens: ImageTokens) -> None:
+        """Take in the tokens of one tile and of its image.
 
         Raises
         ------
@@ -75,41 +70,36 @@ class Assembly:
         self._digest.update(repr(tile.window).encode())
         self._digest.update(np.ascontiguousarray(image).data)
         if self._image is not None:
-            paste(self._image, tile, image)
+            paste(self._image, tile, self._preparation.picture(image))
         self._kind = tokens.kind
         if self._output.mode == "grid":
-            self._place(tile, tokens, item)
+            self._place(tile, tokens)
         else:
-            self._pool(tile, tokens, item)
+            self._pool(tile, tokens)
         self._missing -= 1
 
-    def _place(self, tile: Tile, tokens: Tokens, item: int) -> None:
-        if tokens.patches is None:
-            raise ModelError(
-                f"got {tokens.kind} output without patch tokens, which has no grid; use "
-                "OutputSpec.pooled(), or loader='native'"
-            )
-        own = _own_patches(tokens.patches[item], tile)  # h w D
+    def _place(self, tile: Tile, tokens: ImageTokens) -> None:
+        own = tokens.patch_tokens("a grid")[tile.own_within]  # h w D
         if self._values is None:
             self._values = np.full((own.shape[-1], *self._valid.shape), np.nan, np.float32)
         valid = self._valid[tile.own]
         self._values[:, *tile.own] = np.where(valid[..., None], own, np.nan).transpose(2, 0, 1)
 
-    def _pool(self, tile: Tile, tokens: Tokens, item: int) -> None:
+    def _pool(self, tile: Tile, tokens: ImageTokens) -> None:
         valid = self._valid[tile.own]
         weight = int(valid.sum())
         pooling = self._output.pooling
         if pooling == "cls":
             if tokens.cls is None:
                 raise ModelError("got no class token from the model; use pooling='mean' or 'max'")
-            part, self._pooling = tokens.cls[item].astype(np.float64) * weight, "cls"
+            part, self._pooling = tokens.cls.astype(np.float64) * weight, "cls"
         elif tokens.patches is None:
             if tokens.pooled is None:
                 raise ModelError(f"got {tokens.kind} output with neither tokens nor a vector")
-            part = tokens.pooled[item].astype(np.float64) * weight
+            part = tokens.pooled.astype(np.float64) * weight
             self._pooling = "model_pooled"
         else:
-            chosen = _own_patches(tokens.patches[item], tile)[valid]  # N D
+            chosen = tokens.patch_tokens("pooling")[tile.own_within][valid]  # N D
             self._pooling = f"patch_{pooling}"
             if pooling == "max":
                 highest = chosen.max(axis=0)
@@ -134,18 +124,6 @@ class Assembly:
             "pooling": self._pooling,
             "tokens_kind": self._kind,
         }
-        self._digest.update(json.dumps([known.get(key) for key in DETERMINING]).encode())
+        self._digest.update(json.dumps([known.get(key) for key in self._determining]).encode())
         known["fingerprint"] = self._digest.hexdigest()
         return Embedding(data, known, image=self._image)
-
-
-def _own_patches(patches: NDArray[np.float32], tile: Tile) -> NDArray[np.float32]:
-    """Return the patch tokens that the tile gives, of all that the model made of it."""
-    _, _, height, width = tile.window
-    expected = height // tile.patch_size, width // tile.patch_size
-    if patches.shape[:2] != expected:
-        raise ModelError(
-            f"got {patches.shape[0]} x {patches.shape[1]} patch tokens, expected "
-            f"{expected[0]} x {expected[1]}: their place is unknown; use loader='native'"
-        )
-    return patches[tile.own_within]

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.files import embeddings as export
+from rs_embed.errors import SpecError
+from rs_embed.files.formats import PICTURES, Formats
+from rs_embed.files.grids import GRIDS, georeferenced
+from rs_embed.files.vectors import ONE_VECTOR
+from rs_embed.files.writing import written
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -64,24 +67,15 @@ class Embedding:
         Raises
         ------
         UnknownNameError
-            If the suffix does not suit the data.
+            If no format of such data has the suffix.
         ExportError
             If the file cannot be written.
+        MissingDependencyError
+            If the extra of the format is not installed.
         """
         target = _as_path(path)
-        suffix = target.suffix.lower()
-        if isinstance(self.data, np.ndarray):
-            if suffix not in export.VECTOR_SUFFIXES:
-                raise UnknownNameError.among(
-                    "file type of a vector", suffix, export.VECTOR_SUFFIXES
-                )
-            export.write_vector(target, self.data, self.meta)
-        elif suffix == ".nc":
-            export.write_netcdf(target, self.data, self.meta)
-        elif suffix in export.GRID_SUFFIXES:
-            export.write_geotiff(target, self.data, self.meta)
-        else:
-            raise UnknownNameError.among("file type of a grid", suffix, export.GRID_SUFFIXES)
+        formats = GRIDS if self.is_grid else ONE_VECTOR
+        formats.of(target).write(target, self.data, self.meta)
         return target
 
     @classmethod
@@ -91,21 +85,15 @@ class Embedding:
         Raises
         ------
         UnknownNameError
-            If the suffix is none that `save` writes.
+            If no format of an embedding has the suffix.
         ExportError
             If the file cannot be read or was not written by `save`.
+        MissingDependencyError
+            If the extra of the format is not installed.
         """
         source = _as_path(path)
-        suffix = source.suffix.lower()
-        if suffix in export.VECTOR_SUFFIXES:
-            return cls(*export.read_vector(source))
-        if suffix == ".nc":
-            return cls(*export.read_netcdf(source))
-        if suffix in export.GRID_SUFFIXES:
-            values, crs, transform, meta = export.read_geotiff(source)
-            return cls(_data_array(values, crs, transform), meta)
-        known = (*export.VECTOR_SUFFIXES, *export.GRID_SUFFIXES)
-        raise UnknownNameError.among("file type", suffix, known)
+        formats = Formats("an embedding", *ONE_VECTOR.rows, *GRIDS.rows)
+        return cls(*formats.of(source).read(source))
 
     def quicklook(
         self,
@@ -116,8 +104,8 @@ class Embedding:
     ) -> Image.Image:
         """Return a picture of a grid, and write it as PNG if a path is given.
 
-        The first three principal components of the tokens as red, green and blue, beside the
-        image that the model saw (absent when the embedding was read from a file).
+        It shows the first three principal components of the tokens as red, green and blue, beside
+        the image that the model saw (left out if the embedding was read from a file).
 
         Parameters
         ----------
@@ -126,26 +114,27 @@ class Embedding:
         side_px : int
             Height of each panel, pixels.
         stretch : bool
-            Whether the image is brightened to its own range for the eye; the model saw it as
-            ``image`` holds it.
+            Whether to stretch the contrast of the image for display; the model saw ``image``.
 
         Raises
         ------
         SpecError
-            If this is a vector, or ``path`` is not a ``.png``.
+            If this is a vector.
+        UnknownNameError
+            If ``path`` is not a ``.png``.
         ExportError
             If the file cannot be written.
         """
         from rs_embed.embedding import quicklook
 
         if isinstance(self.data, np.ndarray):
-            raise SpecError("got a pooled vector, expected a grid: ask for OutputSpec.grid()")
+            raise SpecError("got a pooled vector, expected a grid: use output=OutputSpec.grid()")
+        target = None if path is None else _as_path(path)
+        if target is not None:
+            PICTURES.check(target)
         picture = quicklook.render(self.data.values, self.image, side_px=side_px, stretch=stretch)
-        if path is not None:
-            target = _as_path(path)
-            if target.suffix.lower() != ".png":
-                raise UnknownNameError.among("file type of a quicklook", target.suffix, (".png",))
-            with export.written(target) as partial:
+        if target is not None:
+            with written(target) as partial:
                 picture.save(partial, format="PNG")
         return picture
 
@@ -174,29 +163,4 @@ def token_grid(values: NDArray[np.float32], grid: Grid) -> xr.DataArray:
     from rasterio.crs import CRS
 
     crs = None if grid.crs is None else CRS.from_user_input(grid.crs.to_wkt())
-    return _data_array(values, crs, grid.transform)
-
-
-def _data_array(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.DataArray:
-    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
-    import xarray as xr
-
-    depth, height, width = values.shape
-    array = xr.DataArray(
-        values,
-        dims=("d", "y", "x"),
-        coords={
-            "d": np.arange(depth),
-            "y": transform.f + transform.e * (np.arange(height) + 0.5),
-            "x": transform.c + transform.a * (np.arange(width) + 0.5),
-        },
-        name="embedding",
-        attrs={"long_name": "patch tokens"},
-    )
-    if crs is None:
-        for axis in ("x", "y"):
-            array[axis].attrs["units"] = "px of the input"
-    else:
-        array = array.rio.write_crs(crs)
-    placed: xr.DataArray = array.rio.write_transform(transform).rio.write_nodata(float("nan"))
-    return placed
+    return georeferenced(values, crs, grid.transform)

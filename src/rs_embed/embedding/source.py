@@ -1,4 +1,4 @@
-"""From a request to pixels: an array, imagery of one's own, or a provider."""
+"""Which pixels: an array, imagery of one's own, or a place and period at a provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from rs_embed._optional import install
 from rs_embed.embedding.checks import MIN_SIDE_PX
-from rs_embed.embedding.preparation import DEFAULT_REFLECTANCE
+from rs_embed.embedding.identity import imagery_identity
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -30,7 +30,7 @@ from rs_embed.geo.grid import Grid, gsd_m, roi_grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
-from rs_embed.settings import LOCAL
+from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import (
     BBox,
     FetchSpec,
@@ -48,11 +48,29 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rs_embed")
 # What a provider searches or warps by, and own pixels cannot honour.
 _ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs", "cloud_mask")
+# Digital numbers of Sentinel-2: reflectance = value * scale + offset.
+DEFAULT_REFLECTANCE = (1 / 10000, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Acquired:
-    """Pixels that were taken for a request, and what is known of them."""
+    """The pixels of one place, and what is known of them.
+
+    Attributes
+    ----------
+    raster : Raster
+        Raw values.
+    scale_m : float
+        Ground metres per pixel.
+    reflectance : tuple of float
+        Scale and offset: reflectance = value * scale + offset.
+    vouched : bool
+        Whether the caller or the imagery states the units.
+    meta : dict
+        JSON values for ``Embedding.meta``.
+    notes : tuple of Note
+        Warnings to give.
+    """
 
     raster: Raster
     scale_m: float
@@ -62,25 +80,44 @@ class Acquired:
     notes: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class PixelRequest:
-    """Where the pixels come from, as it was asked.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """Which pixels are wanted: own ones, or a place and period at a provider. Picklable.
 
-    ``window`` stands in place of ``spatial`` where the pixels are settled already: a grid on the
-    lattice of the imagery, or the one to ask a provider for.
+    Attributes
+    ----------
+    spatial : BBox, PointBuffer or None
+        The place.
+    temporal : TemporalSpec or None
+        The period; None is the model's default.
+    sensor, fetch : SensorSpec, FetchSpec or None
+        What replaces the model's default sensor, or overrides single values of it.
+    backend : str or Provider
+        Where pixels come from.
+    input_chw, imagery : object
+        Own pixels instead.
+    cache : path, PatchCache or None
+        Where pixels of providers are kept.
+    window : Grid or None
+        Exactly the pixels to read instead of those of ``spatial``: on the lattice of the imagery,
+        or the grid to request from a provider.
+    provider : Provider or None
+        The provider, once it is found; see `resolved`.
+    backend_stated : str or None
+        The backend as it was stated, perhaps ``"auto"``; set with the provider.
     """
 
-    spatial: Spatial | None
-    temporal: TemporalSpec | None
-    sensor: SensorSpec | None
-    fetch: FetchSpec | None
-    backend: str | Provider
-    input_chw: Any
-    imagery: Any
-    provider: Provider | None = None
+    spatial: Spatial | None = None
+    temporal: TemporalSpec | None = None
+    sensor: SensorSpec | None = None
+    fetch: FetchSpec | None = None
+    backend: str | Provider = "auto"
+    input_chw: Any = None
+    imagery: Any = None
     cache: str | os.PathLike[str] | PatchCache | None = None
-    backend_asked: str | None = None
     window: Grid | None = None
+    provider: Provider | None = None
+    backend_stated: str | None = None
 
     def check(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
@@ -101,8 +138,15 @@ class PixelRequest:
                 "pixels as input_chw= or imagery="
             )
 
-    def checked(self) -> PixelRequest:
-        """Return the request, checked, with its provider found if it needs one.
+    @property
+    def own_pixels(self) -> bool:
+        """Whether the pixels are the caller's, not a provider's."""
+        return self.input_chw is not None or self.imagery is not None
+
+    def resolved(self, settings: Settings) -> Source:
+        """Return the source, checked, with its provider found if it needs one.
+
+        What ``backend="auto"`` chose is logged, and stays: no place goes on to another provider.
 
         Raises
         ------
@@ -111,30 +155,53 @@ class PixelRequest:
         ProviderError
             If there is no source of imagery.
         SettingsError
-            If the folder of ``RS_EMBED_CACHE_DIR`` cannot be one.
+            If the folder of ``RS_EMBED_CACHE_DIR`` cannot be used.
         """
         self.check()
-        return self if self.own_pixels else self.with_provider()
+        return self if self.own_pixels else self.with_provider(settings)
 
-    @property
-    def own_pixels(self) -> bool:
-        """Whether the pixels are the caller's, not a provider's."""
-        return self.input_chw is not None or self.imagery is not None
-
-    def with_provider(self) -> PixelRequest:
-        """Return the request with its provider found; see `checked`.
-
-        What ``backend="auto"`` chose is logged, and stays: no request goes on to another provider.
-        """
-        provider = resolved_provider(self.backend)
-        asked = self.backend if isinstance(self.backend, str) else provider.name
-        name = provider.name if asked == "auto" else asked
-        if asked == "auto":
+    def with_provider(self, settings: Settings) -> Source:
+        """Return the source with its provider found; see `resolved`."""
+        provider = resolved_provider(self.backend, settings)
+        stated = self.backend if isinstance(self.backend, str) else provider.name
+        name = provider.name if stated == "auto" else stated
+        if stated == "auto":
             _log.info("backend='auto' takes %r (%s)", name, provider.status())
-        cache = open_cache(self.cache)
+        cache = open_cache(self.cache, settings)
         if cache is not None:
             provider = CachedProvider(provider, cache)
-        return replace(self, backend=name, provider=provider, backend_asked=asked)
+        return replace(self, backend=name, provider=provider, backend_stated=stated)
+
+    def settled(self, contract: InputContract) -> dict[str, Any]:
+        """Return what identifies the pixels of all places, as JSON values; see `identity`.
+
+        Raises
+        ------
+        SpecError
+            If the sensor has another number of bands than the model, or ``imagery`` is computed
+            when it is read.
+        RsEmbedError
+            If the provider does not know what it serves.
+        """
+        stated = self._stated(contract)
+        if self.imagery is not None:
+            # There scale_m is only a check.
+            return {
+                "imagery": imagery_identity(self.imagery),
+                "sensor": to_json(replace(stated, scale_m=None)),
+            }
+        if self.input_chw is not None:
+            raster = self._from_array(stated, contract).raster
+            return {"imagery": imagery_identity(raster), "sensor": to_json(stated)}
+        provider = self.provider
+        if provider is None:
+            raise SpecError("got a source without provider, expected Source.resolved() before")
+        period, _ = self._period(contract, dated=provider.dated)
+        return {
+            "backend": {"name": provider.name, "identity": provider.identity()},
+            "temporal": None if period is None else to_json(period),
+            "sensor": to_json(contract_defaults(stated, contract)),
+        }
 
     def check_source(self, contract: InputContract) -> None:
         """Raise what the provider says of the sensor, before any place is read.
@@ -210,21 +277,21 @@ class PixelRequest:
         """
         stated = self._stated(contract)
         if self.input_chw is not None:
-            taken = self._take_array(stated, contract)
+            acquired = self._from_array(stated, contract)
         elif self.imagery is not None:
-            taken = self._take_imagery(stated, fit)
+            acquired = self._from_imagery(stated, fit)
         else:
-            taken = self._take_provided(stated, contract, fit)
+            acquired = self._from_provider(stated, contract, fit)
         spatial = self.spatial
-        taken.meta.update(
+        acquired.meta.update(
             spatial=spatial and {"type": type(spatial).__name__, **to_json(spatial)},
-            source=dict(taken.raster.source),
-            grid=taken.raster.grid.to_json(),
-            used_scale_m=taken.scale_m,
-            reflectance_scale=taken.reflectance[0],
-            reflectance_offset=taken.reflectance[1],
+            source=dict(acquired.raster.source),
+            grid=acquired.raster.grid.to_json(),
+            used_scale_m=acquired.scale_m,
+            reflectance_scale=acquired.reflectance[0],
+            reflectance_offset=acquired.reflectance[1],
         )
-        return taken
+        return acquired
 
     def expected(
         self, contract: InputContract, fit: Callable[[Grid], Grid]
@@ -240,10 +307,10 @@ class PixelRequest:
         """
         if self.own_pixels or self.provider is None:
             return None
-        sensor, grid = self._asked_of_provider(self._stated(contract), contract, fit)
+        sensor, grid = self._for_provider(self._stated(contract), contract, fit)
         return grid, self.provider.cost(grid, sensor=sensor)
 
-    def asked_sensor(self, contract: InputContract) -> SensorSpec:
+    def settled_sensor(self, contract: InputContract) -> SensorSpec:
         """Return what a provider would be asked for: the sensor with all defaults.
 
         Raises
@@ -254,7 +321,7 @@ class PixelRequest:
         return contract_defaults(self._stated(contract), contract)
 
     def _stated(self, contract: InputContract) -> SensorSpec:
-        """Return the sensor as the caller states it: the model's, with what ``fetch`` overrides."""
+        """Return the model's sensor, or the caller's, with what ``fetch`` overrides."""
         stated = self.sensor or SensorSpec(contract.collection, contract.bands)
         stated = stated.with_fetch(self.fetch) if self.fetch is not None else stated
         if len(stated.bands) != len(contract.bands):
@@ -264,7 +331,7 @@ class PixelRequest:
             )
         return stated
 
-    def _take_array(self, stated: SensorSpec, contract: InputContract) -> Acquired:
+    def _from_array(self, stated: SensorSpec, contract: InputContract) -> Acquired:
         if hasattr(self.input_chw, "rio") and self.input_chw.rio.crs is not None:
             raise ImageryError(
                 "got input_chw with a CRS, whose place and GSD would be lost; pass it as imagery="
@@ -280,7 +347,7 @@ class PixelRequest:
         )
         return self._own(raster, stated, float(contract.scale_m), "assumed", note)
 
-    def _take_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
+    def _from_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
         raster = read_imagery(
             self.imagery,
             bands=stated.bands,
@@ -293,7 +360,7 @@ class PixelRequest:
         return self._own(raster, stated, gsd_m(raster.grid), "georeference")
 
     def _own(
-        self, raster: Raster, stated: SensorSpec, scale_m: float, said_by: str, *notes: Note
+        self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str, *notes: Note
     ) -> Acquired:
         """Return own pixels; ``meta`` names a sensor only where the caller did."""
         meta = {
@@ -301,18 +368,18 @@ class PixelRequest:
             "backend_asked": None,
             "temporal": None,
             "sensor": None if self.sensor is None else to_json(self.sensor),
-            "scale_m_source": said_by,
+            "scale_m_source": scale_from,
         }
         return _with_units(raster, stated, scale_m, meta, notes)
 
-    def _take_provided(
+    def _from_provider(
         self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
     ) -> Acquired:
         provider = self.provider
         if provider is None:
-            raise SpecError("got no provider, expected the request to be checked before")
+            raise SpecError("got a source without provider, expected Source.resolved() before")
         provider.check_sensor(stated)
-        sensor, grid = self._asked_of_provider(stated, contract, fit)
+        sensor, grid = self._for_provider(stated, contract, fit)
         temporal, notes = self._period(contract, dated=provider.dated)
         try:
             raster = provider.fetch(grid, temporal=temporal, sensor=sensor)
@@ -330,14 +397,14 @@ class PixelRequest:
             )
         meta = {
             "backend": self.backend,
-            "backend_asked": self.backend_asked,
+            "backend_asked": self.backend_stated,
             "temporal": None if temporal is None else to_json(temporal),
             "sensor": to_json(sensor),
             "scale_m_source": "default" if stated.scale_m is None else "stated",
         }
         return _with_units(raster, stated, gsd_m(grid), meta, notes)
 
-    def _asked_of_provider(
+    def _for_provider(
         self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
     ) -> tuple[SensorSpec, Grid]:
         """Return the sensor with all defaults, and the grid to sample it on."""
@@ -372,7 +439,7 @@ class PixelRequest:
         return None, (Note(message, TemporalWarning),)
 
 
-def resolved_provider(backend: str | Provider) -> Provider:
+def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:
     """Return the provider that ``backend`` names or is.
 
     Raises
@@ -392,7 +459,7 @@ def resolved_provider(backend: str | Provider) -> Provider:
     names = provider_names()
     if backend not in ["auto", *names]:
         raise UnknownNameError.among("backend", backend, ["auto", *names])
-    name = first_configured() if backend == "auto" else backend
+    name = first_configured(settings) if backend == "auto" else backend
     if name is None:
         raise ProviderError(
             f"no imagery source is configured for backend='auto', which takes the first of "
@@ -400,7 +467,7 @@ def resolved_provider(backend: str | Provider) -> Provider:
             f"{install('stac')}, name one of "
             f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
-    return find_provider(name)
+    return find_provider(name, settings)
 
 
 def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
@@ -424,30 +491,29 @@ def _with_units(
     meta: dict[str, Any],
     notes: tuple[Note, ...],
 ) -> Acquired:
-    """Return the pixels with their units: as the sensor says, the imagery declares, or by contract.
+    """Return the pixels with units: those of the sensor, of the imagery, or of the contract.
 
-    Scale and offset are settled each for itself.
+    Scale and offset are settled independently.
     """
-    said = (stated.reflectance_scale, stated.reflectance_offset)
+    own = (stated.reflectance_scale, stated.reflectance_offset)
     declared = raster.reflectance
     scale, offset = (
-        float(own if own is not None else default)
-        for own, default in zip(said, declared or DEFAULT_REFLECTANCE, strict=True)
+        float(default if value is None else value)
+        for value, default in zip(own, declared or DEFAULT_REFLECTANCE, strict=True)
     )
-    source = "imagery" if declared else "contract"
-    if said != (None, None):
-        source = "sensor"
+    origin = "imagery" if declared else "contract"
+    if own != (None, None):
+        origin = "sensor"
         if declared is not None and not np.allclose((scale, offset), declared, rtol=1e-6, atol=0):
-            message = (
+            raise ImageryError(
                 f"the imagery declares reflectance_scale={declared[0]:g} and reflectance_offset="
                 f"{declared[1]:g}, but the sensor states {scale:g} and {offset:g}; leave out what "
                 "the imagery declares, or correct it"
             )
-            raise ImageryError(message)
-    meta["reflectance_source"] = source
-    said_of_pixels = tuple(Note(text, ImageryWarning) for text in raster.notes)
-    vouched = source != "contract"
-    return Acquired(raster, scale_m, (scale, offset), vouched, meta, notes + said_of_pixels)
+    meta["reflectance_source"] = origin
+    of_pixels = tuple(Note(text, ImageryWarning) for text in raster.notes)
+    vouched = origin != "contract"
+    return Acquired(raster, scale_m, (scale, offset), vouched, meta, notes + of_pixels)
 
 
 def _check_stated_gsd(stated: SensorSpec, grid: Grid) -> None:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rs_embed.embedding.preparation import normalised
-from rs_embed.embedding.task import told_gsd
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.datasets.samples import Sample
-    from rs_embed.models.base import Encoder, InputContract, Tokens
+    from rs_embed.models.base import Encoder, Preparation
 
     Vectors = NDArray[np.float32]
 
@@ -105,8 +105,8 @@ class Embeddings:
     ----------
     encoder : Encoder
         The loaded model.
-    inputs : InputContract
-        Its normalisation.
+    preparation : Preparation
+        How pictures become its input.
     policy : float or str
         The option ``gsd``: ``"metres"``, ``"relative"``, or the number at full resolution.
     full_px : int
@@ -121,7 +121,7 @@ class Embeddings:
     """
 
     encoder: Encoder
-    inputs: InputContract
+    preparation: Preparation
     policy: float | str
     full_px: int
     sides: dict[float, int]
@@ -168,8 +168,8 @@ class Embeddings:
         waiting, side = self._waiting.pop(scale, []), self.sides[scale]
         if not waiting:
             return
-        mean, std = self.inputs.mean, self.inputs.std
-        pixels = np.stack([normalised(image, mean, std) for image, _ in waiting])
+        see = self.preparation
+        pixels = [see.tensor(see.from_picture(image)) for image, _ in waiting]
         full = [self._gsd(gsd_m, self.full_px) for _, gsd_m in waiting]
         own = [self._gsd(gsd_m, side) for _, gsd_m in waiting]
         told, untold = View(scale, side, True), View(scale, side, False)
@@ -177,35 +177,39 @@ class Embeddings:
         if side == self.full_px:
             ways = [((told, untold), full)]
         for views, gsds in ways:
-            tokens = self.encoder.encode(pixels, gsds)
+            images = [GsdImage(*both) for both in zip(pixels, gsds, strict=True)]
+            tokens = list(encode(self.encoder, images, batch_size=len(images)))
             for view in views:
                 self._told[view] += gsds
             for pooling in self.poolings:
-                self._done[views, pooling].append(pooled(tokens, pooling))
+                vectors = np.stack([pooled(one, pooling) for one in tokens])
+                self._done[views, pooling].append(vectors)
 
     def _gsd(self, full_gsd_m: float, side: int) -> float:
         """Return the GSD to tell of an image that is shown at ``side`` px."""
         stretch = self.full_px / side
         policy = self.policy if isinstance(self.policy, str) else self.policy * stretch
-        return told_gsd(policy, full_gsd_m * stretch, side)
+        return gsd_for_model(policy, full_gsd_m * stretch, side)
 
 
-def pooled(tokens: Tokens, pooling: str) -> Vectors:
-    """Return ``(B, D)``: one vector of each image's tokens.
+def pooled(tokens: ImageTokens | ModelError, pooling: str) -> Vectors:
+    """Return ``(D,)``: one vector of an image's tokens.
 
     Raises
     ------
     ModelError
-        If the model has no tokens for that pooling.
+        If the image has no tokens, or none for that pooling.
     """
+    if isinstance(tokens, ModelError):
+        raise tokens
     if tokens.pooled is not None:
         return tokens.pooled
     if pooling == "cls" and tokens.cls is not None:
         return tokens.cls
     if pooling in ("mean", "max") and tokens.patches is not None:
-        tokens_of = tokens.patches  # B h w D
-        vectors: Vectors = tokens_of.mean((1, 2)) if pooling == "mean" else tokens_of.max((1, 2))
-        return vectors
+        patches = tokens.patches  # h w D
+        vector: Vectors = patches.mean((0, 1)) if pooling == "mean" else patches.max((0, 1))
+        return vector
     raise ModelError(f"the model gives no tokens for pooling={pooling!r}; leave it out")
 
 

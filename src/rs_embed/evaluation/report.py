@@ -11,7 +11,8 @@ from typing import Any
 
 from rs_embed._optional import require
 from rs_embed.errors import SpecError
-from rs_embed.files import embeddings as export
+from rs_embed.files.formats import PICTURES, REPORTS
+from rs_embed.files.writing import written
 
 _PURPOSE = "the picture of an evaluation"
 
@@ -92,8 +93,8 @@ class EvaluationReport:
             If it cannot be written.
         """
         target = Path(path)
-        export.check_writable(target, (".json",))
-        with export.written(target) as partial:
+        REPORTS.check(target)
+        with written(target) as partial:
             text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
             # Names of files may be no Unicode; JSON writes such characters with a backslash.
             partial.write_text(text, "utf-8", "backslashreplace")
@@ -118,14 +119,14 @@ class EvaluationReport:
         if all(row.gsd is None for row in self.rows):
             raise SpecError("got a report without scales, expected one of images to draw")
         figure = _drawn(self.rows)
-        with export.written(target) as partial:
+        with written(target) as partial:
             figure.savefig(partial, format="png", dpi=120)
         return target
 
 
 def check_drawable(path: Path) -> None:
     """Raise before any work is done if a picture cannot be drawn and written to ``path``."""
-    export.check_writable(path, (".png",))
+    PICTURES.check(path)
     require("matplotlib.figure", extra="train", purpose=_PURPOSE)
 
 

@@ -21,7 +21,7 @@ from rs_embed.evaluation.scoring import Protocols, known_names
 from rs_embed.evaluation.selection import Known, Selection, counts, select
 from rs_embed.evaluation.tables import COLUMNS, read_table
 from rs_embed.progress import Bar
-from rs_embed.registry import find_model
+from rs_embed.registry import checked_plan, find_model
 from rs_embed.settings import Settings
 from rs_embed.specs import check_whole, finite_number
 
@@ -110,7 +110,8 @@ def evaluate(
     """
     scored = Protocols.checked(protocols, k)
     found = find_model(model)
-    plan = _plan(found, device, options)
+    settings = Settings.from_environ()
+    plan = _plan(found, device, options, settings)
     poolings = known_names("pooling", poolings, found.description.outputs.get("pooled", ()))
     scales = _checked_scales(scales)
     if limit is not None:
@@ -123,7 +124,13 @@ def evaluate(
     if not side_at:
         raise SpecError(f"got no scale that can be shown: {'; '.join(left_out)}")
     embeddings = Embeddings(
-        encoder, found.description.inputs, plan.gsd, normal_px, side_at, poolings, plan.batch_size
+        encoder,
+        plan.preparation,
+        plan.gsd,
+        normal_px,
+        side_at,
+        poolings,
+        settings.scalemae_batch_size,
     )
     keys: list[Hashable] = []
     colours = []
@@ -200,7 +207,7 @@ def score_embeddings(
     return EvaluationReport(tuple(rows), about, chosen.notes)
 
 
-def _plan(model: Model, device: str, options: Mapping[str, Any]) -> Plan:
+def _plan(model: Model, device: str, options: Mapping[str, Any], settings: Settings) -> Plan:
     for name in _NOT_ASKED:
         if options.get(name) is not None:
             raise SpecError(
@@ -208,7 +215,7 @@ def _plan(model: Model, device: str, options: Mapping[str, Any]) -> Plan:
                 "shown as they are, at the sides that scales state; leave it out"
             )
     model.description.check_options(options)
-    return model.plan(options, device=device, settings=Settings.from_environ())
+    return checked_plan(model, options, device=device, settings=settings)
 
 
 def _checked_scales(scales: Sequence[float]) -> tuple[float, ...]:

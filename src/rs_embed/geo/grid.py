@@ -1,4 +1,4 @@
-"""Where pixels lie: a CRS, an affine transform and a shape, and the metres between them."""
+"""The location of pixels (CRS, affine transform, shape) and their size in ground metres."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyproj import CRS, Transformer
 
-# Within this relative distance the nominal pixel size counts as the ground size. The scale factor
-# of UTM runs from 0.9996 to 1.001 within a zone and to 1.0013 on Sentinel-2 tiles that overlap the
-# next one, so that a product sold as "10 m" is 10 m for the model wherever it lies.
+# Up to this relative difference the nominal pixel size is used as the ground size. The scale factor
+# of UTM is 0.9996 to 1.001 within a zone and up to 1.0013 on Sentinel-2 tiles that overlap the next
+# one, so that a "10 m" product has a GSD of 10 m everywhere.
 NOMINAL_TOLERANCE = 0.002
-# Largest window that is read at once: 1.5 GB of three uint16 bands.
+# Largest window that is read at once: 1.5 GB for three uint16 bands.
 MAX_PIXELS = 250_000_000
-# Edges that miss a lattice line by less than this fraction of a pixel lie on it (float noise).
+# Edges closer to a lattice line than this fraction of a pixel are on it (rounding errors).
 LATTICE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A raster's place: ``transform`` maps (column, row) to coordinates of ``crs``.
+    """The georeference of a raster: ``transform`` maps (column, row) to coordinates of ``crs``.
 
     Parameters
     ----------
     crs : pyproj.CRS or None
-        None where the pixels have no place on Earth; coordinates are then pixels of the input.
+        None if the pixels have no georeference; coordinates are then pixels of the input.
     transform : affine.Affine
-        Pixel to CRS, origin at the outer corner of the first pixel.
+        Pixel to CRS, with the origin at the outer corner of the first pixel.
     shape : tuple of int
         Height and width, pixels.
 
@@ -77,20 +77,20 @@ class Grid:
         return self.transform.f + self.transform.e * (rows + 0.5)
 
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
-        """Return the grid of a window; it may reach beyond this grid, on the same lattice."""
+        """Return the grid of a window on the same lattice; it may extend beyond this grid."""
         shift = Affine.translation(column, row)
         return Grid(self.crs, self.transform @ shift, (height, width))
 
     def enlarged(self, height: int, width: int) -> Grid:
-        """Return the grid of that shape on the same lattice, with this one in its middle.
+        """Return a larger grid on the same lattice with this one at its centre.
 
-        Where the margins cannot be equal, those below and on the right are a pixel wider.
+        If the margins cannot be equal, the bottom and right ones are a pixel wider.
         """
         row, column = (height - self.shape[0]) // 2, (width - self.shape[1]) // 2
         return self.window(-row, -column, height, width)
 
     def resized(self, height: int, width: int) -> Grid:
-        """Return the grid with the same bounds and another shape."""
+        """Return a grid with the same bounds and the given shape."""
         scale = Affine.scale(self.shape[1] / width, self.shape[0] / height)
         return Grid(self.crs, self.transform @ scale, (height, width))
 
@@ -111,21 +111,21 @@ class Grid:
         return self.resized(height // patch_size, width // patch_size)
 
     def offset_in(self, lattice: Grid) -> tuple[int, int]:
-        """Return row and column of the first pixel on ``lattice``, to the nearest pixel."""
+        """Return the row and column of the first pixel on ``lattice``, rounded."""
         relative = ~lattice.transform @ self.transform
         return round(relative.f), round(relative.c)
 
     def lies_on(self, lattice: Grid) -> bool:
-        """Return whether every pixel coincides with one of ``lattice``, if that were endless."""
+        """Return whether all pixels coincide with pixels of ``lattice``, extended indefinitely."""
         if lattice.crs != self.crs:
             return False
         relative = ~lattice.transform @ self.transform
         stretch = max(abs(relative.a - 1), abs(relative.e - 1)) * max(self.shape)
-        shift = max(abs(at - round(at)) for at in (relative.c, relative.f))
+        shift = max(abs(offset - round(offset)) for offset in (relative.c, relative.f))
         return bool(max(stretch, shift, abs(relative.b), abs(relative.d)) <= LATTICE_TOLERANCE)
 
     def geographic_bounds(self) -> tuple[float, float, float, float]:
-        """Return min lon, min lat, max lon, max lat in degrees (EPSG:4326).
+        """Return minimum lon and lat, then maximum lon and lat, in degrees (EPSG:4326).
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Grid:
         return west, south, east, north
 
     def to_json(self) -> dict[str, Any]:
-        """Return CRS (authority code or WKT), transform (6 numbers, GDAL order a-f), shape."""
+        """Return CRS (authority code or WKT), transform (six numbers, a to f) and shape."""
         return {
             "crs": None if self.crs is None else self.crs.to_string(),
             "transform": [float(v) for v in tuple(self.transform)[:6]],
@@ -148,7 +148,7 @@ class Grid:
 def gsd_m(grid: Grid) -> float:
     """Return the ground sample distance of ``grid``: metres on the ground per pixel.
 
-    The pixel at the grid's centre is measured on the WGS 84 ellipsoid. Where the nominal pixel
+    The pixel at the centre of the grid is measured on the WGS 84 ellipsoid. If the nominal pixel
     size in metres agrees within 0.2 %, as in every UTM product, the nominal size is returned.
 
     Raises
@@ -165,12 +165,14 @@ def gsd_m(grid: Grid) -> float:
             "that run east; warp it first, e.g. gdalwarp -t_srs <CRS>"
         )
     if not crs.is_projected and not crs.is_geographic:
-        raise GridError(f"got the CRS {crs.name!r}, which is not tied to the Earth; assign one")
+        raise GridError(
+            f"got the CRS {crs.name!r} ({crs.type_name}), expected a projected CRS; assign one"
+        )
     if not crs.is_projected:
         size = transform.a
         raise GridError(
             f"got imagery in degrees ({crs.to_string()}, {size:g} per pixel), expected a projected "
-            "CRS: a degree is not the same length east and north; reproject it, e.g. "
+            "CRS: a degree is not the same length in all directions; reproject it, e.g. "
             f"gdalwarp -t_srs {_metric_crs_name(grid)} -r bilinear in.tif out.tif"
         )
     across_x, across_y = _ground_pixel(grid, crs)
@@ -187,10 +189,10 @@ def gsd_m(grid: Grid) -> float:
     return ground
 
 
-# Making a transformer takes longer than most places need it for; each thread gets its own inside.
+# Creating a transformer takes longer than most uses of it. It is safe to share between threads.
 @lru_cache(maxsize=64)
 def _from_geographic(crs: CRS) -> Transformer:
-    """Return the transformer of longitude and latitude to a CRS."""
+    """Return the transformer from longitude and latitude to a CRS."""
     from pyproj import Transformer
 
     return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
@@ -198,51 +200,52 @@ def _from_geographic(crs: CRS) -> Transformer:
 
 @lru_cache(maxsize=64)
 def _to_geographic(crs: CRS) -> Transformer:
-    """Return the transformer to degrees; making one takes a millisecond, and folders have many."""
+    """Return the transformer from a CRS to longitude and latitude."""
     from pyproj import Transformer
 
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
-    """Return width and height of the central pixel on the ellipsoid, metres."""
+    """Return the width and height of the central pixel on the ellipsoid, metres."""
     from pyproj import Geod
 
     to_geographic = _to_geographic(crs)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
-    # Three pixels, not one: rounding in the inverse projection then stays far below 0.01 %.
+    # Measure three pixels: the rounding of the inverse projection then stays far below 0.01 %.
     ends = [(column - 1.5, row), (column + 1.5, row), (column, row - 1.5), (column, row + 1.5)]
     xs, ys = zip(*(grid.transform @ end for end in ends), strict=True)
     lon, lat = to_geographic.transform(xs, ys)
     if not np.isfinite([*lon, *lat]).all():
-        raise GridError(f"the centre of {grid.bounds} lies outside the area of {crs.to_string()}")
+        raise GridError(f"the centre of {grid.bounds} is outside the area of {crs.to_string()}")
     _, _, lengths = Geod(ellps="WGS84").inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]],
                                             [lat[1], lat[3]])  # fmt: skip
     return lengths[0] / 3, lengths[1] / 3
 
 
-def pixels_per_pixel(grid: Grid, there: Grid) -> float:
-    """Return how many pixels of ``there`` lie along a pixel of ``grid``, at the grid's centre.
+def pixels_per_pixel(grid: Grid, source: Grid) -> float:
+    """Return how many pixels of ``source`` fit along one pixel of ``grid``, at its centre.
 
-    Above 1 the grid is coarser. 1 if the centre is outside the area of the other CRS.
+    Values above 1 mean that ``grid`` is coarser. Return 1 if its centre is outside the area of the
+    other CRS.
 
     Raises
     ------
     GridError
-        If one of them has no CRS.
+        If either grid has no CRS.
     """
     from pyproj import Transformer
 
-    ours, theirs = _crs_of(grid), _crs_of(there)
+    crs, source_crs = _crs_of(grid), _crs_of(source)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     corners = [(column, row), (column + 1, row), (column, row + 1)]
     xs, ys = zip(*(grid.transform @ corner for corner in corners), strict=True)
-    if ours != theirs:  # a transformer takes each new thread milliseconds
-        xs, ys = Transformer.from_crs(ours, theirs, always_xy=True).transform(xs, ys)
+    if crs != source_crs:  # in each new thread, creating a transformer takes milliseconds
+        xs, ys = Transformer.from_crs(crs, source_crs, always_xy=True).transform(xs, ys)
     if not np.isfinite([*xs, *ys]).all():
         return 1.0
-    pixel = ~there.transform
-    (x, y), east, south = (pixel @ at for at in zip(xs, ys, strict=True))
+    to_pixel = ~source.transform
+    (x, y), east, south = (to_pixel @ point for point in zip(xs, ys, strict=True))
     area = (east[0] - x) * (south[1] - y) - (east[1] - y) * (south[0] - x)
     return math.sqrt(abs(area))
 
@@ -250,16 +253,16 @@ def pixels_per_pixel(grid: Grid, there: Grid) -> float:
 def metric_crs(lon: float, lat: float) -> CRS:
     """Return the CRS in which a metre near (``lon``, ``lat``) is a metre on the ground.
 
-    UTM with its Norway and Svalbard exceptions from 80°S to 84°N; beyond, where UPS would be up
-    to 0.6 % short, a polar stereographic projection of true scale at the place. Its metres are
-    those of the ground within 0.1 % everywhere.
+    From 80°S to 84°N this is UTM with its exceptions for Norway and Svalbard. Beyond, where
+    distances in UPS are up to 0.6 % too short, it is a polar stereographic projection with true
+    scale at the place. One metre of the CRS is one metre on the ground within 0.1 % everywhere.
 
     Notes
     -----
-    Zones: NGA.SIG.0012 (2014), section 2-2 and the MGRS exceptions of its section 3-2, but for the
-    west of zone 32V: where 9°E is further away than a zone's edge at the equator is from its
-    meridian (west of 3.64°E at 56°N, of 3°E at 60°N; open sea), zone 32 is up to 0.13 % long and
-    zone 31 is kept.
+    Zones: NGA.SIG.0012 (2014), section 2-2 and the MGRS exceptions of its section 3-2, except for
+    the west of zone 32V. Where 9°E is further away than the edge of a zone is from its meridian at
+    the equator (west of 3.64°E at 56°N, of 3°E at 60°N; open sea), distances in zone 32 are up to
+    0.13 % too long, and zone 31 is used.
     """
     from pyproj import CRS
 
@@ -273,7 +276,7 @@ def metric_crs(lon: float, lat: float) -> CRS:
 
 def _utm_zone(lon: float, lat: float) -> int:
     if 56 <= lat < 64 and 3 <= lon < 12:
-        # Ground distance to 9°E in degrees of the equator, where a zone reaches 3 of them.
+        # Ground distance to 9°E in degrees at the equator, where a zone extends over 3 of them.
         return 32 if (9 - lon) * math.cos(math.radians(lat)) <= 3 else 31
     if lat >= 72 and 0 <= lon < 42:
         return 31 if lon < 9 else 33 if lon < 21 else 35 if lon < 33 else 37
@@ -283,19 +286,19 @@ def _utm_zone(lon: float, lat: float) -> int:
 def roi_grid(
     spatial: Spatial, scale_m: float, crs: str | None = None, *, most_px: float = MAX_PIXELS
 ) -> Grid:
-    """Return the grid on which a place is sampled: pixel edges on multiples of ``scale_m``.
+    """Return the grid on which a place is sampled, with pixel edges on multiples of ``scale_m``.
 
     Parameters
     ----------
     spatial : BBox or PointBuffer
-        The place. A point becomes a square of ``round(2 * buffer_m / scale_m)`` pixels a side
-        wherever it falls within a pixel; a box is snapped outward.
+        The place. A point becomes a square of ``round(2 * buffer_m / scale_m)`` pixels a side,
+        wherever it is within a pixel; a box is snapped outward.
     scale_m : float
         Pixel size, metres of the CRS.
     crs : str or None
-        CRS instead of :func:`metric_crs` of the centre. Sizes are then in its own metres.
+        CRS to use instead of :func:`metric_crs` of the centre. Sizes are then in its metres.
     most_px : float
-        Pixels beyond which a place is too large.
+        Maximum number of pixels.
 
     Raises
     ------
@@ -310,7 +313,7 @@ def roi_grid(
 def roi_window(
     lattice: Grid, spatial: Spatial, pixel_m: float | None = None, *, most_px: float = MAX_PIXELS
 ) -> Grid:
-    """Return the window of ``lattice`` that covers a place; it may reach beyond the lattice.
+    """Return the window of ``lattice`` that covers a place; it may extend beyond the lattice.
 
     Parameters
     ----------
@@ -319,10 +322,10 @@ def roi_window(
     spatial : BBox or PointBuffer
         The place.
     pixel_m : float, optional
-        Metres that one pixel of ``lattice`` counts for in ``buffer_m``; measured on the ground at
-        the place if not given.
+        Pixel size of ``lattice`` by which ``buffer_m`` is converted to pixels; measured on the
+        ground at the place if not given.
     most_px : float
-        Pixels beyond which a place is too large.
+        Maximum number of pixels.
 
     Raises
     ------
@@ -333,12 +336,12 @@ def roi_window(
     to_pixel = ~lattice.transform
     column, row = to_pixel @ from_geographic.transform(*spatial.centre)
     if not math.isfinite(column) or not math.isfinite(row):
-        raise GridError(f"{spatial} lies outside the area of {_crs_of(lattice).to_string()}")
+        raise GridError(f"{spatial} is outside the area of {_crs_of(lattice).to_string()}")
     if pixel_m is None:
         pixel_m = gsd_m(lattice.window(math.floor(row), math.floor(column), 1, 1))
     if isinstance(spatial, PointBuffer):
         side = round(2 * spatial.buffer_m / pixel_m)
-        spans = [(_centred_start(at, side), side) for at in (column, row)]
+        spans = [(_centred_start(centre, side), side) for centre in (column, row)]
     else:
         spans = _outward_spans(from_geographic, to_pixel, spatial)
     (left, width), (top, height) = spans
@@ -347,7 +350,7 @@ def roi_window(
     if width * height > most_px:
         raise GridError(
             f"{spatial} is {height:,.0f} x {width:,.0f} px of {pixel_m:g} m, expected at most "
-            f"{most_px:,} px; cut it into {_parts(height)} x {_parts(width)} or more places "
+            f"{most_px:,} px; split it into at least {_parts(height)} x {_parts(width)} places "
             "of one batch, or use larger pixels"
         )
     return lattice.window(top, left, height, width)
@@ -368,34 +371,34 @@ def bounds_window(lattice: Grid, bounds: tuple[float, float, float, float]) -> G
 
 
 def _parts(side_px: float) -> int:
-    """Return into how many parts a side is cut so that squares of such parts are not too large."""
+    """Return the number of parts of a side for which square parts are small enough."""
     return max(1, math.ceil(side_px / math.isqrt(MAX_PIXELS)))
 
 
-def _centred_start(at: float, side: int) -> int:
-    """Return the first pixel of ``side`` pixels around ``at``.
+def _centred_start(centre: float, side: int) -> int:
+    """Return the first pixel of ``side`` pixels around ``centre``.
 
     An even number is centred on the nearest pixel edge, an odd one on the nearest pixel centre,
-    so the size never depends on where the point falls within a pixel.
+    so the size does not depend on the position of the point within a pixel.
     """
     if side % 2:
-        return math.floor(at) - side // 2
-    return math.floor(at + 0.5) - side // 2
+        return math.floor(centre) - side // 2
+    return math.floor(centre + 0.5) - side // 2
 
 
 def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tuple[int, int]]:
-    # Near a pole a parallel is a tight curve: six points a degree keep every arc within 0.01 px.
+    # Parallels near a pole are strongly curved: six points per degree are exact to 0.01 px.
     points = max(21, math.ceil(6 * (box.maxlon - box.minlon)))
     left, bottom, right, top = from_geographic.transform_bounds(
         box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=points
     )
     if not np.isfinite([left, bottom, right, top]).all():
-        raise GridError(f"{box} lies outside the area of the CRS")
+        raise GridError(f"{box} is outside the area of the CRS")
     return _snapped(to_pixel, (left, bottom, right, top))
 
 
 def _snapped(to_pixel: Affine, bounds: tuple[float, float, float, float]) -> list[tuple[int, int]]:
-    """Return first pixel and count along x and y, snapped outward."""
+    """Return the first pixel and the number of pixels along x and y, snapped outward."""
     left, bottom, right, top = bounds
     columns, rows = zip(to_pixel @ (left, top), to_pixel @ (right, bottom), strict=True)
     spans = []
@@ -407,17 +410,17 @@ def _snapped(to_pixel: Affine, bounds: tuple[float, float, float, float]) -> lis
 
 def _crs_of(grid: Grid) -> CRS:
     if grid.crs is None:
-        raise GridError("the pixels have no CRS, so their place and size on Earth are unknown")
+        raise GridError("the pixels have no CRS, so their location and size are unknown")
     return grid.crs
 
 
 def known_crs(crs: Any) -> CRS:
-    """Return what PROJ makes of a code, WKT, number, or another library's object.
+    """Return the CRS given by a code, WKT, EPSG number, or an object of another library.
 
     Raises
     ------
     GridError
-        If PROJ does not know it.
+        If PROJ does not recognise it.
     """
     from pyproj import CRS
     from pyproj.exceptions import CRSError
@@ -429,13 +432,12 @@ def known_crs(crs: Any) -> CRS:
 
 
 def ground_crs(crs: Any) -> CRS:
-    """Return a CRS whose first two axes are a place on the ground, as `known_crs` otherwise.
+    """Return a CRS, as `known_crs` does, that must be geographic or projected.
 
     Raises
     ------
     GridError
-        If PROJ does not know it, or it is neither geographic nor projected: that of heights, of
-        positions from the Earth's centre, or of a site that is tied to nothing.
+        If PROJ does not recognise it, or it is vertical, geocentric or local.
     """
     known = known_crs(crs)
     if not (known.is_geographic or known.is_projected):
@@ -447,17 +449,17 @@ def ground_crs(crs: Any) -> CRS:
 
 
 def projected_crs(text: str) -> CRS:
-    """Return a CRS in metres by name.
+    """Return the projected CRS in metres with the given name.
 
     Raises
     ------
     GridError
-        If it is unknown, or not projected in metres.
+        If it is unknown, not projected, or not in metres.
     """
     crs = known_crs(text)
     if not crs.is_projected or any(axis.unit_conversion_factor != 1 for axis in crs.axis_info):
         raise GridError(
-            f"got crs={text!r} ({crs.name}), expected a projected CRS in metres; leave crs out for "
+            f"got crs={text!r} ({crs.name}), expected a projected CRS in metres; omit crs to use "
             "the UTM zone of the place"
         )
     return crs

@@ -1,4 +1,4 @@
-"""Pixels that know their bands, their validity and their place."""
+"""Pixels with their bands, validity and georeference."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """An image: values, which pixels are usable, band names, and its grid.
+    """An image: values, valid pixels, band names and grid.
 
     Parameters
     ----------
     data : numpy.ndarray
         ``(bands, height, width)``, any integer or floating dtype, raw values of the source.
     valid : numpy.ndarray
-        ``(height, width)`` bool, True where every band is usable.
+        ``(height, width)`` bool, True where all bands are usable.
     bands : tuple of str
         Name of each band.
     grid : Grid
-        Place of the pixels; its shape is ``(height, width)``.
+        Georeference of the pixels; its shape is ``(height, width)``.
     reflectance : tuple of float or None
-        (scale, offset) that the source itself declares, None where it declares none.
+        (scale, offset) declared by the source, None if it declares none.
     source : mapping
-        Where the pixels come from, as JSON values for ``Embedding.meta``.
+        Provenance of the pixels, as JSON values for ``Embedding.meta``.
     notes : tuple of str
-        What was assumed or left out in getting them; each becomes an `ImageryWarning`.
+        Assumptions and omissions in reading the pixels; each becomes an `ImageryWarning`.
 
     Raises
     ------
     ImageryError
-        If the array is not real-valued ``(bands, height, width)``, is empty, or the shapes differ.
+        If the array is empty or not a real-valued ``(bands, height, width)``, or shapes differ.
     """
 
     data: NDArray[Any]
@@ -63,12 +63,12 @@ class Raster:
             )
         if tuple(self.grid.shape) != self.data.shape[1:]:
             raise ImageryError(
-                f"got a grid of shape {tuple(self.grid.shape)} for pixels of {self.data.shape[1:]}"
+                f"got a grid of shape {tuple(self.grid.shape)}, expected {self.data.shape[1:]}"
             )
         if self.data.dtype.kind == "f" and not np.isfinite(self.data[:, self.valid]).all():
             raise ImageryError(
                 "got NaN or infinite pixels that are marked valid; build the raster with "
-                "Raster.from_array, or take them out of valid"
+                "Raster.from_array, or exclude them from valid"
             )
         _check_reflectance(self.reflectance)
         try:
@@ -87,28 +87,28 @@ class Raster:
         nodata: float | None = 0,
         source: Mapping[str, Any] | None = None,
     ) -> Raster:
-        """Return a raster around an array.
+        """Return a raster from an array.
 
         Parameters
         ----------
         data : array-like
-            ``(bands, height, width)``, any integer or floating dtype. What a masked array masks
-            in any band is invalid.
+            ``(bands, height, width)``, any integer or floating dtype. Pixels that a masked array
+            masks in any band are invalid.
         bands : sequence of str
             Name of each band.
         crs, transform : optional
-            Place of the pixels, both or neither: anything that PROJ takes for a CRS (text, EPSG
-            number, pyproj or rasterio object), and an `affine.Affine`.
+            Georeference of the pixels, both or neither: anything that PROJ accepts as a CRS (text,
+            EPSG number, pyproj or rasterio object), and an `affine.Affine`.
         nodata : float or None
-            Value that marks nodata, see :func:`valid_mask`. NaN and infinity always do.
+            Value that marks nodata, see :func:`valid_mask`. NaN and infinity are always nodata.
         source : mapping, optional
             Provenance for ``Embedding.meta``.
 
         Raises
         ------
         ImageryError
-            As for the class, or if only one of ``crs`` and ``transform`` is given, or the
-            transform or nodata is of the wrong type.
+            As for the class; also if only one of ``crs`` and ``transform`` is given, or the
+            transform or nodata has the wrong type.
         GridError
             If the CRS is unknown or the transform degenerate.
         """
@@ -132,7 +132,7 @@ class Raster:
         return cls(pixels, valid, tuple(bands), grid, source=source or {})
 
     def north_up(self) -> Raster:
-        """Return the same pixels with row 0 in the north."""
+        """Return the same pixels with row 0 at the northern edge."""
         transform = self.grid.transform
         if self.grid.crs is None or transform.e <= 0:
             return self
@@ -147,15 +147,15 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
     Raises
     ------
     ImageryError
-        If it has another number of axes or bands, is empty, or holds anything but integers or
-        floating-point numbers.
+        If it has a different number of axes or bands, is empty, or contains anything other than
+        integers or floating-point numbers.
     """
     try:
         pixels = np.asarray(data)
     except (ValueError, TypeError, RuntimeError) as exc:
         raise ImageryError(
-            f"got pixels of type {type(data).__name__} that are no array ({exc}), expected "
-            f"(bands, height, width) numbers in main memory"
+            f"got pixels of type {type(data).__name__}, which is not an array ({exc}); expected "
+            f"numbers of shape (bands, height, width) in main memory"
         ) from exc
     if pixels.dtype.kind not in "iuf":
         raise ImageryError(
@@ -167,7 +167,7 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
             f"{band_count} bands"
         )
     if pixels.size == 0:
-        raise ImageryError(f"got pixels of shape {pixels.shape}: there are none")
+        raise ImageryError(f"got no pixels (shape {pixels.shape}), expected at least one")
     if pixels.shape[0] != band_count:
         last = pixels.shape[-1] == band_count
         hint = "; it looks like (height, width, bands): array.transpose(2, 0, 1)" if last else ""
@@ -180,15 +180,15 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
 
 def check_band_names(bands: Any) -> None:
     """Raise `ImageryError` unless ``bands`` is a sequence of names."""
-    names = isinstance(bands, Sequence) and not isinstance(bands, str)
-    if not names or not all(isinstance(band, str) for band in bands):
+    is_sequence = isinstance(bands, Sequence) and not isinstance(bands, str)
+    if not is_sequence or not all(isinstance(band, str) for band in bands):
         raise ImageryError(f"got bands={bands!r}, expected names such as ('B4', 'B3', 'B2')")
 
 
-def _check_reflectance(stated: tuple[float, float] | None) -> None:
-    if stated is None:
+def _check_reflectance(reflectance: tuple[float, float] | None) -> None:
+    if reflectance is None:
         return
-    scale, offset = stated
+    scale, offset = reflectance
     if not (np.isfinite([scale, offset]).all() and scale > 0):
         raise ImageryError(
             f"the imagery declares scale {scale} and offset {offset}, expected a scale above 0 and "
@@ -197,10 +197,10 @@ def _check_reflectance(stated: tuple[float, float] | None) -> None:
 
 
 def valid_mask(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """Return where pixels are usable: finite in every band and not nodata.
+    """Return which pixels are usable: finite in every band and not nodata.
 
-    A nodata value marks a pixel when any band holds it. Zero is the exception and must stand in
-    every band: dark water can have a true reflectance of 0 in one of them.
+    A pixel is nodata if any of its bands has the nodata value. If that value is zero, all of its
+    bands must be zero, because dark water can have a true reflectance of 0 in one of them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Cut an image into tiles on one lattice of tokens, each token given by exactly one tile."""
+"""Divide an image into tiles on one lattice of tokens; each token comes from exactly one tile."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Span:
     Attributes
     ----------
     start, stop : int
-        What the tile covers.
+        Extent of the tile.
     own_start, own_stop : int
-        The tokens that it gives; the spans of one axis own each token exactly once.
+        Tokens taken from this tile; the spans of one axis own each token exactly once.
     """
 
     start: int
@@ -28,7 +28,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of the image that goes through the network at once, and the tokens it gives.
+    """A window of the image for one forward pass, and the tokens that are taken from it.
 
     Attributes
     ----------
@@ -51,13 +51,13 @@ class Tile:
 
     @property
     def own(self) -> tuple[slice, slice]:
-        """Rows and columns of the lattice's tokens that this tile gives."""
+        """Rows and columns of the tokens taken from this tile, counted on the lattice."""
         rows, columns = self.rows, self.columns
         return slice(rows.own_start, rows.own_stop), slice(columns.own_start, columns.own_stop)
 
     @property
     def own_within(self) -> tuple[slice, slice]:
-        """The same tokens, counted from the tile's own first one."""
+        """Rows and columns of the same tokens, counted from the first token of the tile."""
         rows, columns = (
             slice(span.own_start - span.start, span.own_stop - span.start)
             for span in (self.rows, self.columns)
@@ -70,17 +70,17 @@ def check_tiling(tile_size: int, overlap_px: int, patch_size: int) -> None:
     for name, value in (("tile_size", tile_size), ("overlap_px", overlap_px)):
         if value % patch_size:
             below = value // patch_size * patch_size
-            near = f"{below} or {below + patch_size}" if below else str(patch_size)
+            nearest = f"{below} or {below + patch_size}" if below else str(patch_size)
             raise SpecError(
                 f"got {name}={value}, expected a multiple of the patch size {patch_size}, such as "
-                f"{near}"
+                f"{nearest}"
             )
     if overlap_px >= tile_size:
         raise SpecError(f"got overlap_px={overlap_px} for tiles of {tile_size} px, expected less")
 
 
 def whole_patches(side_px: int, patch_size: int) -> int:
-    """Return how many patches cover a side, the last one perhaps in part."""
+    """Return how many patches cover a side; the last one may be incomplete."""
     return -(-side_px // patch_size)
 
 
@@ -89,14 +89,14 @@ def tiles_of(
 ) -> list[Tile]:
     """Return the tiles of an image, row by row.
 
-    All have the same size, start at multiples of the patch, and those at the far edges are
-    shifted inward so that they lie within the lattice. An axis shorter than a tile has one
+    All tiles have the same size and start at multiples of the patch size. Tiles at the far edges
+    are shifted inward so that they are within the lattice. An axis shorter than a tile has one
     shorter tile.
 
     Parameters
     ----------
     shape : tuple of int
-        Height and width of the image, pixels; the last patch of an axis may reach beyond it.
+        Height and width of the image, pixels; the last patch of an axis may extend beyond it.
     tile_size, overlap_px, patch_size : int
         Pixels; see :func:`check_tiling`.
     """
@@ -113,8 +113,8 @@ def _spans(count: int, tile: int, overlap: int) -> list[Span]:
         return [Span(0, count, 0, count)]
     last = count - tile
     starts = [*range(0, last, tile - overlap), last]
-    # A border runs through the middle of an overlap: each token is deepest in the tile it is of.
-    borders = [(start + before + tile) // 2 for before, start in pairwise(starts)]
+    # Borders run through the middle of an overlap, so that tokens are far from their tile's edge.
+    borders = [(start + previous + tile) // 2 for previous, start in pairwise(starts)]
     return [
         Span(start, start + tile, own_start, own_stop)
         for start, own_start, own_stop in zip(starts, [0, *borders], [*borders, count], strict=True)

@@ -1,4 +1,4 @@
-"""Windows of a lattice: what two grids share, and pixels brought to a window."""
+"""Windows of a lattice: the overlap of two grids, and pixels padded to a window."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def overlap(window: Grid, there: Grid) -> tuple[slice, slice]:
-    """Return the rows and columns of ``there`` that ``window`` covers; at least one pixel."""
-    rows, columns = common_window(window, there)
+def overlap(window: Grid, imagery: Grid) -> tuple[slice, slice]:
+    """Return the rows and columns of ``imagery`` that ``window`` covers; at least one pixel."""
+    rows, columns = common_window(window, imagery)
     if rows.start >= rows.stop or columns.start >= columns.stop:
-        raise elsewhere(window, there)
+        raise elsewhere(window, imagery)
     return rows, columns
 
 
-def common_window(window: Grid, there: Grid) -> tuple[slice, slice]:
-    """Return the rows and columns of ``there`` that ``window`` covers; they may be empty."""
-    row, column = window.offset_in(there)
-    rows = slice(max(row, 0), min(row + window.shape[0], there.shape[0]))
-    columns = slice(max(column, 0), min(column + window.shape[1], there.shape[1]))
+def common_window(window: Grid, imagery: Grid) -> tuple[slice, slice]:
+    """Return the rows and columns of ``imagery`` that ``window`` covers; they may be empty."""
+    row, column = window.offset_in(imagery)
+    rows = slice(max(row, 0), min(row + window.shape[0], imagery.shape[0]))
+    columns = slice(max(column, 0), min(column + window.shape[1], imagery.shape[1]))
     return rows, columns
 
 
 def padded(
     pixels: NDArray[Any], valid: NDArray[np.bool_], grid: Grid, window: Grid
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return ``pixels`` and ``valid`` within ``window``, invalid where there are none."""
+    """Return ``pixels`` and ``valid`` padded to ``window``; pixels added are invalid."""
     if grid.shape == window.shape:
         return pixels, valid
     row, column = grid.offset_in(window)
@@ -44,11 +44,11 @@ def padded(
     return np.pad(pixels, ((0, 0), *margins)), np.pad(valid, margins)
 
 
-def elsewhere(asked: Grid, there: Grid) -> ImageryError:
-    """Return the error that says where the place lies, and where the imagery."""
-    west, south, east, north = there.geographic_bounds()
-    box = ", ".join(f"{v:.4f}" for v in asked.geographic_bounds())
+def elsewhere(window: Grid, imagery: Grid) -> ImageryError:
+    """Return the error for a place outside the imagery, with the location of both."""
+    west, south, east, north = imagery.geographic_bounds()
+    box = ", ".join(f"{v:.4f}" for v in window.geographic_bounds())
     return ImageryError(
-        f"the place asked for ({box}) lies outside the imagery, which has valid pixels within "
+        f"the requested place ({box}) is outside the imagery, which has valid pixels within "
         f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f}"
     )

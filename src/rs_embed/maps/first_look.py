@@ -42,7 +42,7 @@ def probe(asked: AreaTask) -> bool:
         What reading the first one raised, if none can be read, whatever the reason but that there
         is no imagery; `ImageryError` if the valid pixels cannot be of the stated units.
     """
-    own = asked.request.own_pixels
+    own = asked.source.own_pixels
     most_read, most_failures = (_MOST_READ, _MOST_FAILURES) if own else (_WINDOWS, _WINDOWS)
     taken: list[Acquired] = []
     failed: list[tuple[RsEmbedError, Tile]] = []

@@ -63,15 +63,13 @@ class Layout:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """The tiles that give a wanted token, row by row; all have the same shape."""
-        tiling = {"overlap_px": self.overlap_px, "patch_size": self.patch_size}
-        found = tiles_of(self.lattice.shape, tile_size=self.tile_size, **tiling)
+        found = tiles_of(
+            self.lattice.shape,
+            tile_size=self.tile_size,
+            overlap_px=self.overlap_px,
+            patch_size=self.patch_size,
+        )
         return tuple(tile for tile in found if self.wanted[self.cells(tile)].any())
-
-    @property
-    def all_tiles(self) -> int:
-        """How many windows a map of the whole rectangle would take."""
-        tiling = {"overlap_px": self.overlap_px, "patch_size": self.patch_size}
-        return len(tiles_of(self.lattice.shape, tile_size=self.tile_size, **tiling))
 
     @property
     def tile_patches(self) -> tuple[int, int]:

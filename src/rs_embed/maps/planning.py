@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rs_embed.errors import ModelError
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.source import DEFAULT_REFLECTANCE
 from rs_embed.maps.report import MapPlan
 
 if TYPE_CHECKING:
-    from rs_embed.maps.layout import Layout
     from rs_embed.maps.request import AreaTask
     from rs_embed.models.base import Encoder
 
@@ -40,29 +40,41 @@ def plan_map(asked: AreaTask, windows: int) -> MapPlan:
     encoder = asked.task.plan.load()
     layout = asked.layout
     images = windows * layout.passes**2
-    size = max(1, min(asked.task.plan.batch_size or encoder.batch_size, images))
+    size = max(1, min(asked.settings.scalemae_batch_size or encoder.batch_size, images))
+    blank = _blank(asked)
     # The first image warms up, the second tells whether a whole batch is short enough to be tried.
-    seconds, depth = _timed(encoder, layout, 1)
+    seconds, depth = _timed(encoder, blank, 1)
     asked.check_tokens(depth)
     if seconds < _LONGEST_TRIAL_S:
-        seconds, _ = _timed(encoder, layout, 1)
+        seconds, _ = _timed(encoder, blank, 1)
     if 1 < size < _LONGEST_TRIAL_S / seconds:
-        seconds = _timed(encoder, layout, size)[0] / size
+        seconds = _timed(encoder, blank, size)[0] / size
     return plan_of(asked, depth, windows, seconds * images)
 
 
-def _timed(encoder: Encoder, layout: Layout, count: int) -> tuple[float, int]:
-    """Return the seconds that so many blank windows take, and the length of a token."""
+def _blank(asked: AreaTask) -> GsdImage:
+    """Return the input of the network for a window of zeros."""
+    layout, preparation = asked.layout, asked.task.plan.preparation
+    bands = len(asked.task.description.inputs.bands)
     height, width = (patches * layout.patch_size for patches in layout.tile_patches)
+    zeros = np.zeros((bands, height, width), np.uint16)
+    return GsdImage(preparation.tensor(preparation.image(zeros, DEFAULT_REFLECTANCE)), 1.0)
+
+
+def _timed(encoder: Encoder, blank: GsdImage, count: int) -> tuple[float, int]:
+    """Return the seconds that so many blank windows take, and the length of a token.
+
+    Raises
+    ------
+    ModelError
+        If the model gives no patch tokens.
+    """
     start = time.monotonic()
-    tokens = encoder.encode(np.zeros((count, 3, height, width), np.float32), [1.0] * count)
+    (first, *_) = list(encode(encoder, [blank] * count, batch_size=count))
     seconds = time.monotonic() - start
-    if tokens.patches is None:
-        raise ModelError(
-            f"got {tokens.kind} output without patch tokens, which makes no map; use "
-            "loader='native'"
-        )
-    return seconds, tokens.patches.shape[-1]
+    if not isinstance(first, ImageTokens):
+        raise first
+    return seconds, first.patch_tokens("a map").shape[-1]
 
 
 def plan_of(asked: AreaTask, dimensions: int, windows: int, seconds: float | None) -> MapPlan:

@@ -1,20 +1,23 @@
-"""What is asked for a whole area, checked before any pixel is read: place, windows, encoding."""
+"""The request for a map, checked before any pixel is read: place, windows, encoding."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import math
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from affine import Affine
 
+from rs_embed._version import __version__
 from rs_embed.embedding.checks import MIN_SIDE_PX
-from rs_embed.embedding.identity import request_json
-from rs_embed.embedding.source import Acquired, PixelRequest
+from rs_embed.embedding.identity import identity, imagery_identity
+from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Sizes, Task, settle
 from rs_embed.errors import (
     CoverageWarning,
@@ -44,14 +47,23 @@ from rs_embed.maps.formats.encoding import MapEncoding
 from rs_embed.maps.layout import Layout, layout_of
 from rs_embed.registry import find_model
 from rs_embed.runs.journal import MAX_VECTOR_BYTES
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, whole
+from rs_embed.settings import (
+    EE_ENDPOINT,
+    SCALEMAE_ID,
+    SCALEMAE_IMG,
+    STAC,
+    Settings,
+    stated_variables,
+)
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, to_json, whole
 
 if TYPE_CHECKING:
     from rs_embed.models.base import InputContract
 
 DEFAULT_OVERLAP = 0.25
-# A share of the area that may lie beyond the imagery without a word.
-_NO_MATTER = 0.01
+# A share of the area that may be outside the imagery without a warning.
+_NEGLIGIBLE = 0.01
+_FROM_ENVIRONMENT = (SCALEMAE_ID.name, SCALEMAE_IMG.name, EE_ENDPOINT.name, STAC.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +74,8 @@ class AreaTask:
     ----------
     task : Task
         Model and options.
-    request : PixelRequest
-        Source of the pixels, without a window.
+    source : Source
+        Which pixels, without a window.
     layout : Layout
         Token grid and windows.
     seams : {"blend", "discard"}
@@ -72,6 +84,10 @@ class AreaTask:
         How tokens are stored.
     identity : dict
         Everything that determines the tokens, as JSON values; not how they are stored.
+    stated : dict
+        The request as it was stated, as JSON values, for the meta of the map.
+    settings : Settings
+        What the environment states.
     notes : tuple of Note
         Warnings to give.
     acquired : datetime or None
@@ -79,11 +95,13 @@ class AreaTask:
     """
 
     task: Task
-    request: PixelRequest
+    source: Source
     layout: Layout
     seams: Seams
     encoding: MapEncoding
     identity: dict[str, Any]
+    stated: dict[str, Any]
+    settings: Settings
     notes: tuple[Note, ...]
     acquired: datetime | None = None
 
@@ -99,12 +117,8 @@ class AreaTask:
 
     def read(self, window: Grid) -> Acquired:
         """Return the pixels on a grid of the lattice; runs in any thread."""
-        request = replace(self.request, window=window)
-        return request.acquire(self.task.description.inputs, _as_it_is)
-
-
-def _as_it_is(window: Grid) -> Grid:
-    return window
+        source = replace(self.source, window=window)
+        return source.acquire(self.task.description.inputs, lambda grid: grid)
 
 
 def settle_area(
@@ -142,6 +156,7 @@ def settle_area(
     overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
     _check_names(model, options)
+    settings = Settings.from_environ()
     task = settle(
         model,
         output=OutputSpec.grid(),
@@ -149,20 +164,29 @@ def settle_area(
         min_valid=0,
         device=device,
         options=options,
+        settings=settings,
     )
-    request, polygons = _request(
+    source, polygons = _source(
         spatial,
         layer,
-        PixelRequest(None, temporal, sensor, fetch, backend, None, imagery, cache=cache),
+        Source(
+            temporal=temporal,
+            sensor=sensor,
+            fetch=fetch,
+            backend=backend,
+            imagery=imagery,
+            cache=cache,
+        ),
+        settings,
     )
-    provider = request.provider
+    provider = source.provider
     when = _moment(acquired, dated=provider is not None and provider.dated)
-    request.check_source(task.description.inputs)
+    source.check_source(task.description.inputs)
     sizes = _sizes(task)
     tile = sizes.image_size if tile_size is None else tile_size
     patch = sizes.patch_size
     overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
-    pixels, within, cut = _pixels(request, polygons, task.description.inputs)
+    pixels, within, cut = _pixels(source, polygons, task.description.inputs)
     layout = layout_of(
         pixels,
         within=within,
@@ -181,36 +205,67 @@ def settle_area(
             f"got pca={encoding.pca} for a map of {layout.wanted.sum()} tokens, expected at most "
             "as many components as tokens; give less, or none"
         )
-    stated = {
-        "temporal": temporal, "sensor": sensor, "fetch": fetch, "backend": backend,
-        "imagery": imagery, **options,
-    }  # fmt: skip
-    identity = {
-        **request_json(model, stated),
+    lattice = {
         "tile_size": layout.tile_size,
         "overlap_px": layout.overlap_px,
         "stride_px": layout.stride_px,
         "seams": seams,
         "area": _area_text(layout, polygons),
     }
+    stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
     undated = provider is None or not provider.dated
     notes = (*cut, *_notes(layout, within), *_no_item(undated and when is None))
-    request = replace(request, spatial=None)  # each window says what to read
-    return AreaTask(task, request, layout, seams, encoding, identity, notes, when)
+    return AreaTask(
+        task=task,
+        source=replace(source, spatial=None),  # each window says what to read
+        layout=layout,
+        seams=seams,
+        encoding=encoding,
+        identity=identity(task, source, **lattice),
+        stated={**_stated(task, source, stated), **lattice},
+        settings=settings,
+        notes=notes,
+        acquired=when,
+    )
 
 
-def _request(
-    spatial: Any, layer: str | None, common: PixelRequest
-) -> tuple[PixelRequest, Polygons | None]:
-    """Return the request, checked, with its provider; and the polygons, if it is for some."""
+def _source(
+    spatial: Any, layer: str | None, common: Source, settings: Settings
+) -> tuple[Source, Polygons | None]:
+    """Return the source, resolved, and the polygons if the area is made of some."""
     if spatial is None or isinstance(spatial, BBox | PointBuffer):
         if layer is not None:
             raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
-        return replace(common, spatial=spatial).checked(), None
+        return replace(common, spatial=spatial).resolved(settings), None
     polygons = read_polygons(spatial, layer=layer)
-    # Any place: whether the rest of the request can be meant does not depend on it.
-    checked = replace(common, spatial=BBox(0, 0, 1, 1)).checked()
-    return replace(checked, spatial=None), polygons
+    # Any place: whether the rest of the request is valid does not depend on it.
+    resolved = replace(common, spatial=BBox(0, 0, 1, 1)).resolved(settings)
+    return replace(resolved, spatial=None), polygons
+
+
+def _stated(task: Task, source: Source, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request as it was stated, as JSON values."""
+    provider = source.provider
+    pixels = (
+        {"imagery": imagery_identity(source.imagery)}
+        if provider is None
+        else {"backend": {"name": provider.name, "identity": provider.identity()}}
+    )
+    return {
+        "version": __version__,
+        "model": task.description.id,
+        "environment": {k: v for k, v in stated_variables().items() if k in _FROM_ENVIRONMENT},
+        **{name: _as_json(value) for name, value in stated.items() if value is not None},
+        **pixels,
+    }
+
+
+def _as_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _moment(acquired: object, *, dated: bool) -> datetime | None:
@@ -278,17 +333,17 @@ def _sizes(task: Task) -> Sizes:
 
 
 def _pixels(
-    request: PixelRequest, polygons: Polygons | None, contract: InputContract
+    source: Source, polygons: Polygons | None, contract: InputContract
 ) -> tuple[Grid, Grid | None, tuple[Note, ...]]:
     """Return the pixels asked for, all that there are where that is known, and warnings."""
     there: Grid | None = None
     cut: tuple[Note, ...] = ()
-    if request.own_pixels:
-        there = imagery_grid(request.imagery)
-        asked, cut = _pixels_of_imagery(there, request.spatial, polygons)
-        request.check_gsd(asked, contract)
+    if source.own_pixels:
+        there = imagery_grid(source.imagery)
+        asked, cut = _pixels_of_imagery(there, source.spatial, polygons)
+        source.check_gsd(asked, contract)
     else:
-        asked = _pixels_of_provider(request, polygons, contract)
+        asked = _pixels_of_provider(source, polygons, contract)
     pixels, what = (asked, "an area") if there is None else (there, "imagery")
     if min(pixels.shape) < MIN_SIDE_PX:
         raise ImageryError(
@@ -328,21 +383,21 @@ def _pixels_of_imagery(
         "the map",
         CoverageWarning,
     )
-    return there.window(rows.start, columns.start, *shape), (cut,) if share < 1 - _NO_MATTER else ()
+    return there.window(rows.start, columns.start, *shape), (
+        cut,
+    ) if share < 1 - _NEGLIGIBLE else ()
 
 
-def _pixels_of_provider(
-    request: PixelRequest, polygons: Polygons | None, contract: InputContract
-) -> Grid:
+def _pixels_of_provider(source: Source, polygons: Polygons | None, contract: InputContract) -> Grid:
     """Return the pixels that an area covers, edges on multiples of their size."""
-    sensor = request.asked_sensor(contract)
+    sensor = source.settled_sensor(contract)
     scale_m = sensor.scale_m
     if scale_m is None:
         raise SpecError("got no scale_m, expected the metres of a pixel")
     if polygons is None:
-        if request.spatial is None:
+        if source.spatial is None:
             raise SpecError("got no spatial, expected an area: a box, a buffer or polygons")
-        return roi_grid(request.spatial, scale_m, sensor.crs, most_px=math.inf)
+        return roi_grid(source.spatial, scale_m, sensor.crs, most_px=math.inf)
     if sensor.crs is None:
         west, south, east, north = polygons.geographic_bounds()
         east += 360 if east < west else 0  # across the antimeridian

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.embedding.identity import which_weights
-from rs_embed.embedding.one_place import gsd_notes
-from rs_embed.embedding.pooling import DETERMINING
-from rs_embed.embedding.task import told_gsd
+from rs_embed.embedding.encoding import gsd_notes
+from rs_embed.embedding.identity import determining_keys, which_weights
+from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
@@ -26,13 +25,13 @@ from rs_embed.errors import (
     RsEmbedError,
     give_warnings,
 )
-from rs_embed.files.embeddings import check_place
+from rs_embed.files.writing import check_place
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, seen_windows, window_meta
 from rs_embed.maps.first_look import probe, with_message
 from rs_embed.maps.formats.content import MapContent
-from rs_embed.maps.formats.paths import check_map_place
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.maps.planning import plan_of
 from rs_embed.maps.report import MapPlan, MapReport
@@ -72,7 +71,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         If its folder is missing or read-only, or it is a folder that holds no map.
     """
     target = Path(path)
-    check_map_place(target)
+    MAPS.check(target)
     check_place(target.with_name(f"{target.name}.partial"))
     return target
 
@@ -234,7 +233,8 @@ class AreaRun:
             tiles,
             self._asked.read,
             self._loaded,
-            workers=task.plan.fetch_workers,
+            workers=self._asked.settings.scalemae_fetch_workers,
+            batch_size=self._asked.settings.scalemae_batch_size,
             units_seen=self._units_seen,
         )
         done, start = 0, time.monotonic()
@@ -382,10 +382,10 @@ class AreaRun:
             "area_grid": layout.area.to_json(),
             "gsd_m": gsd,
             "gsd_m_range": seen.gsd_m,
-            "input_res": told_gsd(policy, gsd, layout.tile_size),
+            "input_res": gsd_for_model(policy, gsd, layout.tile_size),
             "input_res_range": seen.input_res,
             "gsd_policy": policy if isinstance(policy, str) else "number",
-            "display": asked.task.plan.display,
+            **asked.task.plan.input_meta,
             "used_patch_size": layout.patch_size,
             "stride_px": layout.stride_px,
             "tiles": {
@@ -395,7 +395,7 @@ class AreaRun:
             },
             "source_items": seen.items,
             "request": {
-                **asked.identity,
+                **asked.stated,
                 "dtype": asked.encoding.dtype,
                 "pca": asked.encoding.pca,
                 "acquired": None if asked.acquired is None else asked.acquired.isoformat(),
@@ -405,7 +405,11 @@ class AreaRun:
         digest = hashlib.sha256(seen.sha256.encode())
         digest.update(json.dumps([asked.identity[name] for name in _OF_THE_MAP]).encode())
         digest.update(repr(layout.wanted.shape).encode() + layout.wanted.tobytes())
-        digest.update(json.dumps([meta.get(key) for key in DETERMINING]).encode())
+        digest.update(
+            json.dumps(
+                [meta.get(key) for key in determining_keys(asked.task.description.options)]
+            ).encode()
+        )
         meta["fingerprint"] = digest.hexdigest()
         return meta
 

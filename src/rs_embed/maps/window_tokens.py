@@ -7,20 +7,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
-from rs_embed.embedding.one_place import VIEW_WORKERS
-from rs_embed.embedding.preparation import (
-    MIN_TOKEN_VALID,
-    Display,
-    normalised,
-    patch_valid,
-    to_uint8,
-)
-from rs_embed.embedding.task import told_gsd
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.loop import VIEW_WORKERS
+from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
+from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import ImageryWarning, ModelError, Note, RsEmbedError
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blocks import WindowPixels, read_windows
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
     from rs_embed.geo.grid import Grid
     from rs_embed.geo.tiling import Tile
     from rs_embed.maps.layout import Layout
-    from rs_embed.models.base import Encoder, Tokens
+    from rs_embed.models.base import Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +44,13 @@ class WindowTokens:
         ``(k, k, h, w, D)`` float32: pass down, pass across, row, column, NaN where too little is
         valid; None where nothing of the window is.
     meta : dict
-        JSON values: the GSD told, a digest of what was seen, the scenes used.
+        JSON values: the GSD passed to the model, a digest of what it saw, the scenes used.
     error : RsEmbedError or None
         Why it has no tokens.
     notes : tuple of Note
         Warnings to give.
     kind : str
-        How the tokens were had.
+        How the tokens were obtained.
     acquired : mapping
         What is known of the source of the pixels.
     """
@@ -74,9 +69,8 @@ class _Seen:
     """A window as the model will see it."""
 
     tile: Tile
-    images: NDArray[np.uint8]  # k*k H W 3
+    images: list[GsdImage]  # k*k of them
     valid: NDArray[np.bool_]  # k k h w
-    told: float
     meta: dict[str, Any]
     notes: tuple[Note, ...]
     acquired: Mapping[str, Any]
@@ -90,6 +84,7 @@ def window_tokens(
     encoder: Callable[[], Encoder],
     *,
     workers: int,
+    batch_size: int | None,
     units_seen: bool = True,
 ) -> Generator[list[WindowTokens], None, None]:
     """Yield what comes of the windows, in order, a group at a time.
@@ -100,7 +95,7 @@ def window_tokens(
     Parameters
     ----------
     task : Task
-        Model, options and display.
+        Model and options.
     layout : Layout
         Where the windows lie.
     tiles : sequence of Tile
@@ -108,9 +103,11 @@ def window_tokens(
     read : callable
         Returns the pixels on a grid; runs in any thread.
     encoder : callable
-        Returns the model; asked when the first window is known to be good.
+        Returns the model; called when the first window is known to be good.
     workers : int
         Threads that read.
+    batch_size : int or None
+        Images per forward pass; None leaves it to the device.
     units_seen : bool
         Whether some windows together were found to be of their units, see `probe`. If not, each
         must be by itself; a window of dark water may then look like another unit.
@@ -127,7 +124,7 @@ def window_tokens(
                 )
             )
         )
-        yield from _encoded(task, layout, seen, encoder)
+        yield from _encoded(layout, seen, encoder, batch_size)
 
 
 def _see(
@@ -159,21 +156,23 @@ def _prepared(
     valid = _valid_tokens(raster.valid, layout, tile)
     if not _wanted(valid, layout, tile).any():
         return WindowTokens(tile, None, {}, notes=pixels.notes)
-    display = cast(Display, task.plan.display)
-    image = to_uint8(raster, reflectance=pixels.reflectance, display=display)
-    images = np.stack([image[part] for part in _passes(layout, tile)])
+    preparation = task.plan.preparation
+    image = image_of(raster, pixels.reflectance, preparation)
     gsd = gsd_m(raster.grid)
-    told = told_gsd(task.plan.gsd, gsd, layout.tile_size)
+    input_res = gsd_for_model(task.plan.gsd, gsd, layout.tile_size)
+    images = [
+        GsdImage(preparation.tensor(image[part]), input_res) for part in _passes(layout, tile)
+    ]
     digest = hashlib.sha256(np.packbits(valid).tobytes())
     digest.update(np.ascontiguousarray(image).data)
     meta = {
-        "input_res": told,
+        "input_res": input_res,
         "gsd_m": gsd,
         "seen_sha256": digest.hexdigest(),
         "valid": int(raster.valid.sum()),
         "items": _items(pixels),
     }
-    return _Seen(tile, images, valid, told, meta, (*pixels.notes, *_odd(odd)), pixels.meta)
+    return _Seen(tile, images, valid, meta, (*pixels.notes, *_odd(odd)), pixels.meta)
 
 
 def _odd(count: int) -> Iterator[Note]:
@@ -235,10 +234,10 @@ def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.
 
 
 def _encoded(
-    task: Task,
     layout: Layout,
     seen: Iterator[_Seen | WindowTokens],
     encoder: Callable[[], Encoder],
+    batch_size: int | None,
 ) -> Iterator[list[WindowTokens]]:
     """Yield the windows in groups that fill a forward pass."""
     group: list[_Seen | WindowTokens] = []
@@ -247,87 +246,49 @@ def _encoded(
         group.append(item)
         if isinstance(item, _Seen):
             images += len(item.images)
-            if images >= (task.plan.batch_size or encoder().batch_size):
-                yield _forward_group(task, layout, group, encoder())
+            if images >= (batch_size or encoder().batch_size):
+                yield list(_of_group(layout, group, encoder, batch_size))
                 group, images = [], 0
     if group:
-        yield _forward_group(task, layout, group, encoder() if images else None)
+        yield list(_of_group(layout, group, encoder, batch_size))
 
 
-def _forward_group(
-    task: Task, layout: Layout, group: Sequence[_Seen | WindowTokens], encoder: Encoder | None
-) -> list[WindowTokens]:
-    """Return what comes of a group, in its order."""
-    to_see = [item for item in group if isinstance(item, _Seen)]
-    if encoder is None or not to_see:
-        return [item for item in group if isinstance(item, WindowTokens)]
-    try:
-        outputs = _outputs(task, to_see, encoder)
-    except ModelError:  # one by one: a window must not fail for its neighbour in the group
-        made = iter([_alone(task, layout, item, encoder) for item in to_see])
-    else:
-        made = iter(_windows(layout, to_see, outputs))
-    return [item if isinstance(item, WindowTokens) else next(made) for item in group]
+def _of_group(
+    layout: Layout,
+    group: Sequence[_Seen | WindowTokens],
+    encoder: Callable[[], Encoder],
+    batch_size: int | None,
+) -> Iterator[WindowTokens]:
+    """Yield what comes of a group, in its order."""
+    images = [image for item in group if isinstance(item, _Seen) for image in item.images]
+    outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
+    for item in group:
+        if isinstance(item, WindowTokens):
+            yield item
+        else:
+            yield _window(layout, item, [next(outcomes) for _ in item.images])
 
 
-def _alone(task: Task, layout: Layout, seen: _Seen, encoder: Encoder) -> WindowTokens:
-    try:
-        outputs = _outputs(task, [seen], encoder)
-    except ModelError as exc:
-        return _failed(seen.tile, exc)
-    (made,) = _windows(layout, [seen], outputs)
-    return made
-
-
-def _outputs(task: Task, seen: Sequence[_Seen], encoder: Encoder) -> list[Tokens]:
-    """Run windows through the model, as many images at once as suit it."""
-    inputs = task.description.inputs
-    size = task.plan.batch_size or encoder.batch_size
-    images = [(image, item.told) for item in seen for image in item.images]
-    outputs = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        pixels = np.stack([normalised(image, inputs.mean, inputs.std) for image, _ in batch])
-        outputs.append(encoder.encode(pixels, [told for _, told in batch]))
-    return outputs
-
-
-def _windows(
-    layout: Layout, seen: Sequence[_Seen], outputs: Sequence[Tokens]
-) -> list[WindowTokens]:
-    """Return the tokens of each window.
-
-    Raises
-    ------
-    ModelError
-        If the model gives what makes no map, for any window.
-    """
-    kind = outputs[-1].kind
-    every = np.concatenate([_patches(tokens.patches, kind, layout) for tokens in outputs])
+def _window(
+    layout: Layout, seen: _Seen, outcomes: Sequence[ImageTokens | ModelError]
+) -> WindowTokens:
+    """Return the tokens of a window, or the first error of its passes."""
+    patches = []
+    for outcome in outcomes:
+        if isinstance(outcome, ModelError):
+            return _failed(seen.tile, outcome)
+        try:
+            patches.append(outcome.patch_tokens("a map"))
+        except ModelError as exc:
+            return _failed(seen.tile, exc)
+        kind = outcome.kind
     passes = layout.passes
-    by_window = every.reshape(len(seen), passes, passes, *every.shape[1:])  # every: images h w D
-    return [
-        WindowTokens(
-            item.tile,
-            np.where(item.valid[..., None], by_window[number], np.float32(np.nan)),
-            item.meta,
-            notes=item.notes,
-            kind=kind,
-            acquired=item.acquired,
-        )
-        for number, item in enumerate(seen)
-    ]
-
-
-def _patches(patches: NDArray[np.float32] | None, kind: str, layout: Layout) -> NDArray[np.float32]:
-    if patches is None:
-        raise ModelError(
-            f"got {kind} output without patch tokens, which makes no map; use loader='native'"
-        )
-    if patches.shape[1:3] != layout.tile_patches:
-        raise ModelError(
-            f"got {patches.shape[1]} x {patches.shape[2]} patch tokens of a window, expected "
-            f"{layout.tile_patches[0]} x {layout.tile_patches[1]}: their place is unknown; use "
-            "loader='native'"
-        )
-    return patches
+    tokens = np.stack(patches).reshape(passes, passes, *patches[0].shape)  # k k h w D
+    return WindowTokens(
+        seen.tile,
+        np.where(seen.valid[..., None], tokens, np.float32(np.nan)),
+        seen.meta,
+        notes=seen.notes,
+        kind=kind,
+        acquired=seen.acquired,
+    )

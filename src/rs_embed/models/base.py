@@ -38,6 +38,9 @@ class Option:
         Minimum of a number; 0 itself is excluded.
     multiple_of : str
         What an integer must be a multiple of; empty if nothing.
+    recorded_as : tuple of str or None
+        Keys of ``meta`` in which the fingerprint finds what the option settled to; None is its
+        own name, and empty means that the pixels that the model sees show it.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Option:
     type: str = ""
     minimum: float | None = None
     multiple_of: str = ""
+    recorded_as: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class InputContract:
     values : str
         Units and range of the raw values.
     mean, std : tuple of float
-        Normalisation of the three channels after scaling to 0..1.
+        Normalisation of each band after scaling to 0..1, for catalogues that describe the model;
+        empty where it has none.
     """
 
     collection: str
@@ -77,8 +82,8 @@ class InputContract:
     fill_value: float
     temporal: tuple[str, str]
     values: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,25 +199,88 @@ class Encoder(Protocol):
         """JSON values for ``meta``: weights and their hash, sizes, loader, device, precision."""
 
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
-        """Return the tokens of ``pixels`` ``(B, 3, H, W)``, each at its own ``input_res_m``.
+        """Return the tokens of ``pixels`` ``(B, C, H, W)``, each at its own ``input_res_m``.
 
         Raises
         ------
         ModelError
-            If the output is not finite or of an unexpected shape.
+            If the model cannot embed them.
+        """
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a raster is resized and cropped to a model's input.
+
+    Attributes
+    ----------
+    resized : tuple of int
+        Height and width after the resize, pixels; the same factor on both axes, up to rounding.
+    top, left : int
+        First row and column of the crop, pixels of the resized image.
+    shape : tuple of int
+        Height and width of the crop, pixels; multiples of the patch size.
+    uncropped : str
+        What the caller can state to lose nothing, e.g. ``"image_size=256"``; may be empty.
+    """
+
+    resized: tuple[int, int]
+    top: int
+    left: int
+    shape: tuple[int, int]
+    uncropped: str = ""
+
+
+class Preparation(Protocol):
+    """How the pixels of a raster become the input of a model. Picklable.
+
+    An *image* is the model's own form of a raster: ``(height, width, channels)``, of any dtype.
+    Every pixel of it follows from that pixel of the raster alone, so that windows of an image are
+    images of windows.
+    """
+
+    def frame(self, shape: tuple[int, int], image_size: int) -> Frame:
+        """Return how a raster of ``shape`` pixels is resized and cropped."""
+
+    def image(self, values: NDArray[Any], reflectance: tuple[float, float]) -> NDArray[Any]:
+        """Return the image of ``(bands, height, width)`` values of any numeric dtype.
+
+        Reflectance is ``value * reflectance[0] + reflectance[1]``. Invalid pixels have been
+        filled from their nearest valid neighbour.
+        """
+
+    def fitted(self, image: NDArray[Any], frame: Frame) -> NDArray[Any]:
+        """Return the image resized and cropped as ``frame`` says."""
+
+    def check(self, image: NDArray[Any]) -> None:
+        """Raise `ImageryError` if there is nothing to see in an image, or in some of its pixels."""
+
+    def tensor(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return ``(channels, height, width)`` float32: the input of the network."""
+
+    def picture(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return ``(height, width, 3)`` uint8: the image as people look at it."""
+
+    def from_picture(self, picture: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the image of a ``(height, width, 3)`` uint8 picture in red, green, blue.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot see pictures, since it needs other bands.
         """
 
 
 class Plan(Protocol):
-    """A model with its options settled and checked, not loaded yet."""
+    """A model with its options settled and checked, not loaded yet. Picklable."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """How pixels become its input."""
 
     @property
     def gsd(self) -> float | str:
-        """``"metres"``, ``"relative"``, or the number to tell the model."""
-
-    @property
-    def display(self) -> str:
-        """``"reflectance"`` or ``"visual"``."""
+        """``"metres"``, ``"relative"``, or the number passed to the model as its GSD."""
 
     @property
     def image_size(self) -> int:
@@ -227,12 +295,15 @@ class Plan(Protocol):
         """Whether a download can no longer change these sizes."""
 
     @property
-    def batch_size(self) -> int | None:
-        """Images per forward pass in batch calls; None leaves it to the device."""
+    def settled(self) -> Mapping[str, Any]:
+        """JSON values that identify the options: equal for requests that mean the same.
+
+        An option that is left out has the value that it defaults to.
+        """
 
     @property
-    def fetch_workers(self) -> int:
-        """Threads that read imagery ahead in batch calls."""
+    def input_meta(self) -> Mapping[str, Any]:
+        """JSON values for ``meta`` that say how pixels become the input."""
 
     def load(self) -> Encoder:
         """Return the loaded model; the last ones loaded are remembered.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 
@@ -30,7 +31,10 @@ class Cost:
 
 
 class Provider(Protocol):
-    """A source of imagery; entry points of the group ``rs_embed.providers`` name its class."""
+    """A source of imagery; it goes through pickle, also after use.
+
+    What it opened, looked up and locked stays behind: the copy makes its own when first used.
+    """
 
     @property
     def name(self) -> str:
@@ -91,4 +95,16 @@ class Provider(Protocol):
         ------
         RsEmbedError
             If what is configured cannot be used.
+        """
+
+
+class RegisteredProvider(Provider, Protocol):
+    """A provider whose class an entry point of the group ``rs_embed.providers`` names."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider that ``settings`` configure; the same settings build it once.
+
+        Nothing is looked up, connected to or refused yet: ``status`` says what is missing or
+        invalid, and every other call raises it.
         """

@@ -12,7 +12,6 @@ import re
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +36,7 @@ from rs_embed.providers.cache_files import (
     parts_of,
     read,
 )
+from rs_embed.providers.sharing import Latest
 from rs_embed.settings import CACHE_DIR, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, to_json
 
@@ -52,6 +52,7 @@ SETTLED_AFTER = timedelta(days=30)
 # stays free: eight processes that write at once do not exceed the bound between their looks.
 _WRITTEN_SHARE = 128
 _FREE_SHARE = 16
+_FIRST_IDENTITY = "_rs_embed_first_identity"
 
 
 class PatchCache:
@@ -74,6 +75,9 @@ class PatchCache:
         self._room = max_bytes - max_bytes // _FREE_SHARE
         self._lock = threading.Lock()
         self._written = math.inf  # what others left there is not known yet
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder.absolute(), self.max_bytes)
 
     def get(self, key: Mapping[str, Any], grid: Grid) -> Raster | None:
         """Return the pixels that were put under ``key``, or None.
@@ -256,8 +260,8 @@ class CachedProvider:
     Kept is what was given for a period that ended at least 30 days ago: before, scenes still
     arrive and are reprocessed. Pixels without a period are not kept, since nothing tells when they
     are final, and no error is. Nor is anything kept of or for a provider whose ``identity`` is not
-    what it was when this process first asked the same object: it may serve what it looked up
-    before, which a new object does not.
+    what it was when the same object (or the one that it is a copy of) was first asked: it may serve
+    what it looked up before, which a new object does not.
 
     Parameters
     ----------
@@ -280,10 +284,8 @@ class CachedProvider:
         self._provider = provider
         self._cache = cache
         self._today = today
-        self._lock = threading.Lock()
-        self._identity: str | None = None
-        self._first_identity: str | None = None
-        self._said = False
+        self._identified: Latest[None, tuple[str, bool]] = Latest()
+        self._failure: Latest[None, str] = Latest()
 
     @property
     def name(self) -> str:
@@ -323,7 +325,8 @@ class CachedProvider:
         if temporal is None or self._today() - temporal.end < SETTLED_AFTER:
             return self._provider.fetch(grid, temporal=temporal, sensor=sensor)
         key = self.key(grid, temporal, sensor)
-        if key["identity"] != self._first_identity:
+        _, unchanged = self._identified.get(None, self._identify)
+        if not unchanged:
             return self._provider.fetch(grid, temporal=temporal, sensor=sensor)
         notes: tuple[str, ...] = ()
         try:
@@ -345,70 +348,59 @@ class CachedProvider:
         RsEmbedError
             If the provider does not know what it serves.
         """
-        with self._lock:
-            if self._identity is None:
-                self._identity = self._provider.identity()
-                self._first_identity = _first_identity(self._provider, self._identity)
+        identity, _ = self._identified.get(None, self._identify)
         return {
             "format": FORMAT,
             "rs_embed": __version__,
             "provider": self.name,
-            "identity": self._identity,
+            "identity": identity,
             "grid": grid.to_json(),
             "temporal": to_json(temporal),
             "sensor": {name: _number(value) for name, value in to_json(sensor).items()},
         }
 
     def _put(self, key: Mapping[str, Any], raster: Raster) -> tuple[str, ...]:
-        """Keep the pixels; return what is to be said of it, once for all places."""
+        """Write the pixels; return why that failed, once for all places."""
         try:
             self._cache.put(key, raster)
         except ExportError as exc:
-            with self._lock:
-                if self._said:
-                    return ()
-                self._said = True
-            return (f"{exc}; free some space, or name another folder as cache=",)
+            note = f"{exc}; free some space, or name another folder as cache="
+            return (note,) if self._failure.get(None, lambda _: note) is note else ()
         return ()
 
+    def _identify(self, _: None) -> tuple[str, bool]:
+        """Return the identity of the provider, and whether it is still its first one.
 
-# What providers said of themselves when they were first asked, by their id.
-_IDENTITIES: dict[int, tuple[weakref.ref[Provider], str]] = {}
-
-
-def _first_identity(provider: Provider, now: str) -> str:
-    """Return what this object first said of itself, which is ``now`` if it was not asked yet."""
-    number = id(provider)
-
-    def forget(_: object) -> None:
-        _IDENTITIES.pop(number, None)
-
-    return _IDENTITIES.setdefault(number, (weakref.ref(provider, forget), now))[1]
+        The provider itself carries the first, since what it looked up is as old.
+        """
+        identity = self._provider.identity()
+        return identity, identity == vars(self._provider).setdefault(_FIRST_IDENTITY, identity)
 
 
-def open_cache(asked: str | PathLike[str] | PatchCache | None) -> PatchCache | None:
-    """Return the cache that is asked for, or that of ``RS_EMBED_CACHE_DIR``; None without either.
+def open_cache(
+    cache: str | PathLike[str] | PatchCache | None, settings: Settings
+) -> PatchCache | None:
+    """Return the cache in a folder, or in that of ``settings``; None without either.
 
-    A folder that does not exist is made. Its size is bounded by ``RS_EMBED_CACHE_GB``.
+    A folder that does not exist is made. ``settings`` bound its size (``RS_EMBED_CACHE_GB``).
 
     Raises
     ------
     SpecError
-        If ``asked`` is no path, or no folder can be made there.
+        If ``cache`` is not a path, or no folder can be made there.
     SettingsError
         If no folder can be made where ``RS_EMBED_CACHE_DIR`` says.
     """
-    if isinstance(asked, PatchCache):
-        return asked
-    settings = Settings.from_environ()
-    if asked is None:
+    if isinstance(cache, PatchCache):
+        return cache
+    if cache is None:
         if settings.cache_dir is None:
             return None
         folder = _made(settings.cache_dir, CACHE_DIR.name, SettingsError)
-    elif isinstance(asked, str | PathLike) and fspath(asked):
-        folder = _made(asked, "cache", SpecError)
+    elif isinstance(cache, str | PathLike) and fspath(cache):
+        folder = _made(cache, "cache", SpecError)
     else:
-        raise SpecError(f"got cache={asked!r}, expected the path of a folder to keep pixels in")
+        raise SpecError(f"got cache={cache!r}, expected the path of a folder to keep pixels in")
     return _shared(folder, settings.cache_gb * 10**9)
 
 

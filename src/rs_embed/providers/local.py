@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Self
 
-from rs_embed.errors import ProviderError, some
+from rs_embed.errors import ProviderError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
 from rs_embed.providers.scenes.indexing import Index, index_root
-from rs_embed.providers.scenes.reading import compose
+from rs_embed.providers.scenes.reading import compose, with_left_out
 from rs_embed.providers.scenes.scene import Scene
 from rs_embed.providers.scenes.selection import scenes_fit_for, select_scenes
+from rs_embed.providers.sharing import Latest
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
@@ -34,7 +34,9 @@ class LocalProvider:
         A raster file (one scene); a STAC Item, ItemCollection, Collection or Catalog ``.json``; or
         a folder: that of a ``catalog.json`` or ``collection.json``, or one that is searched for
         STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img) that no item refers to.
-        ``RS_EMBED_LOCAL`` if not given.
+        That of ``settings`` if not given.
+    settings : Settings, optional
+        What the environment configures; read when the provider is built if not given.
 
     Notes
     -----
@@ -47,14 +49,23 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, root: str | PathLike[str] | None = None) -> None:
-        self._root = None if root is None else Path(fspath(root)).expanduser()
-        self._lock = threading.Lock()
-        self._looked: tuple[Path, Index | ProviderError] | None = None
+    def __init__(
+        self, root: str | PathLike[str] | None = None, *, settings: Settings | None = None
+    ) -> None:
+        if root is None:
+            self._root = (settings or Settings.from_environ()).local
+        else:
+            self._root = Path(fspath(root)).expanduser().absolute()
+        self._found: Latest[Path, Index | ProviderError] = Latest()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider of ``RS_EMBED_LOCAL``."""
+        return cls(settings=settings)
 
     def configured(self) -> bool:
         """Return whether a root is given or named by ``RS_EMBED_LOCAL``."""
-        return self._root is not None or Settings.from_environ().local is not None
+        return self._root is not None
 
     @property
     def dated(self) -> bool:
@@ -88,25 +99,9 @@ class LocalProvider:
         """
         index = self._indexed()
         root = str(index.root)
-        selection = select_scenes(
-            self._scenes_of(sensor),
-            bands=sensor.bands,
-            grid=grid,
-            temporal=temporal,
-            cloudy_pct=sensor.cloudy_pct,
-            where=root,
-        )
-        raster = compose(
-            selection,
-            grid,
-            sensor.bands,
-            kind=sensor.composite or "median",
-            fill_value=sensor.fill_value,
-            cloud_mask=sensor.cloud_mask,
-            root=root,
-        )
-        notes = (*raster.notes, *_left_out_notes(index.left_out))
-        return replace(raster, source={**raster.source, "left_out": _left_out(index)}, notes=notes)
+        selection = select_scenes(self._scenes_of(sensor), sensor, grid, temporal, where=root)
+        raster = compose(selection, grid, sensor, root=root)
+        return with_left_out(raster, index.left_out, "files")
 
     def identity(self) -> str:
         """Return a digest of the names, sizes and times of all files, as they are now.
@@ -131,17 +126,13 @@ class LocalProvider:
         return f"ready: {len(index.scenes)} scenes in {index.root}, {dates}{left_out}"
 
     def _indexed(self) -> Index:
-        root = self._root or Settings.from_environ().local
-        if root is None:
+        if self._root is None:
             raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
-        root = root.absolute()
-        with self._lock:
-            if self._looked is None or self._looked[0] != root:
-                self._looked = root, _look(root)
-            found = self._looked[1]
-            if isinstance(found, ProviderError) and not root.exists():
-                self._looked = None  # quickly looked up again, and it may be mounted late
+        root = self._root.absolute()
+        found = self._found.get(root, _look)
         if isinstance(found, ProviderError):
+            if not root.exists():
+                self._found.forget()  # quickly looked up again, and it may be mounted late
             raise ProviderError(str(found), transient=found.transient) from found
         return found
 
@@ -168,16 +159,3 @@ def _look(root: Path) -> Index | ProviderError:
         return index_root(root)
     except ProviderError as exc:
         return exc
-
-
-def _left_out(index: Index) -> dict[str, str]:
-    return dict(list(index.left_out.items())[:100])
-
-
-def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    return (
-        f"{len(left_out)} files that cannot be used were left out: "
-        f"{some(list(left_out))}; meta['source']['left_out'] says why",
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.resources import as_file, files
+from typing import Self
 
 from rs_embed.errors import ImageryError, ProviderError
 from rs_embed.files.rasters import read_on_grid
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
-from rs_embed.specs import PointBuffer, SensorSpec, TemporalSpec
+from rs_embed.settings import Settings
+from rs_embed.specs import FetchSpec, PointBuffer, SensorSpec, TemporalSpec
 
 CENTRE = (-75.61558, 37.69415)
 HALF_SIDE_M = 3200
@@ -36,6 +38,11 @@ class SampleProvider:
     name = "sample"
     dated = False
 
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:  # noqa: ARG003
+        """Return the provider; no setting applies to it."""
+        return cls()
+
     def configured(self) -> bool:
         """Return False: stand-in imagery is never picked unasked."""
         return False
@@ -48,8 +55,8 @@ class SampleProvider:
                 f"backend='sample' has only {COLLECTION!r} with {BANDS}; leave sensor out, or "
                 "pass your own imagery="
             )
-        for name in ("cloudy_pct", "composite", "fill_value", "cloud_mask"):
-            if getattr(sensor, name) is not None:
+        for name in (field.name for field in fields(FetchSpec)):
+            if name not in ("scale_m", "crs") and getattr(sensor, name) is not None:
                 raise ProviderError(
                     f"got {name}={getattr(sensor, name)!r}, but backend='sample' is one cloud-free "
                     f"scene with nodata 0, where it has no effect; leave {name} out"

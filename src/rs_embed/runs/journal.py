@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from rs_embed.errors import ExportError, SpecError, some
-from rs_embed.files.embeddings import check_place
+from rs_embed.files.writing import check_place
 
 if TYPE_CHECKING:
     import os

@@ -11,16 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from rs_embed.embedding.identity import request_json, which_weights
-from rs_embed.embedding.many_places import ON_ERROR, iter_embeddings
+from rs_embed.embedding.identity import identity, which_weights
+from rs_embed.embedding.many_places import ON_ERROR, embed_places
+from rs_embed.embedding.source import Source
+from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import CheckpointError, ExportError, RsEmbedError, SpecError, UnknownNameError
-from rs_embed.files import embeddings as export
 from rs_embed.files.places import NamedPlace
+from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
 from rs_embed.runs.journal import Journal, discard
-from rs_embed.specs import OutputSpec, to_json
+from rs_embed.settings import Settings
+from rs_embed.specs import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    OutputSpec,
+    SensorSpec,
+    TemporalSpec,
+    to_json,
+)
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from rs_embed.embedding.result import Embedding
+    from rs_embed.geo.raster import Raster
+    from rs_embed.providers.base import Provider
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class ResumableBatch:
         **arguments: Any,
     ) -> None:
         self.path = Path(path)
-        export.check_writable(self.path, export.VECTOR_SUFFIXES)
+        MANY_VECTORS.check(self.path)
         output = arguments.get("output")
         if isinstance(output, OutputSpec) and output.mode == "grid":
             raise SpecError("got a grid as output, expected a pooled one: one vector a place")
@@ -131,15 +146,15 @@ class ResumableBatch:
                 f"got {len(places)} places, of which {len(places) - len(self._places)} are there "
                 "twice with id and place; expected each once"
             )
-        self._model = model
-        self._arguments = arguments
         self.journal_path = self.path.with_name(f"{self.path.name}.partial")
         if self.path.exists() and not overwrite and not self.journal_path.exists():
             raise ExportError(
                 f"{self.path} is there already, and finished; choose another name, or replace it "
                 "(--overwrite)"
             )
-        request = json.dumps(request_json(model, arguments))
+        self._settings = Settings.from_environ()
+        self._task, self._source = _settled(model, self._settings, **arguments)
+        request = json.dumps(identity(self._task, self._source))
         if overwrite:
             discard(self.journal_path)
         self._journal = Journal(self.journal_path, request)
@@ -186,12 +201,14 @@ class ResumableBatch:
         return Report(self.path, len(self._places), self.resumed, errors, seconds)
 
     def _embed(self, left: list[str], on_error: str, progress: bool | None) -> None:
-        results = iter_embeddings(
-            self._model,
-            spatials=[self._places[key].spatial for key in left],
+        results = embed_places(
+            self._task,
+            self._source,
+            {"spatials": [self._places[key].spatial for key in left]},
+            {"temporal": self._source.temporal, "fetch": self._source.fetch},
+            settings=self._settings,
             on_error="return",
             progress=progress,
-            **self._arguments,
         )
         weights = self._weights_so_far()
         with closing(results):
@@ -232,17 +249,57 @@ class ResumableBatch:
         """Write the file; return the errors of the places that failed, by id."""
         errors: dict[str, str] = {}
 
-        def rows() -> Iterator[export.VectorRow]:
+        def rows() -> Iterator[VectorRow]:
             results = self._journal.results(list(self._places))
             for place, result in zip(self._places.values(), results, strict=True):
                 if result.error is not None:
                     errors[place.id] = result.error
-                yield export.VectorRow(
+                yield VectorRow(
                     place.id, *place.spatial.centre, result.vector, result.meta, result.error
                 )
 
-        export.write_vectors(self.path, rows(), len(self._places))
+        write_vectors(self.path, rows(), len(self._places))
         return errors
+
+
+def _settled(
+    model: str,
+    settings: Settings,
+    *,
+    temporal: TemporalSpec | None = None,
+    sensor: SensorSpec | None = None,
+    fetch: FetchSpec | None = None,
+    output: OutputSpec | None = None,
+    backend: str | Provider = "auto",
+    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
+    min_valid: float = MIN_VALID,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    **options: Any,
+) -> tuple[Task, Source]:
+    """Return task and source of all places; the model is loaded if that tells its sizes."""
+    task = settle(
+        model,
+        output=output,
+        input_prep=input_prep,
+        min_valid=min_valid,
+        device=device,
+        options=options,
+        settings=settings,
+    )
+    if not task.plan.sizes_known:
+        task.plan.load()  # sizes that a download brings are part of the identity
+    source = Source(
+        spatial=BBox(0, 0, 1, 1),  # any: whether the request is valid does not depend on it
+        temporal=temporal,
+        sensor=sensor,
+        fetch=fetch,
+        backend=backend,
+        imagery=imagery,
+        cache=cache,
+    )
+    return task, source.resolved(settings)
 
 
 def _key(place: NamedPlace) -> str:

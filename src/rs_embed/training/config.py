@@ -14,8 +14,8 @@ from rs_embed.models.scalemae.config import NetworkConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 _NAME = re.compile(r"\w[\w. -]*")
-# What else lies in run.folder.
-_TAKEN = ("pictures", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
+# What else is in run.folder.
+_TAKEN = ("pictures", "run.lock", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
 
 
 @dataclass(frozen=True)

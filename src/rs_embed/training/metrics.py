@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rs_embed.errors import ExportError, TrainingError
-from rs_embed.files.embeddings import written
+from rs_embed.files.writing import written
 from rs_embed.training.config import PretrainConfig, learning_rate
 from rs_embed.training.state import Training
 

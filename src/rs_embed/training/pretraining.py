@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import signal
 import threading
@@ -15,11 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rs_embed.errors import CheckpointError, ExportError
-from rs_embed.files.embeddings import written
+from rs_embed.errors import (
+    CheckpointError,
+    ExportError,
+    Note,
+    RsEmbedWarning,
+    TrainingError,
+    give_warnings,
+)
+from rs_embed.files.writing import written
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import network_config
 from rs_embed.models.scalemae.description import DESCRIPTION
@@ -29,7 +38,6 @@ from rs_embed.models.weights import obtain_weights
 from rs_embed.pipeline import ordered
 from rs_embed.progress import Bar
 from rs_embed.training.config import PretrainConfig, hidden_patches, learning_rate
-from rs_embed.training.exclusive import exclusive
 from rs_embed.training.metrics import Metrics
 from rs_embed.training.objective import Losses, Objective
 from rs_embed.training.packing import Tiles, packed
@@ -40,6 +48,8 @@ from rs_embed.training.views import random_crops, random_masks
 
 _CROPS, _ORDER = 0, 1  # streams of random numbers
 _STATE = "state.safetensors"
+# What network file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
     """
     folder = Path(config.run.folder)
     device = resolve_device(config.run.device)
-    with exclusive(folder):
+    with _locked(folder):
         state = folder / _STATE
         if state.exists():
             check_state(state, config.what_is_learnt())  # before hours of packing
@@ -122,6 +132,28 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
         run.training.seconds,
         interrupted,
     )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder if it is missing, and keep other runs out; the lock ends with the process."""
+    lock = FileLock(folder / "run.lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as exc:
+        raise TrainingError(
+            f"another run is using {folder}; wait for it to end, or choose another run.folder"
+        ) from exc
+    except OSError as exc:
+        if exc.errno not in _NO_LOCKS:
+            raise ExportError(f"cannot use the folder {folder}: {exc}; choose another one") from exc
+        message = f"{folder} is on a file system without locks: do not start a second run there"
+        give_warnings([Note(message, RsEmbedWarning)])
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Run:
@@ -330,7 +362,8 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     def update(averaged: Any, current: Any, count: Any) -> None:
         done = int(count)
         share = 1 - min(decay, (1 + done) / (10 + done))
-        torch._foreach_lerp_(averaged, current, share)
+        for old, new in zip(averaged, current, strict=True):
+            old.lerp_(new, share)
 
     return update
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
+from rs_embed._optional import require
 from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.weights import is_remote_or_shipped
 from rs_embed.training.config import PretrainConfig
-
-_T = TypeVar("_T")
 
 
 def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
@@ -32,6 +31,8 @@ def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
         If the file cannot be read, a value is missing, of another type or out of range.
     UnknownNameError
         If a table or key does not exist.
+    MissingDependencyError
+        If pydantic is not installed.
     """
     try:
         stated = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -40,7 +41,7 @@ def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
     except tomllib.TOMLDecodeError as exc:
         raise SpecError(f"{path} is not TOML: {exc}") from exc
     try:
-        config = _built(PretrainConfig, stated, "")
+        config = _checked(stated)
     except UnknownNameError:
         raise
     except (SpecError, CheckpointError) as exc:
@@ -66,43 +67,46 @@ def _within(folder: Path, stated: str) -> str:
         raise SpecError(f"got the path {stated!r}, whose home folder is not known") from exc
 
 
-def _built(kind: type[_T], stated: Any, where: str) -> _T:
-    """Return the dataclass of ``kind`` that a TOML table states, types checked."""
-    if not isinstance(stated, Mapping):
-        raise SpecError(f"got {where} = {stated!r}, expected a table")
-    hints = get_type_hints(kind)
-    names = {one.name for one in fields(cast(Any, kind))}
-    for name in stated:
-        if name not in names:
-            raise UnknownNameError.among(f"key of [{where or 'the file'}]", name, names)
-    values = {
-        name: _value(hints[name], value, f"{where}.{name}".lstrip("."))
-        for name, value in stated.items()
-    }
+def _checked(stated: dict[str, Any]) -> PretrainConfig:
+    """Return the run that the tables of a file state, keys and types checked."""
+    pydantic = require("pydantic", extra="train", purpose="reading a recipe")
+    # Dataclasses take the options of the type around them. As JSON, since a strict tuple then is
+    # an array and a strict dataclass a table; no value is a date, and a table is no value either.
+    options = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    adapter = pydantic.TypeAdapter(tuple[PretrainConfig], config=options)
+    content = json.dumps([stated], default=lambda date: {"date": str(date)})
     try:
-        return kind(**values)
-    except TypeError as exc:  # a missing value: dataclasses name it
-        missing = str(exc).partition("missing ")[2] or str(exc)
-        raise SpecError(f"[{where or 'the file'}] lacks {missing}") from exc
+        (config,) = adapter.validate_json(content)
+    except pydantic.ValidationError as exc:
+        raise _error(exc.errors()) from exc
+    return cast(PretrainConfig, config)
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint):
-        return _built(cast(Any, hint), value, where)
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)
-        repeated = inner[-1] is Ellipsis
-        if not isinstance(value, list) or not (repeated or len(value) == len(inner)):
-            wanted = "a list" if repeated else f"a list of {len(inner)}"
-            raise SpecError(f"got {where} = {value!r}, expected {wanted}")
-        kinds = [inner[0]] * len(value) if repeated else inner
-        return tuple(_value(kind, one, where) for kind, one in zip(kinds, value, strict=True))
-    kinds = get_args(hint) or (hint,)
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SpecError(f"got {where} = {value!r}, expected a finite number")
-    if isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds):
-        return value
-    wanted = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-    raise SpecError(f"got {where} = {value!r}, expected {wanted}")
+def _error(problems: Sequence[Mapping[str, Any]]) -> SpecError:
+    """Return an error of pydantic as ours; an unknown key first: it may be the missing one."""
+    unknown = [one for one in problems if one["type"] == "unexpected_keyword_argument"]
+    problem = (unknown or problems)[0]
+    location = problem["loc"][1:]
+    if unknown:
+        *tables, key = location
+        return UnknownNameError.among(
+            f"key of [{_dotted(tables) or 'the file'}]", key, _keys(tables)
+        )
+    if problem["type"] == "value_error":
+        return cast(SpecError, problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return SpecError(f"{_dotted(location)} is missing, and has no default")
+    expected = problem["msg"].removeprefix("Input should be ").replace("an object", "a table")
+    return SpecError(f"got {_dotted(location)} = {problem['input']!r}, expected {expected}")
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in location)
+    return "".join(keys).lstrip(".")
+
+
+def _keys(tables: Iterable[str | int]) -> list[str]:
+    kind: Any = PretrainConfig
+    for key in tables:
+        kind = get_args(kind)[0] if isinstance(key, int) else get_type_hints(kind)[key]
+    return [one.name for one in fields(kind)]

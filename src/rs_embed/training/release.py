@@ -12,7 +12,7 @@ from torch import nn
 
 from rs_embed._version import __version__
 from rs_embed.errors import ExportError
-from rs_embed.files.embeddings import written
+from rs_embed.files.writing import written
 from rs_embed.training.config import PretrainConfig
 from rs_embed.training.packing import Tiles
 

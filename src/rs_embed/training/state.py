@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rs_embed.errors import CheckpointError, ExportError
-from rs_embed.files.embeddings import written
+from rs_embed.files.writing import written
 from rs_embed.training.objective import Objective
 
 _OPTIMISER, _OBJECTIVE, _AVERAGE = "optimiser.", "objective.", "average."

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rs_embed.errors import ExportError
+from rs_embed.errors import ExportError, ImageryError
+from rs_embed.files.gdal import open_file, quietly
+from rs_embed.files.writing import check_place
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import META_TAG, meta_text
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
 
@@ -24,6 +30,8 @@ _STRIP_BYTES = 64 * 2**20
 # GDAL takes a twentieth of the machine's memory otherwise.
 _CACHE_BYTES = 256 * 2**20
 _ZSTD_LEVEL = 3
+# Chunk of a map that is opened, (d, y, x): 16 MiB of float32.
+_CHUNK = (16, 512, 512)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def write_cog(
     plain = height * width * encoding.dimensions * encoding.dtype.itemsize
     # The blocks, a third more for overviews, and both once more in their final order.
     check_room(path, plain * 8 // 3)
-    with placed(path) as partial:
+    with placed(path, COG) as partial:
         unordered = path.with_name(f".{path.name}.unordered")
         try:
             with rasterio.Env(
@@ -185,3 +193,59 @@ def _check_blocks(path: Path) -> None:
                             "the file; is the disk full?"
                         )
                 file.read(window=window)
+
+
+def open_cog(path: Path) -> xr.DataArray:
+    """Return a map as `open_map` does; `ExportError` for other files."""
+    import rasterio
+    import rioxarray
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(path) as file:
+            tags, scales, count = file.tags(), file.scales, file.count
+            scaled = file.dtypes[0] == "int8"
+    except (RasterioError, OSError) as exc:
+        raise not_a_map(path, "it is not an image that can be opened") from exc
+    if META_TAG not in tags:
+        opener = "rioxarray.open_rasterio"
+        raise not_a_map(path, "it is an image, but not a map of rs_embed", opener)
+    meta = tags[META_TAG]
+    deep, high, wide = _CHUNK
+    parts = {"band": min(deep, count), "y": high, "x": wide}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Scales differ across bands")
+        opened: Any = rioxarray.open_rasterio(path, chunks=parts)
+    array = opened.rename(band="d").assign_coords(d=np.arange(count))
+    return decoded_map(
+        array, np.array(scales, np.float32) if scaled else None, meta, tags.get(PCA_TAG)
+    )
+
+
+def _check_image(path: Path) -> None:
+    check_place(path)
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with quietly(), open_file(str(path)) as dataset:
+            is_own = META_TAG in dataset.tags()
+    except ImageryError as exc:
+        raise ExportError(
+            f"cannot write {path}: the file of this name cannot be read, so it may not be a map "
+            f"({exc.__cause__}); delete it, or choose another name"
+        ) from exc
+    if not is_own:
+        raise ExportError(
+            f"cannot write {path}: it is an image, but not a map of rs_embed; choose another name"
+        )
+
+
+COG = MapFormat(
+    name="a map in GeoTIFF",
+    suffixes=(".tif", ".tiff"),
+    media_type="image/tiff; application=geotiff; profile=cloud-optimized",
+    write=write_cog,
+    open=open_cog,
+    check_replaced=_check_image,
+    sidecars=(".aux.xml", ".ovr", ".msk"),
+)

@@ -1,106 +1,26 @@
-"""Where a map is written: room on the disk, a name beside it, and the step into its place."""
+"""Write a map beside its path, and move it into place."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rs_embed.errors import ExportError, ImageryError, UnknownNameError
-from rs_embed.files.embeddings import check_place
-from rs_embed.files.gdal import open_file, quietly
-from rs_embed.maps.formats.provenance import ITEM_KEY, META_KEY, META_TAG
+from rs_embed.errors import ExportError
 
-MAP_SUFFIXES = (".zarr", ".tif", ".tiff")
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
-# Left free beside what a map needs: its item, and what a file system keeps for itself.
+if TYPE_CHECKING:
+    from rs_embed.maps.formats.map_format import MapFormat
+
+# Left free for the item of a map, and for what a file system needs itself.
 _SPARE_BYTES = 16 * 2**20
 
 
-def check_map_place(path: Path) -> None:
-    """Raise before any work is done if a map cannot be written there later.
-
-    Raises
-    ------
-    UnknownNameError
-        If its suffix is not one of `MAP_SUFFIXES`.
-    ExportError
-        If there is no such folder, it is read-only, or what is there, map or item, is not ours.
-    """
-    if path.suffix.lower() not in MAP_SUFFIXES:
-        raise UnknownNameError.among("file type of a map", path.suffix, MAP_SUFFIXES)
-    is_store = path.suffix.lower() == ".zarr" and (path / "zarr.json").is_file()
-    if not is_store:
-        check_place(path)
-    elif META_KEY not in _content(path / "zarr.json", "attributes"):
-        raise ExportError(f"cannot write {path}: it is a store of others; choose another name")
-    if path.is_file() and path.suffix.lower() == ".zarr":
-        raise ExportError(f"cannot write {path}: it is a file; choose another name")
-    if path.is_file() and path.stat().st_size:
-        _check_own_image(path)
-    item = item_path(path)
-    check_place(item)
-    if item.exists() and ITEM_KEY not in _content(item, "properties"):
-        raise ExportError(
-            f"cannot write {item}, which describes the map: it is a file of others; choose another "
-            "name for the map"
-        )
-    for sidecar in [] if path.exists() else _sidecars(path):
-        raise ExportError(
-            f"cannot write {path}: {sidecar.name} beside it would be read with it; remove that, or "
-            "choose another name"
-        )
-    if not os.access(path.parent, os.W_OK):
-        raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
-
-
-def item_path(map_path: Path) -> Path:
-    """Return the path of the item of a map: its name with ``.json``."""
-    return map_path.with_name(f"{map_path.name}.json")
-
-
-def _content(path: Path, name: str) -> dict[str, Any]:
-    """Return an object within a JSON file; an empty one where it is unreadable."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    inner = content.get(name) if isinstance(content, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def _check_own_image(path: Path) -> None:
-    try:
-        with quietly(), open_file(str(path)) as dataset:
-            is_own = META_TAG in dataset.tags()
-    except ImageryError as exc:
-        raise ExportError(
-            f"cannot write {path}: what is there cannot be read, so nobody knows whose it is "
-            f"({exc.__cause__}); delete it, or choose another name"
-        ) from exc
-    if not is_own:
-        raise ExportError(f"cannot write {path}: it is no map of rs_embed; choose another name")
-
-
-def _sidecars(path: Path) -> list[Path]:
-    """Return the files beside an image that GDAL would read with it."""
-    beside = (path.with_name(f"{path.name}{suffix}") for suffix in _SIDECARS)
-    return [file for file in beside if file.is_file()] if path.suffix.lower() != ".zarr" else []
-
-
 def check_room(path: Path, needed_bytes: int) -> None:
-    """Raise before writing if the disk has less room than the numbers take uncompressed.
-
-    Raises
-    ------
-    ExportError
-        If so.
-    """
+    """Raise `ExportError` if the disk has less room than the numbers take uncompressed."""
     free = shutil.disk_usage(path.parent).free
     if free < needed_bytes + _SPARE_BYTES:
         raise ExportError(
@@ -111,20 +31,15 @@ def check_room(path: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
-def placed(path: Path) -> Iterator[Path]:
-    """Give ``.<name>.writing`` beside ``path``, and put it in place when all went well.
+def placed(path: Path, form: MapFormat) -> Iterator[Path]:
+    """Yield ``.<name>.writing`` beside ``path``, and move it into place if nothing failed.
 
-    It is a file or a folder. A name that is always the same means that what a killed run left is
-    removed by the next one. Two runs must not write the same map at once. A store that is
-    replaced stays at ``.<name>.old`` until the new one has its name; a run that is killed between
-    the two steps is mended by the next.
-
-    Raises
-    ------
-    ExportError
-        If the place cannot be written.
+    It is a file or a folder. The name is always the same, so that the next run removes what a
+    killed run left; two runs must not write the same map at once. A store that is replaced stays
+    at ``.<name>.old`` until the new one has its name; if a run is killed in between, the next one
+    puts it back. Raises `ExportError` if ``path`` cannot be written.
     """
-    check_map_place(path)
+    form.check(path)
     partial, old = path.with_name(f".{path.name}.writing"), path.with_name(f".{path.name}.old")
     try:
         if old.exists() and not path.exists():
@@ -136,13 +51,13 @@ def placed(path: Path) -> Iterator[Path]:
             sync(partial)
             if path.is_dir():
                 os.replace(path, old)
-            for sidecar in _sidecars(path):  # statistics or overviews of the map that was there
+            for sidecar in form.beside(path):  # statistics or overviews of the old map
                 sidecar.unlink()
             os.replace(partial, path)
             sync_name(path)
         except BaseException:
-            # What failed is what counts: threads of an interrupted writer may still add files to
-            # what is removed here, and the next run removes what is left.
+            # Threads of an interrupted writer may still add files to what is removed here; the
+            # error is that of the writer, and the next run removes the rest.
             shutil.rmtree(partial, ignore_errors=True)
             with suppress(OSError):
                 partial.unlink()
@@ -164,7 +79,7 @@ def size_bytes(path: Path) -> int:
 def sync(path: Path) -> None:
     """Return when a file, or all files of a folder, are on the disk.
 
-    What finished windows are kept for must survive a power cut before they are let go.
+    A map must survive a power cut before the finished windows it was made from are removed.
     """
     for file in [at for at in path.rglob("*") if at.is_file()] if path.is_dir() else [path]:
         with file.open("rb+") as opened:
@@ -172,7 +87,7 @@ def sync(path: Path) -> None:
 
 
 def sync_name(path: Path) -> None:
-    """Return when the name of a file is on the disk; Windows has no way to ask for that."""
+    """Return when the name of a file is on the disk; Windows cannot tell."""
     if sys.platform != "win32":
         handle = os.open(path.parent, os.O_RDONLY)
         try:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rs_embed.errors import UnknownNameError
+from rs_embed.files.formats import META_KEY
 from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
+    from rs_embed.geo.grid import Grid
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
 
@@ -21,7 +23,6 @@ _ARTIFACT_TYPES = {
     ".safetensors": "safetensors.torch.save_file",
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), "torch.save"),
 }
-META_KEY = "rs_embed_meta"
 META_TAG = META_KEY.upper()
 ITEM_KEY = "emb:runtime_parameters"
 # As GDAL names one: NETCDF:"file.nc":variable. One letter is a drive of Windows.
@@ -111,15 +112,29 @@ def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
 def input_bands(meta: Mapping[str, Any]) -> list[str]:
     """Return the names of the bands that the model saw, in its order; empty if none are known.
 
-    They are those of the sensor or, where none was stated, the model's own.
+    The sensor states them; if it does not, they are the model's own.
     """
     sensor = meta.get("sensor")
     if isinstance(sensor, Mapping) and sensor.get("bands"):
         return [str(band) for band in sensor["bands"]]
+    return list(model_description(meta).get("inputs", {}).get("bands", ()))
+
+
+def model_description(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `describe_model` returns; empty for models that are not installed."""
     try:
-        return list(describe_model(str(meta["model"]))["inputs"]["bands"])
+        return describe_model(str(meta["model"]))
     except UnknownNameError:
-        return []
+        return {}
+
+
+def proj_fields(grid: Grid) -> dict[str, Any]:
+    """Return ``proj:code`` where an authority has one for the CRS, and ``proj:wkt2``."""
+    if grid.crs is None:
+        return {}
+    authority = grid.crs.to_authority(min_confidence=100)
+    code = {} if authority is None else {"proj:code": ":".join(authority)}
+    return {**code, "proj:wkt2": grid.crs.to_wkt()}
 
 
 def artifact_type(meta: Mapping[str, Any]) -> str:

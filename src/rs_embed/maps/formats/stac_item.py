@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.errors import ExportError, SpecError, UnknownNameError
+from rs_embed.errors import ExportError, SpecError
+from rs_embed.geo.bands import canonical_band
+from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.formats.paths import sync, sync_name
 from rs_embed.maps.formats.provenance import (
     ITEM_KEY,
@@ -23,12 +25,12 @@ from rs_embed.maps.formats.provenance import (
     is_uri,
     map_meta,
     model_address,
+    model_description,
+    proj_fields,
     source_addresses,
     source_items,
     source_title,
 )
-from rs_embed.maps.formats.zarr import proj_fields
-from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,19 +44,19 @@ _EXTENSIONS = (
     "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
 )
-_MEDIA_TYPES = {
-    ".zarr": "application/vnd.zarr; version=3",
-    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
-    ".tiff": "image/tiff; application=geotiff; profile=cloud-optimized",
+# What the MLM extension calls networks of a family; others go by the name of their family.
+_NETWORKS = {
+    "ScaleMAE": {"mlm:architecture": "Vision Transformer", "mlm:framework": "PyTorch"},
 }
+_COLOURS = ["B4", "B3", "B2"]
 # Steps along a side of an outline, before it is simplified.
 _STEPS_PER_SIDE = 200
 _LEAST_TOLERANCE_DEG = 1e-6
 
 
 def write_item(
-    path: Path,
     map_path: Path,
+    media_type: str,
     content: MapContent,
     encoding: FittedEncoding,
     *,
@@ -67,10 +69,10 @@ def write_item(
 
     Parameters
     ----------
-    path : Path
-        File to write.
     map_path : Path
-        The map, in the same folder.
+        The map; the item is written beside it, to `item_path`.
+    media_type : str
+        Media type of its format.
     content : MapContent
         The map.
     encoding : FittedEncoding
@@ -85,7 +87,8 @@ def write_item(
     ExportError
         If the file cannot be written.
     """
-    item = _item(map_path, content, encoding, when)
+    path = item_path(map_path)
+    item = _item(map_path, media_type, content, encoding, when)
     text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
     # Always the same name: what a killed run leaves is replaced by the next one.
     partial = path.with_name(f".{path.name}.writing")
@@ -105,7 +108,11 @@ def has_time(meta: Mapping[str, Any]) -> bool:
 
 
 def _item(
-    map_path: Path, content: MapContent, encoding: FittedEncoding, when: datetime | None
+    map_path: Path,
+    media_type: str,
+    content: MapContent,
+    encoding: FittedEncoding,
+    when: datetime | None,
 ) -> dict[str, Any]:
     grid, meta = content.grid, content.meta
     geometry, bbox = footprint(grid)
@@ -131,7 +138,7 @@ def _item(
         "assets": {
             "embeddings": {
                 "href": f"./{map_path.name}",
-                "type": _MEDIA_TYPES[map_path.suffix.lower()],
+                "type": media_type,
                 "title": f"Embeddings, {encoding.dimensions} dimensions",
                 "roles": ["data", "embeddings"],
                 "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
@@ -228,6 +235,10 @@ def _mlm(content: MapContent) -> dict[str, Any]:
     Of the tasks that its schema knows, embeddings serve the search for similar places.
     """
     meta = content.meta
+    description = model_description(meta)
+    family = description.get("family", "unknown")
+    bands = description.get("inputs", {}).get("bands", [])
+    is_rgb = [canonical_band(band) for band in bands] == _COLOURS
     tasks = ["similarity-search"]
     side = meta.get("image_size")
     side = side if isinstance(side, int) else -1
@@ -238,19 +249,18 @@ def _mlm(content: MapContent) -> dict[str, Any]:
     }
     return {
         "mlm:name": re.sub(r"[^A-Za-z0-9_.\-\s]", "-", str(meta["model"])),
-        "mlm:architecture": "Vision Transformer",
-        "mlm:framework": "PyTorch",
+        **_NETWORKS.get(family, {"mlm:architecture": family}),
         "mlm:tasks": tasks,
         "mlm:input": [
             {
-                "name": "RGB",
+                "name": "RGB" if is_rgb else "pixels",
                 "bands": input_bands(meta),
                 "input": {
-                    "shape": [-1, 3, side, side],
+                    "shape": [-1, len(bands) or -1, side, side],
                     "dim_order": ["batch", "channel", "height", "width"],
                     "data_type": "float32",
                 },
-                "value_scaling": _scaling(meta),
+                "value_scaling": _scaling(description.get("inputs", {})),
             }
         ],
         "mlm:output": [
@@ -278,16 +288,10 @@ def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {"bands": bands} if bands else {}
 
 
-def _scaling(meta: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return how each band is normalised; None for models that rs_embed does not know."""
-    try:
-        inputs = describe_model(str(meta["model"]))["inputs"]
-    except UnknownNameError:
-        return None
-    return [
-        {"type": "z-score", "mean": mean, "stddev": deviation}
-        for mean, deviation in zip(inputs["mean"], inputs["std"], strict=True)
-    ]
+def _scaling(inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return how each band is normalised; None if the model does not state it."""
+    pairs = zip(inputs.get("mean", ()), inputs.get("std", ()), strict=True)
+    return [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in pairs] or None
 
 
 def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Write a finished map in the format that its name asks for, with a STAC item beside it."""
+"""Write a finished map in the format of its suffix, with a STAC Item beside it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rs_embed.errors import GridError
-from rs_embed.maps.formats.cog import write_cog
+from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import EncodingError, MapEncoding
-from rs_embed.maps.formats.paths import check_map_place, item_path, size_bytes
+from rs_embed.maps.formats.map_format import MapFormat, item_path
+from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.stac_item import has_time, write_item
-from rs_embed.maps.formats.zarr import write_zarr
+from rs_embed.maps.formats.table import MAPS
 
 if TYPE_CHECKING:
     from rs_embed.maps.formats.content import MapContent
@@ -27,11 +28,11 @@ class WrittenMap:
     path : Path
         The map.
     item : Path or None
-        Its STAC item; None where the time of the imagery is not known.
+        Its STAC Item; None if the time of the imagery is not known.
     bytes_written : int
         Size of the map, bytes.
     error : EncodingError or None
-        What its encoding costs, measured on this map; None where it costs nothing.
+        The error of the stored values, measured on this map; None for float32 without a PCA.
     """
 
     path: Path
@@ -46,11 +47,12 @@ def write_map(
     encoding: MapEncoding | None = None,
     *,
     when: datetime | None = None,
+    formats: Formats[MapFormat] = MAPS,
 ) -> WrittenMap:
-    """Write a map as ``.zarr`` or ``.tif``, and its STAC item as ``<name>.json`` beside it.
+    """Write a map in the format of its suffix, and its STAC Item as ``<name>.json`` beside it.
 
     A map of that name is replaced once the new one is complete. The same content gives the same
-    bytes. Where the time of the imagery is not known, no item is written.
+    bytes. If the time of the imagery is not known, no item is written.
 
     Parameters
     ----------
@@ -62,28 +64,30 @@ def write_map(
         How to store the tokens; float32 without a PCA if not given.
     when : datetime, optional
         Time of imagery that has none.
+    formats : Formats
+        Formats to choose from by the suffix.
 
     Raises
     ------
     UnknownNameError
-        If the suffix is not ``.zarr``, ``.tif`` or ``.tiff``.
+        If no format has the suffix.
     GridError
         If the grid has no CRS or is not north up.
     SpecError
         If the encoding does not suit the tokens.
     ExportError
-        If the place cannot be written, or the disk is full.
+        If the map cannot be written there, or the disk is full.
     MissingDependencyError
-        If a package of the extra is missing.
+        If a package of the format is not installed.
     """
-    check_map_place(path)
+    chosen = formats.of(path)
+    chosen.check(path)
     _check_grid(content)
     fitted = (encoding or MapEncoding()).fitted(content)
-    write = write_zarr if path.suffix.lower() == ".zarr" else write_cog
-    write(path, content, fitted)
+    chosen.write(path, content, fitted)
     item: Path | None = item_path(path)
     if has_time(content.meta) or when is not None:
-        write_item(item_path(path), path, content, fitted, when=when)
+        write_item(path, chosen.media_type, content, fitted, when=when)
     else:
         item_path(path).unlink(missing_ok=True)
         item = None

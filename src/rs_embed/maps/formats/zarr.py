@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -14,16 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
+from rs_embed.errors import ExportError
+from rs_embed.files.formats import META_KEY
+from rs_embed.files.writing import check_place
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, json_object, not_a_map
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import (
-    META_KEY,
     chip_layout,
     meta_text,
     model_address,
+    proj_fields,
     source_addresses,
 )
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from rs_embed.geo.grid import Grid
@@ -115,11 +121,11 @@ def write_zarr(
     ExportError
         If the disk is full or the place cannot be written.
     """
-    zarr = require("zarr", extra="maps", purpose="a map in Zarr")
+    zarr = require("zarr", extra="maps", purpose=ZARR.name)
     layout = layout or ZarrLayout()
     shape = (encoding.dimensions, *content.grid.shape)
     check_room(path, int(np.prod(shape)) * encoding.dtype.itemsize)
-    with placed(path) as partial:
+    with placed(path, ZARR) as partial:
         group = zarr.create_group(partial, zarr_format=3, attributes=_group(content, encoding))
         _write_coordinates(group, content.grid, encoding)
         array = group.create_array(
@@ -280,15 +286,6 @@ def _group(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
     return attributes
 
 
-def proj_fields(grid: Grid) -> dict[str, Any]:
-    """Return ``proj:code`` where an authority has one for the CRS, and ``proj:wkt2``."""
-    if grid.crs is None:
-        return {}
-    authority = grid.crs.to_authority(min_confidence=100)
-    code = {} if authority is None else {"proj:code": ":".join(authority)}
-    return {**code, "proj:wkt2": grid.crs.to_wkt()}
-
-
 def _convention(repository: str, name: str, uuid: str, description: str) -> dict[str, str]:
     return {
         "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/v1/schema.json",
@@ -318,4 +315,50 @@ _CONVENTIONS = (
         "61c12cc5-0e28-4056-999a-480cf3fb7e4c",
         "Geoembeddings convention for geospatial embedding arrays with model provenance",
     ),
+)
+
+
+def open_zarr(path: Path) -> xr.DataArray:
+    """Return a map as `open_map` does; `ExportError` for other files."""
+    zarr = require("zarr", extra="maps", purpose=ZARR.name)
+    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+    import xarray as xr
+
+    try:
+        # Other stores may lack the consolidated metadata that ours have.
+        is_map = META_KEY in zarr.open_group(path, mode="r").attrs
+        options: Any = {"mask_and_scale": False, "chunks": None, "consolidated": True}
+        store = xr.open_zarr(path, **options) if is_map else None
+    except (OSError, KeyError, ValueError) as exc:
+        raise not_a_map(path, "it is not a Zarr store that can be opened") from exc
+    if store is None or "embedding" not in store:
+        raise not_a_map(path, "it is a Zarr store, but not a map of rs_embed", "xarray.open_zarr")
+    meta, array = store.attrs[META_KEY], store["embedding"]
+    # A few dimensions of a whole shard: one dimension of a map, or one token, is read fast.
+    deep, high, wide = array.encoding["chunks"][:1] + array.encoding["shards"][1:]
+    scales = array.coords["scale"].values if "scale" in array.coords else None
+    array = array.drop_vars("scale", errors="ignore").chunk({"d": deep, "y": high, "x": wide})
+    return decoded_map(array, scales, meta, store.attrs.get(PCA_KEY))
+
+
+def _check_store(path: Path) -> None:
+    if not os.path.isfile(path / "zarr.json"):  # False for names that no file can have
+        check_place(path)
+    elif META_KEY not in json_object(path / "zarr.json", "attributes"):
+        raise ExportError(
+            f"cannot write {path}: it is another Zarr store, not a map; choose another name"
+        )
+    if path.is_file():
+        raise ExportError(f"cannot write {path}: it is a file; choose another name")
+
+
+ZARR = MapFormat(
+    name="a map in Zarr",
+    suffixes=(".zarr",),
+    media_type="application/vnd.zarr; version=3",
+    packages=("zarr",),
+    extra="maps",
+    write=write_zarr,
+    open=open_zarr,
+    check_replaced=_check_store,
 )

@@ -9,6 +9,10 @@ from typing import Any
 
 from rs_embed.errors import CheckpointError, SpecError
 
+# ImageNet's, by which inputs are normalised after scaling to 0..1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class NetworkConfig:

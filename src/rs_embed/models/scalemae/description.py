@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rs_embed.models.base import DEVICES, InputContract, ModelDescription, Option, Weights
-from rs_embed.models.scalemae.config import VARIANTS
+from rs_embed.models.scalemae.config import MEAN, STD, VARIANTS
 from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_VARIABLES
 from rs_embed.specs import INPUT_PREPS, POOLINGS
 
@@ -29,8 +29,8 @@ DESCRIPTION = ModelDescription(
         fill_value=0,
         temporal=("2022-06-01", "2022-09-01"),
         values="surface reflectance as digital numbers 0..10000 (reflectance * 10000)",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        mean=MEAN,
+        std=STD,
     ),
     outputs={"pooled": POOLINGS, "grid": ()},
     input_preps=INPUT_PREPS,
@@ -43,12 +43,14 @@ DESCRIPTION = ModelDescription(
             f"{SCALEMAE_ID.name}; scalemae-tiny with variant='tiny' alone",
             (TINY, RANDOM_INIT),
             type="string",
+            recorded_as=("weights_sha256", "weights_seed"),
         ),
         Option(
             "variant",
             "Size of the network, if no config.json states it.",
             "from the weights",
             tuple(VARIANTS),
+            recorded_as=("network",),
         ),
         Option(
             "loader",
@@ -61,6 +63,7 @@ DESCRIPTION = ModelDescription(
             "Tokens after the final norm, as in the authors' encoder, or before it, as in rshf.",
             "normed; pre_norm with loader='rshf'",
             ("normed", "pre_norm"),
+            recorded_as=("tokens_kind",),
         ),
         Option(
             "gsd",
@@ -70,6 +73,7 @@ DESCRIPTION = ModelDescription(
             ("metres", "relative"),
             type="number",
             minimum=0,
+            recorded_as=("input_res",),
         ),
         Option(
             "display",
@@ -77,6 +81,7 @@ DESCRIPTION = ModelDescription(
             "(visual).",
             "reflectance",
             ("reflectance", "visual"),
+            recorded_as=(),
         ),
         Option(
             "image_size",
@@ -86,6 +91,7 @@ DESCRIPTION = ModelDescription(
             type="integer",
             minimum=16,
             multiple_of="patch_size",
+            recorded_as=(),
         ),
         Option(
             "precision",

@@ -28,6 +28,7 @@ from rs_embed.specs import check_positive
 if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
     from rs_embed.models.scalemae.network import ScaleMae
+    from rs_embed.models.scalemae.preparation import Display, ScaleMaePreparation
     from rs_embed.settings import Settings
 
 SEED = 0
@@ -45,14 +46,39 @@ class ScaleMaePlan:
     loader: str
     normed: bool
     gsd: float | str
-    display: str
-    asked_image_size: Any
-    asked_by: str
+    display: Display
+    stated_size: Any
+    image_size_from: str
     precision: str
     device: str
-    batch_size: int | None
-    fetch_workers: int
     records_dir: Path
+
+    @property
+    def preparation(self) -> ScaleMaePreparation:
+        """How pixels become the input."""
+        from rs_embed.models.scalemae.preparation import ScaleMaePreparation
+
+        return ScaleMaePreparation(self.display)
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """What identifies the options; a variant is known by the sizes of its network."""
+        config, image_size = self._settle(self._on_disk())
+        return {
+            "weights": self.weights,
+            "network": config.to_json(),
+            "loader": self.loader,
+            "tokens": "normed" if self.normed else "pre_norm",
+            "gsd": self.gsd,
+            "display": self.display,
+            "image_size": image_size,
+            "precision": self.precision,
+        }
+
+    @property
+    def input_meta(self) -> Mapping[str, Any]:
+        """What is recorded of how pixels become the input."""
+        return {"display": self.display}
 
     @property
     def image_size(self) -> int:
@@ -134,8 +160,10 @@ class ScaleMaePlan:
                     f"{config}; leave variant out"
                 )
             config = replace(sizes, patch_size=config.patch_size)
-        if self.asked_image_size is not None:
-            return config, check_image_size(self.asked_image_size, config.patch_size, self.asked_by)
+        if self.stated_size is not None:
+            return config, check_image_size(
+                self.stated_size, config.patch_size, self.image_size_from
+            )
         own_size = stated_image_size(stated, source)
         if own_size is not None:
             return config, check_image_size(own_size, config.patch_size, f"{source}: img_size")
@@ -184,12 +212,10 @@ class ScaleMaeModel:
             normed=(options.get("tokens") or default_tokens) == "normed",
             gsd=_gsd(options.get("gsd")),
             display=options.get("display") or "reflectance",
-            asked_image_size=settings.scalemae_img if asked_size is None else asked_size,
-            asked_by=SCALEMAE_IMG.name if asked_size is None else "image_size",
+            stated_size=settings.scalemae_img if asked_size is None else asked_size,
+            image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
             device=device,
-            batch_size=settings.scalemae_batch_size,
-            fetch_workers=settings.scalemae_fetch_workers,
             records_dir=settings.records_dir,
         )
         _check_together(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from rs_embed.providers.earth_engine.pixels import (
 )
 from rs_embed.providers.earth_engine.query import (
     CLEAR_SCORE,
-    MASKED_CLASSES,
     SENTINEL,
     Image,
     Query,
@@ -37,8 +36,10 @@ from rs_embed.providers.earth_engine.query import (
     names_of,
     resampling_of,
 )
-from rs_embed.providers.earth_engine.session import Account, Session, is_users
+from rs_embed.providers.earth_engine.session import Account, Session, is_users, url_of
 from rs_embed.providers.retrying import Patience
+from rs_embed.providers.scenes.products import MASKED_CLASSES
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, check_positive, check_whole
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ class EarthEngineProvider:
     Parameters
     ----------
     project : str, optional
-        Google Cloud project that requests are counted to; ``EE_PROJECT``, then
-        ``GOOGLE_CLOUD_PROJECT``, then that of the credentials, if not given.
+        Google Cloud project that requests are counted to; that of ``settings`` (``EE_PROJECT``,
+        then ``GOOGLE_CLOUD_PROJECT``), then that of the credentials, if not given.
     credentials : google.auth.credentials.Credentials, optional
         Those of ``earthengine authenticate``, then Google's application-default ones, if not
         given.
     endpoint : str, optional
-        ``"standard"``, ``"high-volume"`` or a URL; ``RS_EMBED_EE_ENDPOINT`` if not given.
+        ``"standard"``, ``"high-volume"`` or a URL; that of ``settings`` if not given.
     patience : Patience, optional
         How often, and for how long, a request is tried.
     max_requests : int, optional
@@ -81,6 +82,8 @@ class EarthEngineProvider:
         more than 10 overflow the client's pool of connections.
     timeout_s : float, optional
         Seconds after which a request without an answer is given up, to be tried again.
+    settings : Settings, optional
+        What the environment configures; read when the provider is built if not given.
 
     Raises
     ------
@@ -110,16 +113,25 @@ class EarthEngineProvider:
         patience: Patience = _PATIENCE,
         max_requests: int = 10,
         timeout_s: float = 300.0,
+        settings: Settings | None = None,
     ) -> None:
         check_whole("max_requests", max_requests, 1)
         check_positive("timeout_s", timeout_s, "seconds")
-        self._account = Account(project, credentials, endpoint, timeout_s)
         if endpoint is not None:
-            self._account.url  # noqa: B018  # a name that is none is refused at once
+            url_of(endpoint)  # an invalid name is refused at once
+        if not (project and endpoint):
+            settings = settings or Settings.from_environ()
+            project, endpoint = project or settings.ee_project, endpoint or settings.ee_endpoint
+        self._account = Account(project, credentials, endpoint, timeout_s)
         self._session = Session(self._account, max_requests)
         self._patience = patience
         self._max_requests = max_requests
         self._request_bytes = REQUEST_BYTES
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider of the project and endpoint that the environment names."""
+        return cls(settings=settings)
 
     def configured(self) -> bool:
         """Return whether it can be used without asking: client, credentials and project are there.
@@ -240,7 +252,7 @@ class EarthEngineProvider:
             patience.persist(lambda: self._session.value(ee.Number(1).add(1)))
             if is_users(ee):
                 return "ready: the session that ee.Initialize began"
-        project = self._account.stated_project or self._account.carried_project()
+        project = self._account.project or self._account.carried_project()
         return f"ready: project {project}, {endpoint} endpoint"
 
     def _ee(self, patience: Patience) -> Any:
@@ -323,7 +335,7 @@ class EarthEngineProvider:
         return {
             "collection": sensor.collection,
             "endpoint": "as initialised" if users else self._account.shown_endpoint,
-            "composite": sensor.composite or "median",
+            "composite": query.composite,
             "cloud_mask": sensor.cloud_mask,
             "resampling": plan.used,
             "items": items,

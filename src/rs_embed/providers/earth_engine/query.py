@@ -15,11 +15,10 @@ from rs_embed.errors import ProviderError
 from rs_embed.files.rasters import AVERAGED_FROM
 from rs_embed.geo.grid import Grid, gsd_m
 from rs_embed.providers.earth_engine.known_collections import COLLECTIONS, Collection
+from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.providers.scenes.scene import Box, grid_boxes
-from rs_embed.specs import SensorSpec, TemporalSpec
+from rs_embed.specs import Composite, SensorSpec, TemporalSpec
 
-# Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
-MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
 CLEAR_SCORE = 0.6
 _CLOUD_SCORE_PLUS = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 # What stands where nothing is valid: a power of two, so that float32 holds it exactly.
@@ -125,6 +124,11 @@ class Query:
         return None if self.known is None or limit is None or limit >= 100 else limit
 
     @property
+    def composite(self) -> Composite:
+        """How several images become one."""
+        return self.sensor.composite or "median"
+
+    @property
     def said_period(self) -> str:
         """The period, in words."""
         return f"{self.period.start} to {self.period.end}"
@@ -197,10 +201,8 @@ class Query:
     def image(self, plan: Resampling) -> Any:
         """Return the composite: float32 bands `names_of`, the sentinel where they are masked."""
         images = self._on_grid(plan)
-        if (self.sensor.composite or "median") == "mosaic":
-            made = images.sort(_TIME).mosaic()
-        else:
-            made = images.median()
+        mosaic = self.composite == "mosaic"
+        made = images.sort(_TIME).mosaic() if mosaic else images.median()
         # Both are of one type, since it is not documented which one would come out of two.
         nothing = self.ee.Image(SENTINEL).toFloat()
         return made.rename(names_of(len(self.names))).toFloat().unmask(nothing, False)
@@ -226,7 +228,7 @@ class Query:
         Images of different types are refused as "no homogeneous image collection"; and neither
         casts nor averages are documented to keep the time, which orders a mosaic.
         """
-        timed = self.sensor.composite == "mosaic"
+        timed = self.composite == "mosaic"
 
         def ready(image: Any) -> Any:
             bands = resampled(image).toFloat()

@@ -7,11 +7,13 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 from rs_embed._optional import install, require
 from rs_embed._version import __version__
@@ -23,9 +25,9 @@ from rs_embed.providers.earth_engine.failures import (
     guarded,
     stranger,
 )
+from rs_embed.providers.sharing import Turns
 from rs_embed.settings import (
     EE_ENDPOINT,
-    Settings,
     google_credentials,
     stated_google_credentials,
 )
@@ -42,6 +44,24 @@ _AGENT = f"rs-embed/{__version__}"
 _CONNECT_S = 20.0
 _DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
 _POOL = 40  # connections: as many requests as the service takes at once
+_ORIGINS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def url_of(endpoint: str) -> str:
+    """Return the URL of an endpoint, given by name or as the URL itself.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither.
+    """
+    if endpoint.startswith(("https://", "http://")):
+        return endpoint.rstrip("/")
+    if endpoint in ENDPOINTS:
+        return ENDPOINTS[endpoint]
+    raise UnknownNameError.among(
+        f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", endpoint, [*ENDPOINTS, "a URL"]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,52 +71,41 @@ class Account:
     Attributes
     ----------
     project : str or None
-        Google Cloud project; None is what the credentials carry.
+        Google Cloud project; None is the one in the credentials.
     credentials : google.auth.credentials.Credentials or None
-        None is what lies on this machine.
-    endpoint : str or None
-        Name or URL; None is that of the settings.
+        None is what is stored on this machine.
+    endpoint : str
+        Name or URL.
     timeout_s : float
         Seconds after which a request without an answer is given up.
+    origin : str or None
+        The same for copies of the same credentials, which pickle makes; None without any.
     """
 
-    project: str | None = None
-    credentials: Any = None
-    endpoint: str | None = None
-    timeout_s: float = 300.0
+    project: str | None
+    credentials: Any
+    endpoint: str
+    timeout_s: float
+    origin: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.credentials is not None:
+            origin = _ORIGINS.setdefault(self.credentials, uuid4().hex)
+            object.__setattr__(self, "origin", origin)
 
     @property
-    def stated_project(self) -> str | None:
-        """The project that was given or set."""
-        return self.project or Settings.from_environ().ee_project
-
-    @property
-    def endpoint_name(self) -> str:
-        """Name of the endpoint, or its URL.
-
-        Raises
-        ------
-        UnknownNameError
-            If it is neither.
-        """
-        name = self.endpoint or Settings.from_environ().ee_endpoint
-        if name in ENDPOINTS or name.startswith(("https://", "http://")):
-            return name.rstrip("/")
-        raise UnknownNameError.among(
-            f"Earth Engine endpoint (endpoint= or {EE_ENDPOINT.name})", name, [*ENDPOINTS, "a URL"]
-        )
+    def url(self) -> str:
+        """URL of the service; `UnknownNameError` if the endpoint is invalid."""
+        return url_of(self.endpoint)
 
     @property
     def shown_endpoint(self) -> str:
         """Name of the endpoint, or its URL without what may be secret in it."""
-        parts = urlsplit(self.endpoint_name)
+        if self.endpoint in ENDPOINTS:
+            return self.endpoint
+        parts = urlsplit(self.url)
         port = "" if parts.port is None else f":{parts.port}"
-        return f"{parts.scheme}://{parts.hostname}{port}" if parts.scheme else self.endpoint_name
-
-    @property
-    def url(self) -> str:
-        """Where the service is."""
-        return ENDPOINTS.get(self.endpoint_name, self.endpoint_name)
+        return f"{parts.scheme}://{parts.hostname}{port}"
 
     def has_credentials(self) -> bool:
         """Return whether some were given or lie on this machine."""
@@ -118,7 +127,7 @@ class Account:
         if not self.has_credentials():
             stated = stated_google_credentials()
             return NO_CREDENTIALS if stated is None else _no_such_file(stated)
-        if not (self.stated_project or self.carried_project()):
+        if not (self.project or self.carried_project()):
             return NO_PROJECT
         return None
 
@@ -128,7 +137,7 @@ class Session:
 
     def __init__(self, account: Account, max_requests: int) -> None:
         self.account = account
-        self._turn = threading.BoundedSemaphore(max_requests)
+        self._turns = Turns(max_requests)
 
     def client(self) -> ModuleType:
         """Return the client, initialised.
@@ -173,7 +182,7 @@ class Session:
         return answer if isinstance(answer, bytes) else str(answer).encode()
 
     def _once(self, request: Callable[[], Result]) -> Result:
-        with self._turn:
+        with self._turns:
             return guarded(request)
 
 
@@ -182,9 +191,7 @@ class _Begun:
     """The session that we began: the client knows one for the whole process."""
 
     project: str
-    url: str
-    endpoint: str
-    credentials: Any
+    account: Account
 
 
 _LOCK = threading.Lock()
@@ -208,7 +215,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if account.has_credentials() and (missing := account.missing()) is not None:
         raise ProviderError(f"Earth Engine cannot be used: {missing}")
     credentials = guarded(lambda: _credentials(ee, account))
-    project = account.stated_project or _project_of(credentials) or account.carried_project()
+    project = account.project or _project_of(credentials) or account.carried_project()
     if project is None:
         raise ProviderError(f"Earth Engine cannot be used: {NO_PROJECT}")
     ee.data.setMaxRetries(0)  # the client's ignore Retry-After; ours do not
@@ -226,18 +233,19 @@ def _initialise(ee: ModuleType, account: Account) -> None:
         raise
     ee.data.setUserAgent(_AGENT)
     ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
-    _begun[:] = [_Begun(project, url, account.shown_endpoint, account.credentials)]
+    _begun[:] = [_Begun(project, account)]
 
 
 def _check_same(account: Account, begun: _Begun) -> None:
-    wanted = account.stated_project
-    if wanted not in (None, begun.project) or account.url != begun.url:
+    first = begun.account
+    if account.project not in (None, begun.project) or account.url != first.url:
         raise ProviderError(
-            f"got project {wanted!r} at {account.shown_endpoint}, but Earth Engine was initialised "
-            f"for project {begun.project!r} at {begun.endpoint} before, and its client knows one "
-            "session a process; use that one, another process, or call ee.Reset() in between"
+            f"got project {account.project!r} at {account.shown_endpoint}, but Earth Engine was "
+            f"initialised for project {begun.project!r} at {first.shown_endpoint} before, and its "
+            "client knows one session a process; use that one, another process, or call "
+            "ee.Reset() in between"
         )
-    if account.credentials is not None and account.credentials is not begun.credentials:
+    if account.credentials is not None and account.origin != first.origin:
         raise ProviderError(
             "got other credentials than those that Earth Engine was initialised with before, and "
             "its client knows one session a process; use those, another process, or call "

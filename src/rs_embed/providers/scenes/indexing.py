@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.rasters import Header, read_header
 from rs_embed.geo.bands import canonical_band
+from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
 from rs_embed.providers.scenes.scene import (
     BandAt,
@@ -23,7 +24,6 @@ from rs_embed.providers.scenes.scene import (
     grid_boxes,
     in_utc,
     local_path,
-    scene_from_item,
 )
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _TOPS = ("catalog.json", "collection.json")
 _OPENED_AT_ONCE = 8
 _DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "DATETIME")
 _DAY_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{6}|(?:19|20)\d\d-\d\d-\d\d)(?!\d)")
-# What pystac raises for JSON that is no STAC: its own errors are added where it is imported.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +125,7 @@ def index_root(root: Path) -> Index:
         items, files = (
             (_items_in_json(tops[0], left_out, linked), []) if tops else _walk(root, left_out)
         )
-    scenes = _item_scenes(items, left_out)
+    scenes = list(usable_scenes(items, left_out))
     scenes += _file_scenes(files, base, left_out)
     below = f"{base}{os.sep}"
     left_out = {name.removeprefix(below): reason for name, reason in left_out.items()}
@@ -153,7 +151,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
             if kind == "FeatureCollection" and "stac_version" in json.dumps(content):
                 left_out[str(path)] = "holds several STAC items; name it as the root to read them"
             elif kind == "Feature" and "stac_version" in content:
-                items += _items_from([content], path, left_out)
+                items += parsed_items([content], str(path), left_out)
                 claimed.update(_claimed_files(content, path))
         else:
             rasters.append(path)
@@ -195,9 +193,9 @@ def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> li
     content = _json_in(path, left_out)
     kind = content.get("type") if isinstance(content, dict) else None
     if kind == "Feature":
-        return list(_items_from([content], path, left_out))
+        return list(parsed_items([content], str(path), left_out))
     if kind == "FeatureCollection":
-        return list(_items_from(content.get("features", ()), path, left_out))
+        return list(parsed_items(content.get("features", ()), str(path), left_out))
     if kind in ("Catalog", "Collection"):
         return list(_items_linked(path, left_out, linked))
     raise ProviderError(
@@ -206,25 +204,11 @@ def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> li
     )
 
 
-def _items_from(contents: Iterable[Any], path: Path, left_out: dict[str, str]) -> Iterator[Item]:
-    """Yield items whose relative hrefs start at the file that holds them."""
-    import pystac
-
-    for content in contents:
-        try:
-            yield pystac.Item.from_dict(
-                content, href=str(path.absolute()), preserve_dict=False, migrate=False
-            )
-        except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
-            name = content.get("id") if isinstance(content, dict) else None
-            left_out[str(path) if name is None else f"{path} ({name})"] = _no_item(exc)
-
-
 def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
     """Yield the items that a catalogue links to, and those of its children."""
     import pystac
 
-    malformed = (pystac.STACError, pystac.STACTypeError, *_MALFORMED)
+    unreadable: tuple[type[Exception], ...] = (*malformed(), OSError)
 
     def below(catalog: Catalog) -> Iterator[Item]:
         for link in catalog.links:
@@ -237,8 +221,8 @@ def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Itera
                 link.target = href  # pystac would not decode it
             try:
                 target = link.resolve_stac_object(root=catalog.get_root()).target
-            except malformed as exc:
-                left_out[href] = _no_item(exc)
+            except unreadable as exc:
+                left_out[href] = unusable(exc)
                 continue
             if isinstance(target, pystac.Item):
                 yield target
@@ -247,24 +231,10 @@ def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Itera
 
     try:
         catalog = pystac.read_file(str(path.absolute()))
-    except malformed as exc:
-        raise ProviderError(f"{str(path)!r} is no STAC catalogue: {exc!r}") from exc
+    except unreadable as exc:
+        raise ProviderError(f"{str(path)!r} is not a STAC catalogue: {exc!r}") from exc
     if isinstance(catalog, pystac.Catalog):
         yield from below(catalog)
-
-
-def _no_item(exc: Exception) -> str:
-    return f"is no usable STAC item ({type(exc).__name__}: {exc})"
-
-
-def _item_scenes(items: Sequence[Item], left_out: dict[str, str]) -> list[Scene]:
-    scenes = []
-    for item in items:
-        try:
-            scenes.append(scene_from_item(item))
-        except _MALFORMED as exc:
-            left_out[item.id] = _no_item(exc)
-    return scenes
 
 
 def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) -> list[Scene]:

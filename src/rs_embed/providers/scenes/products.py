@@ -15,6 +15,8 @@ _PRODUCT = re.compile(
 _EARTH_SEARCH_ID = re.compile(r"(S2[A-D])_(\d{1,2}\w{3})_(\d{8})_(\d+)_(L\w\w)")
 _STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
 _BASELINES = (r"N?(\d{1,2})\.(\d{1,2})", r"N?(\d\d)(\d\d)", r"N?(\d{1,2})()")
+# Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
+MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
 # Between the times that two processings state for one acquisition.
 SAME_TIME_S = 5
 

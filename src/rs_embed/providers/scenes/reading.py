@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,14 @@ from rs_embed.geo.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.geo.raster import Raster
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes.compositing import DIGITAL_NUMBERS, Layer, composite
+from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.providers.scenes.scene import BandAt, Scene
 from rs_embed.providers.scenes.selection import Selection
-from rs_embed.specs import CloudMask, Composite
+from rs_embed.specs import SensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
-_MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
 _BOA_OFFSET = 1000
 # Share of valid values below the offset from which it has been taken off already.
 _APPLIED_SHARE = 0.01
@@ -104,7 +103,7 @@ class SceneOnGrid:
                 data = np.where(valid, _without_offset(data), data)
             if self.scl is not None:
                 classes = read_rows(self.scl, self.grid, rows, self.opened)
-                valid &= classes.valid & ~np.isin(classes.data[0], _MASKED_CLASSES)
+                valid &= classes.valid & ~np.isin(classes.data[0], MASKED_CLASSES)
             return data, valid
 
     def as_json(self, home: str) -> dict[str, Any]:
@@ -122,15 +121,7 @@ class SceneOnGrid:
         }
 
 
-def open_scene(
-    scene: Scene,
-    grid: Grid,
-    bands: Sequence[str],
-    *,
-    fill_value: float | None,
-    cloud_mask: CloudMask | None,
-    opened: OpenFiles,
-) -> SceneOnGrid:
+def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) -> SceneOnGrid:
     """Return a scene ready to be read on ``grid``; only headers have been read so far.
 
     Where it is doubtful whether the offset of Sentinel-2 was taken off already, the whole scene is
@@ -141,11 +132,11 @@ def open_scene(
     ProviderError
         If a file cannot be opened, or contradicts what is said of it.
     """
-    places = scene.find(bands)
+    places = scene.find(sensor.bands)
     if places is None:
-        raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(bands)}")
+        raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(sensor.bands)}")
     with _named(scene):
-        files = _band_files(places, bands, fill_value)
+        files = _band_files(places, sensor)
         headers = [read_header(file.path, opened) for file in files]
         finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
         dtype = _dtype_of(files, headers)
@@ -162,7 +153,7 @@ def open_scene(
             resampling=_resampling(grid, headers, finest),
             treatment=treatment,
             subtracts=subtracts,
-            scl=_scl_file(scene) if cloud_mask == "scl" else None,
+            scl=_scl_file(scene) if sensor.cloud_mask == "scl" else None,
             opened=opened,
             blocks=_blocks(grid, headers[0]),
         )
@@ -177,18 +168,16 @@ def _scl_file(scene: Scene) -> BandFile:
     return BandFile(scene.scl.path, ("SCL",), (scene.scl.index,), classes=True)
 
 
-def _band_files(
-    places: Sequence[BandAt], bands: Sequence[str], fill_value: float | None
-) -> tuple[BandFile, ...]:
+def _band_files(places: Sequence[BandAt], sensor: SensorSpec) -> tuple[BandFile, ...]:
     """Return the bands by file: one that holds them all is read once."""
     # 0 is every contract's default: it yields to what a file declares, other values do not.
-    fill = fill_value or None
+    fill = sensor.fill_value or None
     if len({place.path for place in places}) == 1:
         indexes = tuple(place.index for place in places)
-        return (BandFile(places[0].path, tuple(bands), indexes, fill),)
+        return (BandFile(places[0].path, sensor.bands, indexes, fill),)
     return tuple(
         BandFile(place.path, (band,), (place.index,), fill, of_several=True)
-        for place, band in zip(places, bands, strict=True)
+        for place, band in zip(places, sensor.bands, strict=True)
     )
 
 
@@ -322,11 +311,8 @@ def _named(scene: Scene) -> Iterator[None]:
 def compose(
     selection: Selection,
     grid: Grid,
-    bands: Sequence[str],
+    sensor: SensorSpec,
     *,
-    kind: Composite,
-    fill_value: float | None,
-    cloud_mask: CloudMask | None,
     root: str,
     readers: int = 0,
     options: Mapping[str, str] | None = None,
@@ -346,12 +332,11 @@ def compose(
     import rasterio
 
     turn = turn or nullcontext()
+    kind = sensor.composite or "median"
 
     def opening(scene: Scene) -> SceneOnGrid:
         with turn, rasterio.Env(**(options or {})):
-            return open_scene(
-                scene, grid, bands, fill_value=fill_value, cloud_mask=cloud_mask, opened=files
-            )
+            return open_scene(scene, grid, sensor, files)
 
     def layer(scene: SceneOnGrid) -> Layer:
         def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -364,13 +349,13 @@ def compose(
     with OpenFiles() as files:
         opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
         layers = [layer(scene) for scene in opened]
-        made = composite(layers, kind, (len(bands), *grid.shape), readers=readers)
+        made = composite(layers, kind, (len(sensor.bands), *grid.shape), readers=readers)
     used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
     if not used:
         raise NoImageryError(
             f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
             f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
-            + ("" if cloud_mask is None else ", or leave cloud_mask out")
+            + ("" if sensor.cloud_mask is None else ", or leave cloud_mask out")
         )
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
     folder = root if os.path.isdir(root) else os.path.dirname(root)
@@ -379,7 +364,7 @@ def compose(
     source = {
         "root": root,
         "composite": kind,
-        "cloud_mask": cloud_mask,
+        "cloud_mask": sensor.cloud_mask,
         "resampling": sorted({s.resampling for s in used}),
         "items": items,
         "items_not_listed": len(used) - len(items),
@@ -388,7 +373,19 @@ def compose(
         "counts": {**selection.counts, "used": len(used)},
     }
     notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
-    return Raster(made.data, made.valid, tuple(bands), grid, made.reflectance, source, notes)
+    return Raster(made.data, made.valid, sensor.bands, grid, made.reflectance, source, notes)
+
+
+def with_left_out(raster: Raster, left_out: Mapping[str, str], kind: str) -> Raster:
+    """Return ``raster`` with the files or items (``kind``) that could not be used, and a note."""
+    listed = dict(list(left_out.items())[:_LISTED_ITEMS])
+    notes = raster.notes
+    if left_out:
+        notes += (
+            f"{len(left_out)} {kind} that cannot be used were left out: {some(list(left_out))}; "
+            "meta['source']['left_out'] says why",
+        )
+    return replace(raster, source={**raster.source, "left_out": listed}, notes=notes)
 
 
 def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:

@@ -39,11 +39,10 @@ class _Filter:
 
 def select_scenes(
     scenes: Sequence[Scene],
-    *,
-    bands: Sequence[str],
+    sensor: SensorSpec,
     grid: Grid,
     temporal: TemporalSpec | None,
-    cloudy_pct: float | None,
+    *,
     where: str,
 ) -> Selection:
     """Return the scenes for a place and period, without reprocessed duplicates.
@@ -52,14 +51,13 @@ def select_scenes(
     ----------
     scenes : sequence of Scene
         All there are.
-    bands : sequence of str
-        Names wanted; scenes without one of them are left out.
+    sensor : SensorSpec
+        Scenes that lack one of its bands are left out, and those with as much cloud as
+        ``cloudy_pct`` or more; scenes that state no cloud stay. 100 and None are no filter.
     grid : Grid
         The place.
     temporal : TemporalSpec or None
         Half-open period of UTC days, which undated scenes never pass; None is any time.
-    cloudy_pct : float or None
-        Keep scenes with less cloud, and those that state none; 100 and None are no filter.
     where : str
         The source, as messages name it.
 
@@ -68,7 +66,8 @@ def select_scenes(
     NoImageryError
         If none remains; it says how many each filter left and what exists.
     """
-    filters = [_has_bands(bands), _touches(grid)]
+    cloudy_pct = sensor.cloudy_pct
+    filters = [_has_bands(sensor.bands), _touches(grid)]
     if temporal is not None:
         filters.append(_within(temporal))
     clouds = cloudy_pct is not None and cloudy_pct < 100

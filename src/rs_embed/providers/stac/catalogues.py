@@ -14,6 +14,7 @@ from urllib.parse import quote
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
+from rs_embed.providers.scenes.items import malformed, parsed_items
 from rs_embed.providers.scenes.scene import Box, local_path
 from rs_embed.providers.stac.web import asking, read_json
 from rs_embed.specs import TemporalSpec
@@ -28,8 +29,6 @@ _PAGE = 100
 # Items of one search: far more than decades of one place, far less than pages without end.
 _MOST_ITEMS = 10_000
 _WALKERS = 8
-# What parsing raises for JSON that is no STAC; pystac's own errors are added where it is imported.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class _Api:
             )
             with asking(self._search), _stac(self._search):
                 for contents in self._pages(search):
-                    for item in _parsed(contents, None, left_out):
+                    for item in parsed_items(contents, None, left_out):
                         found.setdefault((item.collection_id, item.id), item)
             if most is not None and len(found) >= most:
                 break
@@ -205,7 +204,7 @@ class _Api:
         seen: set[str] = set()
         for page in search.pages_as_dicts():
             contents = page["features"]
-            names = {_name_of(content) for content in contents}
+            names = {str(dict(content).get("id")) for content in contents}
             if names <= seen:
                 raise ProviderError(
                     f"{shown_path(self._search)!r} gave a page of items again after {len(seen)} "
@@ -295,24 +294,7 @@ class _Static:
             contents = page.get("features") or []
         elif kind not in ("Feature", "Catalog", "Collection"):
             self._left_out[shown_path(href)] = f"is no STAC (type {kind!r})"
-        return _parsed(contents, href, self._left_out)
-
-
-def _parsed(contents: Sequence[Any], href: str | None, left_out: dict[str, str]) -> Iterator[Item]:
-    """Yield the items that are usable; ``left_out`` is told of the others."""
-    import pystac
-
-    for content in contents:
-        try:
-            yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
-        except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
-            name = _name_of(content)
-            shown = name if href is None else f"{shown_path(href)} ({name})"
-            left_out[shown] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
-
-
-def _name_of(content: Any) -> str:
-    return str(content.get("id") if isinstance(content, dict) else content)
+        return parsed_items(contents, href, self._left_out)
 
 
 _Link = tuple[str, str, str]
@@ -335,14 +317,12 @@ def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
 
 @contextmanager
 def _stac(href: str) -> Iterator[None]:
-    """Turn what parsing raises for JSON that is no STAC into our error."""
-    import pystac
-
+    """Turn what parsing raises for JSON that is not STAC into our error."""
     try:
         yield
     except json.JSONDecodeError:
         raise  # which `asking` words
-    except (pystac.STACError, pystac.STACTypeError, *_MALFORMED) as exc:
+    except malformed() as exc:
         raise _no_stac(href, f"{type(exc).__name__}: {exc}") from exc
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rs_embed._optional import install
 from rs_embed.errors import NoImageryError, ProviderError, some
@@ -20,14 +20,16 @@ from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.indexing import fingerprint_of
-from rs_embed.providers.scenes.reading import compose
-from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes, scene_from_item
+from rs_embed.providers.scenes.items import usable_scenes
+from rs_embed.providers.scenes.reading import compose, with_left_out
+from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes
 from rs_embed.providers.scenes.selection import (
     Selection,
     check_has_mask,
     scenes_fit_for,
     select_scenes,
 )
+from rs_embed.providers.sharing import Latest, Turns
 from rs_embed.providers.stac.catalogues import (
     PRESETS,
     Address,
@@ -69,7 +71,6 @@ _BRIEFLY = Patience(attempts=2)
 _KEPT_SCENES = 4096
 # Items looked at to know a collection: one of them may be damaged.
 _EXAMPLES = 5
-_LISTED = 100
 
 
 class StacProvider:
@@ -79,14 +80,15 @@ class StacProvider:
     ----------
     catalogue : str, path or Address, optional
         ``"earth-search"`` or ``"planetary-computer"``; URL or path of another API or of a static
-        catalogue; or an `Address` with a service that signs. ``RS_EMBED_STAC`` if not given, else
-        ``"earth-search"``.
+        catalogue; or an `Address` with a service that signs. That of ``settings`` if not given.
     patience : Patience
         How often, and for how long, requests and reads that may succeed later are repeated.
     readers : int
         Threads that read the scenes of one place; 0 reads them one after the other.
     max_reads : int
         Reads at once, over all places.
+    settings : Settings, optional
+        What the environment configures; read when the provider is built if not given.
 
     Notes
     -----
@@ -105,17 +107,26 @@ class StacProvider:
         patience: Patience = Patience(),  # noqa: B008  # frozen
         readers: int = 8,
         max_reads: int = 16,
+        settings: Settings | None = None,
     ) -> None:
-        self._catalogue = None if catalogue is None else address_of(catalogue)
+        self._catalogue = (
+            (settings or Settings.from_environ()).stac
+            if catalogue is None
+            else address_of(catalogue)
+        )
         self._patience = patience
         self._readers = readers
         if readers < 0 or max_reads < 1:
             raise ProviderError(
                 f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
             )
-        self._turns = threading.BoundedSemaphore(max_reads)
-        self._lock = threading.Lock()
-        self._opened: tuple[Address, _Source] | None = None
+        self._turns = Turns(max_reads)
+        self._opened: Latest[Address, _Source] = Latest()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the provider of the catalogue that ``RS_EMBED_STAC`` names."""
+        return cls(settings=settings)
 
     def configured(self) -> bool:
         """Return whether pystac-client is installed."""
@@ -127,9 +138,9 @@ class StacProvider:
         The catalogue is asked for the collection and a few items of it, once.
         """
         check_has_mask(sensor.cloud_mask, self._address().shown)
-        address, source = self._source()
+        source = self._source()
         scenes = source.examples(source.collection(sensor.collection))
-        scenes_fit_for(sensor, scenes, address.shown)
+        scenes_fit_for(sensor, scenes, source.address.shown)
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the composite of the scenes for a place and period; see `Provider.fetch`.
@@ -143,7 +154,7 @@ class StacProvider:
             If the catalogue cannot be asked, no scene remains, or one that does cannot be read;
             transient where that may pass.
         """
-        address, source = self._source()
+        source = self._source()
         collection = source.collection(sensor.collection)
         place = grid_boxes(grid)
         if place is None:
@@ -153,22 +164,10 @@ class StacProvider:
         scenes, left_out = source.scenes(collection, place, temporal)
         if not scenes:
             raise self._nothing(source, collection, place, temporal, left_out)
-        selection = select_scenes(
-            scenes,
-            bands=sensor.bands,
-            grid=grid,
-            temporal=temporal,
-            cloudy_pct=sensor.cloudy_pct,
-            where=address.shown,
-        )
+        selection = select_scenes(scenes, sensor, grid, temporal, where=source.address.shown)
         raster = self._read(source, selection, grid, sensor)
-        about = {
-            "catalogue": address.shown,
-            "collection": collection,
-            "left_out": dict(list(left_out.items())[:_LISTED]),
-        }
-        notes = (*raster.notes, *_left_out_notes(left_out))
-        return replace(raster, source={**raster.source, **about}, notes=notes)
+        about = {"catalogue": source.address.shown, "collection": collection}
+        return with_left_out(replace(raster, source={**raster.source, **about}), left_out, "items")
 
     def identity(self) -> str:
         """Return the catalogue's address, and what the contract's collection means there.
@@ -181,8 +180,7 @@ class StacProvider:
         said = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
         if "://" in address.url:
             return said
-        _, source = self._source()
-        return f"{said}, files {fingerprint_of(source.files())}"
+        return f"{said}, files {fingerprint_of(self._source().files())}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
         """Return one search; what is read depends on how many scenes it finds."""
@@ -206,14 +204,10 @@ class StacProvider:
         return f"ready: {address.shown}" if name is None else f"ready: {name} ({address.shown})"
 
     def _address(self) -> Address:
-        return address_of(self._catalogue or Settings.from_environ().stac)
+        return address_of(self._catalogue)
 
-    def _source(self) -> tuple[Address, _Source]:
-        address = self._address()
-        with self._lock:
-            if self._opened is None or self._opened[0] != address:
-                self._opened = address, _Source(address, self._patience)
-            return self._opened
+    def _source(self) -> _Source:
+        return self._opened.get(self._address(), lambda at: _Source(at, self._patience))
 
     def _nothing(
         self,
@@ -247,10 +241,7 @@ class StacProvider:
                 return compose(
                     replace(selection, scenes=scenes),
                     grid,
-                    sensor.bands,
-                    kind=sensor.composite or "median",
-                    fill_value=sensor.fill_value,
-                    cloud_mask=sensor.cloud_mask,
+                    sensor,
                     root=source.address.shown,
                     readers=self._readers,
                     options=GDAL_OPTIONS,
@@ -393,22 +384,11 @@ class _Source:
             key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
             scene = self._scenes.get(key)
             if scene is None:
-                try:
-                    scene = scene_from_item(item)
-                except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
-                    left_out[item.id] = f"is no usable STAC item ({type(exc).__name__}: {exc})"
+                scene = next(usable_scenes([item], left_out), None)
+                if scene is None:
                     continue
                 if len(self._scenes) >= _KEPT_SCENES:
                     self._scenes.clear()
                 self._scenes[key] = scene
             scenes.append(scene)
         return scenes, left_out
-
-
-def _left_out_notes(left_out: Mapping[str, str]) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    return (
-        f"{len(left_out)} items that cannot be used were left out: {some(list(left_out))}; "
-        "meta['source']['left_out'] says why",
-    )

@@ -1,8 +1,7 @@
-"""From raw values to the image that the model sees, its grid, its GSD and its valid tokens.
+"""What a model sees of a raster: its images, their place, their GSD and their valid tokens.
 
-Resized, it is the evaluation pipeline of MAE and ScaleMAE, bit for bit that of torchvision on
-Pillow images: ``Resize(short side, bicubic) -> CenterCrop -> ToTensor -> Normalize``. In tiles it
-is the same without ``Resize`` and ``CenterCrop``.
+How values become an image is the model's own (`rs_embed.models.base.Preparation`); where that image
+is on the ground, how many metres its pixels cover and which tokens count is known here.
 """
 
 from __future__ import annotations
@@ -10,30 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from PIL import Image
 
 from rs_embed.errors import ImageryError
 from rs_embed.geo.grid import Grid
-from rs_embed.geo.nearest import nearest_valid
+from rs_embed.geo.nearest import filled
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.tiling import Tile, tiles_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Display = Literal["reflectance", "visual"]
-DISPLAYS: tuple[Display, ...] = ("reflectance", "visual")
+    from rs_embed.models.base import Frame, Preparation
 
-# Reflectance that becomes 255: everything, or the range of Sentinel-2's true-colour images.
-_WHITE = {"reflectance": 1.0, "visual": 0.3}
-# Share of the short side that the crop keeps up to 224 px (torchvision's 256 -> 224).
-_CROP_SHARE = 224 / 256
-DEFAULT_REFLECTANCE = (1 / 10000, 0.0)
 # A token counts where at least this share of its footprint is valid.
 MIN_TOKEN_VALID = 0.5
 
@@ -60,7 +51,9 @@ class ModelInput:
         What goes through the network, each at once; those that would give no valid token are
         left out.
     cut : callable
-        Returns the ``(height, width, 3)`` uint8 image of a tile: red, green, blue.
+        Returns the model's image of a tile, ``(height, width, channels)``.
+    uncropped : str
+        What the caller can state to lose nothing to the crop; may be empty.
     """
 
     grid: Grid
@@ -70,46 +63,37 @@ class ModelInput:
     coverage: float
     side_px: int
     tiles: tuple[Tile, ...]
-    cut: Callable[[Tile], NDArray[np.uint8]]
+    cut: Callable[[Tile], NDArray[Any]]
+    uncropped: str = ""
 
     @property
     def valid_tokens(self) -> NDArray[np.bool_]:
         """``(rows, columns)`` bool: which tokens count."""
         return self.token_valid >= MIN_TOKEN_VALID
 
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """``(height, width, 3)`` uint8: the whole, from the parts that each tile gives.
+    def picture(self, preparation: Preparation) -> NDArray[np.uint8]:
+        """Return ``(height, width, 3)`` uint8: the whole as people look at it.
 
-        Black where no tile was needed.
+        Put together from the parts that each tile gives; black where no tile was needed.
         """
         whole = np.zeros((*self.grid.shape, 3), dtype=np.uint8)
         for tile in self.tiles:
-            paste(whole, tile, self.cut(tile))
+            paste(whole, tile, preparation.picture(self.cut(tile)))
         return whole
 
 
 def paste(whole: NDArray[np.uint8], tile: Tile, image: NDArray[np.uint8]) -> None:
     """Copy the part of a tile's image that the tile gives into the whole, in place."""
     size = tile.patch_size
-    there, here = (
+    target, source = (
         tuple(slice(span.start * size, span.stop * size) for span in spans)
         for spans in (tile.own, tile.own_within)
     )
-    whole[there] = image[here]
+    whole[target] = image[source]
 
 
-def resized_side(image_size: int) -> int:
-    """Return to how many pixels the short side is resized, before the crop."""
-    return image_size if image_size > 224 else int(image_size / _CROP_SHARE)
-
-
-def model_grid(grid: Grid, scale_m: float, image_size: int) -> tuple[Grid, Grid, float]:
-    """Return the grid after the resize, the grid after the crop, and the metres per pixel there.
-
-    The short side is resized to ``int(image_size * 256 / 224)`` up to 224 px and to ``image_size``
-    beyond, the long side in proportion, rounded down (torchvision's ``Resize``); the crop starts
-    at ``round((side - image_size) / 2)``, halves to even (torchvision's ``CenterCrop``).
+def framed_grid(grid: Grid, scale_m: float, frame: Frame) -> tuple[Grid, float]:
+    """Return the grid of a resized and cropped raster, and the metres per pixel there.
 
     Parameters
     ----------
@@ -117,80 +101,50 @@ def model_grid(grid: Grid, scale_m: float, image_size: int) -> tuple[Grid, Grid,
         Grid of the raster.
     scale_m : float
         Ground metres per pixel of ``grid``.
-    image_size : int
-        Side of the model's input, pixels.
+    frame : Frame
+        How the raster is resized and cropped.
 
     Returns
     -------
-    resized : Grid
-        Same bounds as ``grid``.
     cropped : Grid
-        ``image_size`` by ``image_size`` pixels of it.
+        Grid of what the model sees.
     input_res_m : float
         ``scale_m * short side / resized short side``.
     """
-    height, width = grid.shape
-    short = min(height, width)
-    target = resized_side(image_size)
-    long = int(target * max(height, width) / short)
-    resized = grid.resized(*((target, long) if height <= width else (long, target)))
-    top, left = (round((side - image_size) / 2) for side in resized.shape)
-    return resized, resized.window(top, left, image_size, image_size), scale_m * short / target
+    cropped = grid.resized(*frame.resized).window(frame.top, frame.left, *frame.shape)
+    return cropped, scale_m * min(grid.shape) / min(frame.resized)
 
 
-def check_seen(token_valid: NDArray[np.float64], image: NDArray[np.uint8]) -> None:
-    """Raise `ImageryError` unless there is something to see: a valid token, and not one colour.
+def check_valid_tokens(token_valid: NDArray[np.float64]) -> None:
+    """Raise `ImageryError` unless a token is valid.
 
     Parameters
     ----------
     token_valid : numpy.ndarray
         Valid share of each token's footprint.
-    image : numpy.ndarray
-        ``(height, width, 3)`` uint8: what is seen, or some of its pixels.
     """
     if not (token_valid >= MIN_TOKEN_VALID).any():
         raise ImageryError(
             f"got no token of which {MIN_TOKEN_VALID:.0%} is valid in what the model sees, "
             "expected at least one; choose another place or period"
         )
-    nearly_all = 0.999 * image.size
-    white = np.count_nonzero(image == 255) >= nearly_all
-    if white or np.count_nonzero(image == 0) >= nearly_all:
-        colour = "white" if white else "black"
-        raise ImageryError(
-            f"the model would see nothing but {colour}; check the units (reflectance_scale, "
-            "reflectance_offset) and display"
-        )
 
 
-def to_uint8(
-    raster: Raster, *, reflectance: tuple[float, float], display: Display
-) -> NDArray[np.uint8]:
-    """Return the display image: ``(height, width, 3)`` uint8, invalid pixels filled.
-
-    ``clip(value / 10000, 0, 1) * 255``, truncated, in float32; other units and the visual
-    stretch change the divisor and the offset. Invalid pixels take the colour of the nearest
-    valid one, so that no edge appears that is not on the ground.
+def image_of(
+    raster: Raster, reflectance: tuple[float, float], preparation: Preparation
+) -> NDArray[Any]:
+    """Return the model's image of a raster, ``(height, width, channels)``, invalid pixels filled.
 
     Parameters
     ----------
     raster : Raster
-        Three bands: red, green, blue.
+        The model's bands, at least one pixel valid.
     reflectance : tuple of float
         Scale and offset: reflectance = value * scale + offset.
-    display : {"reflectance", "visual"}
-        Whether reflectance 1 or 0.3 becomes 255.
+    preparation : Preparation
+        The model's.
     """
-    scale, offset = reflectance
-    white = _WHITE[display]
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, hence white
-        values = np.where(raster.valid, raster.data, 0).astype(np.float32)
-    # Dividing by 10000, not multiplying by 0.0001, is what the contract's arithmetic does.
-    unit = values / np.float32(white / scale) + np.float32(offset / white)
-    image = (np.clip(unit, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
-    if not raster.valid.all():
-        image = image[nearest_valid(raster.valid)]
-    return np.ascontiguousarray(image)
+    return preparation.image(filled(raster.data, raster.valid), reflectance)
 
 
 def prepare(
@@ -199,15 +153,15 @@ def prepare(
     scale_m: float,
     image_size: int,
     patch_size: int,
-    reflectance: tuple[float, float] = DEFAULT_REFLECTANCE,
-    display: Display = "reflectance",
+    reflectance: tuple[float, float],
+    preparation: Preparation,
 ) -> ModelInput:
     """Return what the model sees of ``raster``: resized, cropped, with grid and GSD.
 
     Parameters
     ----------
     raster : Raster
-        Three bands: red, green, blue.
+        The model's bands.
     scale_m : float
         Ground metres per pixel of ``raster``.
     image_size : int
@@ -216,31 +170,32 @@ def prepare(
         Side of a token's footprint, pixels of the input.
     reflectance : tuple of float
         Scale and offset: reflectance = value * scale + offset.
-    display : {"reflectance", "visual"}
-        See :func:`to_uint8`.
+    preparation : Preparation
+        How values become the model's input.
 
     Raises
     ------
     ImageryError
-        If no token of it is valid, or it is black or white throughout.
+        If no token of it is valid, or there is nothing to see.
     """
-    resized, cropped, input_res_m = model_grid(raster.grid, scale_m, image_size)
-    picture = Image.fromarray(to_uint8(raster, reflectance=reflectance, display=display))
-    picture = picture.resize((resized.shape[1], resized.shape[0]), Image.Resampling.BICUBIC)
-    top, left = cropped.offset_in(resized)
-    image = np.asarray(picture.crop((left, top, left + image_size, top + image_size)))
+    frame = preparation.frame(raster.grid.shape, image_size)
+    cropped, input_res_m = framed_grid(raster.grid, scale_m, frame)
+    image = preparation.fitted(image_of(raster, reflectance, preparation), frame)
     token_valid = _token_valid(raster.valid, raster.grid, cropped.patch_grid(patch_size))
-    check_seen(token_valid, image)
-    whole = tiles_of(cropped.shape, tile_size=image_size, overlap_px=0, patch_size=patch_size)
+    check_valid_tokens(token_valid)
+    preparation.check(image)
+    side_px = max(cropped.shape)
+    whole = tiles_of(cropped.shape, tile_size=side_px, overlap_px=0, patch_size=patch_size)
     return ModelInput(
         grid=cropped,
         token_valid=token_valid,
         input_res_m=input_res_m,
         valid_fraction=float(token_valid.mean()),
-        coverage=image_size**2 / (resized.shape[0] * resized.shape[1]),
-        side_px=image_size,
+        coverage=math.prod(frame.shape) / math.prod(frame.resized),
+        side_px=side_px,
         tiles=tuple(whole),
         cut=lambda _: image,
+        uncropped=frame.uncropped,
     )
 
 
@@ -251,36 +206,34 @@ def prepare_tiles(
     tile_size: int,
     overlap_px: int,
     patch_size: int,
-    reflectance: tuple[float, float] = DEFAULT_REFLECTANCE,
-    display: Display = "reflectance",
+    reflectance: tuple[float, float],
+    preparation: Preparation,
 ) -> ModelInput:
     """Return what the model sees of ``raster`` in tiles: its own pixels, all of them.
 
-    A side that is no multiple of the patch is filled up to one with invalid pixels, at the bottom
-    and on the right; a patch there of which less than half lies within the raster gives no token.
-    Invalid pixels take the colour of the nearest valid one in their tile.
+    A side that is not a multiple of the patch is filled up to one with invalid pixels, at the
+    bottom and on the right; a patch there of which less than half is within the raster gives no
+    token. Invalid pixels take the values of the nearest valid one in their tile.
 
     Parameters
     ----------
     raster : Raster
-        Three bands: red, green, blue.
+        The model's bands.
     scale_m : float
         Ground metres per pixel of ``raster``.
     tile_size, overlap_px, patch_size : int
         Pixels; see `rs_embed.geo.tiling.tiles_of`.
-    reflectance : tuple of float
-        Scale and offset: reflectance = value * scale + offset.
-    display : {"reflectance", "visual"}
-        See :func:`to_uint8`.
+    reflectance, preparation
+        As for :func:`prepare`.
 
     Raises
     ------
     ImageryError
         As for :func:`prepare`.
     """
-    shown = partial(to_uint8, reflectance=reflectance, display=display)
     token_valid = patch_valid(raster.valid, patch_size)
-    check_seen(token_valid, shown(_thinned(raster)))
+    check_valid_tokens(token_valid)
+    preparation.check(image_of(_thinned(raster), reflectance, preparation))
     tiles = tiles_of(
         raster.grid.shape, tile_size=tile_size, overlap_px=overlap_px, patch_size=patch_size
     )
@@ -293,7 +246,7 @@ def prepare_tiles(
         coverage=_covered_share(raster.grid.shape, patch_size),
         side_px=tile_size,
         tiles=tuple(t for t in tiles if (token_valid[t.own] >= MIN_TOKEN_VALID).any()),
-        cut=lambda tile: shown(_window(raster, *tile.window)),
+        cut=lambda tile: image_of(_window(raster, *tile.window), reflectance, preparation),
     )
 
 
@@ -367,11 +320,3 @@ def _overlaps(start: float, step: float, count: int, pixels: int) -> NDArray[np.
     edge = np.arange(pixels)[None, :]
     overlaps: NDArray[np.float64] = np.minimum(low + step, edge + 1) - np.maximum(low, edge)
     return overlaps.clip(0)
-
-
-def normalised(image: NDArray[np.uint8], mean: Any, std: Any) -> NDArray[np.float32]:
-    """Return ``(3, height, width)`` float32: ``(image / 255 - mean) / std`` per channel."""
-    unit = image.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    mean, std = (np.asarray(v, dtype=np.float32)[:, None, None] for v in (mean, std))
-    result: NDArray[np.float32] = (unit - mean) / std
-    return result

@@ -1,0 +1,176 @@
+"""Run images through a network: the only place that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import GsdWarning, ModelError, Note
+from rs_embed.models.base import Tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.models.base import Encoder
+
+# A GSD that is further outside the range of the training than by this factor deserves a warning.
+_FAR_FACTOR = 4
+
+
+@dataclass(frozen=True, eq=False)
+class GsdImage:
+    """The input of a network for one image.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        ``(channels, height, width)`` float32.
+    input_res : float
+        The GSD that the model is given with it.
+    """
+
+    pixels: NDArray[np.float32]
+    input_res: float
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTokens:
+    """What a model gives for one image, float32.
+
+    Attributes
+    ----------
+    cls : numpy.ndarray or None
+        ``(D,)``: the class token.
+    patches : numpy.ndarray or None
+        ``(h, w, D)``: the patch tokens as the model gave them, row 0 north; see `patch_tokens`.
+    pooled : numpy.ndarray or None
+        ``(D,)``: the vector of a model that pools by itself.
+    kind : str
+        How the tokens were obtained, for ``meta["tokens_kind"]``.
+    lattice : tuple of int
+        Rows and columns of patches that the image has.
+    """
+
+    cls: NDArray[np.float32] | None
+    patches: NDArray[np.float32] | None
+    pooled: NDArray[np.float32] | None
+    kind: str
+    lattice: tuple[int, int]
+
+    def patch_tokens(self, what: str) -> NDArray[np.float32]:
+        """Return ``(h, w, D)``: one token for each patch of the image.
+
+        Parameters
+        ----------
+        what : str
+            What they are needed for, for the message.
+
+        Raises
+        ------
+        ModelError
+            If the model gives no patch tokens, or another number of them, so that their place is
+            unknown.
+        """
+        if self.patches is None:
+            raise ModelError(
+                f"got {self.kind} output without patch tokens, which {what} needs; use "
+                "OutputSpec.pooled(), or loader='native'"
+            )
+        if self.patches.shape[:2] != self.lattice:
+            raise ModelError(
+                f"got {self.patches.shape[0]} x {self.patches.shape[1]} patch tokens, expected "
+                f"{self.lattice[0]} x {self.lattice[1]}: their place is unknown; use "
+                "loader='native'"
+            )
+        return self.patches
+
+
+def encode(
+    encoder: Encoder, images: Sequence[GsdImage], *, batch_size: int | None = None
+) -> Iterator[ImageTokens | ModelError]:
+    """Yield the tokens of each image, or the error that prevents them, in order.
+
+    After a failure the images of a batch run one by one: none fails because of another.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        The loaded model.
+    images : sequence of GsdImage
+        All of one shape; each with its own GSD.
+    batch_size : int, optional
+        Images per forward pass; what suits the device if not given.
+    """
+    size = batch_size or encoder.batch_size
+    for start in range(0, len(images), size):
+        yield from _batch(encoder, images[start : start + size])
+
+
+def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens | ModelError]:
+    try:
+        tokens = _checked(
+            encoder.encode(
+                np.stack([image.pixels for image in images]),  # B C H W
+                [image.input_res for image in images],
+            ),
+            len(images),
+        )
+    except ModelError as exc:
+        if len(images) == 1:
+            yield exc
+            return
+        for image in images:
+            yield from _batch(encoder, [image])
+        return
+    height, width = images[0].pixels.shape[1:]
+    lattice = height // encoder.patch_size, width // encoder.patch_size
+    for number in range(len(images)):
+        cls, patches, pooled = (
+            None if part is None else part[number]
+            for part in (tokens.cls, tokens.patches, tokens.pooled)
+        )
+        yield ImageTokens(cls, patches, pooled, tokens.kind, lattice)
+
+
+def _checked(tokens: Any, count: int) -> Tokens:
+    """Return what an encoder gave for ``count`` images; raise `ModelError` if it is unusable."""
+    if not isinstance(tokens, Tokens):
+        raise ModelError(f"the model returned {type(tokens).__name__}, expected Tokens")
+    for name, axes in (("cls", 2), ("patches", 4), ("pooled", 2)):
+        part = getattr(tokens, name)
+        if part is None:
+            continue
+        shape = getattr(part, "shape", None)
+        if (
+            not isinstance(part, np.ndarray)
+            or part.dtype != np.float32
+            or part.ndim != axes
+            or len(part) != count
+        ):
+            raise ModelError(
+                f"the model returned {name} of {getattr(part, 'dtype', type(part).__name__)} and "
+                f"shape {shape} for {count} images, expected float32 with {axes} axes, the first "
+                "of them the images"
+            )
+        if not np.isfinite(part).all():
+            raise ModelError(
+                f"the model returned {int((~np.isfinite(part)).sum())} values that are not finite; "
+                "the weights are damaged, or the precision is too low for them"
+            )
+    return tokens
+
+
+def gsd_notes(input_res: float, encoder: Encoder) -> Iterator[Note]:
+    """Yield a warning where the GSD is far from what the weights were trained on."""
+    if encoder.trained_input_res is None:
+        return
+    low, high = encoder.trained_input_res
+    if not low / _FAR_FACTOR <= input_res <= high * _FAR_FACTOR:
+        yield Note(
+            f"the model is told a GSD of {input_res:.4g}, far from the {low:g} to {high:g} of its "
+            "training; a smaller scale_m or place brings it closer, or see gsd='relative'",
+            GsdWarning,
+        )

@@ -1,0 +1,267 @@
+"""The one loop over places: read and prepared ahead in threads, encoded in batches."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from rs_embed.embedding.encoding import GsdImage, encode, gsd_notes
+from rs_embed.embedding.pooling import Assembly
+from rs_embed.embedding.result import Embedding
+from rs_embed.embedding.source import Source
+from rs_embed.embedding.task import Sight, Sizes, Task
+from rs_embed.errors import ModelError, RsEmbedError, give_warnings
+from rs_embed.pipeline import grouped, in_order, ordered
+from rs_embed.progress import Bar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.geo.tiling import Tile
+    from rs_embed.models.base import Encoder
+
+# What is made ready ahead where nobody states the batch size, which the device decides later.
+_BATCH_SIZE = 16
+VIEW_WORKERS = min(os.cpu_count() or 1, 8)
+
+
+@dataclass(eq=False)
+class _Place:
+    """A place on its way through the model."""
+
+    index: int
+    sight: Sight
+    assembly: Assembly
+    error: RsEmbedError | None = None
+
+    def fail(self, error: RsEmbedError) -> tuple[int, RsEmbedError]:
+        """Give the place up; return its number and the error."""
+        self.error = error
+        return self.index, error
+
+
+@dataclass(frozen=True, eq=False)
+class _Failed:
+    """A place that will have no embedding."""
+
+    index: int
+    error: RsEmbedError
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One tile of a place: the model's image, and the input of the network."""
+
+    place: _Place
+    tile: Tile
+    image: NDArray[Any]  # H W C
+    input: GsdImage
+
+
+class _Model:
+    """The model of a task, loaded when the first pixels are known to be good."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._encoder: Encoder | None = None
+        self.sizes = task.sizes()
+
+    @property
+    def loaded(self) -> bool:
+        return self._encoder is not None
+
+    @property
+    def encoder(self) -> Encoder:
+        if self._encoder is None:
+            loaded = self._task.plan.load()
+            # Weights that came just now can bring a config.json with other sizes. They are set
+            # before the encoder: a thread that finds the model loaded takes them as final.
+            self.sizes = Sizes(loaded.image_size, loaded.patch_size)
+            self._encoder = loaded
+        return self._encoder
+
+
+def embed(
+    task: Task,
+    sources: Iterable[Source],
+    *,
+    fetch_workers: int,
+    batch_size: int | None,
+    keep_images: bool,
+    tiles: Bar,
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    """Yield the embedding of each place, in order, or the error that prevents it.
+
+    Memory holds a few batches and the places being read, however many there are.
+
+    Parameters
+    ----------
+    task : Task
+        What is wanted of every place.
+    sources : iterable of Source
+        Resolved; consumed in the caller's thread, no further ahead than needed.
+    fetch_workers : int
+        Threads that read and prepare; 0 does all in the caller's thread.
+    batch_size : int or None
+        Images per forward pass; None leaves it to the device.
+    keep_images : bool
+        Whether the embeddings carry the image that the model saw.
+    tiles : Bar
+        Counts tiles that went through the model.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded; `CheckpointError` for its weights.
+    """
+    model = _Model(task)
+    if fetch_workers and not task.plan.sizes_known:
+        _ = model.encoder  # what a place is refused for must not depend on its number
+    ready = batch_size or _BATCH_SIZE
+    # Rasters that wait for their tiles stay in memory; resized ones are small.
+    ahead = fetch_workers + (ready if task.prep.mode == "resize" else 0)
+    view_workers = VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
+    with ExitStack() as stages:
+        sights = stages.enter_context(
+            closing(
+                ordered(
+                    enumerate(sources),
+                    partial(_look, task, model),
+                    workers=fetch_workers,
+                    ahead=ahead,
+                )
+            )
+        )
+        views = stages.enter_context(
+            closing(
+                ordered(
+                    _tiles(sights, task, model, keep_images=keep_images, bar=tiles),
+                    partial(_view, task),
+                    workers=view_workers,
+                    ahead=2 * ready,
+                )
+            )
+        )
+        yield from in_order(_finished(views, model, batch_size, tiles))
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """What came of reading and preparing one place; its source while it may be needed again."""
+
+    index: int
+    outcome: Sight | RsEmbedError
+    source: Source | None
+
+
+def _look(task: Task, model: _Model, numbered: tuple[int, Source]) -> _Looked:
+    index, source = numbered
+    kept = None if model.loaded else source
+    try:
+        return _Looked(index, task.see(source, model.sizes), kept)
+    except RsEmbedError as exc:
+        return _Looked(index, exc, kept)
+    except Exception as exc:
+        exc.add_note(f"while reading or preparing number {index}: {source.label()}")
+        raise
+
+
+def _forget_pixels(error: BaseException) -> None:
+    """Let go of the local variables behind an error that is kept: rasters are among them."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+
+
+def _tiles(
+    looked: Iterable[_Looked], task: Task, model: _Model, *, keep_images: bool, bar: Bar
+) -> Iterator[tuple[_Place, Tile] | _Failed]:
+    """Yield the tiles of each place, or its failure."""
+    for look in looked:
+        outcome = look.outcome
+        if isinstance(outcome, Sight):
+            encoder = model.encoder  # only now may gigabytes move: the pixels are known to be good
+            if outcome.sizes != model.sizes and look.source is not None:
+                outcome = _look(task, model, (look.index, look.source)).outcome
+        if isinstance(outcome, RsEmbedError):
+            _forget_pixels(outcome)
+            yield _Failed(look.index, outcome)
+            continue
+        seen = outcome.seen
+        assembly = Assembly(seen, task, encoder.patch_size, keep_image=keep_images)
+        place = _Place(look.index, outcome, assembly)
+        bar.expect(len(seen.tiles))
+        for tile in seen.tiles:
+            yield place, tile
+
+
+def _view(task: Task, cut: tuple[_Place, Tile] | _Failed) -> _View | _Failed:
+    if isinstance(cut, _Failed):
+        return cut
+    place, tile = cut
+    image = place.sight.seen.cut(tile)
+    pixels = task.plan.preparation.tensor(image)
+    return _View(place, tile, image, GsdImage(pixels, place.sight.input_res))
+
+
+def _finished(
+    views: Iterator[_View | _Failed], model: _Model, batch_size: int | None, bar: Bar
+) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
+    """Yield each place's number and outcome as soon as its last tile is through the model."""
+    for first in views:
+        if isinstance(first, _Failed):
+            yield first.index, first.error
+            continue
+        size = batch_size or model.encoder.batch_size
+        for batch in grouped(chain([first], views), _shape, size=size, hold=4 * size):
+            yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
+            tensors = [item for item in batch if isinstance(item, _View)]
+            yield from _forward(model.encoder, tensors, size)
+            bar.advance(len(tensors))
+
+
+def _shape(item: _View | _Failed) -> tuple[int, ...] | None:
+    return None if isinstance(item, _Failed) else item.input.pixels.shape
+
+
+def _forward(
+    encoder: Encoder, views: Sequence[_View], batch_size: int
+) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
+    """Run views through the model; yield the number and outcome of places that this completes."""
+    views = [view for view in views if view.place.error is None]
+    outcomes = encode(encoder, [view.input for view in views], batch_size=batch_size)
+    for view, outcome in zip(views, outcomes, strict=True):
+        place = view.place
+        if place.error is not None:
+            continue
+        if isinstance(outcome, ModelError):
+            yield place.fail(outcome)
+            continue
+        try:
+            place.assembly.add(view.tile, view.image, outcome)
+        except ModelError as exc:
+            yield place.fail(exc)
+            continue
+        if place.assembly.complete:
+            yield place.index, _embedding(place, encoder)
+
+
+def _embedding(place: _Place, encoder: Encoder) -> Embedding:
+    """Return the embedding of a place whose tokens are all there, and give its warnings."""
+    sight = place.sight
+    notes = [*sight.notes, *gsd_notes(sight.input_res, encoder)]
+    meta = {
+        **sight.meta,
+        "warnings": [note.message for note in notes],
+        **encoder.provenance,
+    }
+    embedding = place.assembly.embedding(meta)
+    give_warnings(notes)
+    return embedding

@@ -1,0 +1,234 @@
+"""Write vectors to ``.npz`` files, and read them back."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import ExportError
+from rs_embed.files.formats import META_KEY, EmbeddingFormat, Format, Formats, unreadable
+from rs_embed.files.writing import written
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+_ONE, _MANY = "one vector (Embedding.save)", "many vectors (rs-embed batch)"
+_ROWS_AT_ONCE = 1024
+
+
+def write_vector(path: Path, vector: NDArray[np.float32], meta: Mapping[str, Any]) -> None:
+    """Write ``(D,)`` float32 as ``embedding`` and the meta as JSON text into an ``.npz``."""
+    with written(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, embedding=vector, rs_embed_meta=np.array(json.dumps(meta)))
+
+
+def read_vector(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Return the vector and meta of a file of `write_vector`; `ExportError` for other files."""
+    content = _npz(path, ["embedding", META_KEY], _ONE)
+    vector = content["embedding"]
+    try:
+        meta = json.loads(str(content[META_KEY]))
+    except ValueError as exc:
+        raise unreadable(path, exc, _ONE) from exc
+    if vector.ndim != 1 or vector.dtype != np.float32 or not isinstance(meta, dict):
+        raise unreadable(path, TypeError(f"{vector.dtype} of shape {vector.shape}"), _ONE)
+    return vector, meta
+
+
+@dataclass(frozen=True, eq=False)
+class VectorRow:
+    """One row for `write_vectors`.
+
+    Attributes
+    ----------
+    id : str
+        Name of the place.
+    lon, lat : float
+        Its centre, degrees (EPSG:4326).
+    vector : numpy.ndarray or None
+        ``(D,)`` float32; None if the place failed.
+    meta : mapping or None
+        Provenance, JSON values.
+    error : str or None
+        Why there is no vector.
+    """
+
+    id: str
+    lon: float
+    lat: float
+    vector: NDArray[np.float32] | None
+    meta: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """The vectors of N places, in the columns of a table.
+
+    Attributes
+    ----------
+    embedding : numpy.ndarray
+        ``(N, D)`` float32, NaN where the place failed.
+    id : numpy.ndarray
+        ``(N,)`` text: names of the places.
+    ok : numpy.ndarray
+        ``(N,)`` bool: whether there is a vector.
+    error : tuple of str
+        N texts: why there is no vector; empty where there is one.
+    lon, lat : numpy.ndarray
+        ``(N,)`` float64: centres, degrees (EPSG:4326).
+    meta : tuple of str
+        N JSON texts: the meta of each vector, ``{}`` where there is none.
+    """
+
+    embedding: NDArray[np.float32]
+    id: NDArray[np.str_]
+    ok: NDArray[np.bool_]
+    error: tuple[str, ...]
+    lon: NDArray[np.float64]
+    lat: NDArray[np.float64]
+    meta: tuple[str, ...]
+
+
+def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
+    """Write many vectors into one ``.npz`` with the columns of `Vectors`, in the order given.
+
+    ``numpy.load`` returns the arrays as arrays, and ``meta.jsonl`` and ``error.jsonl`` as bytes:
+    text in UTF-8, a line of JSON for each place. Memory holds the vectors once, and the texts.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; it appears whole or not at all.
+    rows : iterable of VectorRow
+        Read once.
+    count : int
+        Number of rows.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be written, vectors differ in length, or there are not ``count`` rows.
+    """
+    arrays, texts = _collected(rows, count)
+    with written(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, values in arrays.items():
+            # Vectors barely shrink, and stored they are written and read at the disk's speed.
+            stored = name == "embedding"
+            with archive.open(_member(f"{name}.npy", stored=stored), "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(
+                    file, np.lib.format.header_data_from_array_1_0(values)
+                )
+                # In parts: numpy's own write_array takes another 16 MiB and more.
+                for start in range(0, len(values), _ROWS_AT_ONCE):
+                    file.write(values[start : start + _ROWS_AT_ONCE].tobytes())
+        for name, lines in texts.items():
+            with archive.open(_member(f"{name}.jsonl", stored=False), "w") as file:
+                file.writelines(line.encode() + b"\n" for line in lines)
+
+
+def _member(name: str, *, stored: bool) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)
+    member.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    return member
+
+
+def _collected(
+    rows: Iterable[VectorRow], count: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
+    """Return the arrays of `Vectors`, and lines of JSON."""
+    ids: list[str] = []
+    errors: list[str] = []
+    metas: list[str] = []
+    lon, lat = np.empty((2, count))
+    ok = np.zeros(count, bool)
+    # The first vector tells their width.
+    vectors = np.empty((count, 0), np.float32)
+    for number, row in enumerate(rows):
+        if number == count:
+            raise ExportError(f"got more rows than the {count} expected")
+        ids.append(row.id)
+        errors.append(json.dumps(row.error or ""))
+        metas.append(json.dumps(dict(row.meta or {})))
+        lon[number], lat[number] = row.lon, row.lat
+        if row.vector is None:
+            continue
+        if not ok.any():
+            vectors = np.full((count, *row.vector.shape), np.nan, np.float32)
+        if row.vector.shape != vectors.shape[1:]:
+            raise ExportError(
+                f"got a vector of shape {row.vector.shape} for {row.id!r}, expected "
+                f"{vectors.shape[1:]} as before; embed all places with the same model"
+            )
+        vectors[number] = row.vector
+        ok[number] = True
+    if len(ids) != count:
+        raise ExportError(f"got {len(ids)} rows, expected {count}")
+    arrays = {"embedding": vectors, "id": np.array(ids, np.str_), "ok": ok, "lon": lon, "lat": lat}
+    return arrays, {"error": errors, "meta": metas}
+
+
+def read_vectors(path: str | os.PathLike[str]) -> Vectors:
+    """Return the vectors of a file that ``rs-embed batch`` wrote.
+
+    Parameters
+    ----------
+    path : path
+        An ``.npz``.
+
+    Returns
+    -------
+    Vectors
+        The columns of the file, in the order of the places.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be read, or does not hold many vectors.
+    """
+    path = Path(path)
+    kinds = {"embedding": "f4", "id": "U", "ok": "b1", "lon": "f8", "lat": "f8"}
+    content = _npz(path, [*kinds, "error.jsonl", "meta.jsonl"], _MANY)
+    try:
+        errors, metas = (content.pop(f"{n}.jsonl").decode().splitlines() for n in ("error", "meta"))
+        messages = tuple(json.loads(line) for line in errors)
+    except (AttributeError, ValueError) as exc:
+        raise unreadable(path, exc, _MANY) from exc
+    count = content["ok"].size
+    for name, array in content.items():
+        kind = array.dtype.kind if name == "id" else array.dtype.str[1:]
+        if kind != kinds[name] or array.ndim != 1 + (name == "embedding") or len(array) != count:
+            what = TypeError(f"{name} is {array.dtype} of shape {array.shape}")
+            raise unreadable(path, what, _MANY)
+    if not len(messages) == len(metas) == count:
+        what = TypeError(f"{len(messages)} errors and {len(metas)} metas of {count} places")
+        raise unreadable(path, what, _MANY)
+    return Vectors(**content, error=messages, meta=tuple(metas))
+
+
+def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path):  # refuses an .npy under this name
+            pass
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+        raise unreadable(path, exc, writer) from exc
+
+
+_NPZ: dict[str, Any] = {
+    "name": "NumPy archive",
+    "suffixes": (".npz",),
+    "media_type": "application/x-npz",
+}
+ONE_VECTOR = Formats("a vector", EmbeddingFormat(**_NPZ, write=write_vector, read=read_vector))
+MANY_VECTORS = Formats("many vectors", Format(**_NPZ))

@@ -1,0 +1,119 @@
+"""What a format of maps provides, and what all formats share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import ExportError
+from rs_embed.files.formats import Format
+from rs_embed.files.writing import check_place
+from rs_embed.maps.formats.encoding import INT8_NODATA
+from rs_embed.maps.formats.provenance import ITEM_KEY
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from rs_embed.maps.formats.content import MapContent
+    from rs_embed.maps.formats.encoding import FittedEncoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapFormat(Format):
+    """A format of maps.
+
+    Attributes
+    ----------
+    write : callable
+        ``write(path, content, encoding)`` writes a `MapContent` with its `FittedEncoding`; the map
+        appears whole or not at all (`paths.placed`).
+    open : callable
+        ``open(path)`` returns the map as `open_map` does, without reading its tokens;
+        `ExportError` for other files.
+    check_replaced : callable
+        ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
+        not a map of this format.
+    sidecars : tuple of str
+        What other software appends to the name for files that it reads together with a map.
+    """
+
+    write: Callable[[Path, MapContent, FittedEncoding], None]
+    open: Callable[[Path], xr.DataArray]
+    check_replaced: Callable[[Path], None]
+    sidecars: tuple[str, ...] = ()
+
+    def check(self, path: Path) -> None:
+        """Raise now what writing a map and its STAC Item would raise later."""
+        self.check_replaced(path)
+        item = item_path(path)
+        check_place(item)
+        if item.exists() and ITEM_KEY not in json_object(item, "properties"):
+            raise ExportError(
+                f"cannot write {item}, the STAC Item of the map: there is another file of this "
+                "name; choose another name for the map"
+            )
+        for sidecar in [] if path.exists() else self.beside(path):
+            raise ExportError(
+                f"cannot write {path}: {sidecar.name} beside it would be read with it; remove "
+                "that, or choose another name"
+            )
+        if not os.access(path.parent, os.W_OK):
+            raise ExportError(
+                f"cannot write {path}: {path.parent} is read-only; choose another place"
+            )
+        self.require()
+
+    def beside(self, path: Path) -> list[Path]:
+        """Return the files that are read together with a map at ``path``."""
+        beside = (path.with_name(f"{path.name}{sidecar}") for sidecar in self.sidecars)
+        return [file for file in beside if file.is_file()]
+
+
+def item_path(map_path: Path) -> Path:
+    """Return the path of the STAC Item of a map: its name with ``.json``."""
+    return map_path.with_name(f"{map_path.name}.json")
+
+
+def json_object(path: Path, name: str) -> dict[str, Any]:
+    """Return the member ``name`` of a JSON file, an object; empty if it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    inner = content.get(name) if isinstance(content, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def decoded_map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) -> xr.DataArray:
+    """Return what `open_map` returns for a stored map; nothing is read.
+
+    ``array`` is ``(d, y, x)`` as stored, read by dask, with CRS and transform; ``scales`` is
+    ``(d,)``,
+    the value of one step of each dimension in int8, None for other types; ``meta`` and ``pca`` are
+    JSON text.
+    """
+    import xarray as xr
+
+    transform = array.rio.transform()
+    values = array.astype(np.float32)
+    if scales is not None:
+        values = (values * xr.DataArray(scales, dims="d")).where(array != INT8_NODATA)
+    what = "patch tokens" if pca is None else "principal components of patch tokens"
+    values.attrs = {"long_name": what, "meta": meta} | ({} if pca is None else {"pca": pca})
+    values.encoding = {"grid_mapping": "spatial_ref"}
+    placed: xr.DataArray = values.rio.write_transform(transform).rio.write_nodata(float("nan"))
+    return placed.rename("embedding")
+
+
+def not_a_map(path: Path, reason: str, opener: str | None = None) -> ExportError:
+    """Return the error for a file that is not a map; ``opener`` reads it nevertheless."""
+    other = "" if opener is None else f"; other files open with {opener}"
+    return ExportError(
+        f"cannot read {path}: {reason}, expected one that embed_area or rs-embed map wrote{other}"
+    )

@@ -1,0 +1,50 @@
+"""STAC items one by one: what cannot be used is left out, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rs_embed.files.gdal import shown_path
+from rs_embed.providers.scenes.scene import Scene, scene_from_item
+
+if TYPE_CHECKING:
+    from pystac import Item
+
+
+def malformed() -> tuple[type[Exception], ...]:
+    """Return what parsing raises for JSON that is not STAC."""
+    from pystac import STACError, STACTypeError
+
+    return STACError, STACTypeError, KeyError, TypeError, ValueError, AttributeError, IndexError
+
+
+def parsed_items(
+    contents: Iterable[Any], href: str | None, left_out: dict[str, str]
+) -> Iterator[Item]:
+    """Yield the items of a page; ``href`` is where it is, to which relative hrefs refer."""
+    import pystac
+
+    for content in contents:
+        try:
+            yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
+        except malformed() as exc:
+            name = content.get("id") if isinstance(content, dict) else None
+            at = "" if href is None else shown_path(href)
+            left_out[f"{at} ({name})" if at and name is not None else at or str(name)] = unusable(
+                exc
+            )
+
+
+def usable_scenes(items: Iterable[Item], left_out: dict[str, str]) -> Iterator[Scene]:
+    """Yield the scenes of the items."""
+    for item in items:
+        try:
+            yield scene_from_item(item)
+        except malformed() as exc:
+            left_out[item.id] = unusable(exc)
+
+
+def unusable(exc: Exception) -> str:
+    """Return why an item is left out."""
+    return f"is not a usable STAC item ({type(exc).__name__}: {exc})"

@@ -1,0 +1,198 @@
+"""Fingerprints differ where the numbers may differ, and only there: one difference at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+import rs_embed
+from rs_embed import FetchSpec, OutputSpec, describe_model, get_embedding
+from rs_embed.models.base import Option, Tokens
+from rs_embed.settings import Settings
+from tests.conftest import python_environment, small_network
+from tests.coordinate_model import (
+    CoordinateEncoder,
+    CoordinateModel,
+    CoordinatePlan,
+    coordinate_scene,
+)
+from tests.processes import WAIT_S
+
+
+@dataclass
+class StatingEncoder(CoordinateEncoder):
+    """Gives the same tokens whatever it states of itself."""
+
+    tokens_kind: str = "colours"
+
+    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        made = super().encode(pixels, input_res_m)
+        return Tokens(made.cls, made.patches, None, self.tokens_kind)
+
+
+@dataclass(frozen=True)
+class StatingPlan(CoordinatePlan):
+    stated: str = "{}"
+
+    def load(self) -> StatingEncoder:
+        stated = json.loads(self.stated)
+        kind = stated.pop("tokens_kind", "colours")
+        return StatingEncoder(self.image_size, [], provenance=stated, tokens_kind=kind)
+
+
+class StatingModel(CoordinateModel):
+    """States what the option ``stated`` holds, as JSON."""
+
+    def __init__(self, name: str) -> None:
+        option = Option("stated", "its provenance and tokens_kind", "{}", type="string")
+        self.description = replace(CoordinateModel.description, id=name, options=(option,))
+
+    def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> StatingPlan:
+        plan = super().plan({}, device=device, settings=settings)
+        return StatingPlan(**vars(plan), stated=options.get("stated", "{}"))
+
+
+MODEL, TWIN = StatingModel("stating"), StatingModel("twin")
+ENTRY_POINTS = """
+[rs_embed.models]
+stating = tests.test_identity:MODEL
+twin = tests.test_identity:TWIN
+"""
+
+
+@pytest.fixture
+def fingerprint(install: Callable[..., Path]) -> Callable[..., str]:
+    """Return a function that returns the fingerprint of one scene, by default ``stating``'s."""
+    install("stating", ENTRY_POINTS)
+
+    def run(model: str = "stating", stated: Mapping[str, Any] | None = None, **given: Any) -> str:
+        given = {"fetch": FetchSpec(scale_m=10), "input_prep": "tile", **given}
+        if stated is not None:
+            given["stated"] = json.dumps(stated)
+        embedding = get_embedding(model, input_chw=coordinate_scene(64, 64), **given)
+        return str(embedding.meta["fingerprint"])
+
+    return run
+
+
+# --- what a model states of itself ---------------------------------------------------------
+
+DETERMINES = ("loader", "network", "precision", "tokens_kind", "weights_seed", "weights_sha256")
+# Names of what is identified by its hash or in tokens_kind, and the device.
+DOES_NOT = ("device", "tokens", "weights", "weights_file", "weights_revision")
+
+
+@pytest.mark.parametrize("key", [*DETERMINES, *DOES_NOT])
+def test_a_difference_in_one_value_of_the_provenance(
+    fingerprint: Callable[..., str], key: str
+) -> None:
+    common = {other: f"some {other}" for other in (*DETERMINES, *DOES_NOT)}
+    base = fingerprint(stated=common)
+    assert fingerprint(stated=common) == base
+    assert (fingerprint(stated=common | {key: "another"}) != base) is (key in DETERMINES)
+
+
+def test_everything_that_scalemae_states_of_itself_is_among_them(
+    install: Callable[..., Path],
+) -> None:
+    install("stating", ENTRY_POINTS)
+    given: dict[str, Any] = {
+        "input_chw": coordinate_scene(64, 64), "fetch": FetchSpec(scale_m=10),
+        "input_prep": "tile",
+    }  # fmt: skip
+    silent = get_embedding("stating", **given).meta
+    scalemae = get_embedding(
+        "scalemae", weights="random-init", variant="tiny", image_size=64, **given
+    ).meta
+    assert scalemae.keys() - silent.keys() | {"tokens_kind"} == {*DETERMINES, *DOES_NOT}
+
+
+# --- the request ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "twin"},
+        {"fetch": FetchSpec(scale_m=20)},
+        {"output": OutputSpec.pooled("max")},
+        {"output": OutputSpec.pooled("cls")},
+        {"output": OutputSpec.grid()},
+    ],
+    ids=["model", "input_res", "max", "cls", "grid"],
+)
+def test_a_difference_in_the_request(
+    fingerprint: Callable[..., str], changed: dict[str, Any]
+) -> None:
+    assert fingerprint(**changed) != fingerprint()
+
+
+def test_another_version_of_rs_embed(fingerprint: Callable[..., str], tmp_path: Path) -> None:
+    code = """if True:
+        from rs_embed import FetchSpec, __version__, get_embedding
+        from tests.coordinate_model import coordinate_scene
+        embedding = get_embedding(
+            "stating", input_chw=coordinate_scene(64, 64), fetch=FetchSpec(scale_m=10),
+            input_prep="tile",
+        )
+        print(__version__, embedding.meta["fingerprint"])
+    """
+    assert rs_embed.__file__ is not None
+    installed = Path(rs_embed.__file__).parent
+    shutil.copytree(installed, tmp_path / "rs_embed", ignore=shutil.ignore_patterns("data"))
+    environment = python_environment()
+    found = {}
+    for version in (rs_embed.__version__, "999.0"):
+        (tmp_path / "rs_embed" / "_version.py").write_text(f'__version__ = "{version}"\n')
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True,
+            env=environment | {"PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}"},
+            timeout=WAIT_S,
+        )  # fmt: skip
+        used, found[version] = done.stdout.split()
+        assert used == version
+    assert found[rs_embed.__version__] == fingerprint()
+    assert found["999.0"] != fingerprint()
+
+
+# --- the options of ScaleMAE ---------------------------------------------------------------
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "weights": {"weights": "other"},
+    "variant": {"weights": "random-init", "variant": "tiny"},
+    "tokens": {"tokens": "pre_norm"},
+    "gsd": {"gsd": "relative"},
+    "display": {"display": "visual"},
+    "image_size": {"image_size": 32},
+}
+# Their other values need CUDA or another package; what they state of themselves is tested above.
+STATED_ONLY = {"loader", "precision"}
+
+
+@pytest.mark.parametrize("option", [one["name"] for one in describe_model("scalemae")["options"]])
+def test_a_difference_in_one_option(
+    fingerprint: Callable[..., str], checkpoint: Path, tmp_path: Path, option: str
+) -> None:
+    if option in STATED_ONLY:
+        assert option in DETERMINES
+        return
+    shutil.copy(checkpoint / "config.json", tmp_path)
+    save_file(small_network(seed=8).state_dict(), tmp_path / "model.safetensors")
+    common = {"weights": str(checkpoint), "image_size": 64}
+    changed = common | OPTIONS[option]
+    if option == "weights":
+        changed["weights"] = str(tmp_path)
+    base = fingerprint("scalemae", **common)
+    assert fingerprint("scalemae", **common) == base
+    assert fingerprint("scalemae", **changed) != base
