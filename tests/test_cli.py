@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,9 @@ from typer.testing import CliRunner
 import rs_embed
 from rs_embed import Embedding
 from rs_embed.cli import app
-from rs_embed.errors import RsEmbedError, TemporalWarning
+from rs_embed.cli.evaluate import _TABLES
+from rs_embed.errors import RsEmbedError, SpecError, TemporalWarning, UnknownNameError
+from rs_embed.evaluation.tables import SUFFIXES
 from tests.conftest import python_environment
 
 SAMPLE = [
@@ -46,7 +51,8 @@ def test_demo_says_what_it_did_and_writes_what_it_names(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "weights  scalemae-tiny" in done.stdout
     assert "192 x 80 x 80 float32 in" in done.stdout
-    assert "10 m read, 10 m told to the model; coverage 100%, valid 100%" in done.stdout
+    assert "10 m read, 10 m in the input; coverage 100%, valid 100%" in done.stdout
+    assert "Virginia Eastern Shore, USA, CC0" in done.stdout
     written = sorted(p.name for p in out.iterdir())
     assert written == ["quicklook.png", "tokens.tif", "vector.npz"]
     for name in written:
@@ -93,7 +99,7 @@ def test_inspect_says_what_the_model_would_see(tmp_path: Path) -> None:
     asked = ["inspect", *SAMPLE[1:], "--input-prep", "tile", "--tile-size", "192"]
     output = invoke(*asked, "--png", str(tmp_path / "seen.png"))
     assert "tile: 256 x 256 px, 4 tiles of 192 x 192 px through the model" in output
-    assert "10 m read (default), 10 m in the input, 10 told to the model (metres)" in output
+    assert "10 m read (default), 10 m in the input, 10 as input_res (metres)" in output
     assert "sample: Virginia Eastern Shore, USA" in output
     assert "100.0% of the area" in output
     assert "band B4   min 316, median 657, max 1584" in output
@@ -132,6 +138,105 @@ def test_embed_an_array_and_a_file(tmp_path: Path, checkpoint: Path) -> None:
     assert result["meta"]["input_res"] == 3.5
 
 
+OTHER_MODEL = """
+    from dataclasses import replace
+    from rs_embed.errors import SpecError
+    from rs_embed.models.base import Option
+    from rs_embed.models.scalemae.model import ScaleMaeModel
+
+    class Other(ScaleMaeModel):
+        description = replace(
+            ScaleMaeModel.description,
+            id="other",
+            aliases=(),
+            options=(
+                Option("season", "Season of [all] images.", "summer", type="string"),
+                Option("n_heads", "Number of heads.", "4", type="integer"),
+                Option("image_size", "Side of its input.", "96", type="integer"),
+                Option("gsd", "Metres per pixel.", "10", type="number"),
+                Option("sharp", "Keep edges sharp.", "no", type="flag"),
+                Option("device_map", "Where layers run.", "auto", ("one", "many")),
+                Option("output", "The command has its own.", "none", type="string"),
+            ),
+        )
+
+        def plan(self, options, *, device, settings):
+            raise SpecError(f"the plan got {sorted(options.items())}")
+
+    MODEL = Other()
+"""
+
+
+@pytest.fixture
+def other_model(install: Callable[..., Path]) -> None:
+    """Another package's model with options of its own, and two packages that are broken."""
+    points = "other = other:MODEL\ngone = missing:MODEL\nbroken = broken:MODEL\n"
+    install("others", f"[rs_embed.models]\n{points}", other=OTHER_MODEL, broken="1 / 0\n")
+
+
+def shown(*args: str) -> str:
+    """The output as one line, without the frames of boxes."""
+    result = CliRunner().invoke(app, list(args), env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+
+
+@pytest.mark.usefixtures("other_model")
+@pytest.mark.parametrize("command", ["embed", "batch", "map", "inspect", "evaluate"])
+def test_help_has_the_options_of_all_models(command: str) -> None:
+    page = shown(command, "--help")
+    assert "--season <str> Season of [all] images. (model other) [default: (summer)]" in page
+    assert "--n-heads <int> Number of heads. (model other) [default: (4)]" in page
+    assert "--sharp --no-sharp" in page
+    assert "--device-map one|many Where layers run. (model other)" in page
+    assert page.count("--image-size") == 1
+    assert "above, it is only made square. Side of its input. (model other)" in page
+    assert "--gsd metres|relative|NUMBER" in page
+    assert "--variant large|base|small|tiny Size of the network" in page
+    assert ("The command has its own." in page) == (command not in ("embed",))
+
+
+@pytest.mark.usefixtures("other_model")
+def test_options_reach_the_plan_of_another_model(tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", np.full((3, 64, 64), 900))
+    own = ["embed", "--input", str(tmp_path / "p.npy"), "--scale-m", "10"]
+    result = CliRunner().invoke(app, [
+        *own, "--model", "other", "--season", "7", "--n-heads", "7", "--gsd", "7", "--no-sharp",
+    ])  # fmt: skip
+    assert isinstance(result.exception, SpecError)
+    assert str(result.exception) == (
+        "the plan got [('gsd', 7.0), ('n_heads', 7), ('season', '7'), ('sharp', False)]"
+    )
+    wrong = CliRunner().invoke(app, [*own, "--model", "scalemae", "--season", "winter"])
+    assert isinstance(wrong.exception, UnknownNameError)
+    assert str(wrong.exception) == (
+        "unknown option 'season' of model 'scalemae', expected one of display, gsd, image_size, "
+        "loader, precision, tokens, variant, weights; did you mean 'precision'?"
+    )
+    assert CliRunner().invoke(app, [*own, "--n-heads", "many"]).exit_code == 2
+    assert CliRunner().invoke(app, [*own, "--model", "other", "--seasons", "x"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("other_model")
+def test_a_flag_is_true_or_false() -> None:
+    with pytest.raises(SpecError, match="got sharp='yes', expected True or False"):
+        rs_embed.get_embedding("other", input_chw=np.full((3, 64, 64), 900), sharp="yes")
+
+
+@pytest.mark.usefixtures("other_model")
+def test_broken_packages_are_listed_and_harm_no_command() -> None:
+    listed = invoke("models")
+    assert "broken: broken: the model 'broken' is registered as 'broken:MODEL'" in listed
+    assert "ZeroDivisionError: division by zero" in listed
+    assert "gone: broken: " in listed
+
+
+def test_stated_defaults_of_the_help_are_those_of_the_functions() -> None:
+    parameters = inspect.signature(rs_embed.get_embedding).parameters
+    assert f"[default: ({parameters['min_valid'].default})]" in shown("embed", "--help")
+    assert _TABLES == SUFFIXES
+
+
 def test_an_error_is_one_line_and_exit_code_1() -> None:
     done = run(*SAMPLE, *RANDOM, "--gsd", "meters")
     assert done.returncode == 1
@@ -165,7 +270,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
     assert run("embd").returncode == 2
 
 
-def test_without_weights_and_network_the_line_says_how_to_mend_it(tmp_path: Path) -> None:
+def test_without_weights_and_network_the_line_says_how_to_fix_it(tmp_path: Path) -> None:
     done = run(*SAMPLE, HF_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "weights='scalemae-tiny'" in done.stderr.splitlines()[-1]
@@ -175,12 +280,12 @@ def test_without_weights_and_network_the_line_says_how_to_mend_it(tmp_path: Path
     ("args", "match"),
     [
         (["embed"], "got no spatial"),
-        (["embed", "--lon", "1"], "got part of a point"),
-        (["embed", "--start", "2022-01-01"], "got part of a period"),
+        (["embed", "--lon", "1"], "got an incomplete point"),
+        (["embed", "--start", "2022-01-01"], "got an incomplete period"),
         (["embed", "--bbox", "1,2,3"], "expected minlon,minlat,maxlon,maxlat"),
         (["embed", "--bbox", "a,b,c,d"], "expected minlon,minlat,maxlon,maxlat"),
         (["embed", "--bbox", "1,2,3,4", "--lon", "1"], "expected one place"),
-        (["embed", "--input", "gone.npy"], "cannot read gone.npy"),
+        (["embed", "--input", "gone.npy"], "cannot read gone.npy: no such file"),
         ([*SAMPLE, "-o", "v.tif"], r"unknown file type of a vector '.tif'"),
         ([*SAMPLE, "-o", "/no/such/folder/v.npz"], "there is no folder"),
         ([*SAMPLE, "--quicklook", "q.png"], "expected --output grid"),
@@ -236,10 +341,10 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Pat
     cost = report["cost of backend gee"]["found"]
     assert cost.startswith("2 requests and 0.8 MB for a place of 2.56 km; compute time (EECU)")
     assert "cost of backend sample" not in report
-    order = "the first that is configured of local, gee, stac"
-    assert report["backend auto"]["found"] == f"takes stac, {order}"
+    order = "the first of local, gee, stac that is configured"
+    assert report["backend auto"]["found"] == f"uses stac, {order}"
     assert report["weights MVRL/scalemae-vitlarge-800"]["state"] == "missing"
-    assert "scalemae-tiny" in report["weights MVRL/scalemae-vitlarge-800"]["mend"]
+    assert "scalemae-tiny" in report["weights MVRL/scalemae-vitlarge-800"]["fix"]
     monkeypatch.setenv("RS_EMBED_SCALEMAE_ID", str(checkpoint))
     assert f"ok       weights {checkpoint}: {checkpoint / 'model.safetensors'}" in invoke("doctor")
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "-3")
@@ -251,8 +356,10 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Pat
 COMMANDS = [
     "embed",
     "batch",
+    "map",
     "inspect",
     "evaluate",
+    "pretrain",
     "models",
     "describe",
     "doctor",

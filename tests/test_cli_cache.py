@@ -79,8 +79,8 @@ def test_ls(folder: Path) -> None:
         assert (entry["start"], entry["end"]) == ("2023-06-01", "2023-07-01")
     text = invoke("cache", "ls", "--cache", str(folder)).splitlines()
     assert len(text) == 3
-    told = f"local  lon {listed['entries'][0]['lon']}, lat {listed['entries'][0]['lat']}, 48 x 49"
-    assert told in text[0]
+    place = f"local  lon {listed['entries'][0]['lon']}, lat {listed['entries'][0]['lat']}, 48 x 49"
+    assert place in text[0]
     assert "px of 10, 2023-06-01 to 2023-07-01, " in text[1]
     assert text[2] == f"2 entries in {folder}, {sum(sizes):,} of 10,000,000,000 bytes"
 
@@ -104,13 +104,13 @@ def test_clear(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = invoke("cache", "clear", "--older-than", "99")
     (left,) = entries(folder)
     gone = sum(sizes.values()) - sizes[left.name]
-    assert said == f"removed 1 entries, {gone:,} bytes, from {folder}\n"
+    assert said == f"removed 1 entry, {gone:,} bytes, from {folder}\n"
     (folder / f"{'0' * 64}.patch").write_text("of somebody")
     abandoned = folder / f".{'0' * 32}.part"
     abandoned.write_bytes(left.read_bytes()[:200])
     os.utime(abandoned, (time.time() - 7200,) * 2)
     said = invoke("cache", "clear")
-    assert said == f"removed 1 entries, {sizes[left.name]:,} bytes, from {folder}\n"
+    assert said == f"removed 1 entry, {sizes[left.name]:,} bytes, from {folder}\n"
     assert sorted(p.name for p in folder.iterdir()) == [f"{'0' * 64}.patch", "notes.txt"]
 
 
@@ -118,9 +118,9 @@ def test_a_folder_must_be_named_and_exist(tmp_path: Path, monkeypatch: pytest.Mo
     for command in ("ls", "clear"):
         error = fails("cache", command)
         assert isinstance(error, SpecError)
-        assert "expected --cache FOLDER, or RS_EMBED_CACHE_DIR to be set" in str(error)
+        assert "pass --cache FOLDER, or set RS_EMBED_CACHE_DIR" in str(error)
         error = fails("cache", command, "--cache", str(tmp_path / "none"))
-        assert "none', expected a folder that exists" in str(error)
+        assert "none', expected an existing folder" in str(error)
     assert not (tmp_path / "none").exists()
     monkeypatch.setenv("RS_EMBED_CACHE_GB", "0")
     assert isinstance(fails("cache", "ls", "--cache", str(tmp_path)), SettingsError)
@@ -172,16 +172,16 @@ def cache_line() -> dict[str, str]:
 def test_doctor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     off = cache_line()
     assert off["state"] == "ok"
-    assert off["found"] == "off; RS_EMBED_CACHE_DIR names a folder to keep pixels in"
+    assert off["found"] == "off; set RS_EMBED_CACHE_DIR to a folder to keep pixels in it"
     monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(folder))
     size = sum(path.stat().st_size for path in entries(folder))
     on = cache_line()
     assert (on["state"], on["found"]) == ("ok", f"{folder}, 2 entries, {size:,} bytes of 10 GB")
     monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(folder / "later"))
-    assert "made when first used, of at most 10 GB" in cache_line()["found"]
+    assert "created on first use, at most 10 GB" in cache_line()["found"]
     assert not (folder / "later").exists()
     for below in ("", "deeper"):
         monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(folder / "notes.txt" / below))
         broken = cache_line()
         assert broken["state"] == "broken"
-        assert "unset it" in broken["mend"]
+        assert "unset it" in broken["fix"]

@@ -10,9 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 import rs_embed
-from rs_embed import BBox, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
+from rs_embed import BBox, Estimate, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
-from rs_embed.embedding.estimate import Estimate
 from rs_embed.errors import ExportError, ProviderError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.base import Cost

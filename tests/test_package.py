@@ -56,8 +56,16 @@ def test_all_is_sorted_and_everything_in_it_exists() -> None:
 def test_type_checkers_see_the_same_names_as_users() -> None:
     tree = ast.parse(Path(rs_embed.__file__).read_text())
     (block,) = [n for n in tree.body if isinstance(n, ast.If)]
-    seen = {alias.asname for node in block.body for alias in node.names}  # type: ignore[attr-defined]
-    assert seen | {"__version__"} == set(rs_embed.__all__)
+    bound = [name for node in block.body for name in _bound(node) if not name.startswith("_")]
+    assert {*bound, "__version__"} == set(rs_embed.__all__)
+    assert len(set(bound)) == len(bound)
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [str(alias.asname) for alias in node.names]
+    assert isinstance(node, ast.Assign)
+    return [target.id for target in node.targets if isinstance(target, ast.Name)]
 
 
 def test_every_error_and_warning_is_public_and_drawn() -> None:
@@ -65,11 +73,11 @@ def test_every_error_and_warning_is_public_and_drawn() -> None:
     kinds = [
         kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and kind.__module__ == errors.__name__
+        if isinstance(kind, type) and issubclass(kind, errors.RsEmbedError | errors.RsEmbedWarning)
     ]
     assert len(kinds) > 12
+    assert {kind.__name__ for kind in kinds} == set(errors.__all__)
     for kind in kinds:
-        assert issubclass(kind, errors.RsEmbedError | errors.RsEmbedWarning)
         assert kind.__name__ in drawn
         assert kind.__name__ in rs_embed.__all__
 
@@ -127,7 +135,7 @@ def test_another_package_adds_a_model(checkpoint: Path) -> None:
         image_size=256,
     )
     assert embedding.meta["model"] == "mine"
-    with pytest.raises(ModelError, match=r"'odd'.*names a int"):
+    with pytest.raises(ModelError, match=r"'odd'.*is a int"):
         find_model("odd")
     with pytest.raises(MissingDependencyError, match="'gone'.*cannot be imported"):
         find_model("gone")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rs_embed.diagnosis import Finding as Finding
+    from rs_embed.diagnosis import diagnose as diagnose
     from rs_embed.embedding.estimate import Estimate as Estimate
     from rs_embed.embedding.estimate import estimate as estimate
     from rs_embed.embedding.inspection import Inspection as Inspection
@@ -35,11 +37,16 @@ if TYPE_CHECKING:
     from rs_embed.errors import TemporalWarning as TemporalWarning
     from rs_embed.errors import TrainingError as TrainingError
     from rs_embed.errors import UnknownNameError as UnknownNameError
+    from rs_embed.evaluation import EvaluationReport as EvaluationReport
+    from rs_embed.evaluation import evaluate as evaluate
+    from rs_embed.evaluation import score_embeddings as score_embeddings
     from rs_embed.files.places import NamedPlace as NamedPlace
     from rs_embed.files.places import read_places as read_places
     from rs_embed.files.vectors import Vectors as Vectors
     from rs_embed.files.vectors import read_vectors as read_vectors
     from rs_embed.geo.grid import Grid as Grid
+    from rs_embed.geo.grid import gsd_m as gsd_m
+    from rs_embed.geo.grid import roi_grid as roi_grid
     from rs_embed.geo.raster import Raster as Raster
     from rs_embed.maps.area import embed_area as embed_area
     from rs_embed.maps.area import plan_area as plan_area
@@ -50,8 +57,11 @@ if TYPE_CHECKING:
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
+    from rs_embed.providers.cache import PatchCache as PatchCache
+    from rs_embed.providers.cache import open_cache as open_cache
     from rs_embed.providers.earth_engine.provider import EarthEngineProvider as EarthEngineProvider
     from rs_embed.providers.local import LocalProvider as LocalProvider
+    from rs_embed.providers.sample import SAMPLE_PLACE as SAMPLE_PLACE
     from rs_embed.providers.stac.provider import StacProvider as StacProvider
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
@@ -64,73 +74,57 @@ if TYPE_CHECKING:
     from rs_embed.specs import TemporalSpec as TemporalSpec
     from rs_embed.tables.batch import BatchReport as BatchReport
     from rs_embed.tables.batch import export_batch as export_batch
+    from rs_embed.training.pretraining import pretrain as pretrain
+    from rs_embed.training.recipe import read_config as _read_config
 
-# Public name -> module; loaded when first used, so that importing rs_embed costs nothing.
-_HOMES = {
-    "BBox": "specs",
-    "BatchReport": "tables.batch",
-    "CheckpointError": "errors",
-    "CoverageWarning": "errors",
-    "DatasetError": "errors",
-    "EarthEngineProvider": "providers.earth_engine.provider",
-    "Embedding": "embedding.result",
-    "Estimate": "embedding.estimate",
-    "ExportError": "errors",
-    "FetchSpec": "specs",
-    "Grid": "geo.grid",
-    "GridError": "errors",
-    "GsdWarning": "errors",
-    "ImageryError": "errors",
-    "ImageryWarning": "errors",
-    "InputPrepSpec": "specs",
-    "Inspection": "embedding.inspection",
-    "LocalProvider": "providers.local",
-    "MapPlan": "maps.report",
-    "MapReport": "maps.report",
-    "MissingDependencyError": "errors",
-    "ModelError": "errors",
-    "NamedPlace": "files.places",
-    "NoImageryError": "errors",
-    "OutputSpec": "specs",
-    "PointBuffer": "specs",
-    "ProviderError": "errors",
-    "Raster": "geo.raster",
-    "RsEmbedError": "errors",
-    "RsEmbedWarning": "errors",
-    "SensorSpec": "specs",
-    "SettingsError": "errors",
-    "SpecError": "errors",
-    "StacProvider": "providers.stac.provider",
-    "TemporalSpec": "specs",
-    "TemporalWarning": "errors",
-    "TrainingError": "errors",
-    "UnknownNameError": "errors",
-    "Vectors": "files.vectors",
-    "check_output": "maps.outputs",
-    "describe_model": "registry",
-    "embed_area": "maps.area",
-    "estimate": "embedding.estimate",
-    "export_batch": "tables.batch",
-    "get_embedding": "embedding.one_place",
-    "get_embeddings_batch": "embedding.many_places",
-    "inspect_input": "embedding.inspection",
-    "iter_embeddings": "embedding.many_places",
-    "list_models": "registry",
-    "open_map": "maps.formats.opening",
-    "read_vectors": "files.vectors",
-    "restored": "maps.formats.opening",
-    "plan_area": "maps.area",
-    "read_places": "files.places",
-    "sample_points": "maps.sampling",
-    "zonal_mean": "maps.sampling",
+    read_recipe = _read_config
+
+# Module -> its public names, loaded on first use so that importing rs_embed costs nothing.
+_MODULES = {
+    "diagnosis": "Finding diagnose",
+    "embedding.estimate": "Estimate estimate",
+    "embedding.inspection": "Inspection inspect_input",
+    "embedding.many_places": "get_embeddings_batch iter_embeddings",
+    "embedding.one_place": "get_embedding",
+    "embedding.result": "Embedding",
+    "errors": (
+        "CheckpointError CoverageWarning DatasetError ExportError GridError GsdWarning "
+        "ImageryError ImageryWarning MissingDependencyError ModelError NoImageryError "
+        "ProviderError RsEmbedError RsEmbedWarning SettingsError SpecError TemporalWarning "
+        "TrainingError UnknownNameError"
+    ),
+    "evaluation": "EvaluationReport evaluate score_embeddings",
+    "files.places": "NamedPlace read_places",
+    "files.vectors": "Vectors read_vectors",
+    "geo.grid": "Grid gsd_m roi_grid",
+    "geo.raster": "Raster",
+    "maps.area": "embed_area plan_area",
+    "maps.formats.opening": "open_map restored",
+    "maps.outputs": "check_output",
+    "maps.report": "MapPlan MapReport",
+    "maps.sampling": "sample_points zonal_mean",
+    "providers.cache": "PatchCache open_cache",
+    "providers.earth_engine.provider": "EarthEngineProvider",
+    "providers.local": "LocalProvider",
+    "providers.sample": "SAMPLE_PLACE",
+    "providers.stac.provider": "StacProvider",
+    "registry": "describe_model list_models",
+    "specs": "BBox FetchSpec InputPrepSpec OutputSpec PointBuffer SensorSpec TemporalSpec",
+    "tables.batch": "BatchReport export_batch",
+    "training.pretraining": "pretrain",
+    "training.recipe": "read_recipe",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+# Public names that are others in their modules.
+_ORIGINAL = {"read_recipe": "read_config"}
 __all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = getattr(module, _ORIGINAL.get(name, name))
     globals()[name] = value
     return value
 

@@ -84,7 +84,9 @@ class UnknownNameError(SpecError, LookupError):
     """No model, backend, option or choice of that name; the near matches are named."""
 
     @classmethod
-    def among(cls, kind: str, got: object, known: Iterable[str]) -> UnknownNameError:
+    def among(
+        cls, kind: str, got: object, known: Iterable[str], *, of: str = ""
+    ) -> UnknownNameError:
         """Return the error for ``got`` where one of ``known`` was expected.
 
         Parameters
@@ -94,12 +96,15 @@ class UnknownNameError(SpecError, LookupError):
         got : object
             What was passed.
         known : iterable of str
-            The names that exist.
+            The valid names.
+        of : str
+            What has these names, e.g. ``"model 'scalemae'"``; may be empty.
         """
         names = sorted(known)
         near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-        return cls(f"unknown {kind} {got!r}, expected one of {', '.join(names) or '(none)'}{hint}")
+        what = f"{kind} {got!r} of {of}" if of else f"{kind} {got!r}"
+        return cls(f"unknown {what}, expected one of {', '.join(names) or '(none)'}{hint}")
 
 
 class SettingsError(RsEmbedError, ValueError):

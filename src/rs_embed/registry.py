@@ -1,10 +1,10 @@
-"""Models and providers by name: found through entry points, imported when used."""
+"""Models and providers by name: found through entry points, imported on first use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.errors import (
@@ -15,9 +15,9 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.base import Model, Plan, Preparation
-from rs_embed.providers.base import Provider, RegisteredProvider
 
 if TYPE_CHECKING:
+    from rs_embed.providers.base import Provider, RegisteredProvider
     from rs_embed.settings import Settings
 
 MODELS = "rs_embed.models"
@@ -32,15 +32,21 @@ def find_model(name: str) -> Model:
     Raises
     ------
     UnknownNameError
-        If no installed package offers it; near matches are named.
+        If no installed package offers it; the message suggests similar names.
     ModelError
-        If what its entry point names is not a model.
+        If its entry point is not a model.
+    MissingDependencyError
+        If its package cannot be imported.
     """
-    model = _load(MODELS, "model", name)
+    return _model(name, entry_points(group=MODELS))
+
+
+def _model(name: str, points: EntryPoints) -> Model:
+    model = _load(points, "model", name)
     if not isinstance(model, Model):
         raise ModelError(
-            f"the entry point {name!r} of {MODELS} names a {type(model).__name__}, expected an "
-            "object with description and plan (rs_embed.models.base.Model)"
+            f"the entry point {name!r} of {MODELS} is a {type(model).__name__}, expected an "
+            "object with description and plan (see rs_embed.models.base.Model)"
         )
     return model
 
@@ -86,7 +92,7 @@ def find_provider(name: str, settings: Settings) -> Provider:
     ProviderError
         If what its entry point names is not a provider.
     """
-    provider = _load(PROVIDERS, "backend", name)
+    provider = _load(entry_points(group=PROVIDERS), "backend", name)
     if not callable(getattr(provider, "from_settings", None)):
         raise ProviderError(
             f"the entry point {name!r} of {PROVIDERS} names {provider!r}, expected a class with "
@@ -111,18 +117,18 @@ def provider_names() -> list[str]:
 
 
 def list_models() -> list[str]:
-    """Return the ids of all models that installed packages offer, sorted, aliases left out."""
-    ids = set()
-    for name in {point.name for point in entry_points(group=MODELS)}:
+    """Return the ids of the models of all installed packages, sorted, without aliases."""
+    points, ids = entry_points(group=MODELS), set()
+    for name in points.names:
         try:
-            ids.add(find_model(name).description.id)
+            ids.add(_model(name, points).description.id)
         except RsEmbedError:
-            ids.add(name)  # using it raises the reason
+            ids.add(name)  # broken: using it raises the reason
     return sorted(ids)
 
 
 def describe_model(model: str) -> dict[str, Any]:
-    """Return everything that can be known of a model without loading it, as JSON values.
+    """Return what is known about a model without loading it, as JSON values.
 
     Parameters
     ----------
@@ -140,25 +146,26 @@ def describe_model(model: str) -> dict[str, Any]:
     Raises
     ------
     UnknownNameError
-        If there is no such model.
+        If no installed package offers it; the message suggests similar names.
     """
     return find_model(model).description.to_json()
 
 
-def _load(group: str, kind: str, name: object) -> Any:
-    points: dict[str, EntryPoint] = {}
-    for point in entry_points(group=group):
-        if points.setdefault(point.name, point).value != point.value and point.name == name:
+def _load(points: EntryPoints, kind: str, name: object) -> Any:
+    known: dict[str, EntryPoint] = {}
+    for point in points:
+        if known.setdefault(point.name, point).value != point.value and point.name == name:
             raise UnknownNameError(
                 f"several packages register the {kind} {point.name!r}: {point.value!r} and "
-                f"{points[point.name].value!r}; uninstall one"
+                f"{known[point.name].value!r}; uninstall one of them"
             )
-    if not isinstance(name, str) or name not in points:
-        raise UnknownNameError.among(kind, name, points)
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError.among(kind, name, known)
     try:
-        return points[name].load()
-    except (ImportError, AttributeError) as exc:
+        return known[name].load()
+    except Exception as exc:  # whatever another package raises when imported
         raise MissingDependencyError(
-            f"the {kind} {name!r} is registered as {points[name].value!r}, which cannot be "
-            f"imported ({exc}); reinstall the package that brings it"
+            f"the {kind} {name!r} is registered as {known[name].value!r}, which cannot be "
+            f"imported ({type(exc).__name__}: {exc}); reinstall or remove the package that "
+            "provides it"
         ) from exc

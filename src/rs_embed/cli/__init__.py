@@ -1,4 +1,4 @@
-"""The command line: parse, call the public function, print. No logic of its own."""
+"""The command line: parse, call the public function, print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import rs_embed
 from rs_embed.cli.batch import batch
@@ -23,6 +22,7 @@ from rs_embed.cli.embed import embed
 from rs_embed.cli.evaluate import evaluate
 from rs_embed.cli.inspect import inspect
 from rs_embed.cli.map import map_area
+from rs_embed.cli.model_options import Commands
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
@@ -31,7 +31,7 @@ from rs_embed.errors import RsEmbedError, RsEmbedWarning
 _INTERRUPTED = 130
 
 
-class _Commands(TyperGroup):
+class _Commands(Commands):
     """All commands; one that is interrupted has printed what there is to say."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own context
@@ -44,11 +44,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="rs-embed",
     cls=_Commands,
-    help="Any place, any time, any imagery: a ScaleMAE embedding that you can trust.",
-    epilog=(
-        "Exit codes: 0 done, 1 refused or failed (one line says why), 2 wrong usage, "
-        "130 interrupted."
-    ),
+    epilog="Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -101,16 +97,19 @@ def _progress_shown() -> Iterator[None]:
 def options(
     context: typer.Context,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (before the command).")
+        bool, typer.Option("--debug", help="Show tracebacks of errors. Goes before the command.")
     ] = False,
     version: Annotated[  # noqa: ARG001  # acts by its callback
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
+    """Compute ScaleMAE embeddings of satellite imagery.
+
+    For any place and period, or for your own images.
+    """
     if not debug:
         sys.excepthook = _one_line
     context.with_resource(_progress_shown())
@@ -118,7 +117,7 @@ def options(
 
 def main() -> None:
     """Run the command line."""
-    # For developers of the libraries beneath, not for the person at the terminal.
+    # For developers of the libraries below, not for the person at the terminal.
     warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
     warnings.showwarning = _show_warning
     app()

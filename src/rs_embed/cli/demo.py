@@ -20,36 +20,30 @@ _IMAGE_SIZE = 640
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")
+        Path, typer.Option("--out", "-o", help="Folder for the results; created if missing.")
     ] = Path("demo-output"),
     device: Device = "auto",
 ) -> None:
-    """Embed the Sentinel-2 scene that ships with the package: a vector and a token grid.
+    """Embed a sample Sentinel-2 scene as a vector and as a grid.
 
-    Needs no network: the weights are the small ones that ship with the package.
+    Works without a network: scene and weights come with the package.
 
     [dim]rs-embed demo --out demo-output[/dim]
     """
-    from rs_embed.embedding.one_place import get_embedding
-    from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, PROVENANCE
-    from rs_embed.specs import OutputSpec, PointBuffer
+    from rs_embed import SAMPLE_PLACE, OutputSpec, get_embedding
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ExportError(f"cannot make the folder {out}: {exc}; choose another") from exc
-    typer.echo(f"scene    {PROVENANCE['product']}")
-    typer.echo(f"         {PROVENANCE['scene']}, {PROVENANCE['licence']}")
-    typer.echo(
-        "weights  scalemae-tiny, which ships with the package (Apache-2.0); the published ones"
-    )
-    typer.echo("         are larger and not free for commercial use (see the README)")
+        raise ExportError(f"cannot create the folder {out}: {exc}; choose another one") from exc
+    typer.echo("weights  scalemae-tiny, part of the package (Apache-2.0); the published weights")
+    typer.echo("         are larger, and not for commercial use (see the README)")
     results = {}
     for output in (OutputSpec.pooled(), OutputSpec.grid()):
         began = time.perf_counter()
         results[output.mode] = get_embedding(
             "scalemae",
-            spatial=PointBuffer(*CENTRE, HALF_SIDE_M),
+            spatial=SAMPLE_PLACE,
             output=output,
             backend="sample",
             device=device,  # type: ignore[arg-type]  # checked by the model
@@ -61,8 +55,10 @@ def demo(
         shape = " x ".join(map(str, results[output.mode].data.shape))
         typer.echo(f"{output.mode:<8} {shape} float32 in {took:.2f} s")
     meta = results["grid"].meta
+    typer.echo(f"scene    {meta['source']['product']}")
+    typer.echo(f"         {meta['source']['scene']}, {meta['source']['licence']}")
     typer.echo(
-        f"GSD      {meta['used_scale_m']:g} m read, {meta['input_res_m']:g} m told to the model; "
+        f"GSD      {meta['used_scale_m']:g} m read, {meta['input_res_m']:g} m in the input; "
         f"coverage {meta['coverage']:.0%}, valid {meta['valid_fraction']:.0%}"
     )
     picture = results["grid"].quicklook(out / "quicklook.png")
@@ -72,14 +68,14 @@ def demo(
         _show(picture)
     for name, what in (
         ("quicklook.png", "the scene beside the grid's first three principal components"),
-        ("tokens.tif", f"the token grid as GeoTIFF, {meta['grid']['crs']}, one band a dimension"),
+        ("tokens.tif", f"the token grid as GeoTIFF, {meta['grid']['crs']}, one band per dimension"),
         ("vector.npz", "the vector; read it with Embedding.load"),
     ):
         typer.echo(f"wrote    {out / name}: {what}")
 
 
 def _show(picture: Image) -> None:
-    """Print a picture in half blocks, two pixels a character."""
+    """Print a picture as half blocks, two pixels per character."""
     from rich.console import Console
     from rich.style import Style
     from rich.text import Text

@@ -7,16 +7,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rs_embed.cli.options import Json, ModelName, print_json
+from rs_embed import describe_model
+from rs_embed.cli.options import DEFAULT_MODEL, Json, ModelName, print_json
 
 
-def describe(model: ModelName = "scalemae", json: Json = False) -> None:
-    """Say what a model expects, gives and accepts, without loading it.
+def describe(model: ModelName = DEFAULT_MODEL, json: Json = False) -> None:
+    """Show the input, output, options and weights of a model, without loading it.
 
     [dim]rs-embed describe scalemae --json[/dim]
     """
-    from rs_embed.registry import describe_model
-
     description = describe_model(model)
     if json:
         print_json(description)
@@ -29,7 +28,7 @@ def describe(model: ModelName = "scalemae", json: Json = False) -> None:
     )
     _print_table(
         console,
-        "Options of get_embedding and rs-embed embed",
+        "Options (keyword arguments in Python, --name on the command line)",
         ("option", "default", "choices", "effect"),
         [(o["name"], o["default"], _choices(o), o["effect"]) for o in description["options"]],
     )
@@ -42,7 +41,7 @@ def describe(model: ModelName = "scalemae", json: Json = False) -> None:
     _print_table(
         console,
         "Weights",
-        ("id", "licence", "what"),
+        ("id", "licence", "size"),
         [(w["id"], w["licence"], w["size"]) for w in description["weights"]],
     )
 

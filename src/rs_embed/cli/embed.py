@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rs_embed.cli import request
 from rs_embed.cli.options import (
+    DEFAULT_MODEL,
     Device,
     Json,
     Model,
@@ -25,7 +26,7 @@ from rs_embed.cli.options import (
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.embedding.result import Embedding
+    from rs_embed import Embedding
 
 
 @expanded
@@ -35,52 +36,62 @@ def embed(
     pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
-    model: Model = "scalemae",
+    model: Model = DEFAULT_MODEL,
     device: Device = "auto",
-    output: Annotated[str, result_option(help="pooled or grid.")] = "pooled",
+    output: Annotated[
+        str,
+        result_option(
+            metavar="pooled|grid", help="One vector, or a grid with a vector for each patch."
+        ),
+    ] = "pooled",
     pooling: Pooling = None,
     out: Annotated[
-        Path | None, result_option("--out", "-o", help="Vector: .npz. Grid: .tif or .nc.")
+        Path | None,
+        result_option(
+            "--out", "-o", help="File to write: .npz for a vector, .tif or .nc for a grid."
+        ),
     ] = None,
-    quicklook: Annotated[Path | None, result_option(help="A .png of a grid.")] = None,
+    quicklook: Annotated[
+        Path | None, result_option(help="Also write a picture of the grid, a .png.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Embed one place, file or array.
 
-    The sample scene, with the small weights that ship:
+    The sample scene, with the small weights that come with the package:
 
     [dim]rs-embed embed --lon -75.6156 --lat 37.6942 --buffer-m 1280 --backend sample
     --variant tiny[/dim]
 
-    Any place and period, from a free catalogue of Sentinel-2 (gee: from Earth Engine):
+    Any place and period, from a free Sentinel-2 catalogue (or --backend gee):
 
     [dim]rs-embed embed --lon 121.5 --lat 31.2 --buffer-m 2048 --start 2022-06-01
     --end 2022-09-01 --backend stac -o vector.npz[/dim]
 
-    A GeoTIFF of Sentinel-2 surface reflectance, as a token grid for a GIS:
+    A GeoTIFF of Sentinel-2 surface reflectance, as a grid for a GIS:
 
     [dim]rs-embed embed --imagery scene.tif --output grid -o tokens.tif --quicklook tokens.png[/dim]
 
-    All of a large GeoTIFF at its own GSD:
+    All of a large GeoTIFF, at its own pixel size:
 
     [dim]rs-embed embed --imagery scene.tif --input-prep tile --output grid -o tokens.tif[/dim]
 
-    An array of your own at 5 m:
+    An array with pixels of 5 m:
 
     [dim]rs-embed embed --input pixels.npy --scale-m 5 -o vector.npz[/dim]
     """
     from rs_embed import OutputSpec, check_output, get_embedding
 
-    asked_output = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
+    result = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
     if out is not None:
-        check_output(out, "grid" if asked_output.mode == "grid" else "vector")
+        check_output(out, "grid" if result.mode == "grid" else "vector")
     if quicklook is not None:
         check_output(quicklook, "picture")
-        if asked_output.mode != "grid":
+        if result.mode != "grid":
             raise SpecError("got --quicklook with --output pooled, expected --output grid")
     embedding = get_embedding(
         model,
-        output=asked_output,
+        output=result,
         device=device,  # type: ignore[arg-type]  # checked by the model
         **request.one_place(place, pixels),
         **request.common(model, pixels, period, prep, options),
@@ -108,18 +119,16 @@ def _print(embedding: Embedding, files: list[str], *, json: bool) -> None:
         f"{meta['input_res_m']:g}, coverage {meta['coverage']:.1%}, valid "
         f"{meta['valid_fraction']:.1%}"
     )
-    source = meta["source"]
-    if "image_count" in source:
-        days = " to ".join(
-            dict.fromkeys(
-                day[:10]
-                for day in source.get("acquired") or ()
-                if isinstance(source.get("acquired"), list)
-            )
-        )
-        count = source["image_count"]
-        shown = f"{count} image{'' if count == 1 else 's'}{f' of {days}' if days else ''}"
-        typer.echo(f"backend {meta['backend']}: {shown}")
+    if "image_count" in meta["source"]:
+        typer.echo(f"backend {meta['backend']}: {_images(meta['source'])}")
     typer.echo(f"fingerprint {meta['fingerprint']}")
     for file in files:
         typer.echo(f"wrote {file}")
+
+
+def _images(source: dict[str, Any]) -> str:
+    """Return how many images the pixels come from, and their first and last day."""
+    count, acquired = source["image_count"], source.get("acquired")
+    days = dict.fromkeys(day[:10] for day in acquired) if isinstance(acquired, list) else ()
+    period = f" of {' to '.join(days)}" if days else ""
+    return f"{count} image{'' if count == 1 else 's'}{period}"

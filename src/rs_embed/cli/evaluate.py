@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
+from rs_embed._optional import require
 from rs_embed.cli import request
 from rs_embed.cli.options import (
+    DEFAULT_MODEL,
     Device,
     Json,
     Model,
@@ -24,7 +23,7 @@ from rs_embed.cli.options import (
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
-    from rs_embed.evaluation import EvaluationReport
+    from rs_embed import EvaluationReport
 
 _COLUMNS = {
     "features": "features",
@@ -35,6 +34,7 @@ _COLUMNS = {
     "input_res": "GSD",
 }
 _RIGHT = ("scale", "px", "GSD")
+_TABLES = (".geoparquet", ".parquet", ".pq")
 
 
 @expanded
@@ -42,57 +42,65 @@ def evaluate(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="Labelled images: archives with an index, folders of classes; several are one "
-            "set. Or one Parquet file of embeddings."
+            help="Labelled images: folders with one folder per class, or archives with an index. "
+            "Or one Parquet file of embeddings."
         ),
     ],
     options: ModelOptions,
     gsd_m: Annotated[
-        float | None, typer.Option(help="Ground metres per pixel of images without georeference.")
+        float | None,
+        typer.Option(help="Pixel size of images without georeference, in metres on the ground."),
     ] = None,
-    model: Model = "scalemae",
+    model: Model = DEFAULT_MODEL,
     device: Device = "auto",
-    pooling: Annotated[str, typer.Option(help="Among cls, mean, max.")] = "cls,mean,max",
+    pooling: Annotated[
+        str, typer.Option(help="How tokens become one vector: any of cls, mean, max.")
+    ] = "cls,mean,max",
     scales: Annotated[
-        str, typer.Option(help="Shares of full resolution that are shown.")
+        str, typer.Option(help="Scales of the images, as fractions of full resolution.")
     ] = "1,0.5,0.25,0.125",
-    protocol: Annotated[str, typer.Option(help="Among knn, probe.")] = "knn",
-    k: Annotated[int, typer.Option(help="Neighbours that vote.")] = 20,
-    baselines: Annotated[bool, typer.Option(help="Score colour statistics too.")] = True,
+    protocol: Annotated[
+        str, typer.Option(help="How embeddings are scored: any of knn, probe.")
+    ] = "knn",
+    k: Annotated[int, typer.Option(help="Number of nearest neighbours for knn.")] = 20,
+    baselines: Annotated[bool, typer.Option(help="Also score simple colour statistics.")] = True,
     limit: Annotated[
-        int | None, typer.Option(help="Most images of each class in each split.")
+        int | None, typer.Option(help="Maximum number of images per class and split.")
     ] = None,
     columns: Annotated[
-        str, typer.Option(help="Columns of a Parquet file: embedding, label, split.")
+        str, typer.Option(help="Columns of the Parquet file: embedding, label, split.")
     ] = "embedding,label,split",
-    out: Annotated[Path | None, result_option("--out", "-o", help="A .json of the report.")] = None,
-    png: Annotated[Path | None, result_option(help="A .png of accuracy against scale.")] = None,
+    out: Annotated[
+        Path | None, result_option("--out", "-o", help="Also write the report, a .json.")
+    ] = None,
+    png: Annotated[
+        Path | None, result_option(help="Also write a plot of accuracy against scale, a .png.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Score embeddings on real labels: nearest neighbours or a linear probe, scale by scale.
+    """Score embeddings on labelled images, by nearest neighbours or a linear probe.
 
     [dim]rs-embed evaluate eurosat.tar.xz --gsd-m 10 --png scales.png -o report.json[/dim]
 
     [dim]rs-embed evaluate embeddings.parquet --protocol knn,probe[/dim]
     """
-    from rs_embed import check_output, evaluation
-    from rs_embed.evaluation.report import check_drawable
-    from rs_embed.evaluation.tables import SUFFIXES
+    import rs_embed
 
     if out is not None:
-        check_output(out, "report")
+        rs_embed.check_output(out, "report")
     if png is not None:
-        check_drawable(png)
+        rs_embed.check_output(png, "picture")
+        require("matplotlib.figure", extra="train", purpose="the picture of an evaluation")
     scored: dict[str, Any] = {"protocols": _names(protocol), "k": k, "limit": limit}
-    if any(path.suffix.lower() in SUFFIXES for path in sources):
+    if any(path.suffix.lower() in _TABLES for path in sources):
         if len(sources) > 1 or png is not None:
             raise SpecError(
-                "got a Parquet file with other sources or --png, expected it alone: its "
+                "got a Parquet file with other sources or --png, expected the file alone: its "
                 "embeddings have no scales"
             )
-        report = evaluation.score_embeddings(sources[0], columns=_columns(columns), **scored)
+        report = rs_embed.score_embeddings(sources[0], columns=_columns(columns), **scored)
     else:
-        report = evaluation.evaluate(
+        report = rs_embed.evaluate(
             sources,
             gsd_m=gsd_m,
             model=model,
@@ -101,16 +109,14 @@ def evaluate(
             scales=_numbers(scales),
             baselines=baselines,
             **scored,
-            **request.model_options(options),
+            **request.model_options(model, options),
         )
+    _print(report, _written(report, out, png), json=json)
+
+
+def _written(report: EvaluationReport, out: Path | None, png: Path | None) -> list[Path]:
     files = [] if out is None else [report.save(out)]
-    files += [] if png is None else [report.save_png(png)]
-    if json:
-        print_json({**report.to_json(), "files": [str(path) for path in files]})
-        return
-    _print(report)
-    for path in files:
-        typer.echo(f"wrote {path}")
+    return files if png is None else [*files, report.save_png(png)]
 
 
 def _names(text: str) -> list[str]:
@@ -131,8 +137,26 @@ def _numbers(text: str) -> list[float]:
         raise SpecError(f"got --scales {text}, expected numbers such as 1,0.5") from exc
 
 
-def _print(report: EvaluationReport) -> None:
-    """Print a line for each way to make vectors, with a column for each protocol."""
+def _print(report: EvaluationReport, files: list[Path], *, json: bool) -> None:
+    if json:
+        print_json({**report.to_json(), "files": [str(path) for path in files]})
+        return
+    _print_table(report)
+    first = report.rows[0]
+    classes = len(report.about["classes"])
+    typer.echo(f"{first.references} references, {first.queries} queries, {classes} classes")
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+def _print_table(report: EvaluationReport) -> None:
+    """Print a row for each way to make vectors, with a column for each protocol."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
     accuracies: dict[tuple[Any, ...], dict[str, float]] = defaultdict(dict)
     for row in report.rows:
         way = tuple(getattr(row, name) for name in _COLUMNS)
@@ -149,11 +173,6 @@ def _print(report: EvaluationReport) -> None:
         cells = [_text(value) for value in way]
         table.add_row(*cells, *(f"{found[protocol]:.4f}" for protocol in protocols))
     Console(highlight=False).print(table)
-    first = report.rows[0]
-    classes = len(report.about["classes"])
-    typer.echo(f"{first.references} references, {first.queries} queries, {classes} classes")
-    for note in report.notes:
-        typer.echo(f"note: {note}")
 
 
 def _text(value: Any) -> str:

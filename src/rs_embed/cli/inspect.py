@@ -10,6 +10,7 @@ import typer
 
 from rs_embed.cli import request
 from rs_embed.cli.options import (
+    DEFAULT_MODEL,
     Json,
     Model,
     ModelOptions,
@@ -23,7 +24,7 @@ from rs_embed.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rs_embed.embedding.inspection import Inspection
+    from rs_embed import Inspection
 
 _SHOWN_ITEMS = 10
 
@@ -35,13 +36,14 @@ def inspect(
     pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
-    model: Model = "scalemae",
+    model: Model = DEFAULT_MODEL,
     png: Annotated[
-        Path | None, result_option(help="A .png of the input, its tiles and its histogram.")
+        Path | None,
+        result_option(help="Also write a picture of the input, its tiles and histogram, a .png."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what the model would see of a place, without loading or running it.
+    """Show what the model would see of a place, without running it.
 
     [dim]rs-embed inspect --lon -75.6156 --lat 37.6942 --buffer-m 1280 --backend sample
     --png seen.png[/dim]
@@ -69,14 +71,14 @@ def inspect(
 
 
 def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
-    """Give what there is to say, each with its name; the warnings were said when they came."""
+    """Yield each line of the report with its name; warnings were given when they arose."""
     meta = inspection.meta
     height, width = inspection.image.shape[:2]
     yield "input", f"{meta['input_prep']}: {height} x {width} px, {_tiles(inspection)}"
     yield (
         "GSD",
         f"{meta['used_scale_m']:g} m read ({meta['scale_m_source']}), {meta['input_res_m']:g} m "
-        f"in the input, {meta['input_res']:g} told to the model ({meta['gsd_policy']})",
+        f"in the input, {meta['input_res']:g} as input_res ({meta['gsd_policy']})",
     )
     yield "period", _period(meta["temporal"])
     yield from _source(meta)
@@ -101,7 +103,7 @@ def _period(temporal: dict[str, str] | None) -> str:
 
 
 def _source(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give where the pixels come from, and the scenes and days where these are known."""
+    """Yield where the pixels come from, with scenes and days if they are known."""
     source = meta["source"]
     where = next((source[key] for key in ("scene", "path", "root") if key in source), None)
     yield "source", meta["backend"] if where is None else f"{meta['backend']}: {where}"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import typer
 
+from rs_embed import describe_model, list_models
 from rs_embed.cli.options import Json, print_json
 from rs_embed.errors import RsEmbedError
 
 
 def models(json: Json = False) -> None:
-    """List the models that are installed.
+    """List the installed models.
 
     [dim]rs-embed models[/dim]
     """
-    from rs_embed.registry import describe_model, list_models
-
     described = []
     for name in list_models():
         try:

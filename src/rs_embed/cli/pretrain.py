@@ -12,33 +12,40 @@ from rs_embed.cli.options import Json, print_json
 
 
 def pretrain(
-    config: Annotated[Path, typer.Argument(help="The run, a .toml file; see docs/pretraining.md.")],
+    config: Annotated[Path, typer.Argument(help="Recipe of the run, a .toml file.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder that the sources' paths are relative to; else the file's own."),
+        typer.Option(
+            help="Folder that the paths of the sources are relative to.",
+            show_default="folder of the recipe",
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Updates in all, instead of optimiser.steps.")
+        int | None,
+        typer.Option(help="Total number of steps.", show_default="optimiser.steps of the recipe"),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="End this run after so long, instead of run.minutes.")
+        float | None,
+        typer.Option(
+            help="Stop after this many minutes.", show_default="run.minutes of the recipe"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a ScaleMAE encoder on your own imagery, or go on with a run that was interrupted.
+    """Train a ScaleMAE encoder on your own imagery, or resume an interrupted run.
+
+    The recipe is described in docs/pretraining.md. Exit code 130 if interrupted.
 
     [dim]rs-embed pretrain recipes/scalemae-tiny.toml --data imagery[/dim]
     """
-    from rs_embed.training.recipe import read_config
+    import rs_embed
 
-    stated = read_config(config, data=data)
+    stated = rs_embed.read_recipe(config, data=data)
     if steps is not None:
         stated = stated.with_steps(steps)
     if minutes is not None:
         stated = replace(stated, run=replace(stated.run, minutes=minutes))
-    from rs_embed.training import pretraining
-
-    report = pretraining.pretrain(stated)
+    report = rs_embed.pretrain(stated)
     if json:
         print_json(
             {
@@ -52,9 +59,9 @@ def pretrain(
     else:
         since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
         done = f"{report.step} of {report.steps}" if report.step <= report.steps else report.step
-        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in all")
-        typer.echo(f"wrote    {report.checkpoint}: weights= takes it")
+        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in total")
+        typer.echo(f"wrote    {report.checkpoint}; use it as --weights")
     if report.step < report.steps:
-        typer.echo("not all steps were made: the same command goes on from here", err=True)
+        typer.echo("not all steps are done: run the same command again to continue", err=True)
     if report.interrupted:
         raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt

@@ -1,18 +1,26 @@
-"""From options, as typed, to the arguments of the public functions."""
+"""From the options of the command line to the arguments of the public functions."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from rs_embed import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    describe_model,
+)
 from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep, Rectangle
 from rs_embed.errors import ImageryError, SpecError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rs_embed.providers.base import Provider
-    from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
+    from rs_embed import LocalProvider
 
 
 def one_place(place: OnePlace, pixels: Pixels) -> dict[str, Any]:
@@ -28,10 +36,7 @@ def one_place(place: OnePlace, pixels: Pixels) -> dict[str, Any]:
 def common(
     model: str, pixels: Pixels, period: Period, prep: Prep, options: ModelOptions
 ) -> dict[str, Any]:
-    """Return the arguments that one place and many places have in common."""
-    from rs_embed.embedding.task import MIN_VALID
-    from rs_embed.specs import FetchSpec
-
+    """Return the arguments that one place and many places share."""
     fetch = FetchSpec(
         scale_m=pixels.scale_m, cloudy_pct=pixels.cloudy_pct, crs=pixels.crs,
         fill_value=pixels.fill_value,
@@ -47,21 +52,20 @@ def common(
         "imagery": pixels.imagery,
         "cache": pixels.cache,
         "input_prep": _input_prep(prep),
-        "min_valid": MIN_VALID if pixels.min_valid is None else pixels.min_valid,
-        **model_options(options),
+        **({} if pixels.min_valid is None else {"min_valid": pixels.min_valid}),
+        **model_options(model, options),
     }
 
 
-def model_options(options: ModelOptions) -> dict[str, Any]:
-    """Return the model's own options, those that were given."""
-    stated = {**asdict(options), "gsd": _gsd(options.gsd)}
-    return {name: value for name, value in stated.items() if value is not None}
+def model_options(model: str, options: ModelOptions) -> dict[str, Any]:
+    """Return the options that were given, numbers as numbers where ``model`` expects them."""
+    stated = {name: value for name, value in options.values.items() if value is not None}
+    types = {o["name"]: o["type"] for o in describe_model(model)["options"]} if stated else {}
+    return {name: _number(types.get(name, ""), value) for name, value in stated.items()}
 
 
-def rectangle(place: Rectangle) -> Spatial | None:
-    """Return the square or box that is stated; None where none is."""
-    from rs_embed.specs import BBox, PointBuffer
-
+def rectangle(place: Rectangle) -> BBox | PointBuffer | None:
+    """Return the stated square or box; None if there is none."""
     lon, lat, buffer_m = point = (place.lon, place.lat, place.buffer_m)
     if place.bbox is not None:
         if any(v is not None for v in point):
@@ -69,34 +73,30 @@ def rectangle(place: Rectangle) -> Spatial | None:
         try:
             edges = [float(v) for v in place.bbox.split(",")]
         except ValueError as exc:
-            raise _no_box(place.bbox) from exc
+            raise _invalid_box(place.bbox) from exc
         if len(edges) != 4:
-            raise _no_box(place.bbox)
+            raise _invalid_box(place.bbox)
         return BBox(*edges)
     if lon is None and lat is None and buffer_m is None:
         return None
     if lon is None or lat is None or buffer_m is None:
-        raise SpecError("got part of a point, expected --lon, --lat and --buffer-m together")
+        raise SpecError("got an incomplete point, expected --lon, --lat and --buffer-m together")
     return PointBuffer(lon, lat, buffer_m)
 
 
-def _no_box(text: str) -> SpecError:
+def _invalid_box(text: str) -> SpecError:
     return SpecError(f"got --bbox {text}, expected minlon,minlat,maxlon,maxlat")
 
 
 def _temporal(period: Period) -> TemporalSpec | None:
-    from rs_embed.specs import TemporalSpec
-
     if period.start is None and period.end is None:
         return None
     if period.start is None or period.end is None:
-        raise SpecError("got part of a period, expected --start and --end together")
+        raise SpecError("got an incomplete period, expected --start and --end together")
     return TemporalSpec.range(period.start, period.end)
 
 
 def _input_prep(prep: Prep) -> InputPrepSpec:
-    from rs_embed.specs import InputPrepSpec
-
     if prep.input_prep is None:
         for option, value in (("--tile-size", prep.tile_size), ("--overlap-px", prep.overlap_px)):
             if value is not None:
@@ -112,14 +112,15 @@ def _input_prep(prep: Prep) -> InputPrepSpec:
     )
 
 
-def _gsd(text: str | None) -> str | float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+def _number(kind: str, value: Any) -> Any:
+    """Return ``value`` as the number that an option expects; as it is where it is not one."""
+    if isinstance(value, str) and kind in ("integer", "number"):
+        with suppress(ValueError):
+            return int(value) if kind == "integer" else float(value)
+    return value
 
 
-def _backend(pixels: Pixels) -> str | Provider:
+def _backend(pixels: Pixels) -> str | LocalProvider:
     if pixels.local is None:
         return pixels.backend
     if pixels.backend != "auto":
@@ -128,7 +129,7 @@ def _backend(pixels: Pixels) -> str | Provider:
         )
     if pixels.imagery is not None:
         raise SpecError("got --local with --imagery, expected one source of pixels")
-    from rs_embed.providers.local import LocalProvider
+    from rs_embed import LocalProvider
 
     return LocalProvider(pixels.local)
 
@@ -136,10 +137,7 @@ def _backend(pixels: Pixels) -> str | Provider:
 def _source(
     model: str, pixels: Pixels, fetch: FetchSpec
 ) -> tuple[SensorSpec | None, FetchSpec | None]:
-    """Return a sensor where collection, bands or units are stated, else what is to be fetched."""
-    from rs_embed.registry import describe_model
-    from rs_embed.specs import FetchSpec, SensorSpec
-
+    """Return a sensor if collection, bands or units are stated, else the stated fetch values."""
     scale, offset = pixels.reflectance_scale, pixels.reflectance_offset
     if {pixels.collection, pixels.bands, scale, offset} == {None}:
         return None, None if fetch == FetchSpec() else fetch
@@ -160,6 +158,5 @@ def _array(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        reason = "there is no such file" if not path.is_file() else "it is something else"
-        message = f"cannot read {path}, expected a .npy array of numbers: {reason}"
-        raise ImageryError(message) from exc
+        reason = "not a .npy array of numbers" if path.is_file() else "no such file"
+        raise ImageryError(f"cannot read {path}: {reason}") from exc

@@ -19,22 +19,23 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword argument of ``get_embedding`` that belongs to a model.
+    """A keyword argument of ``get_embedding``, and option of the commands, of one model.
 
     Attributes
     ----------
     name : str
-        The keyword.
+        The keyword; ``image_size`` is ``--image-size`` on the command line, unless the commands
+        have an option of that name themselves.
     effect : str
-        What it changes.
+        What it changes, as a sentence: the help text of the option.
     default : str
-        What is used when it is not given: a value, or where it comes from.
+        What is used if it is not given: a value, or where the value comes from.
     choices : tuple of str
         Values that are names.
-    type : {"", "string", "number", "integer"}
-        Type of the values that are not names; empty where only the names go.
+    type : {"", "string", "number", "integer", "flag"}
+        Type of the values that are not names; empty if only the names are valid.
     minimum : float or None
-        Least value of a number; itself excluded if it is 0.
+        Minimum of a number; 0 itself is excluded.
     multiple_of : str
         What an integer must be a multiple of; empty if nothing.
     recorded_as : tuple of str or None
@@ -132,12 +133,14 @@ class ModelDescription:
         return stated
 
     def check_options(self, given: Mapping[str, Any]) -> None:
-        """Raise `UnknownNameError` for an option, or the value of one, that does not exist."""
+        """Raise `UnknownNameError` for an unknown option, or an unknown value of one."""
         known = {option.name: option for option in self.options}
         for name, value in given.items():
             if name not in known:
-                raise UnknownNameError.among(f"option of model {self.id!r}", name, known)
+                raise UnknownNameError.among("option", name, known, of=f"model {self.id!r}")
             option = known[name]
+            if option.type == "flag" and not isinstance(value, bool | None):
+                raise SpecError(f"got {name}={value!r}, expected True or False")
             if value is None or option.type:
                 continue  # the plan checks values that are not names
             if isinstance(value, str):

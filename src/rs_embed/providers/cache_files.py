@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 
+from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
@@ -52,6 +54,35 @@ class Entry:
     used: datetime
     fetched: datetime
     key: Mapping[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON values; place and period are None where it is damaged."""
+        stated: dict[str, Any] = {
+            "file": self.path.name,
+            "fetched": self.fetched.isoformat(timespec="seconds"),
+            "used": self.used.isoformat(timespec="seconds"),
+            "bytes": self.size,
+        }
+        names = ("provider", "lon", "lat", "height_px", "width_px", "pixel_size", "start", "end")
+        return {**stated, **(dict.fromkeys(names) if self.key is None else _place(self.key))}
+
+
+def _place(key: Mapping[str, Any]) -> dict[str, Any]:
+    height, width = key["grid"]["shape"]
+    transform = Affine(*key["grid"]["transform"])
+    grid = Grid(known_crs(key["grid"]["crs"]), transform, (height, width))
+    # The middle pixel, or two: the bounds of a large grid are not a rectangle in degrees.
+    middle = grid.enlarged(2 - height % 2, 2 - width % 2)
+    west, south, east, north = middle.geographic_bounds()
+    return {
+        "provider": key["provider"],
+        "lon": round((west + east) / 2, 5),
+        "lat": round((south + north) / 2, 5),
+        "height_px": height,
+        "width_px": width,
+        "pixel_size": transform.a,
+        **key["temporal"],
+    }
 
 
 def name_of(key: Mapping[str, Any]) -> str:

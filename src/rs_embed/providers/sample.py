@@ -12,10 +12,11 @@ from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Cost
 from rs_embed.settings import Settings
-from rs_embed.specs import FetchSpec, SensorSpec, TemporalSpec
+from rs_embed.specs import FetchSpec, PointBuffer, SensorSpec, TemporalSpec
 
 CENTRE = (-75.61558, 37.69415)
 HALF_SIDE_M = 3200
+SAMPLE_PLACE = PointBuffer(*CENTRE, HALF_SIDE_M)
 BANDS = ("B4", "B3", "B2")
 COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
 PROVENANCE = {

@@ -1,4 +1,4 @@
-"""What ``scalemae`` says of itself: input contract, options, environment variables, weights."""
+"""Description of ``scalemae``: input contract, options, environment variables, weights."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ DESCRIPTION = ModelDescription(
     options=(
         Option(
             "weights",
-            "hub id (with @revision if wanted), folder or file; 'scalemae-tiny' ships with the "
-            "package; 'random-init' has no meaning and serves to try the pipeline",
+            "Hugging Face id (optionally with @revision), folder or file of the weights. "
+            "scalemae-tiny is part of the package; random-init is meaningless, for dry runs only.",
             f"{SCALEMAE_ID.name}; scalemae-tiny with variant='tiny' alone",
             (TINY, RANDOM_INIT),
             type="string",
@@ -47,28 +47,28 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "variant",
-            "sizes of the network where no config.json states them",
+            "Size of the network, if no config.json states it.",
             "from the weights",
             tuple(VARIANTS),
             recorded_as=("network",),
         ),
         Option(
             "loader",
-            "our own network, or the wrapper of the package rshf",
+            "Implementation of the network: this package's, or the wrapper of the package rshf.",
             "native",
             ("native", "rshf"),
         ),
         Option(
             "tokens",
-            "after the final norm, as the authors' encoder, or before it, as the rshf wrapper",
+            "Tokens after the final norm, as in the authors' encoder, or before it, as in rshf.",
             "normed; pre_norm with loader='rshf'",
             ("normed", "pre_norm"),
             recorded_as=("tokens_kind",),
         ),
         Option(
             "gsd",
-            "what the model is told: ground metres per pixel of its input, 224 / image_size as in "
-            "the authors' k-NN evaluation, or a number",
+            "GSD of the positional encoding: metres per pixel of the input, 224 / image_size as "
+            "in the authors' k-NN evaluation (relative), or a number.",
             "metres",
             ("metres", "relative"),
             type="number",
@@ -77,15 +77,16 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "display",
-            "reflectance 0..1 to 0..255 as the model's contract, or 0..0.3 as true-colour images",
+            "Reflectance that becomes 0 to 255: 0 to 1, or 0 to 0.3 as in true-colour images "
+            "(visual).",
             "reflectance",
             ("reflectance", "visual"),
             recorded_as=(),
         ),
         Option(
             "image_size",
-            "side of the square input, pixels; up to 224 the image is resized to 8/7 of it and "
-            "cropped, beyond that only made square",
+            "Side of the square input, in pixels. Up to 224, the image is resized to 8/7 of it "
+            "and cropped; above, it is only made square.",
             f"{SCALEMAE_IMG.name}, then img_size of config.json, then 224",
             type="integer",
             minimum=16,
@@ -94,7 +95,7 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "precision",
-            "bfloat16 runs matrix products in bfloat16 on CUDA; norms and positions stay float32",
+            "Precision of matrix products; bfloat16 needs CUDA, norms and positions stay float32.",
             "float32",
             ("float32", "bfloat16"),
         ),

@@ -21,7 +21,6 @@ from rs_embed.models.scalemae.config import (
     stated_input_res,
 )
 from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT, TINY
-from rs_embed.models.scalemae.preparation import Display, ScaleMaePreparation
 from rs_embed.models.weights import FileDigest, WeightsFile, obtain_weights, weights_on_disk
 from rs_embed.settings import SCALEMAE_IMG
 from rs_embed.specs import check_positive
@@ -29,6 +28,7 @@ from rs_embed.specs import check_positive
 if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
     from rs_embed.models.scalemae.network import ScaleMae
+    from rs_embed.models.scalemae.preparation import Display, ScaleMaePreparation
     from rs_embed.settings import Settings
 
 SEED = 0
@@ -56,6 +56,8 @@ class ScaleMaePlan:
     @property
     def preparation(self) -> ScaleMaePreparation:
         """How pixels become the input."""
+        from rs_embed.models.scalemae.preparation import ScaleMaePreparation
+
         return ScaleMaePreparation(self.display)
 
     @property
