@@ -183,9 +183,7 @@ def test_a_place_without_imagery_is_told_from_a_period_without(server: StacServe
     assert not info.value.transient
     server.requests.clear()
     ocean = Grid(GRID.crs, Affine(10, 0, 500000, 0, -10, 100000), (20, 20))
-    with pytest.raises(
-        ProviderError, match="none at the place at any time; choose another place"
-    ) as info:
+    with pytest.raises(ProviderError, match="none at the place at any time; choose") as info:
         fetch(provider, ocean)
     assert not info.value.transient
     assert server.paths("") == ["/search", "/search"]
@@ -696,9 +694,7 @@ def test_items_that_are_none_are_left_out_and_told(serve: Served, tmp_path: Path
 
 def test_pages_that_come_again_are_an_error(server: StacServer) -> None:
     server.page, server.repeats = 2, True
-    with pytest.raises(
-        ProviderError, match="search' returned the same page of items again after 2 items"
-    ):
+    with pytest.raises(ProviderError, match="search' returned the same page .* after 2 items"):
         StacProvider(server.url, patience=QUICK).fetch(GRID, temporal=JUNE, sensor=SENSOR)
 
 
