@@ -625,9 +625,7 @@ class TestTable:
         with pytest.raises(ExportError, match="not an archive with a map, expected one that embed"):
             open_map(path, formats=self.FORMATS)
         path.rename(tmp_path / "area.npzmap.note")
-        with pytest.raises(
-            ExportError, match=r"npzmap\.note beside it would be read with"
-        ):
+        with pytest.raises(ExportError, match=r"npzmap\.note beside it would be read with"):
             write_map(path, content_of(tokens(3, 3, 2)), formats=self.FORMATS)
 
     def test_suffixes_and_media_types_are_unique(self) -> None:
