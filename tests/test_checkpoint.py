@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 
 def decoder() -> State:
-    """What the official release carries beside the encoder."""
+    """Content of the official release other than the encoder."""
     names = (
         "pos_embed", "decoder_pos_embed", "mask_token", "mask_token_decoder",
         "decoder_embed.weight", "decoder_blocks.0.attn.qkv.weight", "decoder_norm.bias",
@@ -103,7 +103,7 @@ def test_formats_load_to_the_same_network(
 
 
 def test_loading_maps_the_file_instead_of_copying_it(tmp_path: Path) -> None:
-    # A change of the file shows through the loaded weights: they are the file's own pages.
+    # A change of the file appears in the loaded weights: they are its memory-mapped pages.
     path = tmp_path / "model.safetensors"
     save_file(small_network().state_dict(), path)
     network = load_network(path, SMALL)
@@ -135,7 +135,7 @@ class Payload:
         (b"\x89HDF\r\n\x1a\n" + bytes(200), "neither safetensors nor a file of torch.save"),
     ],
 )
-def test_files_that_are_no_weights(content: bytes, match: str, tmp_path: Path) -> None:
+def test_files_that_are_not_weights(content: bytes, match: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=match):
@@ -189,7 +189,7 @@ def test_foreign_weights_are_refused_with_their_keys(tmp_path: Path) -> None:
         load_network(path, SMALL)
 
 
-def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
+def test_tensors_that_are_not_weights(tmp_path: Path) -> None:
     state = small_network().state_dict()
     path = tmp_path / "odd.pth"
     for key, value in (
@@ -206,7 +206,7 @@ def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
         load_network(path, SMALL)
 
 
-def test_config_says_where_a_bad_image_size_stands(tmp_path: Path) -> None:
+def test_a_bad_image_size_names_the_config_file(tmp_path: Path) -> None:
     save_file(small_network().state_dict(), tmp_path / "model.safetensors")
     config = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "img_size": 225}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -250,7 +250,7 @@ def test_unusable_sizes(stated: dict[str, Any], match: str) -> None:
         network_config(stated, "config.json")
 
 
-def test_paths_that_hold_no_weights(tmp_path: Path) -> None:
+def test_paths_without_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such path exists"):
         weights_on_disk(str(tmp_path / "gone"))
     with pytest.raises(CheckpointError, match="found none"):
@@ -275,21 +275,21 @@ def test_folder_prefers_safetensors_and_reads_its_config(checkpoint: Path) -> No
     assert found.revision is None
 
 
-def test_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
+def test_digest_is_stored_until_the_file_changes(tmp_path: Path) -> None:
     import os
 
     path, record = tmp_path / "weights.bin", tmp_path / "cache" / "sha256.json"
     path.write_bytes(b"one")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"one").hexdigest()
     stamp = path.stat()
-    # Same size, same times: the record is believed.
+    # Same size, same times: the record is trusted.
     with path.open("r+b") as file:
         file.write(b"two")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"one").hexdigest()
     path.write_bytes(b"three")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"three").hexdigest()
-    # A record that is damaged or cannot be written is no obstacle.
+    # A record that is damaged or not writable is ignored.
     record.write_text("[")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"three").hexdigest()
     assert FileDigest(path, path / "below_a_file").hexdigest()

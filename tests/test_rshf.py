@@ -98,7 +98,7 @@ def embed(checkpoint: Path, tmp_path: Path) -> Callable[..., Embedding]:
 
 
 @pytest.mark.parametrize("output", [OutputSpec.pooled(p) for p in ("mean", "max", "cls")])
-def test_equals_our_network_before_the_norm(
+def test_equals_the_native_network_before_the_norm(
     install: Callable[..., None], embed: Callable[..., Embedding], output: OutputSpec
 ) -> None:
     install()
@@ -114,7 +114,7 @@ def test_equals_our_network_before_the_norm(
     assert np.abs(wrapped.data - embed(output, gsd=10.0).data).max() > 1e-3
 
 
-def test_grid_equals_our_grid(
+def test_grid_equals_the_native_grid(
     install: Callable[..., None], embed: Callable[..., Embedding]
 ) -> None:
     install()
@@ -223,7 +223,7 @@ def test_not_installed_names_the_extra(embed: Callable[..., Embedding]) -> None:
 def test_hub_weights_are_loaded_by_id_and_commit(
     install: Callable[..., None], checkpoint: Path
 ) -> None:
-    """rshf cannot read a snapshot folder with only ``pytorch_model.bin``; it takes the id."""
+    """rshf cannot read a snapshot folder with only ``pytorch_model.bin``; it needs the id."""
     import os
     import shutil
 
@@ -256,7 +256,7 @@ def test_hub_weights_are_loaded_by_id_and_commit(
         ({"precision": "bfloat16"}, "precision='bfloat16' with loader='rshf'"),
     ],
 )
-def test_options_that_do_not_go_with_it(
+def test_incompatible_options(
     embed: Callable[..., Embedding], options: dict[str, str], match: str, checkpoint: Path
 ) -> None:
     with pytest.raises(SpecError, match=match):

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Errors that the rshf wrapper, timm, transformers and the hub client raise.
 _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-
-
 # Images per forward pass; larger batches are not faster on a CPU.
 _BATCH_SIZE = {"cuda": 32}
 _BATCH_SIZE_ELSEWHERE = 8
