@@ -53,8 +53,7 @@ def sources(
 ) -> dict[str, dict[str, Any]]:
     path = write_scene(np.tile(pixels, (1, 2, 2)), name="S2_20220704.tif")
     place = PointBuffer(*CENTRE, 400)
-    with rioxarray.open_rasterio(path) as opened:
-        loaded = opened.load()  # type: ignore[union-attr]
+    loaded = rioxarray.open_rasterio(path).load()  # type: ignore[union-attr]
     near = {"spatial": PointBuffer(13.6935, 46.9413, 300), "backend": LocalProvider(path)}
     return {
         "sample": {"spatial": place, "backend": "sample"},
