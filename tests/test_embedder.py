@@ -565,7 +565,7 @@ def test_published_weights_from_the_cache_know_their_training(
     near = embed(weights=None)
     assert near.meta["weights"] == published
     assert near.meta["weights_revision"] == "c" * 40
-    with pytest.warns(GsdWarning, match=r"told a GSD of 93\.75, far from the 2\.2 to 5"):
+    with pytest.warns(GsdWarning, match=r"input is 93\.75, far from the 2\.2 to 5"):
         embed(weights=None, input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))
     # Own weights say nothing of their training, so that nothing is said of the GSD.
     embed(input_chw=pixels[:, :48, :48], fetch=FetchSpec(scale_m=500))

@@ -311,11 +311,11 @@ def test_warnings_of_windows_are_kept_over_a_resume(
     pixels = coordinate_scene(96, 400)
     pixels[:, 5, ::40] = 60000  # no reflectance, in windows of the first row
     scene = write_scene(pixels)
-    with pytest.warns(ImageryWarning, match="values that no reflectance has"):
+    with pytest.warns(ImageryWarning, match="values outside the range of reflectance"):
         embed_area("coordinates", imagery=scene, output=folder / "a.zarr")
     partial = kept_windows(scene, folder / "b.zarr")
     assert partial.exists()
-    with pytest.warns(ImageryWarning, match="values that no reflectance has") as given:
+    with pytest.warns(ImageryWarning, match="values outside the range of reflectance") as given:
         embed_area("coordinates", imagery=scene, output=folder / "b.zarr")
     assert sum("no reflectance" in str(warning.message) for warning in given) == 1
     assert digests(folder / "a.zarr") == digests(folder / "b.zarr")
@@ -634,7 +634,7 @@ def test_a_map_says_how_it_was_made(
     assert meta["gsd_m_range"] == meta["input_res_range"] == pytest.approx([10, 10])
     assert len(meta["source_items"]) == 1
     assert meta["tiles"]["count"] == report.windows
-    assert any("default was taken" in text for text in meta["warnings"])
+    assert any("default was used" in text for text in meta["warnings"])
 
 
 def test_output_without_patches_is_an_error_at_once(

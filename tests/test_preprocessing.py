@@ -218,10 +218,10 @@ def undeclared_nodata() -> NDArray[np.float64]:
         (np.full((3, 40, 40), np.nan), r"got 0.0% valid pixels, expected at least 25%"),
         (np.zeros((3, 40, 40)), r"got 0.0% valid pixels"),
         (np.full((3, 40, 40), np.inf), "got 100% infinite pixels"),
-        (-10 * good(), r"values from -299\d\d.* are no reflectance"),
-        (good() * 10 + 9000, "are no reflectance with scale 0.0001"),
+        (-10 * good(), r"values from -299\d\d.* outside the range of reflectance"),
+        (good() * 10 + 9000, "outside the range of reflectance with scale 0.0001"),
         (one_wild_value(good() / 10000), "which look normalised to 0..1"),
-        (undeclared_nodata(), r"values from -9999 .* 25\.0% are no reflectance.*fill_value"),
+        (undeclared_nodata(), r"values from -9999 .* 25\.0% of them outside the range.*fill_value"),
         (good()[:, :15], "got an image of 15 x 40 px, expected a short side of at least 16 px"),
     ],
 )

@@ -82,7 +82,7 @@ def embed(checkpoint: Path) -> Callable[..., Embedding]:
 @pytest.mark.usefixtures("other_package")
 def test_a_dated_provider_gets_period_and_defaults(embed: Callable[..., Embedding]) -> None:
     assert {"dated", "elsewhere", "sample"} <= set(provider_names())
-    with pytest.warns(TemporalWarning, match="default was taken: 2022-06-01 up to 2022-09-01"):
+    with pytest.warns(TemporalWarning, match="default was used: 2022-06-01 up to 2022-09-01"):
         embedding = embed("dated")
     assert embedding.meta["temporal"] == {"start": "2022-06-01", "end": "2022-09-01"}
     assert embedding.meta["source"] == {"image_count": 2, "items": []}

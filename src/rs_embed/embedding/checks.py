@@ -1,4 +1,4 @@
-"""Raw values that must not reach a model: too few, too small, in other units, or no reflectance."""
+"""Raw values that must not reach a model: too few, too small, in other units, implausible."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def _check_reflectance_range(
     odd = float(_is_odd(darkest, brightest, reflectance).mean())
     if odd > 0.01:
         raise ImageryError(
-            f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, of which "
-            f"{odd:.1%} are no reflectance with scale {scale:g} and offset {offset:g} (expected "
-            f"{low:.6g} to {high:.6g}); if they mark nodata, say so with "
+            f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, {odd:.1%} of "
+            f"them outside the range of reflectance with scale {scale:g} and offset {offset:g} "
+            f"({low:.6g} to {high:.6g}); if the imagery marks nodata with such a value, state it with "
             "fetch=FetchSpec(fill_value=...), else state the units with SensorSpec"
         )

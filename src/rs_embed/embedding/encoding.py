@@ -170,7 +170,7 @@ def gsd_notes(input_res: float, encoder: Encoder) -> Iterator[Note]:
     low, high = encoder.trained_input_res
     if not low / _FAR_FACTOR <= input_res <= high * _FAR_FACTOR:
         yield Note(
-            f"the model is told a GSD of {input_res:.4g}, far from the {low:g} to {high:g} of its "
-            "training; a smaller scale_m or place brings it closer, or see gsd='relative'",
+            f"the GSD of the model's input is {input_res:.4g}, far from the {low:g} to {high:g} of "
+            "its training; use a smaller scale_m or place, or gsd='relative'",
             GsdWarning,
         )

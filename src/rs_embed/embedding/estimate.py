@@ -1,4 +1,4 @@
-"""What a batch will ask of a service and of the model, before anything is fetched."""
+"""The cost of a batch for the service and the model, before anything is fetched."""
 
 from __future__ import annotations
 

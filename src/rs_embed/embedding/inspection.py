@@ -43,8 +43,8 @@ class Inspection:
         Band name -> ``min``, ``p2``, ``median``, ``p98``, ``max``, ``mean`` of its valid raw
         values.
     histogram : dict
-        ``edges`` (33 values, 0..256) and, by ``red``, ``green``, ``blue``, how many pixels of
-        ``image`` lie between them.
+        ``edges`` (33 values, 0..256) and, for ``red``, ``green``, ``blue``, the number of pixels of
+        ``image`` between them.
     """
 
     meta: dict[str, Any]
@@ -108,7 +108,7 @@ class Inspection:
         height, width = meta["input_grid"]["shape"]
         return [
             f"{meta['input_prep']}: {height} x {width} px, {len(self.tiles)} through the model; "
-            f"GSD {meta['used_scale_m']:g} m read, {meta['input_res']:g} told; "
+            f"GSD {meta['used_scale_m']:g} m in the source, {meta['input_res']:g} in the model; "
             f"coverage {meta['coverage']:.1%}, valid {meta['valid_fraction']:.1%}",
             *(f"warning: {text}" for text in meta["warnings"]),
         ]
@@ -131,8 +131,8 @@ def inspect_input(
 ) -> Inspection:
     """Return what the model would see of one place: pixels, GSD, validity, source.
 
-    The model is neither loaded nor run, and no weights are downloaded; with weights that are not
-    on disk yet the model's default sizes are taken.
+    The model is neither loaded nor run, and no weights are downloaded; the default sizes of the
+    model are used for weights that are not on disk yet.
 
     Parameters
     ----------

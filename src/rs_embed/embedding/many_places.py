@@ -137,7 +137,7 @@ def iter_embeddings(
 
     Pixels are read in ``RS_EMBED_SCALEMAE_FETCH_WORKERS`` threads while earlier ones are in the
     model, ``RS_EMBED_SCALEMAE_BATCH_SIZE`` to a forward pass. Memory holds a few batches and the
-    places being read, however many there are. The numbers are those of ``get_embedding`` within
+    places being read, however many there are. Results equal those of ``get_embedding`` within
     1e-5.
 
     Parameters
@@ -156,7 +156,7 @@ def iter_embeddings(
     on_error : {"raise", "return"}
         Whether the first place that fails ends it all, after the embeddings before it, or its
         error is given in its place. The error carries the place's number as ``index``. A place
-        that is no place, or an iterator that raises, always ends it.
+        that is not a place, or an iterator that raises, always ends the batch.
     progress : bool, optional
         Whether a bar counts places on standard error; None where that is a terminal.
     keep_images : bool
@@ -173,10 +173,10 @@ def iter_embeddings(
     Raises
     ------
     SpecError
-        At once: if the request cannot be meant, the list is empty, or one of its items is no
+        Immediately: if the request is invalid, the list is empty, or one of its items is not a
         place.
     RsEmbedError
-        When its turn comes: whatever `get_embedding` raises for a place.
+        When the place is reached: whatever `get_embedding` raises for it.
 
     Warns
     -----

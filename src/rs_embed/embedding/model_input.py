@@ -259,7 +259,7 @@ def _covered_share(shape: tuple[int, int], patch_size: int) -> float:
 
 
 def _window(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:
-    """Return a window of a raster; what lies beyond it is invalid."""
+    """Return a window of a raster; what is outside it is invalid."""
     rows, columns = slice(row, row + height), slice(column, column + width)
     data, valid = raster.data[:, rows, columns], raster.valid[rows, columns]
     margins = ((0, height - valid.shape[0]), (0, width - valid.shape[1]))
@@ -282,7 +282,7 @@ def _thinned(raster: Raster) -> Raster:
 
 
 def patch_valid(valid: NDArray[np.bool_], patch_size: int) -> NDArray[np.float64]:
-    """Return the valid share of each patch, 0..1; what lies beyond the raster is invalid.
+    """Return the valid share of each patch, 0..1; what is outside the raster is invalid.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def _token_valid(valid: NDArray[np.bool_], grid: Grid, tokens: Grid) -> NDArray[
 
 
 def _overlaps(start: float, step: float, count: int, pixels: int) -> NDArray[np.float64]:
-    """Return ``(count, pixels)``: the length of each pixel that lies within each interval."""
+    """Return ``(count, pixels)``: the length of each pixel within each interval."""
     low = start + step * np.arange(count)[:, None]
     edge = np.arange(pixels)[None, :]
     overlaps: NDArray[np.float64] = np.minimum(low + step, edge + 1) - np.maximum(low, edge)

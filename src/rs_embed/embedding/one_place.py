@@ -90,20 +90,20 @@ def get_embedding(
     Raises
     ------
     SpecError
-        If the request cannot be meant; `UnknownNameError` for names.
+        If the request is invalid; `UnknownNameError` for names.
     SettingsError
-        If an environment variable holds nonsense.
+        If an environment variable has an invalid value.
     ImageryError, GridError
         If the pixels or their georeference must not reach the model.
     ProviderError
-        If no imagery can be had.
+        If no imagery can be fetched.
     ModelError
-        If the model or device cannot do it; `CheckpointError` for weights.
+        If the model or device does not support the request; `CheckpointError` for weights.
 
     Warns
     -----
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
-        Where something was assumed or left out; ``meta`` says the same.
+        If something was assumed or left out; ``meta`` records it too.
 
     Examples
     --------

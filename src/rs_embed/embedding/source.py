@@ -99,8 +99,7 @@ class Source:
     cache : path, PatchCache or None
         Where pixels of providers are kept.
     window : Grid or None
-        Exactly the pixels to read instead of those of ``spatial``: on the lattice of the imagery,
-        or the grid to request from a provider.
+        The grid to read or request, instead of that of ``spatial``; on the lattice of the imagery.
     provider : Provider or None
         The provider, once it is found; see `resolved`.
     backend_stated : str or None
@@ -204,7 +203,7 @@ class Source:
         }
 
     def check_source(self, contract: InputContract) -> None:
-        """Raise what the provider says of the sensor, before any place is read.
+        """Raise the provider's objections to the sensor, before any place is read.
 
         Raises
         ------
@@ -218,7 +217,7 @@ class Source:
             self.provider.check_sensor(stated)
 
     def check_gsd(self, grid: Grid, contract: InputContract) -> None:
-        """Raise `ImageryError` if the imagery of a grid is stated to have another GSD."""
+        """Raise `ImageryError` if the stated GSD differs from that of a grid."""
         _check_stated_gsd(self._stated(contract), grid)
 
     def _check_types(self) -> None:
@@ -232,7 +231,7 @@ class Source:
             check_type(name, value, kinds)
 
     def label(self) -> str:
-        """Return what tells this place from the others of a batch."""
+        """Return a name for this place, for messages about a batch."""
         if self.input_chw is not None:
             return f"an array of shape {getattr(self.input_chw, 'shape', 'unknown')}"
         place = "" if self.spatial is None else repr(self.spatial)
@@ -265,8 +264,8 @@ class Source:
         contract : InputContract
             What the model expects.
         fit : callable
-            Returns the window to read in place of that of the place, on the same lattice; not
-            asked where all of the caller's own pixels are taken.
+            Returns the window to read instead of the place's own, on the same lattice; not called
+            if all of the caller's own pixels are used.
 
         Raises
         ------
@@ -298,7 +297,7 @@ class Source:
     ) -> tuple[Grid, Cost] | None:
         """Return the grid that `acquire` would ask a provider for, and what that costs.
 
-        Nothing is asked of the provider. None for own pixels.
+        Nothing is requested from the provider. None for own pixels.
 
         Raises
         ------
@@ -311,7 +310,7 @@ class Source:
         return grid, self.provider.cost(grid, sensor=sensor)
 
     def settled_sensor(self, contract: InputContract) -> SensorSpec:
-        """Return what a provider would be asked for: the sensor with all defaults.
+        """Return the sensor that a provider would receive: with all defaults.
 
         Raises
         ------
@@ -341,8 +340,8 @@ class Source:
         if stated.scale_m is not None:
             return self._own(raster, stated, float(stated.scale_m), "stated")
         note = Note(
-            f"input_chw came without its GSD, so {contract.scale_m:g} m per pixel was assumed and "
-            "told to the model; state it with fetch=FetchSpec(scale_m=...)",
+            f"the GSD of input_chw is not stated, so {contract.scale_m:g} m per pixel was assumed; "
+            "state it with fetch=FetchSpec(scale_m=...)",
             GsdWarning,
         )
         return self._own(raster, stated, float(contract.scale_m), "assumed", note)
@@ -387,7 +386,7 @@ class Source:
             if temporal is None or self.temporal is not None:
                 raise
             message = (
-                f"{exc}; no period was given, so the model's default was taken: state temporal="
+                f"{exc}; no period was given, so the model's default was used: state temporal="
             )
             raise NoImageryError(message) from exc
         if raster.grid != grid or raster.bands != sensor.bands:
@@ -420,13 +419,13 @@ class Source:
     def _period(
         self, contract: InputContract, *, dated: bool
     ) -> tuple[TemporalSpec | None, tuple[Note, ...]]:
-        """Return the period to fetch: as asked, the model's default, or none where none applies."""
+        """Return the period to fetch: as stated, the model's default, or None if none applies."""
         if dated and self.temporal is not None:
             return self.temporal, ()
         if dated:
             period = TemporalSpec.range(*contract.temporal)
             message = (
-                f"no period was given, so the model's default was taken: {period.start} up to "
+                f"no period was given, so the model's default was used: {period.start} up to "
                 f"{period.end}; state it with temporal=TemporalSpec.range(...)"
             )
             return period, (Note(message, TemporalWarning),)
@@ -491,7 +490,7 @@ def _with_units(
     meta: dict[str, Any],
     notes: tuple[Note, ...],
 ) -> Acquired:
-    """Return the pixels with units: those of the sensor, of the imagery, or of the contract.
+    """Return the pixels with the units of the sensor, the imagery or the contract.
 
     Scale and offset are settled independently.
     """

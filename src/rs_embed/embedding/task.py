@@ -240,7 +240,7 @@ def _tile_sizes(prep: InputPrepSpec, sizes: Sizes) -> tuple[int, int]:
     Raises
     ------
     SpecError
-        If they are no whole patches.
+        If they are not whole patches.
     """
     tile_size = sizes.image_size if prep.tile_size is None else int(prep.tile_size)
     if prep.mode != "resize":

@@ -178,8 +178,9 @@ def _prepared(
 def _odd(count: int) -> Iterator[Note]:
     if count:
         yield Note(
-            "some pixels have values that no reflectance has, and were left out as nodata; if they "
-            "mark nodata, say so with fetch=FetchSpec(fill_value=...)",
+            "some pixels have values outside the range of reflectance and were treated as nodata; "
+            "if the imagery marks nodata with such a value, state it: "
+            "fetch=FetchSpec(fill_value=...)",
             ImageryWarning,
         )
 

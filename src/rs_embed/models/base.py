@@ -1,4 +1,4 @@
-"""What a model says of itself and what it must do, so that any package can add one."""
+"""What a model declares and what it must do, so that any package can add one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Weights:
     id : str
         Value of the option ``weights``.
     licence : str
-        Terms, with who says so.
+        Terms, with their source.
     size : str
         Download, in words.
     trained_input_res : tuple of float or None
@@ -166,7 +166,7 @@ class Tokens:
     pooled : numpy.ndarray or None
         ``(B, D)``: the vector of a model that pools by itself; None otherwise.
     kind : str
-        How the tokens were had, for ``meta["tokens_kind"]``.
+        How the tokens were obtained, for ``meta["tokens_kind"]``.
     """
 
     cls: NDArray[np.float32] | None
@@ -324,7 +324,7 @@ class Model(Protocol):
     def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> Plan:
         """Return the plan for options that passed ``description.check_options``.
 
-        Everything that can be told without a download is checked here.
+        Everything that can be checked without a download is checked here.
 
         Raises
         ------

@@ -140,7 +140,7 @@ class ScaleMaePlan:
         return None if self.weights == RANDOM_INIT else weights_on_disk(self.weights)
 
     def _settle(self, found: WeightsFile | None) -> tuple[NetworkConfig, int]:
-        """Return network sizes and image size, given what lies beside the weights.
+        """Return network sizes and image size, given the files beside the weights.
 
         Raises
         ------
