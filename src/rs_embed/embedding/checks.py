@@ -79,7 +79,7 @@ def check_units(raster: Raster, *, reflectance: tuple[float, float], vouched: bo
 def without_odd(raster: Raster, reflectance: tuple[float, float]) -> tuple[Raster, int]:
     """Return the raster without the pixels that `check_values` tolerates, and how many they are.
 
-    Up to 1 % of the pixels may have values that no reflectance has (an undeclared nodata value,
+    Up to 1 % of the pixels may have values outside the range of reflectance (an undeclared nodata value,
     saturation); they become invalid.
     """
     odd = raster.valid & _is_odd(raster.data.min(axis=0), raster.data.max(axis=0), reflectance)
@@ -129,6 +129,6 @@ def _check_reflectance_range(
         raise ImageryError(
             f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, {odd:.1%} of "
             f"them outside the range of reflectance with scale {scale:g} and offset {offset:g} "
-            f"({low:.6g} to {high:.6g}); if the imagery marks nodata with such a value, state it with "
+            f"({low:.6g} to {high:.6g}); if the imagery marks nodata with such a value, state it: "
             "fetch=FetchSpec(fill_value=...), else state the units with SensorSpec"
         )
