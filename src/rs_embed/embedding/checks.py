@@ -79,8 +79,8 @@ def check_units(raster: Raster, *, reflectance: tuple[float, float], vouched: bo
 def without_odd(raster: Raster, reflectance: tuple[float, float]) -> tuple[Raster, int]:
     """Return the raster without the pixels that `check_values` tolerates, and how many they are.
 
-    Up to 1 % of the pixels may have values outside the range of reflectance (an undeclared nodata value,
-    saturation); they become invalid.
+    Up to 1 % of the pixels may have values outside the range of reflectance (an undeclared nodata
+    value, saturation); they become invalid.
     """
     odd = raster.valid & _is_odd(raster.data.min(axis=0), raster.data.max(axis=0), reflectance)
     count = int(odd.sum())
