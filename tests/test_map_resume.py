@@ -31,6 +31,7 @@ from rs_embed import (
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
+    ProviderError,
     UnknownNameError,
 )
 from rs_embed.maps.formats.paths import item_path
@@ -196,6 +197,27 @@ def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
     del report
     one, other = (digests(folder / name) for name in ("a.zarr", "b.zarr"))
     assert one == other
+
+
+def test_windows_that_failed_come_last_when_a_map_is_resumed(
+    coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], folder: Path
+) -> None:
+    path = write_scene(coordinate_scene(2600, 96), name="S2_20220704.tif")
+    request: dict[str, Any] = {"spatial": box(20, 10, 2560, 64), "output": folder / "map.zarr"}
+
+    def fault(grid: Any) -> BaseException | None:
+        if grid.bounds[3] > 5200000 - 10 * 100:
+            return ProviderError("down")
+        last_block = grid.shape[0] > 64 and grid.bounds[1] < 5200000 - 10 * 2300
+        return KeyboardInterrupt() if last_block else None
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_area("coordinates", backend=Faulty(path, fault), **request)
+    provider = Faulty(path, lambda grid: None)
+    assert embed_area("coordinates", backend=provider, **request).resumed > 0
+    blocks = [grid.bounds[3] for grid in provider.fetched if grid.shape[0] > 64]
+    assert len(blocks) > 1
+    assert blocks[-1] == max(blocks) > 5200000 - 10 * 100 > blocks[0]
 
 
 # --- another request -----------------------------------------------------------------------

@@ -15,17 +15,17 @@ def pretrain(
     config: Annotated[Path, typer.Argument(help="The run, a .toml file; see docs/pretraining.md.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder that the sources' paths are relative to; else the file's own."),
+        typer.Option(help="Folder for relative paths of sources; the one of CONFIG if not given."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Updates in all, instead of optimiser.steps.")
+        int | None, typer.Option(help="Total number of updates, instead of optimiser.steps.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="End this run after so long, instead of run.minutes.")
+        float | None, typer.Option(help="Stop after this time, instead of run.minutes.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train a ScaleMAE encoder on your own imagery, or go on with a run that was interrupted.
+    """Train a ScaleMAE encoder on your own imagery, or continue an interrupted run.
 
     [dim]rs-embed pretrain recipes/scalemae-tiny.toml --data imagery[/dim]
     """
@@ -52,9 +52,9 @@ def pretrain(
     else:
         since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
         done = f"{report.step} of {report.steps}" if report.step <= report.steps else report.step
-        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in all")
-        typer.echo(f"wrote    {report.checkpoint}: weights= takes it")
+        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in total")
+        typer.echo(f"wrote    {report.checkpoint}, for use as weights=")
     if report.step < report.steps:
-        typer.echo("not all steps were made: the same command goes on from here", err=True)
+        typer.echo("not all steps are done; run it again to continue", err=True)
     if report.interrupted:
         raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt
