@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -275,3 +276,33 @@ def test_overwrite_spares_what_is_in_use(
     partial.write_text("no journal at all")
     assert "is not a journal" in str(batch(tmp_path / "places.csv").exception)
     assert batch(tmp_path / "places.csv", "--overwrite").exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.RsEmbedWarning")
+@pytest.mark.parametrize("command", ["embed", "inspect", "batch", "map"])
+def test_every_interrupted_command_exits_with_130(
+    checkpoint: Path, install: Callable[..., Path], tmp_path: Path, out: Path, command: str
+) -> None:
+    install(
+        "interruption", "[rs_embed.providers]\nstopped = interruption:Stopped\n",
+        interruption="""
+        from rs_embed.providers.sample import SampleProvider
+
+        class Stopped(SampleProvider):
+            name = "stopped"
+
+            def fetch(self, grid, **asked):
+                raise KeyboardInterrupt
+        """,
+    )  # fmt: skip
+    point = ["--lon", str(LON), "--lat", str(LAT)]
+    place = [str(write_places(tmp_path / "places.csv"))] if command == "batch" else point
+    target = {"batch": out, "map": out.with_suffix(".tif")}
+    written = ["-o", str(target[command])] if command in target else []
+    done = CliRunner().invoke(app, [command, *place, "--buffer-m", "640", "--backend", "stopped",
+                                    "--weights", str(checkpoint), *written])  # fmt: skip
+    assert done.exit_code == 130, done.output
+    assert done.stdout == ""
+    assert "Abort" not in done.stderr
+    assert not target.get(command, out).exists()
+    assert logging.getLogger("rs_embed.runs").handlers == []

@@ -107,7 +107,7 @@ def test_what_failed_comes_last(out: Path, caplog: pytest.LogCaptureFixture) -> 
     assert run.kept == 4
     assert caplog.messages[1:] == [
         "resuming: 2 of 7 numbers are done",
-        "3 of 7 numbers failed; run it again to try again",
+        "3 of 7 numbers failed; run it again to retry",
     ]
     assert out.read_text() == "0.0  4.0  16.0  36.0"
     repaired = Squares(out)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -72,27 +70,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Lines(logging.Handler):
-    """Prints messages as lines on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(record.getMessage(), err=True)
-
-
-@contextmanager
-def _progress_shown() -> Iterator[None]:
-    """Print what durable runs log, until the command ends."""
-    logger, lines = logging.getLogger("rs_embed.runs"), _Lines()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(lines)
-    try:
-        yield
-    finally:
-        logger.removeHandler(lines)
-        logger.setLevel(level)
-
-
 @app.callback()
 def options(
     context: typer.Context,
@@ -112,7 +89,10 @@ def options(
     """
     if not debug:
         sys.excepthook = _one_line
-    context.with_resource(_progress_shown())
+    runs, lines = logging.getLogger("rs_embed.runs"), logging.StreamHandler()
+    runs.setLevel(logging.INFO)
+    runs.addHandler(lines)
+    context.call_on_close(lambda: runs.removeHandler(lines))
 
 
 def main() -> None:

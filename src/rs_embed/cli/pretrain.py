@@ -62,6 +62,6 @@ def pretrain(
         typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in total")
         typer.echo(f"wrote    {report.checkpoint}; use it as --weights")
     if report.step < report.steps:
-        typer.echo("not all steps are done: run the same command again to continue", err=True)
+        typer.echo("not all steps are done; run it again to continue", err=True)
     if report.interrupted:
         raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt

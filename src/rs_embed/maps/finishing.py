@@ -41,18 +41,8 @@ def finish_map(
 ) -> MapReport:
     """Write the map from what is kept, and return the report.
 
-    Parameters
-    ----------
-    area : AreaTask
-        The map.
-    run : DurableRun
-        Its run, with all windows kept, and at least one token.
-    tiles : mapping
-        Key of each window in the run -> window, in the order of the layout.
-    seen : SeenWindows
-        Summary of the windows.
-    began : float
-        When the run began, see `time.monotonic`.
+    At least one token must be kept. ``tiles`` are the windows by their keys in the order of the
+    layout, ``seen`` is their summary, and ``began`` the `time.monotonic` of the start.
     """
     shared = run.shared or {}
     failed = run.failed()

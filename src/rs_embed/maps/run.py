@@ -68,22 +68,7 @@ def map_run(path: Path, area: AreaTask, *, overwrite: bool = False) -> DurableRu
 
 
 def make_map(area: AreaTask, run: DurableRun, *, progress: bool | None = None) -> MapReport:
-    """Embed the windows that are left, write the map, and return the report.
-
-    Parameters
-    ----------
-    area : AreaTask
-        The map.
-    run : DurableRun
-        Its run, see `map_run`, entered.
-    progress : bool, optional
-        Whether to show a progress bar on standard error; None: if that is a terminal.
-
-    Raises
-    ------
-    RsEmbedError
-        As ``embed_area``; finished windows are kept.
-    """
+    """Embed the windows that are left, write the map, and return the report; see `map_run`."""
     return _Making(area, run).make(progress)
 
 

@@ -1,1 +1,1 @@
-"""Durable runs: interrupted at any moment, the same request goes on."""
+"""Durable runs: results are kept as they come, and the same request resumes them."""

@@ -151,43 +151,16 @@ class Journal:
         self.close()
         _remove(self.path)
 
-    def add(
-        self,
-        key: str,
-        vector: NDArray[np.float32] | None,
-        meta: Mapping[str, Any] | None,
-        error: str | None,
-    ) -> None:
-        """Write the result of ``key`` to disk, replacing an earlier one.
-
-        Parameters
-        ----------
-        key : str
-            Name of the place.
-        vector : numpy.ndarray or None
-            ``(D,)`` float32; None where it failed.
-        meta : mapping or None
-            JSON values.
-        error : str or None
-            Why there is no vector; exactly one of ``vector`` and ``error`` is given.
+    def add(self, *results: JournalResult) -> None:
+        """Write results to disk, all of them or none; they replace earlier ones of their keys.
 
         Raises
         ------
         SpecError
-            If both or neither of ``vector`` and ``error`` are given, or the vector is not
-            ``(D,)`` float32.
+            If a result has both a vector and an error, or neither, or its vector is not ``(D,)``
+            float32.
         ExportError
             If the disk is full or the journal is closed.
-        """
-        self.add_all([JournalResult(key, vector, meta, error)])
-
-    def add_all(self, results: Iterable[JournalResult]) -> None:
-        """Write several results, all or, if the process ends meanwhile, none of them.
-
-        Raises
-        ------
-        SpecError, ExportError
-            As `add`.
         """
         rows = [_row(result) for result in results]
         with self._errors_mapped():
@@ -214,12 +187,6 @@ class Journal:
             return dict(
                 self._connection.execute("SELECT key, error FROM result WHERE error IS NOT NULL")
             )
-
-    def meta_of(self, key: str) -> dict[str, Any] | None:
-        """Return the meta of a key that has a vector; None if it has neither."""
-        for result in self.results([key] if key in self.done() else []):
-            return result.meta if result.meta is None else dict(result.meta)
-        return None
 
     def metas(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each of ``keys`` that has a meta, and its meta; vectors are not read.

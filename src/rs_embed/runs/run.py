@@ -107,7 +107,8 @@ class DurableRun:
         self._journal = Journal(self.partial, self._request)
         try:
             done, failed = self._journal.done(), self._journal.failed()
-            self.shared = self._journal.meta_of(_SHARED)
+            for record in self._journal.results([_SHARED] if _SHARED in done else []):
+                self.shared = dict(record.meta or {})
         except BaseException:
             self._journal.close()
             raise
@@ -140,7 +141,7 @@ class DurableRun:
         interrupted = isinstance(exc, KeyboardInterrupt)
         if interrupted or self.kept:
             why = "interrupted" if interrupted else "stopped"
-            logger.info("%s: %s kept; %s continue", why, self._counted(self.kept), self._again())
+            logger.info("%s: %s kept; %s to continue", why, self._counted(self.kept), self._again())
 
     def check_weights(self, provenance: Mapping[str, Any]) -> None:
         """Raise `CheckpointError` if kept items were made with other weights of the same name."""
@@ -171,13 +172,13 @@ class DurableRun:
         ExportError
             If the disk is full.
         """
-        records = list(results)
         if self.shared is None and shared is not None:
-            records.append(JournalResult(_SHARED, np.zeros(0, np.float32), shared, None))
-        self._journal.add_all(records)
-        self.kept += sum(result.error is None for result in results)
-        if self.shared is None and shared is not None:
+            record = JournalResult(_SHARED, np.zeros(0, np.float32), shared, None)
+            self._journal.add(record, *results)
             self.shared = dict(shared)
+        else:
+            self._journal.add(*results)
+        self.kept += sum(result.error is None for result in results)
 
     def results(self, keys: Iterable[str] | None = None) -> Iterator[JournalResult]:
         """Yield what is kept of each of ``keys``, of all items if not given, in their order.
@@ -207,7 +208,7 @@ class DurableRun:
         self._disposable = disposable
         if not disposable:
             failed = len(self._keys) - self.kept
-            logger.info("%s; %s try again", self._number(failed, " failed"), self._again())
+            logger.info("%s; %s to retry", self._number(failed, " failed"), self._again())
 
     def _counted(self, count: int) -> str:
         return f"{self._number(count)} {'is' if count == 1 else 'are'}"
@@ -217,4 +218,4 @@ class DurableRun:
         return f"{count} of {total} {self._items[total != 1]}{suffix}"
 
     def _again(self) -> str:
-        return f"run it again{' without overwrite' if self._overwrite else ''} to"
+        return f"run it again{' without overwrite' if self._overwrite else ''}"
