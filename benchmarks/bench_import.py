@@ -11,6 +11,7 @@ import statistics
 from functools import partial
 
 from measure import Disturbance, arguments, comparison, goal, in_turns, machine
+
 from processes import run_python
 
 GOAL_S = 0.25

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from measure import Disturbance, arguments, goal, machine, positive, table
-from processes import run_python
 from scenes import add_scene, write_mirrored
+
+from processes import run_python
 
 GOAL_MB = 1.5 * 2**30 / 1e6
 SCRIPT = str(Path(__file__).with_name("map_cases.py"))

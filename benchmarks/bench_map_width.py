@@ -16,9 +16,9 @@ import numpy as np
 from affine import Affine
 from measure import arguments, machine, positive, table
 from numpy.typing import NDArray
-from processes import run_python
 from pyproj import CRS
 
+from processes import run_python
 from rs_embed.geo.grid import Grid
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.encoding import MapEncoding

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from measure import Disturbance, arguments, comparison, goal, in_turns, machine, positive
+
 from processes import run_python
 
 GOAL_RATIO = 1.05

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from checkpoints import PYTORCH, SAFETENSORS, add_folder, vit_large
 from measure import Disturbance, arguments, comparison, goal, in_turns, machine, ratios, table
+
 from processes import run_python
 
 GOAL_RATIO = 1.5

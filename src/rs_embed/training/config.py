@@ -25,7 +25,7 @@ class SourceConfig:
     Attributes
     ----------
     path : str
-        What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_config` makes it absolute.
+        What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_recipe` makes it absolute.
     gsd_m : float or None
         Ground metres per pixel where the images do not say.
     split : str or None
