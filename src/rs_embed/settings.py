@@ -1,4 +1,4 @@
-"""Environment variables, read here and nowhere else."""
+"""Environment variables; no other module reads them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ CACHE_GB_DEFAULT = 10
 SCALEMAE_ID = Variable(
     "RS_EMBED_SCALEMAE_ID",
     "MVRL/scalemae-vitlarge-800",
-    "weights: a Hugging Face id (with @revision if wanted), a folder, a file, or scalemae-tiny",
+    "weights: Hugging Face id (optionally with @revision), folder, file, or scalemae-tiny",
 )
 SCALEMAE_IMG = Variable(
     "RS_EMBED_SCALEMAE_IMG",
     "224, or img_size of the weights' config.json",
-    "side of the square that the model sees, pixels; a multiple of the patch size",
+    "side of the square input in pixels, a multiple of the patch size",
 )
 SCALEMAE_FETCH_WORKERS = Variable(
     "RS_EMBED_SCALEMAE_FETCH_WORKERS",
     str(FETCH_WORKERS),
-    "threads that read imagery ahead in batch calls",
+    "threads that read imagery in batch calls",
 )
 SCALEMAE_BATCH_SIZE = Variable(
     "RS_EMBED_SCALEMAE_BATCH_SIZE",
@@ -45,7 +45,7 @@ SCALEMAE_BATCH_SIZE = Variable(
 LOCAL = Variable(
     "RS_EMBED_LOCAL",
     "not set",
-    "imagery of backend='local': a folder, a raster file, or a STAC .json",
+    "imagery of backend='local': folder, raster file, or STAC .json",
 )
 EE_ENDPOINT = Variable(
     "RS_EMBED_EE_ENDPOINT",
@@ -55,20 +55,20 @@ EE_ENDPOINT = Variable(
 STAC = Variable(
     "RS_EMBED_STAC",
     "earth-search",
-    "catalogue of backend='stac': earth-search, planetary-computer, the URL of a STAC API, or that "
-    "of a static catalogue",
+    "catalogue of backend='stac': earth-search, planetary-computer, or the URL of a STAC API or "
+    "static catalogue",
 )
 CACHE_DIR = Variable(
     "RS_EMBED_CACHE_DIR",
     "not set",
-    "folder that keeps the pixels that providers gave, for later calls; none are kept without it",
+    "folder in which downloaded pixels are kept for later calls; if not set, none are kept",
 )
 CACHE_GB = Variable(
     "RS_EMBED_CACHE_GB",
     str(CACHE_GB_DEFAULT),
-    "size of that folder, gigabytes: what was used longest ago goes first",
+    "maximum size of that folder in gigabytes; the least recently used pixels are removed first",
 )
-# What Earth Engine's own tools read, the first that is set.
+# Read by Earth Engine's own tools too; the first that is set is used.
 EE_PROJECTS = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 SCALEMAE_VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
 VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB)
@@ -76,33 +76,33 @@ VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment asks for; explicit arguments win over it.
+    """Settings from the environment; explicit arguments take precedence.
 
     Attributes
     ----------
     scalemae_id : str
         Weights of the model ``scalemae``.
     scalemae_img : int or None
-        Side of its input, pixels; None leaves it to the checkpoint's config, then 224.
+        Side of its input, pixels; None uses the checkpoint's config, then 224.
     scalemae_fetch_workers : int
         Reader threads of batch calls.
     scalemae_batch_size : int or None
-        Images per forward pass; None leaves it to the device (8 on CPU, 32 on CUDA).
+        Images per forward pass; None depends on the device (8 on CPU, 32 on CUDA).
     local : pathlib.Path or None
-        Root of the imagery of ``backend="local"``; None where there is none.
+        Root of the imagery of ``backend="local"``, or None.
     ee_project : str or None
-        Google Cloud project that Earth Engine counts requests to (``EE_PROJECT``, then
-        ``GOOGLE_CLOUD_PROJECT``); None leaves it to the credentials.
+        Google Cloud project of Earth Engine requests (``EE_PROJECT``, then
+        ``GOOGLE_CLOUD_PROJECT``); None uses the project of the credentials.
     ee_endpoint : str
         ``"standard"``, ``"high-volume"`` or a URL.
     stac : str
         Name of a preset, or a URL.
     cache_dir : pathlib.Path or None
-        Where pixels of providers are kept; None where they are not.
+        Folder in which downloaded pixels are kept; None keeps none.
     cache_gb : int
-        Greatest size of that folder, gigabytes.
+        Maximum size of that folder, gigabytes.
     records_dir : pathlib.Path
-        Where small records that can be made again are kept (``$XDG_CACHE_HOME/rs_embed``).
+        Folder of small records that can be recreated (``$XDG_CACHE_HOME/rs_embed``).
     """
 
     scalemae_id: str
@@ -119,12 +119,12 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Return the settings that ``environ`` holds, defaults where it is silent.
+        """Return the settings in ``environ``, with defaults for variables that are not set.
 
         Raises
         ------
         SettingsError
-            If a variable is empty, or not a whole number of at least 1 where one is needed.
+            If a variable is empty, or must be a whole number of at least 1 and is not.
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
         try:
