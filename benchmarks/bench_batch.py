@@ -1,10 +1,10 @@
-"""What a batch call adds to the forward of its images: arrays in memory, 410 x 410 px of uint16.
+"""Overhead of a batch call over the forward of its images (uint16 arrays of 410 x 410 px).
 
     python benchmarks/bench_batch.py [--repeats 5] [--images 32] [--variant large]
 
-The baseline is the bare forward of the same network on the same inputs, prepared beforehand, in
+The baseline is the bare forward of the same network on the same inputs, prepared in advance, in
 batches of 8. ``iter_embeddings`` checks and prepares the arrays, runs the same batches, pools the
-tokens and writes the meta. That both give the same vectors is checked first.
+tokens and builds the meta. The script first checks that both give the same vectors.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _one_by_one(arrays: Sequence[Any], model: dict[str, Any]) -> list[Any]:
 def _check(
     network: ScaleMae, batches: Sequence[torch.Tensor], gsd: float, embeddings: Sequence[Any]
 ) -> None:
-    """Stop unless the baseline runs the network on what the library runs it on."""
+    """Raise an error unless the baseline uses the same inputs as the library."""
     with torch.inference_mode():
         _, patches = network(batches[0], torch.full((len(batches[0]),), gsd))  # B h w D
     vectors = patches.mean(dim=(1, 2)).numpy()
@@ -77,12 +77,12 @@ def main() -> None:
     parser = arguments(__doc__, repeats=5)
     add_count(parser, "--images", 32, "arrays to embed")
     add_variant(parser, "large")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", CoverageWarning)
-    arrays, model = _arrays(asked.images), options(asked.variant)
+    arrays, model = _arrays(args.images), options(args.variant)
     looks = [inspect_input("scalemae", input_chw=a, fetch=FETCH, **model) for a in arrays]
     batches, gsd = in_batches([look.tensor() for look in looks]), looks[0].meta["input_res"]
-    network = network_of(asked.variant)
+    network = network_of(args.variant)
     _check(network, batches, gsd, _batched(arrays[:BATCH], model))
     actions: dict[str, Callable[[], object]] = {
         BARE: partial(forward, network, batches, gsd),
@@ -90,15 +90,13 @@ def main() -> None:
         SINGLE: partial(_one_by_one, arrays, model),
     }
     disturbance = Disturbance()
-    samples = in_turns(
-        {name: partial(seconds, act) for name, act in actions.items()}, asked.repeats
-    )
-    each = {name: [s / asked.images * 1000 for s in of_case] for name, of_case in samples.items()}
+    samples = in_turns({name: partial(seconds, act) for name, act in actions.items()}, args.repeats)
+    each = {name: [s / args.images * 1000 for s in of_case] for name, of_case in samples.items()}
     print(
-        f"{asked.images} arrays of {SIDE} x {SIDE} px, {asked.variant} network, batches of {BATCH} "
+        f"{args.images} arrays of {SIDE} x {SIDE} px, {args.variant} network, batches of {BATCH} "
         f"({machine()})\n"
     )
-    print(comparison(each, baselines=[BARE], unit="ms an image", digits=0))
+    print(comparison(each, baselines=[BARE], unit="ms per image", digits=0))
     overhead = statistics.median(ratios(each[BATCHED], each[BARE])) - 1
     text = f"{BATCHED} adds less than {GOAL_OVERHEAD:.0%} to the forward, {overhead:.1%}"
     print("\n" + goal(text, overhead < GOAL_OVERHEAD))

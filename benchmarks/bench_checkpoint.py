@@ -1,12 +1,11 @@
-"""How long a ViT-L/16 checkpoint takes to load, against reading its file once.
+"""Time to load a ViT-L/16 checkpoint, compared with reading its file once.
 
     python benchmarks/bench_checkpoint.py [--repeats 7] [--folder FOLDER]
 
 "Load" is ``load_network``: building the module, parsing the file, checking names and shapes, and
-mapping the file into memory. That reads nearly nothing, so "load and touch" sums every tensor
-after it, which brings in every page. The baseline reads the whole file through one small buffer
-that is used again and again: no memory is allocated, nothing is parsed. The page cache is warm,
-PyTorch is imported already.
+memory-mapping the file. This reads almost nothing, so "load and touch" also sums every tensor,
+which reads every page. The baseline reads the whole file through one small, reused buffer: no
+memory is allocated and nothing is parsed. The page cache is warm and PyTorch is already imported.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ def _measure(path: Path, repeats: int) -> dict[str, list[float]]:
 def main() -> None:
     parser = arguments(__doc__, repeats=7)
     add_folder(parser)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(f"Load a ViT-L/16 checkpoint ({machine()})")
-    with vit_large(asked.folder) as folder:
+    with vit_large(args.folder) as folder:
         for name in (SAFETENSORS, PYTORCH):
             path = folder / name
             disturbance = Disturbance()
-            samples = _measure(path, asked.repeats)
+            samples = _measure(path, args.repeats)
             print(f"\n{name}, {path.stat().st_size / 1e9:.3f} GB\n")
             print(comparison(samples, baselines=[READ], unit="s", digits=3))
             ratio = statistics.median(ratios(samples[TOUCHED], samples[READ]))

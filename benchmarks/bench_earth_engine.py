@@ -1,20 +1,20 @@
-"""Many places from an Earth Engine that is slow and fails: lost, doubled, and how long it takes.
+"""Many places from a slow and unreliable Earth Engine: correctness and time.
 
     python benchmarks/bench_earth_engine.py [--repeats 3] [--places 200] [--latency 0.1]
                                             [--faults 0.2] [--workers 8] [--side 32]
 
-The service is the loopback server of the tests in a process of its own, asked by the real client.
-It answers after the latency; a share of the requests fails instead, a third each by HTTP 429
-without Retry-After, HTTP 500 and a reset connection. Each place is a window of one scene whose
-every pixel is known, and takes two requests: the list of images, then the pixels.
+The service is the loopback server of the tests in a separate process; the client is the real one.
+The server responds after the latency. A share of the requests fails instead, a third each with
+HTTP 429 without Retry-After, HTTP 500 and a reset connection. Each place is a window of a scene of
+which every pixel is known, and needs two requests: the list of images, then the pixels.
 
 without faults, with faults
-    ``EarthEngineProvider.fetch`` with its own default patience, in threads, as in a batch.
+    ``EarthEngineProvider.fetch`` with its default timeouts, in threads, as in a batch.
 x ideal
-    against (requests that the places need x latency) / workers.
+    relative to (requests that the places need x latency) / workers.
 x load
-    against (requests that came in, failed ones too, x latency) / workers: what is left is the
-    waiting between tries and the processor time. The goal is at most 1.3 of it with faults.
+    relative to (requests received, including failed ones, x latency) / workers. The rest is the
+    waiting between attempts and the processor time. The goal with faults is at most 1.3.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rs_embed import Raster, TemporalSpec
 from rs_embed.geo.grid import Grid
 from rs_embed.pipeline import ordered
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-from rs_embed.testing import NORTH, SENSOR
+from rs_embed.testing.providers import NORTH, SENSOR
 
 GOAL_RATIO = 1.3
 SCENE = NORTH[0]
@@ -48,7 +48,7 @@ DAY = TemporalSpec.range("2023-06-01", "2023-06-02")
 REQUESTS = 2
 WITHOUT, WITH = "without faults", "with faults"
 FEW = 50
-AHEAD = 40  # as far as a batch for CUDA reads: 8 threads, 32 images
+AHEAD = 40  # as far ahead as a batch for CUDA reads: 8 threads, 32 images
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Run:
 
 @dataclass
 class Other:
-    """The service in its process: what it is told, what it reports."""
+    """The service in its own process, controlled over standard input and output."""
 
     process: subprocess.Popen[str]
     url: str
 
     def ask(self, **changes: float) -> dict[str, Any]:
-        """Change the service, and return what it saw since the last time."""
+        """Change the service, and return its report since the last call."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the service has no pipes")
         self.process.stdin.write(json.dumps(changes) + "\n")
@@ -97,24 +97,24 @@ def service() -> Iterator[Other]:
 
 
 def serve_here() -> None:
-    """Serve until the input ends; each line of it changes the service and gets a report."""
+    """Serve until the input ends; each line changes the service and is answered by a report."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.earth_engine_server import contract_service, serve
 
     with serve(contract_service()) as running:
         print(running.url, flush=True)
         for line in sys.stdin:
-            asked = [one for one in running.asked if one.path.startswith("/v1/projects/p/")]
+            args = [one for one in running.asked if one.path.startswith("/v1/projects/p/")]
             answered = collections.Counter(
                 json.dumps(one.body["grid"])
-                for one in asked
+                for one in args
                 if one.path.endswith("Pixels") and not one.fault
             )
             print(
                 json.dumps(
                     {
-                        "requests": len(asked),
-                        "kinds": collections.Counter(one.fault for one in asked if one.fault),
+                        "requests": len(args),
+                        "kinds": collections.Counter(one.fault for one in args if one.fault),
                         "doubled": sum(count - 1 for count in answered.values()),
                         "peak": running.peak,
                     }
@@ -129,7 +129,7 @@ def serve_here() -> None:
 
 
 def windows(count: int, side: int) -> list[tuple[int, int]]:
-    """Return first row and column of windows of the scene, all different."""
+    """Return the first row and column of distinct windows of the scene."""
     height, width = SCENE.shape
     every = [(r, c) for r in range(height - side) for c in range(width - side)]
     step = len(every) // count
@@ -146,16 +146,16 @@ def window_grid(side: int, at: tuple[int, int]) -> Grid:
     return SCENE.grid.window(*at, side, side)
 
 
-def run(other: Other, provider: EarthEngineProvider, asked: Any, faults: float, places: int) -> Run:
-    at = windows(places, asked.side)
+def run(other: Other, provider: EarthEngineProvider, args: Any, faults: float, places: int) -> Run:
+    at = windows(places, args.side)
     pixels = SCENE.pixels
-    other.ask(latency=asked.latency, faults=faults)
+    other.ask(latency=args.latency, faults=faults)
     start = time.perf_counter()
     correct = seen = 0
-    work = partial(fetched, provider, asked.side)
-    made = ordered(at, work, workers=asked.workers, ahead=AHEAD)
+    work = partial(fetched, provider, args.side)
+    made = ordered(at, work, workers=args.workers, ahead=AHEAD)
     for (row, column), raster in zip(at, made, strict=False):
-        expected = pixels[:, row : row + asked.side, column : column + asked.side]
+        expected = pixels[:, row : row + args.side, column : column + args.side]
         seen += 1
         correct += bool(raster.valid.all()) and np.array_equal(raster.data, expected)
     seconds = time.perf_counter() - start
@@ -168,7 +168,7 @@ def run(other: Other, provider: EarthEngineProvider, asked: Any, faults: float, 
 
 
 def peak_mb() -> float:
-    """Return the greatest resident set of this process so far, 10^6 bytes (Linux: KiB)."""
+    """Return the peak resident set of this process, 10^6 bytes (Linux: KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
@@ -176,63 +176,63 @@ def main() -> None:
     parser = arguments(__doc__, repeats=3)
     parser.add_argument("--places", type=positive, default=200, help="places (default 200)")
     parser.add_argument("--workers", type=positive, default=8, help="threads (default 8)")
-    parser.add_argument("--side", type=positive, default=32, help="pixels a side (default 32)")
-    parser.add_argument("--latency", type=float, default=0.1, help="s a request (default 0.1)")
-    parser.add_argument("--faults", type=float, default=0.2, help="share that fails (default 0.2)")
-    parser.add_argument("--serve", action="store_true", help="be the service, for this script")
-    asked = parser.parse_args()
-    if asked.serve:
+    parser.add_argument("--side", type=positive, default=32, help="pixels per side (default 32)")
+    parser.add_argument("--latency", type=float, default=0.1, help="s per request (default 0.1)")
+    parser.add_argument("--faults", type=float, default=0.2, help="share that fail (default 0.2)")
+    parser.add_argument("--serve", action="store_true", help="run as the service (internal)")
+    args = parser.parse_args()
+    if args.serve:
         serve_here()
         return
     import ee.deprecation
     from google.oauth2.credentials import Credentials
 
-    # The client would ask for a catalogue on the network.
+    # The client would fetch a catalogue from the network.
     ee.deprecation._FetchDataCatalogStac = dict
     credentials = Credentials("x")  # type: ignore[no-untyped-call]
     disturbance = Disturbance()
     with service() as other:
         provider = EarthEngineProvider("p", credentials=credentials, endpoint=other.url)
         provider.status(online=True)
-        few = min(FEW, asked.places)
-        run(other, provider, asked, asked.faults, few)
+        few = min(FEW, args.places)
+        run(other, provider, args, args.faults, few)
         before = peak_mb()
-        run(other, provider, asked, asked.faults, asked.places)
+        run(other, provider, args, args.faults, args.places)
         growth = peak_mb() - before
         cases = {
-            WITHOUT: partial(run, other, provider, asked, 0.0, asked.places),
-            WITH: partial(run, other, provider, asked, asked.faults, asked.places),
+            WITHOUT: partial(run, other, provider, args, 0.0, args.places),
+            WITH: partial(run, other, provider, args, args.faults, args.places),
         }
-        runs = in_turns(cases, asked.repeats)
-    report(asked, runs, few, growth)
+        runs = in_turns(cases, args.repeats)
+    report(args, runs, few, growth)
     print(disturbance.report())
 
 
-def report(asked: Any, runs: Mapping[str, list[Run]], few: int, growth: float) -> None:
-    """Print the tables and whether the goal is met."""
-    ideal = REQUESTS * asked.places * asked.latency / asked.workers
+def report(args: Any, runs: Mapping[str, list[Run]], few: int, growth: float) -> None:
+    """Print the tables and whether the goals are met."""
+    ideal = REQUESTS * args.places * args.latency / args.workers
     print(
-        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a request, "
-        f"{asked.faults:.0%} fail, {asked.workers} threads, ideal {ideal:.2f} s ({machine()})\n"
+        f"{args.places} places of {args.side} x {args.side} px, {args.latency:g} s a request, "
+        f"{args.faults:.0%} fail, {args.workers} threads, ideal {ideal:.2f} s ({machine()})\n"
     )
     header = ["run", "correct", "lost", "doubled", "requests", "failed", "at once", "s", "x ideal",
               "x load"]  # fmt: skip
     rows, loads = [], []
     for name, passes in runs.items():
         for one in passes:
-            load = one.seconds / (one.requests * asked.latency / asked.workers)
+            load = one.seconds / (one.requests * args.latency / args.workers)
             loads += [load] if name == WITH else []
             counts = (one.correct, one.lost, one.doubled, one.requests, one.failed, one.peak)
             times = (one.seconds, one.seconds / ideal, load)
             rows.append([name, *map(str, counts), *(f"{value:.2f}" for value in times)])
     print(table(header, rows))
     every = [one for passes in runs.values() for one in passes]
-    whole = all(one.correct == asked.places and not one.lost + one.doubled for one in every)
-    print("\n" + goal("every place correct, none lost or doubled", whole))
+    whole = all(one.correct == args.places and not one.lost + one.doubled for one in every)
+    print("\n" + goal("every place correct, none lost or duplicated", whole))
     ratio = statistics.median(loads)
     text = f"with faults in {GOAL_RATIO} x the load, {ratio:.2f} x"
     print(goal(text, ratio <= GOAL_RATIO))
-    print(f"Peak memory grew by {growth:.1f} MB between {few} and {asked.places} more places")
+    print(f"Peak memory grew by {growth:.1f} MB between {few} and {args.places} more places")
 
 
 if __name__ == "__main__":

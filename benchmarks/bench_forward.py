@@ -1,9 +1,9 @@
-"""How fast ViT-L/16 runs at 224 px in float32, against the machine's own limit.
+"""Speed of ViT-L/16 at 224 px in float32, compared with the limit of the machine.
 
     python benchmarks/bench_forward.py [--repeats 5]
 
 The limit is the best rate of ``torch.matmul`` over a few sizes in the same round, divided by the
-operations of one image. A ratio of 1 would be a network that does nothing but multiply matrices.
+operations of one image. A ratio of 1 would mean that all time goes into matrix products.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIMIT = "limit"
 
 
 def image_gflop(config: NetworkConfig, image_size: int) -> float:
-    """Return the operations of one image in matrix products, 10^9, 2 per multiply-add."""
+    """Return the operations of one image in matrix products (10^9, 2 per multiply-add)."""
     patches = (image_size // config.patch_size) ** 2
     tokens = patches + int(config.cls_token)
     width = config.embed_dim
@@ -83,7 +83,7 @@ def main() -> None:
     disturbance = Disturbance()
     samples = in_turns({**products, **forwards}, repeats)
     best = [max(rates) for rates in zip(*(samples[name] for name in products), strict=True)]
-    print(f"Forward of ViT-L/16 at {IMAGE_SIZE} px, {work:.1f} GFLOP an image ({machine()})\n")
+    print(f"Forward of ViT-L/16 at {IMAGE_SIZE} px, {work:.1f} GFLOP per image ({machine()})\n")
     speeds = {LIMIT: [rate / work for rate in best], **{name: samples[name] for name in forwards}}
     print(comparison(speeds, baselines=[LIMIT], unit="images/s"))
     print("\nMatrix products, float32\n")

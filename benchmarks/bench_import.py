@@ -1,4 +1,4 @@
-"""How long importing the package takes, in a fresh interpreter from start to exit.
+"""Time to import the package in a fresh interpreter, from start to exit.
 
     python benchmarks/bench_import.py [--repeats 20]
 

@@ -1,11 +1,12 @@
-"""Which chunks and blocks serve a map: its size, and what two opposite reads of it cost.
+"""Chunks and blocks of maps: file size, and the cost of different reads.
 
     python benchmarks/bench_map_formats.py [--repeats 3] [--side 500] [--dimensions 128]
 
 A map of smooth fields with noise is written as Zarr in several chunks and as GeoTIFF in several
-blocks, float32. From each file are read one dimension of the whole map, all dimensions of a token
-and those of a square of 64 tokens: megabytes that the process asks the system for (Linux),
-and the median time with the file in the page cache. The last table compares encodings.
+blocks, float32. From each file the script reads one dimension of the whole map, all dimensions of a
+token, and all dimensions of a square of 64 x 64 tokens. It reports the megabytes that the process
+reads (Linux) and the median time with the file in the page cache. The last table compares
+encodings.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ BLOCKS = tuple(CogLayout(side, "band") for side in (128, 256, 512)) + tuple(
 )
 SQUARE = 64
 HEADER = ("", "MB", "write s", "dimension MB", "ms", "token MB", "ms", "square MB", "ms")
-# What is read of (d, y, x).
+# Parts of (d, y, x) to read.
 Part = tuple[slice, slice, slice]
 
 
@@ -88,7 +89,7 @@ def read_cog(path: Path, part: Part) -> NDArray[Any]:
 
 
 def bytes_asked() -> int:
-    """Return how much this process has read so far, from the disk or the page cache."""
+    """Return the bytes that this process has read so far, from disk or the page cache."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(lines[0].removeprefix("rchar:"))
 
@@ -123,8 +124,8 @@ def row(
 
 def main() -> None:
     parser = arguments(__doc__, repeats=3)
-    parser.add_argument("--side", type=positive, default=500, help="tokens a side")
-    parser.add_argument("--dimensions", type=positive, default=128, help="of a token")
+    parser.add_argument("--side", type=positive, default=500, help="tokens per side")
+    parser.add_argument("--dimensions", type=positive, default=128, help="dimensions of a token")
     options = parser.parse_args()
     made, side = content(options.side, options.dimensions), options.side
     print(machine(), f"{side} x {side} tokens of {options.dimensions}", sep="\n")

@@ -1,13 +1,13 @@
-"""Whether maps killed at random moments and resumed are the undisturbed ones, byte for byte.
+"""Check that maps killed at random moments and resumed have the same bytes as undisturbed ones.
 
     python benchmarks/bench_map_kill.py [--scene scene.tif] [--side 640] [--kills 20] [--seed 0]
         [--tile-size 112] [--weights scalemae-tiny] [--variant tiny] [--formats .zarr .tif]
 
-Each run is a process of its own that gets SIGKILL, and a second process that does the same call.
-Moments are drawn evenly from the making of the windows, counted from when ``.partial`` appears, and
-a third of them from the writing of the map, counted from when it begins, each from a part of its
-own of that time. The SHA-256 is that of the names and bytes of all files that are left: map and
-STAC item. Undisturbed runs come first, two of them, which must be alike.
+Each run is a process that is killed with SIGKILL, and a second process that repeats the call. Two
+thirds of the moments are spread evenly over the computation of the windows, from the time when
+``.partial`` appears; one third over the writing of the map, from the time when it begins. The
+SHA-256 covers the names and bytes of all remaining files: map and STAC Item. Two undisturbed runs
+come first and must have the same result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rasterio.warp import transform
 from scenes import add_scene, write_mirrored
 
 SCRIPT = str(Path(__file__).with_name("map_cases.py"))
-# A run that is done before it can be killed is done over, to be killed this much earlier.
+# A run that finishes before it is killed is repeated and killed earlier by this factor.
 _EARLIER = 0.7
 _POLL_S = 0.002
 
@@ -41,7 +41,7 @@ Phase = Literal["windows", "writing"]
 
 @dataclass(frozen=True)
 class Moment:
-    """When a run is killed: seconds from the beginning of a phase."""
+    """When a run is killed, in seconds from the beginning of a phase."""
 
     phase: Phase
     after_s: float
@@ -49,16 +49,16 @@ class Moment:
 
 @dataclass(frozen=True)
 class Killed:
-    """What a killed run left.
+    """State left by a killed run.
 
     Attributes
     ----------
     moment : Moment
-        When it was.
+        When it was killed.
     kept : int
         Windows in ``.partial``.
     left : str
-        Other files of it.
+        Other files.
     """
 
     moment: Moment
@@ -67,24 +67,24 @@ class Killed:
 
 
 class Maker:
-    """Makes the same map again and again, each time in an empty folder.
+    """Computes the same map repeatedly, each time in an empty folder.
 
     Parameters
     ----------
     scene : Path
-        The imagery; the folders are made beside it.
-    asked : dict
-        Arguments of ``embed_area`` but the output.
+        The imagery; the folders are created next to it.
+    args : dict
+        Arguments of ``embed_area`` except the output.
     suffix : str
         Format.
     """
 
-    def __init__(self, scene: Path, asked: dict[str, Any], suffix: str) -> None:
+    def __init__(self, scene: Path, args: dict[str, Any], suffix: str) -> None:
         self._scene = scene
         self._place = scene.with_name("maps")
         self._output = self._place / f"map{suffix}"
         self._partial = self._place / f"map{suffix}.partial"
-        self._asked = {**asked, "output": str(self._output)}
+        self._asked = {**args, "output": str(self._output)}
 
     def _started(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "ignore", SCRIPT, "embed", json.dumps(self._asked)]
@@ -96,7 +96,7 @@ class Maker:
         self._place.mkdir()
 
     def _others(self) -> list[Path]:
-        """Return what is there beside the windows kept: the map in the making, or made."""
+        """Return files other than the stored windows: the map, complete or not."""
         return [p for p in self._place.iterdir() if not p.name.startswith(self._partial.name)]
 
     def _wait(self, process: subprocess.Popen[str], phase: Phase) -> bool:
@@ -108,7 +108,7 @@ class Maker:
         return False
 
     def undisturbed(self) -> tuple[str, dict[Phase, float]]:
-        """Return the SHA-256 of the map made in one go, and how long each phase took."""
+        """Return the SHA-256 of an undisturbed map, and the duration of each phase."""
         self._empty()
         with self._started() as process:
             self._wait(process, "windows")
@@ -123,7 +123,7 @@ class Maker:
         return self.sha256(), took
 
     def killed(self, moment: Moment) -> Killed:
-        """Kill a run, and return what it left; earlier where it was done by then."""
+        """Kill a run and return its state; kill earlier if it was finished by then."""
         while True:
             self._empty()
             with self._started() as process:
@@ -137,7 +137,7 @@ class Maker:
             moment = Moment(moment.phase, moment.after_s * _EARLIER)
 
     def _kept(self) -> int:
-        """Return the windows kept, of a copy: looking would mend what the next run is to mend."""
+        """Return the number of stored windows, from a copy: opening would repair the file."""
         with tempfile.TemporaryDirectory() as copy:
             for path in self._place.glob(f"{self._partial.name}*"):
                 shutil.copy(path, copy)
@@ -149,7 +149,7 @@ class Maker:
         return kept
 
     def resumed(self) -> tuple[str, int]:
-        """Do the same call again; return the SHA-256 of the map, and how many windows it took."""
+        """Repeat the call; return the SHA-256 of the map, and how many windows it reused."""
         with self._started() as process:
             report = json.loads(_output(process))
         return self.sha256(), int(report["resumed"])
@@ -171,7 +171,7 @@ def _output(process: subprocess.Popen[str]) -> str:
 
 
 def moments(took: dict[Phase, float], count: int, draw: random.Random) -> list[Moment]:
-    """Return when to kill: two thirds while windows are made, the others while writing."""
+    """Return when to kill: two thirds while computing windows, the others while writing."""
     writing = count // 3
     chosen = []
     phases: dict[Phase, int] = {"windows": count - writing, "writing": writing}
@@ -182,7 +182,7 @@ def moments(took: dict[Phase, float], count: int, draw: random.Random) -> list[M
 
 
 def _place_of(scene: Path) -> tuple[float, float, float]:
-    """Return longitude and latitude of the middle, and half a side, metres, that lies within."""
+    """Return longitude and latitude of the centre, and half a side in metres that fits."""
     with rasterio.open(scene) as file:
         left, bottom, right, top = file.bounds
         (lon,), (lat,) = transform(
@@ -195,7 +195,7 @@ def main() -> None:
     parser = arguments(__doc__, repeats=1)
     add_scene(parser)
     parser.add_argument("--side", type=positive, default=640, help="px of the scene (default 640)")
-    parser.add_argument("--kills", type=positive, default=20, help="a format (default 20)")
+    parser.add_argument("--kills", type=positive, default=20, help="per format (default 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--tile-size", type=positive, default=112, help="px (default 112, for more groups of 8)"
@@ -203,19 +203,19 @@ def main() -> None:
     parser.add_argument("--weights", default="scalemae-tiny")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--formats", nargs="+", default=[".zarr", ".tif"])
-    asked = parser.parse_args()
-    print(f"Maps of {asked.side} x {asked.side} px with {asked.weights} ({machine()})")
+    args = parser.parse_args()
+    print(f"Maps of {args.side} x {args.side} px with {args.weights} ({machine()})")
     same, total = 0, 0
     with tempfile.TemporaryDirectory() as name:
         # A date in the name gives the map a STAC item.
         scene = Path(name) / "scene_20160601.tif"
-        write_mirrored(asked.scene, asked.side, scene)
+        write_mirrored(args.scene, args.side, scene)
         request = {
-            "model": "scalemae", "weights": asked.weights, "variant": asked.variant,
+            "model": "scalemae", "weights": args.weights, "variant": args.variant,
             "place": _place_of(scene), "period": ("2016-06-01", "2016-06-02"), "backend": "local",
-            "tile_size": asked.tile_size,
+            "tile_size": args.tile_size,
         }  # fmt: skip
-        for suffix in asked.formats:
+        for suffix in args.formats:
             maker = Maker(scene, request, suffix)
             expected, took = maker.undisturbed()
             again, _ = maker.undisturbed()
@@ -224,9 +224,9 @@ def main() -> None:
                 f"SHA-256 {expected}, {'the same' if again == expected else 'ANOTHER'} when made "
                 "anew\n"
             )
-            draw = random.Random(asked.seed)  # noqa: S311
+            draw = random.Random(args.seed)  # noqa: S311
             rows = []
-            for moment in moments(took, asked.kills, draw):
+            for moment in moments(took, args.kills, draw):
                 left = maker.killed(moment)
                 found, resumed = maker.resumed()
                 same += found == expected

@@ -1,12 +1,12 @@
-"""A whole Sentinel-2 tile as one map: its memory beyond the model, its time, its disk.
+"""A whole Sentinel-2 tile as one map: memory in addition to the model, time, disk space.
 
     python benchmarks/bench_map_memory.py [--scene scene.tif] [--side 10980] [--small 1280]
         [--weights random-init] [--variant tiny] [--formats .zarr .tif] [--folder temporary]
 
-Each map is made by a process of its own, which loads the model and runs one batch before anything
-is counted: "beyond the model" is its peak resident set (VmHWM) less what it held then. The area of
-``--small`` px is the baseline: memory must not grow with the area. ``--side 2048`` tries the
-script.
+Each map is computed by a separate process, which loads the model and runs one batch before the
+measurement starts: "beyond the model" is the peak resident set (VmHWM) minus the memory at that
+time. The area of ``--small`` px is the baseline: memory must not grow with the area. Use
+``--side 2048`` for a quick trial.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _HEADER = (
 )  # fmt: skip
 
 
-def watched(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what the process of one map prints."""
-    ended = run_python([SCRIPT, "watch", json.dumps(asked)], {"PYTHONWARNINGS": "ignore"})
+def watched(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the output of the process of one map."""
+    ended = run_python([SCRIPT, "watch", json.dumps(args)], {"PYTHONWARNINGS": "ignore"})
     result: dict[str, Any] = json.loads(ended.output)
     return result
 
@@ -54,17 +54,17 @@ def main() -> None:
     parser.add_argument("--weights", default="random-init")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--formats", nargs="+", default=[".zarr", ".tif"])
-    parser.add_argument("--folder", type=Path, help="where the maps are made, and removed")
-    asked = parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="where maps are written (and removed)")
+    args = parser.parse_args()
     disturbance = Disturbance()
-    model = {"model": "scalemae", "weights": asked.weights, "variant": asked.variant}
+    model = {"model": "scalemae", "weights": args.weights, "variant": args.variant}
     rows, peaks = [], []
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        scenes = {side: Path(folder) / f"{side}.tif" for side in (asked.small, asked.side)}
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        scenes = {side: Path(folder) / f"{side}.tif" for side in (args.small, args.side)}
         for side, path in scenes.items():
-            write_mirrored(asked.scene, side, path)
-        for suffix in asked.formats:
-            for round_ in range(asked.repeats):
+            write_mirrored(args.scene, side, path)
+        for suffix in args.formats:
+            for round_ in range(args.repeats):
                 took = {
                     side: watched(
                         {
@@ -77,9 +77,9 @@ def main() -> None:
                 }
                 for side in scenes:
                     name = f"{side} px, {suffix}"
-                    rows.append(_row(name, took[side], took[asked.small]))
+                    rows.append(_row(name, took[side], took[args.small]))
                     peaks.append(took[side]["beyond_mb"])
-    print(f"Maps with {asked.weights}, {asked.variant} ({machine()})\n")
+    print(f"Maps with {args.weights}, {args.variant} ({machine()})\n")
     print(table(_HEADER, rows))
     text = f"at most {GOAL_MB:.0f} MB (1.5 GiB) beyond the model, {max(peaks):.0f} MB"
     print("\n" + goal(text, max(peaks) <= GOAL_MB))

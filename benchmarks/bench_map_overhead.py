@@ -1,13 +1,13 @@
-"""What a map takes beyond the forward of its windows, and what a denser one takes.
+"""Overhead of a map over the forward of its windows, and the cost of denser maps.
 
     python benchmarks/bench_map_overhead.py [--scene scene.tif] [--side 864] [--variant large]
         [--dense-side 448] [--dense-weights scalemae-tiny] [--repeats 3]
 
 The first table compares ``embed_area`` with the bare forward of exactly its windows, in the same
-batches, prepared beforehand, and checks that both give the same tokens. 864 px are 25 windows of
-224 px. Where others use the machine, trust the second table: which part of each ``embed_area`` was
-not within the network, both of the same run. The third compares maps of smaller strides with the
-plain one; each takes (patch / stride)^2 images a window.
+batches, prepared in advance, and checks that both give the same tokens. 864 px are 25 windows of
+224 px. On a busy machine the second table is more reliable: the share of the time of each
+``embed_area`` that was not spent in the network, measured in the same run. The third compares maps
+of smaller strides with the normal one; each needs (patch / stride)^2 images per window.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ BARE, ZARR, TIF = "bare forward of the windows", "embed_area to .zarr", "embed_a
 
 
 class ForwardClock:
-    """Adds up the seconds within a network's forward.
+    """Adds up the time spent in the forward of a network.
 
     Attributes
     ----------
     seconds : float
-        So far.
+        Total so far.
     """
 
     def __init__(self, network: ScaleMae) -> None:
@@ -73,9 +73,9 @@ class ForwardClock:
         self.seconds += time.perf_counter() - self._began
 
 
-def embed(asked: dict[str, Any], output: Path, **more: Any) -> MapReport:
-    """Make a map anew."""
-    return embed_area(output=output, overwrite=True, device="cpu", progress=False, **asked, **more)
+def embed(args: dict[str, Any], output: Path, **more: Any) -> MapReport:
+    """Compute a map from scratch."""
+    return embed_area(output=output, overwrite=True, device="cpu", progress=False, **args, **more)
 
 
 def prepared(task: AreaTask) -> list[torch.Tensor]:
@@ -92,7 +92,7 @@ def prepared(task: AreaTask) -> list[torch.Tensor]:
 def check(
     task: AreaTask, network: ScaleMae, batches: list[torch.Tensor], gsd: float, path: Path
 ) -> None:
-    """Stop unless the bare forward gives the tokens that are in a map."""
+    """Raise an error unless the bare forward gives the tokens of the map."""
     with torch.inference_mode():
         of_batches = [network(b, torch.full((len(b),), gsd))[1].numpy() for b in batches]
     windows = iter(np.concatenate(of_batches)[:, None, None])  # windows k k h w D
@@ -107,13 +107,13 @@ def check(
 
 
 def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
-    """Print what a map takes beyond the forward."""
-    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
-    task = settle_area(device="cpu", **asked)
+    """Print the overhead of a map over the forward."""
+    args: dict[str, Any] = {"model": "scalemae", "imagery": scene, **options(variant)}
+    task = settle_area(device="cpu", **args)
     batches, network = prepared(task), network_of(variant)
     gsd = gsd_for_model(task.task.plan.gsd, gsd_m(task.layout.area), task.layout.tile_size)
     outputs = {ZARR: folder / "map.zarr", TIF: folder / "map.tif"}
-    embed(asked, outputs[ZARR])
+    embed(args, outputs[ZARR])
     check(task, network, batches, gsd, outputs[ZARR])
     cases = {BARE: partial(seconds, partial(forward, network, batches, gsd))}
     clock = ForwardClock(network)
@@ -121,7 +121,7 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
 
     def timed(name: str) -> float:
         before = clock.seconds
-        took = seconds(partial(embed, asked, outputs[name]))
+        took = seconds(partial(embed, args, outputs[name]))
         outside[name].append(1 - (clock.seconds - before) / took)
         return took
 
@@ -144,9 +144,9 @@ def overhead(scene: Path, folder: Path, variant: str, repeats: int) -> None:
 
 
 def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
-    """Print what smaller strides take."""
-    asked: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
-    layout = settle_area(**asked).layout
+    """Print the cost of smaller strides."""
+    args: dict[str, Any] = {"model": "scalemae", "imagery": scene, "weights": weights}
+    layout = settle_area(**args).layout
     strides = [layout.patch_size >> halvings for halvings in range(3)]
     names = {stride: f"stride {stride} px" for stride in strides}
     made: dict[int, MapReport] = {}
@@ -155,7 +155,7 @@ def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
         path = folder / f"dense-{stride}.zarr"
         if path.exists():
             shutil.rmtree(path)
-        return seconds(lambda: made.update({stride: embed(asked, path, stride_px=stride)}))
+        return seconds(lambda: made.update({stride: embed(args, path, stride_px=stride)}))
 
     samples = in_turns({names[stride]: partial(run, stride) for stride in strides}, repeats)
     plain = names[strides[0]]
@@ -170,7 +170,7 @@ def dense(scene: Path, folder: Path, weights: str, repeats: int) -> None:
              f"{made[stride].bytes / 1e6:.1f}"]
         )  # fmt: skip
     print()
-    print(table(["case", "images a window", "tokens", "x plain an image", "MB"], rows))
+    print(table(["case", "images per window", "tokens", "x normal per image", "MB"], rows))
 
 
 def main() -> None:
@@ -180,16 +180,16 @@ def main() -> None:
     add_variant(parser, "large")
     add_count(parser, "--dense-side", 448, "side of the area of dense maps, pixels")
     parser.add_argument("--dense-weights", default="scalemae-tiny")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", RsEmbedWarning)
     disturbance = Disturbance()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = [folder / f"{number}.tif" for number in range(2)]
-        for path, side in zip(scenes, (asked.side, asked.dense_side), strict=True):
-            write_mirrored(asked.scene, side, path)
-        overhead(scenes[0], folder, asked.variant, asked.repeats)
-        dense(scenes[1], folder, asked.dense_weights, asked.repeats)
+        for path, side in zip(scenes, (args.side, args.dense_side), strict=True):
+            write_mirrored(args.scene, side, path)
+        overhead(scenes[0], folder, args.variant, args.repeats)
+        dense(scenes[1], folder, args.dense_weights, args.repeats)
     print("\n" + disturbance.report())
 
 

@@ -1,8 +1,8 @@
-"""Memory of writing maps of given tokens: it grows with their width, not with their height.
+"""Memory needed to write maps of given tokens; it grows with width, not with height.
 
     python benchmarks/bench_map_width.py [--rows 600]
 
-Each map is written by a process of its own; the first row is what Python and its packages take.
+Each map is written by a separate process. The first row is the memory of Python and its packages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CASES = (
 
 
 def write(rows: int, columns: int, dimensions: int, path: Path, encoding: MapEncoding) -> None:
-    """Write a map whose rows are all the same, so that only the writer takes memory."""
+    """Write a map whose rows are all equal, so that only the writer needs memory."""
     row = np.random.default_rng(0).normal(size=(columns, dimensions)).astype(np.float32)
 
     def strips(count: int) -> Iterator[NDArray[np.float32]]:

@@ -1,10 +1,10 @@
-"""What options change in an embedding: cosine to the default, on the sample scene, ViT-L/16.
+"""Effect of options on an embedding: cosine similarity to the default (sample scene, ViT-L/16).
 
     python benchmarks/bench_options.py
 
-Random weights from the fixed seed: the figures tell how far an option moves the numbers, not
-whether it moves them for the better. bfloat16 runs by autocast on the CPU here, in the same parts
-of the network as on CUDA; it is an option on CUDA alone, since on a CPU it is slower.
+The weights are random, from a fixed seed: the figures show how far an option changes the numbers,
+not whether it improves them. bfloat16 uses autocast on the CPU here, in the same parts of the
+network as on CUDA. The option itself requires CUDA, because it is slower on a CPU.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""How well reading hides behind the model: places of the sample scene, 100 ms more for each read.
+"""Overlap of reading and the model: places of the sample scene, each read delayed by 100 ms.
 
     python benchmarks/bench_overlap.py [--repeats 5] [--places 200] [--latency 0.1] [--side 96]
                                        [--variant tiny] [--image-size 160]
 
-The latency stands in for a server; the pixels come from the scene that ships. Place, network and
-image size are such that reading in 8 threads and the forward take about as long as each other.
+The latency simulates a server; the pixels come from the sample scene. Place, network and image size
+are chosen so that reading in 8 threads and the forward take about the same time.
 
 fetch alone
-    the library's own reading stage (read, check, prepare), drained, with no model.
+    the library's reading stage (read, check, prepare) without a model.
 forward alone
-    the same network on the inputs of all places, prepared beforehand, in batches of 8.
+    the same network on the inputs of all places, prepared in advance, in batches of 8.
 iter_embeddings
-    all of it. The goal is at most 1.15 times the longer of the two.
+    both together. The goal is at most 1.15 times the longer of the two.
 
-Both work on the processor, so their processor time, divided by the cores, is a limit as well: where
-it exceeds the longer of the two, no overlap can reach that. It is printed beside it.
+Both need the processor, so their processor time, divided by the number of cores, is another limit:
+if it exceeds the longer of the two, perfect overlap is impossible. It is printed as well.
 """
 
 from __future__ import annotations
@@ -148,11 +148,11 @@ def main() -> None:
     add_count(parser, "--image-size", 160, "side of the model's input, pixels")
     parser.add_argument("--latency", type=float, default=0.1, help="s a read (default 0.1)")
     add_variant(parser, "tiny")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     warnings.simplefilter("ignore", CoverageWarning)
-    model = {**options(asked.variant), "image_size": asked.image_size}
-    provider = Delayed(SampleProvider(), asked.latency)
-    places = _places(asked.places, asked.side)
+    model = {**options(args.variant), "image_size": args.image_size}
+    provider = Delayed(SampleProvider(), args.latency)
+    places = _places(args.places, args.side)
     settings = Settings.from_environ()
     task = settle(
         "scalemae",
@@ -165,14 +165,14 @@ def main() -> None:
     )
     requests = [Source(spatial=place, backend=provider).resolved(settings) for place in places]
     sights = _drained(task, requests)
-    batches, network = in_batches(_inputs(task, sights)), network_of(asked.variant)
+    batches, network = in_batches(_inputs(task, sights)), network_of(args.variant)
     actions: dict[str, Callable[[], object]] = {
         FETCH: partial(_drained, task, requests),
         FORWARD: partial(forward, network, batches, sights[0].input_res),
         ALL: partial(_all, places, provider, model),
     }
     disturbance = Disturbance()
-    took = in_turns({name: partial(_took, act) for name, act in actions.items()}, asked.repeats)
+    took = in_turns({name: partial(_took, act) for name, act in actions.items()}, args.repeats)
     walls = {name: [one.wall for one in of_case] for name, of_case in took.items()}
     walls[LONGER] = [max(pair) for pair in zip(walls[FETCH], walls[FORWARD], strict=True)]
     walls[LIMIT] = [
@@ -180,9 +180,9 @@ def main() -> None:
         for fetch, run in zip(took[FETCH], took[FORWARD], strict=True)
     ]
     print(
-        f"{asked.places} places of {asked.side} x {asked.side} px, {asked.latency:g} s a read, "
-        f"{settings.scalemae_fetch_workers} threads, {asked.variant} network at "
-        f"{asked.image_size} px "
+        f"{args.places} places of {args.side} x {args.side} px, {args.latency:g} s a read, "
+        f"{settings.scalemae_fetch_workers} threads, {args.variant} network at "
+        f"{args.image_size} px "
         f"({machine()})\n"
     )
     print(comparison(walls, baselines=[LONGER], unit="s"))

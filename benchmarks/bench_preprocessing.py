@@ -1,10 +1,10 @@
-"""How long one image takes from raw values to the normalised input of the network.
+"""Time to prepare one image, from raw values to the normalised input of the network.
 
     python benchmarks/bench_preprocessing.py [--repeats 15]
 
-The image is 410 x 410 px of uint16. The baseline is the bare arithmetic written out: clip, uint8,
-resize, crop, normalise, with no grid, no GSD and no validity; both give the same numbers, which
-is checked first. The wedge is 10 % of nodata, filled from the nearest valid pixels.
+The image is 410 x 410 px, uint16. The baseline is the bare arithmetic: clip, uint8, resize, crop,
+normalise, without grid, GSD and validity. The script first checks that both give the same numbers.
+The wedge is 10 % of nodata, filled from the nearest valid pixels.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How fast pretraining runs, against forward and backward of its bare networks on ready batches.
+"""Speed of pretraining, compared with forward and backward of its networks on prepared batches.
 
     python benchmarks/bench_pretraining.py [--repeats 3] [--steps 12] [--batch 64] [--device auto]
 
-The run is that of ``recipes/scalemae-tiny.toml`` at 64 px on images made here: it reads, crops,
-masks, updates, averages and logs. What it lacks to 1 is what all that costs.
+The run uses ``recipes/scalemae-tiny.toml`` at 64 px on generated images: it reads, crops, masks,
+updates, averages and logs. The difference of the ratio to 1 is the cost of all that.
 """
 
 from __future__ import annotations

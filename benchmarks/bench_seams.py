@@ -1,13 +1,14 @@
-"""Seams of maps: how visible the borders of windows stay for each overlap, and what that costs.
+"""Seams of maps: how visible window borders are for each overlap, and its cost.
 
     python benchmarks/bench_seams.py [scene.tif ...] [--repeats 1] [--tile-size 224]
         [--weights scalemae-tiny]
 
-The mean cosine distance of neighbouring tokens across the borders of windows (and across their
-outer edges), over that of neighbours within windows: 1 where no seam shows. Interior pairs are
-those of the same map. Blending hides borders, not that windows disagree: "apart" is the mean cosine
-distance of what two windows say of the same cell, over that of neighbouring tokens of one window.
-Cost is the time of the windows over that without overlap, same run.
+The script computes the mean cosine distance of neighbouring tokens across the borders of windows
+(and across their outer edges), divided by that of neighbours within windows of the same map: 1
+means no visible seam. Blending hides borders, but windows still disagree: "apart" is the mean
+cosine distance between the tokens of two windows for the same cell, divided by that of neighbouring
+tokens of one window. Cost is the time of the windows divided by that without overlap, in the same
+run.
 """
 
 from __future__ import annotations
@@ -45,26 +46,26 @@ def settled(scene: Path, overlap: float, tile_size: int | None, weights: str) ->
     return settle(overlap_px=round(overlap * layout.tile_size / patch) * patch)
 
 
-def embedded(asked: AreaTask) -> tuple[Windows, float]:
-    """Return the tokens of every window, and the seconds that takes with the model loaded."""
-    encoder = asked.task.plan.load()
+def embedded(args: AreaTask) -> tuple[Windows, float]:
+    """Return the tokens of every window, and the seconds needed with the model loaded."""
+    encoder = args.task.plan.load()
     start = time.perf_counter()
-    tiles = asked.layout.tiles
+    tiles = args.layout.tiles
     made = window_tokens(
-        asked.task, asked.layout, tiles, asked.read, lambda: encoder, workers=2, batch_size=None
+        args.task, args.layout, tiles, args.read, lambda: encoder, workers=2, batch_size=None
     )
     found = {window.tile: window.tokens for group in made for window in group}
     return found, time.perf_counter() - start
 
 
-def mapped(asked: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32]:
+def mapped(args: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32]:
     dimensions = next(t.shape[-1] for t in windows.values() if t is not None)
-    parts = strips(asked.layout, partial(map, windows.__getitem__), dimensions, seams, 64)
+    parts = strips(args.layout, partial(map, windows.__getitem__), dimensions, seams, 64)
     return np.concatenate(list(parts))
 
 
 def apart(windows: Windows) -> float:
-    """Return how far the windows' tokens of the same cells are apart; NaN without overlap."""
+    """Return the distance between windows' tokens of the same cells; NaN without overlap."""
     between, within = [], []
     for tile, tokens in windows.items():
         if tokens is None:
@@ -101,16 +102,16 @@ def main() -> None:
     for scene in options.scenes:
         bare = 0.0
         for name, share in SHARES:
-            asked = settled(scene, share, options.tile_size, options.weights)
-            runs = [embedded(asked) for _ in range(options.repeats)]
+            args = settled(scene, share, options.tile_size, options.weights)
+            runs = [embedded(args) for _ in range(options.repeats)]
             cost = statistics.median(seconds for _, seconds in runs)
             bare = bare or cost
             for seams in SEAMS if share else SEAMS[-1:]:
                 drift = f"{apart(runs[0][0]):.2f}" if share else ""
-                metric: SeamMetric = seam_metric(mapped(asked, runs[0][0], seams), asked.layout)
+                metric: SeamMetric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
                 rows.append(
                     [
-                        scene.stem, name, seams, str(len(asked.layout.tiles)),
+                        scene.stem, name, seams, str(len(args.layout.tiles)),
                         f"{metric.borders:.4f}", f"{metric.edges:.4f}", f"{metric.interior:.4f}",
                         f"{metric.ratio:.3f}", drift, f"{cost / bare:.2f}",
                     ]

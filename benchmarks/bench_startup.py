@@ -1,10 +1,10 @@
-"""How long a process takes from its start to its first embedding, and how much memory.
+"""Time and memory of a process from its start to its first embedding.
 
     python benchmarks/bench_startup.py [--repeats 5] [--folder FOLDER]
 
-The weights are a random ViT-L/16 (1.21 GB), the page cache is warm. A first run does not know the
-SHA-256 of the weights file: a thread computes it beside other work, and the result waits for it;
-later runs remember it. Two baselines come from one process that starts in the same round:
+The weights are a random ViT-L/16 (1.21 GB) and the page cache is warm. A first run does not know
+the SHA-256 of the weights file: a thread computes it in parallel, and the result waits for it.
+Later runs read it from a record. Two baselines come from one process that starts in the same round:
 
 floor
     import torch, then read the weights file once through a small buffer: no memory allocated,
@@ -38,7 +38,7 @@ SCRIPT = str(Path(__file__).with_name("first_embedding.py"))
 
 @dataclass(frozen=True)
 class Run:
-    """What one process took: seconds until its result was there, memory, seconds by phase."""
+    """Measurements of one process: seconds until the result, memory, seconds by phase."""
 
     seconds: float
     peak_gb: float
@@ -47,15 +47,15 @@ class Run:
 
 
 def _run(step: str, weights: Path, cache: Path | None) -> Run:
-    """Run one process; without ``cache`` it finds an empty one."""
+    """Run one process; without ``cache`` it starts with an empty one."""
     with tempfile.TemporaryDirectory() as empty:
         environment = {"XDG_CACHE_HOME": str(cache or empty), "PYTHONWARNINGS": "ignore"}
         done = run_python([SCRIPT, step, str(weights)], environment)
-    told = json.loads(done.output)
-    total = told["ready"] - done.started
-    phases = {"start Python": told["entered"] - done.started, **told["phases"]}
+    timings = json.loads(done.output)
+    total = timings["ready"] - done.started
+    phases = {"start Python": timings["entered"] - done.started, **timings["phases"]}
     phases["rest"] = total - sum(phases.values())
-    return Run(total, done.peak_gb, phases, told.get("forward_s", 0.0))
+    return Run(total, done.peak_gb, phases, timings.get("forward_s", 0.0))
 
 
 def _measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
@@ -64,7 +64,7 @@ def _measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
         cases = {
             FLOOR: partial(_run, "floor", safetensors, None),
             FIRST: partial(_run, "embed", safetensors, None),
-            # The round that does not count leaves the hashes in this cache.
+            # The warm-up round stores the hashes in this cache.
             LATER: partial(_run, "embed", safetensors, Path(kept)),
             LATER_PYTORCH: partial(_run, "embed", pytorch, Path(kept)),
         }
@@ -72,7 +72,7 @@ def _measure(folder: Path, repeats: int) -> dict[str, list[Run]]:
 
 
 def _phase_table(runs: Mapping[str, Sequence[Run]]) -> str:
-    """Return the median seconds of each phase, in the order of their happening."""
+    """Return the median seconds of each phase, in chronological order."""
     names = dict.fromkeys(
         name for name in (*runs[FIRST][0].phases, *runs[FLOOR][0].phases) if name != "rest"
     )
@@ -88,10 +88,10 @@ def _phase_table(runs: Mapping[str, Sequence[Run]]) -> str:
 def main() -> None:
     parser = arguments(__doc__, repeats=5)
     add_folder(parser)
-    asked = parser.parse_args()
-    with vit_large(asked.folder) as folder:
+    args = parser.parse_args()
+    with vit_large(args.folder) as folder:
         disturbance = Disturbance()
-        runs = _measure(folder, asked.repeats)
+        runs = _measure(folder, args.repeats)
         disturbed = disturbance.report()
     seconds = {name: [run.seconds for run in of_case] for name, of_case in runs.items()}
     with_forward = [run.seconds + run.forward_s for run in runs[FLOOR]]

@@ -1,10 +1,10 @@
-"""What a token grid in tiles costs: how many tiles, and the time beyond their forward.
+"""Cost of a token grid in tiles: the number of tiles, and the overhead over their forward.
 
     python benchmarks/bench_tiles.py [--repeats 3] [--side 2048] [--overlap 0] [--variant large]
 
-The first table counts: tiles, and the pixels that go through the network over those of the image.
+The first table counts the tiles, and the pixels that go through the network relative to the image.
 The second compares ``get_embedding(..., input_prep="tile", output=OutputSpec.grid())`` of an array
-of uint16 with the bare forward of exactly those tiles, prepared beforehand, in batches of 8.
+of uint16 with the bare forward of exactly those tiles, prepared in advance, in batches of 8.
 Memory is measured by bench_memory.py.
 """
 
@@ -58,7 +58,7 @@ def _counts(side: int) -> str:
     rows = []
     for tile in TILES:
         for name, share in SHARES:
-            # In whole patches, at least what is asked.
+            # Rounded up to whole patches.
             overlap = -int(-share * tile // PATCH) * PATCH
             count = len(
                 tiles_of((side, side), tile_size=tile, overlap_px=overlap, patch_size=PATCH)
@@ -71,14 +71,14 @@ def _counts(side: int) -> str:
     return table(header, rows)
 
 
-def _embed(pixels: Any, asked: dict[str, Any]) -> Embedding:
+def _embed(pixels: Any, args: dict[str, Any]) -> Embedding:
     return get_embedding(
         "scalemae",
         input_chw=pixels,
         output=OutputSpec.grid(),
         device="cpu",
         progress=False,
-        **asked,
+        **args,
     )
 
 
@@ -87,27 +87,27 @@ def main() -> None:
     add_count(parser, "--side", 2048, "side of the array, pixels")
     parser.add_argument("--overlap", type=int, default=0, help="overlap of tiles, px (default 0)")
     add_variant(parser, "large")
-    asked = parser.parse_args()
-    print(f"Tiles of {asked.side} x {asked.side} px\n\n{_counts(asked.side)}\n")
+    args = parser.parse_args()
+    print(f"Tiles of {args.side} x {args.side} px\n\n{_counts(args.side)}\n")
 
-    shape = (3, asked.side, asked.side)
+    shape = (3, args.side, args.side)
     pixels = np.random.default_rng(0).integers(300, 3000, shape, dtype=np.uint16)
     request: dict[str, Any] = {
         "fetch": FetchSpec(scale_m=10),
-        "input_prep": InputPrepSpec.tile(overlap_px=asked.overlap),
-        **options(asked.variant),
+        "input_prep": InputPrepSpec.tile(overlap_px=args.overlap),
+        **options(args.variant),
     }
     look = inspect_input("scalemae", input_chw=pixels, **request)
     batches = in_batches([look.tensor(number) for number in range(len(look.tiles))])
-    network = network_of(asked.variant)
+    network = network_of(args.variant)
     cases = {
         BARE: partial(seconds, partial(forward, network, batches, look.meta["input_res"])),
         GRID: partial(seconds, partial(_embed, pixels, request)),
     }
     disturbance = Disturbance()
-    samples = in_turns(cases, asked.repeats)
+    samples = in_turns(cases, args.repeats)
     print(
-        f"Grid of {asked.side} x {asked.side} px in {len(look.tiles)} tiles, {asked.variant} "
+        f"Grid of {args.side} x {args.side} px in {len(look.tiles)} tiles, {args.variant} "
         f"network, batches of {BATCH} ({machine()})\n"
     )
     print(comparison(samples, baselines=[BARE], unit="s"))

@@ -1,8 +1,8 @@
-"""Make checkpoints of ViT-L/16 with random weights, in both published formats, and read files.
+"""Write checkpoints of ViT-L/16 with random weights in both published formats, and read files.
 
     python benchmarks/checkpoints.py FOLDER
 
-It runs as a process of its own, so that the scripts which measure processes stay small.
+It runs as a separate process, to keep the memory of the measuring scripts small.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="where the checkpoints (2 x 1.21 GB) are kept for the next time; a temporary folder "
+        help="where the checkpoints (2 x 1.21 GB) are kept for later runs; a temporary folder "
         "if left out",
     )
 
 
 @contextmanager
 def vit_large(folder: Path | None) -> Iterator[Path]:
-    """Yield a folder that holds the checkpoint in both formats, made where it is missing."""
+    """Yield a folder with the checkpoint in both formats, written if missing."""
     with tempfile.TemporaryDirectory() as temporary:
         chosen = folder or Path(temporary)
         run_python([__file__, str(chosen)])
@@ -49,7 +49,7 @@ def read_once(path: Path, buffer: bytearray) -> int:
 
 
 def new_buffer() -> bytearray:
-    """Return 16 MiB to read through: small enough that no time goes into getting memory."""
+    """Return a read buffer of 16 MiB, small enough that allocation takes no time."""
     return bytearray(1 << 24)
 
 

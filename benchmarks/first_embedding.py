@@ -1,9 +1,9 @@
-"""One process from its start to its first embedding, or to the least that it must do.
+"""One process from its start to its first embedding, or to the minimum work (the floor).
 
     python benchmarks/first_embedding.py embed|floor WEIGHTS_FILE
 
 Run by bench_startup.py. Prints one JSON object: ``entered`` and ``ready``, the readings of
-``time.monotonic()`` before the first step and when the result was there; ``phases``, seconds by
+``time.monotonic()`` before the first step and when the result was ready; ``phases``, seconds by
 name; ``forward_s``, seconds of a warm forward of the bare network (floor only).
 """
 
@@ -30,7 +30,7 @@ def _phase(name: str) -> Iterator[None]:
 
 
 def _time_method(owner: Any, name: str, phase: str) -> None:
-    """Make every call of an attribute a phase."""
+    """Record every call of an attribute as a phase."""
     plain: Callable[..., Any] = getattr(owner, name)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ def _time_method(owner: Any, name: str, phase: str) -> None:
 
 
 def _time_from_torch_on() -> None:
-    """Time the library's own ``import torch`` when it comes, and what needs PyTorch after it."""
+    """Time the library's ``import torch`` when it happens, and the steps that need it."""
     plain = builtins.__import__
 
     def importer(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +60,7 @@ def _time_from_torch_on() -> None:
 
 
 def embed(weights: Path) -> dict[str, Any]:
-    """Make one embedding as a user does."""
+    """Compute one embedding as a user does."""
     with _phase("import numpy, make pixels"):
         import numpy as np
 
@@ -76,7 +76,7 @@ def embed(weights: Path) -> dict[str, Any]:
 
 
 def floor(weights: Path) -> dict[str, Any]:
-    """Import PyTorch and read the weights file; afterwards time a forward, everything warm."""
+    """Import PyTorch and read the weights file; then time a forward with everything warm."""
     with _phase("import torch"):
         import torch
     from checkpoints import new_buffer, read_once
@@ -98,5 +98,5 @@ def floor(weights: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    told = {"embed": embed, "floor": floor}[sys.argv[1]](Path(sys.argv[2]))
-    print(json.dumps({"entered": ENTERED, "phases": _phases, **told}))
+    timings = {"embed": embed, "floor": floor}[sys.argv[1]](Path(sys.argv[2]))
+    print(json.dumps({"entered": ENTERED, "phases": _phases, **timings}))

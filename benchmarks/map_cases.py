@@ -1,11 +1,11 @@
-"""One map in a process of its own; run by bench_map_memory.py and bench_map_kill.py.
+"""One map in a separate process; run by bench_map_memory.py and bench_map_kill.py.
 
     python benchmarks/map_cases.py embed|watch JSON
 
-JSON holds the arguments of ``embed_area``; ``place`` is longitude, latitude and half a side, m,
-``period`` the first day and the one after the last.
-``embed`` prints its report. ``watch`` first loads the model and runs one batch, and prints what
-the process and the disk took from then on, MB of 10^6 bytes.
+JSON contains the arguments of ``embed_area``; ``place`` is longitude, latitude and half a side in
+metres, ``period`` the first day and the day after the last. ``embed`` prints its report. ``watch``
+first loads the model and runs one batch, and prints the memory and disk space used from then on, in
+MB of 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ import numpy as np
 
 from rs_embed.maps.area import embed_area
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun
+from rs_embed.maps.run import make_map, map_run
 from rs_embed.specs import PointBuffer, TemporalSpec
 
 _POLL_S = 0.1
 
 
-def embed(asked: dict[str, Any]) -> dict[str, Any]:
+def embed(args: dict[str, Any]) -> dict[str, Any]:
     """Return the report of one call."""
-    return embed_area(progress=False, **asked).to_json()
+    return embed_area(progress=False, **args).to_json()
 
 
 @dataclass
 class Watcher:
-    """Looks at a run, again and again, from a thread.
+    """Monitors a run from a thread.
 
     Attributes
     ----------
     embedding_mb, writing_mb : float
-        Greatest resident set seen while windows were made, and while the map was written.
+        Largest resident set seen while windows were computed, and while the map was written.
     kept_mb : float
-        Greatest size of ``.partial``.
+        Largest size of ``.partial``.
     writing_began : float or None
         ``time.perf_counter()`` when the first file of the map appeared.
     """
@@ -72,7 +72,7 @@ class Watcher:
                 self.kept_mb = max(self.kept_mb, partial.stat().st_size / 1e6)
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop monitoring."""
         self._ended.set()
         self._thread.join()
 
@@ -86,10 +86,10 @@ def memory_mb(field: str) -> float:
     raise SystemExit(f"this system does not tell {field}; Linux does")
 
 
-def watch(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what one map takes beyond the model that is loaded and warm."""
-    output = Path(asked.pop("output"))
-    task = settle_area(**asked)
+def watch(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the memory of one map in addition to the loaded, warm model."""
+    output = Path(args.pop("output"))
+    task = settle_area(**args)
     encoder = task.task.plan.load()
     size = task.layout.tile_size
     blank = np.zeros((encoder.batch_size, 3, size, size), np.float32)
@@ -98,8 +98,8 @@ def watch(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     watcher = Watcher(output)
     try:
-        with AreaRun(output, task) as run:
-            report = run.run(progress=False)
+        with map_run(output, task) as run:
+            report = make_map(task, run, progress=False)
     finally:
         watcher.end()
     ended = time.perf_counter()
@@ -118,11 +118,11 @@ def watch(asked: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     case, text = sys.argv[1:]
-    asked = json.loads(text)
-    if "place" in asked:
-        asked["spatial"] = PointBuffer(*asked.pop("place"))
-        asked["temporal"] = TemporalSpec.range(*asked.pop("period"))
-    print(json.dumps({"embed": embed, "watch": watch}[case](asked)))
+    args = json.loads(text)
+    if "place" in args:
+        args["spatial"] = PointBuffer(*args.pop("place"))
+        args["temporal"] = TemporalSpec.range(*args.pop("period"))
+    print(json.dumps({"embed": embed, "watch": watch}[case](args)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure cases in turns, compare each with a baseline of the same round, print the table."""
+"""Measure alternating cases, compare each with a baseline of the same round, print a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arguments(doc: str | None, *, repeats: int) -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """Return a whole number of at least 1 from an argument of the command line."""
+    """Return a whole number of at least 1 from a command-line argument."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {value}, expected 1 or more")
@@ -38,7 +38,7 @@ def positive(text: str) -> int:
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """Return how long one call takes; what it returns is freed after the clock has stopped."""
+    """Return the seconds of one call; its result is freed after the clock has stopped."""
     start = time.perf_counter()
     result = action()
     elapsed = time.perf_counter() - start
@@ -49,15 +49,15 @@ def seconds(action: Callable[[], object]) -> float:
 def in_turns(
     cases: Mapping[str, Callable[[], Measured]], repeats: int
 ) -> dict[str, list[Measured]]:
-    """Return what each case measures, round by round.
+    """Return the measurements of each case, round by round.
 
-    A round runs every case once, every second round backwards, so that a slow minute of a shared
-    machine meets all cases alike. The first round warms up and does not count.
+    A round runs every case once, every second round in reverse order, so that a slow minute on a
+    shared machine affects all cases equally. The first round is a warm-up and does not count.
 
     Parameters
     ----------
     cases : mapping
-        Name to a function that returns its own measurement.
+        Name to a function that returns its measurement.
     repeats : int
         Rounds that count.
     """
@@ -79,7 +79,7 @@ def ratios(samples: Samples, baseline: Samples) -> list[float]:
 def comparison(
     samples: Mapping[str, Samples], *, baselines: Iterable[str], unit: str, digits: int = 2
 ) -> str:
-    """Return a table: least, median and greatest value, and the paired ratio to each baseline."""
+    """Return a table of minimum, median and maximum, and paired ratios to each baseline."""
     baselines = list(baselines)
     header = ["case", f"min {unit}", "median", "max", *(f"x {name}" for name in baselines)]
     rows = []
@@ -95,7 +95,7 @@ def _ratio(values: Samples) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns, numbers to the right."""
+    """Return a Markdown table with aligned columns; numbers are right-aligned."""
     rows = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -112,7 +112,7 @@ def goal(text: str, met: bool) -> str:
 
 
 def machine() -> str:
-    """Return cores, processor, Python and PyTorch, without importing the latter."""
+    """Return cores, processor and versions of Python and PyTorch, without importing PyTorch."""
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -124,9 +124,9 @@ def machine() -> str:
 
 
 def _busy_s() -> float:
-    """Return processor seconds used here since the start of the machine, stolen ones included.
+    """Return processor seconds used since the machine started, including stolen time.
 
-    0 where the system does not tell (it is Linux that does).
+    0 if the system does not report it (only Linux does).
     """
     if not Path("/proc/stat").is_file():
         return 0.0
@@ -137,21 +137,21 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """Return processor seconds used by this process and the children that it has waited for."""
+    """Return processor seconds used by this process and its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What others take of the machine from now on: a table means little where that is much."""
+    """Processor time used by other processes from now on; if high, a table is unreliable."""
 
     _start: float = field(default_factory=time.monotonic)
     _busy: float = field(default_factory=_busy_s)
     _own: float = field(default_factory=_own_s)
 
     def report(self) -> str:
-        """Return a line with the share of the processors that went to others so far."""
+        """Return a line with the share of processor time used by others so far."""
         capacity = (time.monotonic() - self._start) * (os.cpu_count() or 1)
         others = (_busy_s() - self._busy) - (_own_s() - self._own)
         return (

@@ -3,9 +3,9 @@
     python benchmarks/memory_cases.py places COUNT SIDE VARIANT
     python benchmarks/memory_cases.py hold|forward|grid HEIGHT WIDTH VARIANT
 
-``places`` embeds COUNT arrays that are made as they are wanted, and keeps none of them. The others
-deal with one array and its token grid: ``hold`` loads the network and holds array and output,
-``forward`` also runs one batch of 8 tiles, ``grid`` makes the grid.
+``places`` embeds COUNT arrays that are created on demand and keeps none of them. The others use one
+array and its token grid: ``hold`` loads the network and holds array and output, ``forward`` also
+runs one batch of 8 tiles, ``grid`` computes the grid.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def places(count: int, side: int, variant: str) -> None:
 
 
 def hold(height: int, width: int, variant: str, *, batches: int = 0) -> None:
-    """Load the network, hold an array and an output; run some batches of one tile's size."""
+    """Load the network, hold an array and an output; run batches of the size of a tile."""
     network = network_of(variant)
     pixels = next(_arrays(1, height, width))
     place = Grid(None, Affine.identity(), (-(-height // PATCH), -(-width // PATCH)))
@@ -57,8 +57,8 @@ def hold(height: int, width: int, variant: str, *, batches: int = 0) -> None:
 
 
 def grid(height: int, width: int, variant: str) -> None:
-    """Make the token grid of an array."""
-    asked: dict[str, Any] = options(variant)
+    """Compute the token grid of an array."""
+    args: dict[str, Any] = options(variant)
     get_embedding(
         "scalemae",
         input_chw=next(_arrays(1, height, width)),
@@ -67,7 +67,7 @@ def grid(height: int, width: int, variant: str) -> None:
         output=OutputSpec.grid(),
         device="cpu",
         progress=False,
-        **asked,
+        **args,
     )
 
 

@@ -1,4 +1,4 @@
-"""The network that the library runs, with random weights, bare: only its forward is left."""
+"""The bare network that the library runs, with random weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rs_embed.models.scalemae.model import MODEL
 from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.settings import Settings
 
-# What the library takes on a CPU.
+# As the library uses on a CPU.
 BATCH = 8
 
 
@@ -27,7 +27,7 @@ def add_variant(parser: argparse.ArgumentParser, default: str) -> None:
         "--variant",
         choices=tuple(VARIANTS),
         default=default,
-        help=f"size of the network (default {default}); a smaller one only tries the script",
+        help=f"size of the network (default {default}); smaller ones are for trying the script",
     )
 
 
@@ -37,24 +37,24 @@ def add_count(parser: argparse.ArgumentParser, name: str, default: int, meaning:
 
 
 def options(variant: str) -> dict[str, Any]:
-    """Return the options by which the library takes that network."""
+    """Return the options with which the library uses that network."""
     return {"weights": "random-init", "variant": variant}
 
 
 def network_of(variant: str) -> ScaleMae:
-    """Return the very network that the library keeps for :func:`options` on the CPU."""
+    """Return the network object that the library keeps for :func:`options` on the CPU."""
     plan = MODEL.plan(options(variant), device="cpu", settings=Settings.from_environ({}))
     return cast(NativeEncoder, plan.load()).network
 
 
 def in_batches(tensors: Sequence[NDArray[np.float32]]) -> list[torch.Tensor]:
-    """Return prepared inputs, ``(3, H, W)`` each, in full batches ``(B, 3, H, W)`` and a rest."""
+    """Return prepared inputs, ``(3, H, W)`` each, in batches ``(B, 3, H, W)``."""
     starts = range(0, len(tensors), BATCH)
     return [torch.from_numpy(np.stack(tensors[start : start + BATCH])) for start in starts]
 
 
 def forward(network: ScaleMae, batches: Sequence[torch.Tensor], gsd: float) -> None:
-    """Run batches through the network; the tokens are thrown away."""
+    """Run batches through the network and discard the tokens."""
     with torch.inference_mode():
         for batch in batches:
             network(batch, torch.full((len(batch),), gsd))

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended well.
+    """A process that finished successfully.
 
     Attributes
     ----------
     started : float
         Reading of ``time.monotonic()``, a clock that all processes share.
     seconds : float
-        From before the process was made until it was gone.
+        From before its start until after its end.
     peak_gb : float
-        Its greatest resident set, 10^9 bytes; pages of a memory-mapped file count.
+        Peak resident set, 10^9 bytes; pages of a memory-mapped file count.
     output : str
-        What it printed.
+        Its standard output.
     """
 
     started: float
@@ -33,9 +33,9 @@ class Finished:
 
 
 def run_python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Finished:
-    """Return the finished process; ``environment`` is added to this one's.
+    """Return the finished process; ``environment`` is added to that of this process.
 
-    The calling process must be small: on Linux a child begins with its parent's peak.
+    The calling process must be small: on Linux the peak of a child starts at that of its parent.
 
     Raises
     ------

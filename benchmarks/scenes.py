@@ -1,4 +1,4 @@
-"""Scenes of any size: one that is at hand, repeated as in mirrors so that no edge appears."""
+"""Scenes of any size, from a given scene and its mirror images, so that no edge appears."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_scene(parser: argparse.ArgumentParser) -> None:
         "--scene",
         type=Path,
         default=SAMPLE,
-        help="georeferenced imagery that is repeated, mirrored, to the size asked for (default: "
+        help="georeferenced imagery that is mirrored to the requested size (default: "
         "the sample scene)",
     )
 
@@ -27,7 +27,7 @@ def add_scene(parser: argparse.ArgumentParser) -> None:
 def write_mirrored(scene: Path, side: int, path: Path) -> None:
     """Write ``side`` x ``side`` px of a scene and its mirror images, tiled and compressed.
 
-    The first copy keeps its place; bands, tags, nodata and pixel size stay as they are.
+    The first copy keeps its location; bands, tags, nodata and pixel size are unchanged.
     """
     with rasterio.open(scene) as source:
         pixels = source.read()  # B H W
@@ -51,6 +51,6 @@ def write_mirrored(scene: Path, side: int, path: Path) -> None:
 
 
 def _mirrored(length: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Return which of ``length`` rows lies at each of ``count``: 0 1 2 2 1 0 0 1 2."""
+    """Return the source row, of ``length``, for each of ``count`` rows: 0 1 2 2 1 0 0 1 2."""
     at = np.arange(count) % (2 * length)
     return np.where(at < length, at, 2 * length - 1 - at)

@@ -1,9 +1,9 @@
-"""What each setting is worth on labels: display, pooling, GSD and tokens, one changed at a time.
+"""Accuracy on labels by setting: display, pooling, GSD and tokens, changed one at a time.
 
     python benchmarks/settings_on_labels.py eurosat.tar.xz [--gsd-m 10] [--weights NAME] [--limit N]
 
 k-NN accuracy at full resolution. The images are true-colour pictures, that is ``display="visual"``;
-``display="reflectance"`` is made of them by scaling 0..255 to 0..76, as 0.3 of reflectance 1 is.
+``display="reflectance"`` is simulated by scaling 0..255 to 0..76, that is reflectance 0..0.3.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CASES: dict[str, Settings] = {
 
 
 def darkened(sources: Sequence[Path], folder: Path, gsd_m: float) -> Path:
-    """Write the images as ``display="reflectance"`` shows them; return their folder."""
+    """Write the images as in ``display="reflectance"``; return their folder."""
     rows = []
     for place, source in enumerate(sources):
         for sample in read_samples(source, gsd_m=gsd_m):
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", type=Path, help="labelled sets")
     parser.add_argument("--gsd-m", type=float, default=10.0, help="ground metres per pixel")
     parser.add_argument("--weights", default="scalemae-tiny")
-    parser.add_argument("--limit", type=int, help="most images of each class and split")
+    parser.add_argument("--limit", type=int, help="maximum number of images per class and split")
     options = parser.parse_args()
 
     def scored(sources: Sequence[Path], settings: Settings) -> EvaluationReport:

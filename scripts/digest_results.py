@@ -1,7 +1,7 @@
-"""Print a SHA-256 of what the library makes of the sample scene, to compare two versions of it.
+"""Print a SHA-256 of each result for the sample scene, to compare two versions of the library.
 
 Vectors of 40 places with their meta, tiled vectors, a grid, and maps as Zarr and GeoTIFF with their
-STAC Items. Two versions that print the same lines make the same bytes::
+STAC Items. Two versions that print the same lines produce the same bytes::
 
     python scripts/digest_results.py > before.txt   # then the same with the other version
 """

@@ -20,12 +20,12 @@ CURVES = {
     "high": "high frequencies (L1)",
     "contrast": "two views (InfoNCE)",
 }
-# Steps that each point is the mean of.
+# Each point is the mean of this number of steps.
 SMOOTHED = 100
 
 
 def main(metrics: Path, target: Path) -> None:
-    """Write the picture: a panel for each loss, and the learning rate in the last."""
+    """Write the picture: one panel for each loss, and the learning rate in the last one."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = np.array([line["step"] for line in lines])
     figure, panels = plt.subplots(1, 4, figsize=(12, 2.8), constrained_layout=True)

@@ -17,7 +17,7 @@ PER_CLASS = {"train": 40, "val": 20}
 
 
 def main(source: Path, target: Path) -> None:
-    """Write the archive, the same bytes each time."""
+    """Write the archive, with the same bytes each time."""
     content = {}
     with tarfile.open(source, "r|xz") as archive:
         for member in archive:

@@ -1,4 +1,4 @@
-"""Draw the picture of docs/maps.md: the sample scene's map for several windows.
+"""Draw the picture of docs/maps.md: the map of the sample scene with different windows.
 
 python scripts/make_map_pictures.py [FOLDER]
 """
@@ -47,7 +47,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     with tempfile.TemporaryDirectory() as temporary:
         maps = [tokens_of(Path(temporary), name) for name in CASES]
-    # The components and colours of one map serve for all, so that colours compare.
+    # All maps use the components and colours of one map, so that colours are comparable.
     known = maps[1].reshape(-1, maps[1].shape[-1])
     mean = known.mean(axis=0)
     _, axes = np.linalg.eigh(np.cov(known - mean, rowvar=False))

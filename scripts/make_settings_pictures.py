@@ -2,8 +2,8 @@
 
     python scripts/make_settings_pictures.py [FOLDER]
 
-What a model sees comes from ``inspect_input``, tiles from ``rs_embed.geo.tiling``, grids from the
-small network with random weights.
+Model inputs come from ``inspect_input``, tiles from ``rs_embed.geo.tiling``, grids from the small
+network with random weights.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ YELLOW, INK = (255, 220, 0), (20, 20, 20)
 COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167))
 
 
-def look(**asked: Any) -> Inspection:
-    """Return what the model would see of the whole sample scene."""
-    return inspect_input("scalemae", **{"display": "visual", **PLACE, **MODEL, **asked})
+def look(**options: Any) -> Inspection:
+    """Return the model input of the whole sample scene."""
+    return inspect_input("scalemae", **{"display": "visual", **PLACE, **MODEL, **options})
 
 
 def figure(panels: Sequence[tuple[Image.Image, str]], name: str, folder: Path) -> None:
-    """Write panels side by side, captions of the same number of lines above, as a small PNG."""
+    """Write panels side by side as a small PNG, with captions above that have equal line counts."""
     lines = max(caption.count("\n") + 1 for _, caption in panels)
     top = lines * LINE_PX + 6
     width = sum(panel.width for panel, _ in panels) + GAP_PX * (len(panels) - 1)
@@ -66,7 +66,7 @@ def figure(panels: Sequence[tuple[Image.Image, str]], name: str, folder: Path) -
 
 
 def placed(image: Image.Image, seen: Grid, whole: Grid, *, outline: bool = True) -> Image.Image:
-    """Return a panel of the scene's extent with an image where it lies on the ground."""
+    """Return a panel of the extent of the scene, with an image at its location."""
     canvas = Image.new("RGB", (SIDE_PX, SIDE_PX), (235, 235, 235))
     to_panel = Affine.scale(SIDE_PX / whole.shape[1]) @ ~whole.transform @ seen.transform
     left, top = (round(v) for v in to_panel @ (0, 0))
@@ -86,7 +86,7 @@ def grid_of(meta: dict[str, Any]) -> Grid:
 
 
 def detail(seen: Inspection, whole: Grid) -> Image.Image:
-    """Return 1.28 km of the scene, in the pixels that the model sees."""
+    """Return 1.28 km of the scene, in pixels of the model input."""
     left, top = whole.transform @ (110, 115)
     grid = grid_of(seen.meta)
     column, row = (round(v) for v in ~grid.transform @ (left, top))
@@ -112,7 +112,7 @@ def outlined(image: NDArray[np.uint8], tiles: Sequence[tuple[int, int, int, int]
 
 
 def resize_and_tiles(folder: Path) -> None:
-    """Draw what the resize sees beside what tiles see."""
+    """Draw the model input of a resize next to that of tiles."""
     tiled, resized = look(input_prep="tile"), look()
     whole = grid_of(tiled.meta)
     crop = placed(Image.fromarray(resized.image), grid_of(resized.meta), whole)
@@ -143,7 +143,7 @@ def resize_and_tiles(folder: Path) -> None:
 
 
 def layout(overlap_px: int) -> tuple[Image.Image, int]:
-    """Return which tile gives each token, one tile outlined, and how many tiles there are."""
+    """Return the tile of each token, with one tile outlined, and the number of tiles."""
     tiles = tiles_of(
         (SCENE_PX, SCENE_PX), tile_size=TILE_PX, overlap_px=overlap_px, patch_size=PATCH_PX
     )
@@ -182,13 +182,13 @@ def grids(folder: Path) -> None:
     """Draw token grids of the scene in three settings."""
     whole = grid_of(look(input_prep="tile").meta)
     panels = []
-    for title, asked in (
+    for title, options in (
         ('"resize", image_size=224', {}),
         ('"resize", image_size=448', {"image_size": 448}),
         ('"tile", image_size=224', {"input_prep": InputPrepSpec.tile()}),
     ):
         embedding = get_embedding(
-            "scalemae", output=OutputSpec.grid(), display="visual", **PLACE, **MODEL, **asked
+            "scalemae", output=OutputSpec.grid(), display="visual", **PLACE, **MODEL, **options
         )
         tokens = embedding.data
         rows, columns = tokens.shape[1:]
@@ -201,7 +201,7 @@ def grids(folder: Path) -> None:
 
 
 def histogram(seen: Inspection) -> Image.Image:
-    """Return the curves of the image's values, 0 at the left and 255 at the right."""
+    """Return the histogram curves of the image, from 0 (left) to 255 (right)."""
     panel = Image.new("RGB", (SIDE_PX, SIDE_PX // 3), "white")
     draw = ImageDraw.Draw(panel)
     draw.rectangle((0, 0, panel.width - 1, panel.height - 1), outline=(180, 180, 180))

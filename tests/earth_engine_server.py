@@ -33,7 +33,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from rs_embed.testing import BANDS, SCENES, ContractScene
+from rs_embed.testing.providers import BANDS, SCENES, ContractScene
 
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
 SCORES = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,7 @@ import pytest
 from affine import Affine
 from pyproj import Transformer
 
-from rs_embed import BBox, LocalProvider, Raster
-from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun
+from rs_embed import BBox, LocalProvider, Raster, embed_area
 
 NORTH_UP = Affine(10, 0, 400000, 0, -10, 5200000)
 
@@ -45,15 +45,30 @@ class Faulty(LocalProvider):
         return super().fetch(grid, **asked)
 
 
-def interrupt(_: Any) -> None:
-    raise KeyboardInterrupt
+class _Interrupting(logging.Handler):
+    """Raises once the remaining time is logged, which is after some windows."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if " left: " in record.getMessage():
+            raise KeyboardInterrupt
 
 
-def kept_windows(scene: Path, out: Path) -> AreaRun:
-    """Keep some windows, as an interrupted run does; return the run, closed."""
-    with (
-        pytest.raises(KeyboardInterrupt),
-        AreaRun(out, settle_area("coordinates", imagery=scene)) as run,
-    ):
-        run.run(measured=interrupt)
-    return run
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Interrupt the map that is made within, as Ctrl-C does, when some windows are kept."""
+    logger, handler = logging.getLogger("rs_embed.runs"), _Interrupting()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def kept_windows(scene: Path, out: Path) -> Path:
+    """Keep some windows, as an interrupted run does; return the file that holds them."""
+    with interrupted():
+        embed_area("coordinates", imagery=scene, output=out)
+    return out.with_name(f"{out.name}.partial")

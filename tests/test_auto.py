@@ -14,7 +14,7 @@ from rs_embed import FetchSpec, PointBuffer, TemporalSpec, get_embedding
 from rs_embed.errors import ProviderError
 from rs_embed.registry import first_configured
 from rs_embed.settings import Settings
-from rs_embed.testing import NORTH, write_contract_scenes
+from rs_embed.testing.providers import NORTH, write_contract_scenes
 
 SMALL: dict[str, Any] = {"weights": "random-init", "variant": "tiny", "image_size": 256}
 

@@ -22,12 +22,14 @@ import pytest
 from affine import Affine
 
 from rs_embed import (
+    BatchReport,
     Embedding,
     FetchSpec,
     LocalProvider,
     OutputSpec,
     PointBuffer,
     TemporalSpec,
+    export_batch,
     get_embedding,
     get_embeddings_batch,
     inspect_input,
@@ -49,8 +51,7 @@ from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.providers.sample import CENTRE
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
-from rs_embed.tables.batch import ResumableBatch
-from rs_embed.testing import NORTH, ProviderContract, write_contract_scenes
+from rs_embed.testing.providers import NORTH, ProviderContract, write_contract_scenes
 from tests.cache_worker import BIG, GRID, made_of, put
 from tests.conftest import python_environment
 
@@ -418,7 +419,7 @@ def served_anew(provider: Counted, folder: Path, expected: Raster) -> None:
     raster = fetch(provider, folder)
     assert provider.fetched == before + 1
     *notes, said = raster.notes
-    assert "are damaged, or those of another place; they were fetched anew" in said
+    assert "are damaged, or belong to another request; they were fetched again" in said
     assert same(replace(raster, notes=tuple(notes)), expected)
     assert same(fetch(provider, folder), expected)  # without the note, which was of that time
     assert provider.fetched == before + 1
@@ -484,7 +485,7 @@ def test_an_entry_that_cannot_be_read_is_no_error(folder: Path) -> None:
     assert provider.fetched == 2
     said, also = raster.notes[1:]
     assert "cannot be read: [Errno 21] Is a directory" in said
-    assert "the pixels cannot be kept in" in also
+    assert "the pixels cannot be cached in" in also
     assert (entry / "x").exists()
 
 
@@ -512,7 +513,7 @@ def test_a_cache_that_fails_is_said_once_and_no_error(
         grid = GRID.window(shift, 0, 20, 30)
         raster = cached.fetch(grid, temporal=JUNE, sensor=SENSOR)
         assert np.array_equal(raster.data, made_of(f"{JUNE} {SENSOR}", grid))
-        said += [note for note in raster.notes if "cannot be kept" in note]
+        said += [note for note in raster.notes if "cannot be cached" in note]
     assert len(said) == 1
     assert "free some space, or name another folder as cache=" in said[0]
 
@@ -528,7 +529,7 @@ def other(*args: object) -> subprocess.Popen[str]:
 
 def test_a_full_disk_leaves_nothing(folder: Path) -> None:
     said, _ = other("no_space", folder).communicate(timeout=120)
-    assert "the pixels cannot be kept in" in said
+    assert "the pixels cannot be cached in" in said
     assert "File too large" in said
     assert not list(folder.iterdir())
 
@@ -540,7 +541,7 @@ def test_a_read_only_folder_serves(folder: Path) -> None:
     folder.chmod(0o500)
     try:
         assert same(fetch(provider, folder), expected)
-        assert "cannot be kept" in fetch(Counted("2"), folder).notes[-1]
+        assert "cannot be cached" in fetch(Counted("2"), folder).notes[-1]
     finally:
         folder.chmod(0o700)
 
@@ -763,7 +764,7 @@ def test_what_goes_wrong_with_the_cache_is_a_warning(folder: Path, asked: dict[s
 
     run()
     only_entry(folder).write_bytes(b"rs_embed patch 1 ")
-    with pytest.warns(ImageryWarning, match="damaged.* fetched anew") as caught:
+    with pytest.warns(ImageryWarning, match="damaged.* fetched again") as caught:
         embedding = run()
     assert embedding.meta["warnings"] == [str(caught[0].message)]
     assert "cached" in run().meta["source"]
@@ -771,27 +772,28 @@ def test_what_goes_wrong_with_the_cache_is_a_warning(folder: Path, asked: dict[s
 
 def test_a_batch_goes_on_with_a_cache(
     folder: Path, tmp_path: Path, scenes: Path, asked: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
+    caplog.set_level("INFO", "rs_embed.runs")
     near, far = NamedPlace("near", PLACE), NamedPlace("far", PointBuffer(0, 0, 240))
     out = tmp_path / "v.npz"
 
-    def batch(*places: NamedPlace, **changes: Any) -> ResumableBatch:
+    def batch(*places: NamedPlace, **changes: Any) -> BatchReport:
         arguments = {**asked, "backend": LocalProvider(scenes), **changes}
-        return ResumableBatch(out, places, "scalemae", **arguments)
+        return export_batch("scalemae", places, output=out, **arguments)
 
-    def leave(**changes: Any) -> int:
-        with pytest.raises(ProviderError), batch(near, far, **changes) as work:
-            work.run("raise")
-        return work.resumed
+    def leave(**changes: Any) -> bool:
+        caplog.clear()
+        with pytest.raises(ProviderError):
+            batch(near, far, on_error="raise", **changes)
+        return caplog.messages[0] == "resuming: 1 of 2 places is done"
 
-    assert leave() == 0
-    assert leave(cache=folder) == 1
+    assert not leave()
+    assert leave(cache=folder)
     monkeypatch.setenv("RS_EMBED_CACHE_DIR", str(folder))
     monkeypatch.setenv("RS_EMBED_CACHE_GB", "3")
-    assert leave() == 1
-    with batch(near, cache=folder.with_name("other")) as work:
-        assert work.run().resumed == 1
+    assert leave()
+    assert batch(near, cache=folder.with_name("other")).resumed == 1
 
 
 # Asking for it.
@@ -885,9 +887,9 @@ def test_ls_and_clear(folder: Path) -> None:
 
 def test_the_cache_itself_raises(folder: Path) -> None:
     path_of(folder, 0).mkdir()
-    with pytest.raises(ImageryError, match="the kept pixels in .* cannot be read: "):
+    with pytest.raises(ImageryError, match="the cached pixels in .* cannot be read: "):
         PatchCache(folder, BIG).get({"number": 0}, GRID)
-    with pytest.raises(ExportError, match="the pixels cannot be kept in"):
+    with pytest.raises(ExportError, match="the pixels cannot be cached in"):
         put(PatchCache(folder / "none", BIG), 0)
     for look in (PatchCache.ls, PatchCache.usage, PatchCache.clear):
         with pytest.raises(ExportError, match="none cannot be listed: "):

@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 
 
 def decoder() -> State:
-    """What the official release carries beside the encoder."""
+    """Content of the official release other than the encoder."""
     names = (
         "pos_embed", "decoder_pos_embed", "mask_token", "mask_token_decoder",
         "decoder_embed.weight", "decoder_blocks.0.attn.qkv.weight", "decoder_norm.bias",
@@ -103,7 +103,7 @@ def test_formats_load_to_the_same_network(
 
 
 def test_loading_maps_the_file_instead_of_copying_it(tmp_path: Path) -> None:
-    # A change of the file shows through the loaded weights: they are the file's own pages.
+    # A change of the file appears in the loaded weights: they are its memory-mapped pages.
     path = tmp_path / "model.safetensors"
     save_file(small_network().state_dict(), path)
     network = load_network(path, SMALL)
@@ -129,13 +129,13 @@ class Payload:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
         (b"<!DOCTYPE html><title>Sign in</title>", "is a web page"),
         (b"PK\x03\x04 cut", "truncated or not a PyTorch file"),
-        (struct.pack("<Q", 500) + b'{"cls_token"', "is not a whole safetensors file"),
-        (pickle.dumps({"model": Payload()}), "not opened; plain pickles can run any code"),
+        (struct.pack("<Q", 500) + b'{"cls_token"', "is not a complete safetensors file"),
+        (pickle.dumps({"model": Payload()}), "not opened: plain pickles can run any code"),
         (pickle.dumps([1, 2]), "neither safetensors nor a file of torch.save"),
         (b"\x89HDF\r\n\x1a\n" + bytes(200), "neither safetensors nor a file of torch.save"),
     ],
 )
-def test_files_that_are_no_weights(content: bytes, match: str, tmp_path: Path) -> None:
+def test_files_that_are_not_weights(content: bytes, match: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=match):
@@ -174,7 +174,7 @@ def test_wrong_keys_and_shapes_are_listed(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "2 missing: blocks.1.mlp.fc2.bias, norm.weight" in message
     assert "1 unexpected: classifier.weight" in message
-    assert "1 of another shape: cls_token (1, 1, 64), expected (1, 1, 48)" in message
+    assert "1 with a different shape: cls_token (1, 1, 64), expected (1, 1, 48)" in message
 
 
 def test_foreign_weights_are_refused_with_their_keys(tmp_path: Path) -> None:
@@ -183,11 +183,13 @@ def test_foreign_weights_are_refused_with_their_keys(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"30 unexpected: layer0.*and 18 more"):
         load_network(path, SMALL)
     torch.save({"model": {"a": 1}}, path)
-    with pytest.raises(CheckpointError, match="holds no state dict of ScaleMAE: a"):
+    with pytest.raises(
+        CheckpointError, match="not contain a state dict of ScaleMAE .not tensors: a"
+    ):
         load_network(path, SMALL)
 
 
-def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
+def test_tensors_that_are_not_weights(tmp_path: Path) -> None:
     state = small_network().state_dict()
     path = tmp_path / "odd.pth"
     for key, value in (
@@ -200,11 +202,11 @@ def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
             load_network(path, SMALL)
     numbered: dict[Any, Tensor] = {**state, 7: torch.ones(1)}
     torch.save(numbered, path)
-    with pytest.raises(CheckpointError, match="keys that are no names"):
+    with pytest.raises(CheckpointError, match="keys that are not strings"):
         load_network(path, SMALL)
 
 
-def test_config_says_where_a_bad_image_size_stands(tmp_path: Path) -> None:
+def test_a_bad_image_size_names_the_config_file(tmp_path: Path) -> None:
     save_file(small_network().state_dict(), tmp_path / "model.safetensors")
     config = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "img_size": 225}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -248,20 +250,20 @@ def test_unusable_sizes(stated: dict[str, Any], match: str) -> None:
         network_config(stated, "config.json")
 
 
-def test_paths_that_hold_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such path, and not an id"):
+def test_paths_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such path exists"):
         weights_on_disk(str(tmp_path / "gone"))
     with pytest.raises(CheckpointError, match="found none"):
         weights_on_disk(str(tmp_path))
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=r"found a\.pth, b\.pth; name the file itself"):
+    with pytest.raises(CheckpointError, match=r"found a\.pth, b\.pth; pass the path of the file"):
         weights_on_disk(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
         weights_on_disk(str(tmp_path / "a.pth"))
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="holds a list"):
+    with pytest.raises(CheckpointError, match="has a list"):
         weights_on_disk(str(tmp_path / "a.pth"))
 
 
@@ -273,21 +275,21 @@ def test_folder_prefers_safetensors_and_reads_its_config(checkpoint: Path) -> No
     assert found.revision is None
 
 
-def test_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
+def test_digest_is_stored_until_the_file_changes(tmp_path: Path) -> None:
     import os
 
     path, record = tmp_path / "weights.bin", tmp_path / "cache" / "sha256.json"
     path.write_bytes(b"one")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"one").hexdigest()
     stamp = path.stat()
-    # Same size, same times: the record is believed.
+    # Same size, same times: the record is trusted.
     with path.open("r+b") as file:
         file.write(b"two")
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"one").hexdigest()
     path.write_bytes(b"three")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"three").hexdigest()
-    # A record that is damaged or cannot be written is no obstacle.
+    # A record that is damaged or not writable is ignored.
     record.write_text("[")
     assert FileDigest(path, record).hexdigest() == hashlib.sha256(b"three").hexdigest()
     assert FileDigest(path, path / "below_a_file").hexdigest()

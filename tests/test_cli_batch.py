@@ -123,10 +123,10 @@ def test_the_first_error_can_end_it(
     done = batch(places, "--on-error", "raise")
     assert done.exit_code == 1
     assert str(done.exception).startswith("place 'far': the requested place")
-    assert "stopped: 3 of 5 places are kept; the same command goes on" in done.output
+    assert "stopped: 3 of 5 places are kept; run it again to continue" in done.output
     assert not out.exists()
     done = batch(places)
-    assert "going on: 3 of 5 places are done" in done.output
+    assert "resuming: 3 of 5 places are done" in done.output
     assert "4 of 5 places, 1 failed (rows of NaN), 3 done before" in done.output
 
 
@@ -197,7 +197,7 @@ def test_it_goes_on_where_it_was_ended(
         assert process.returncode == 130
         (line,) = err.splitlines()
         kept = re.fullmatch(
-            rf"interrupted: (\d+) of {COUNT} places are kept; the same command goes on", line
+            rf"interrupted: (\d+) of {COUNT} places (?:is|are) kept; run it again to continue", line
         )
         assert kept
         assert 0 < int(kept[1]) < COUNT
@@ -206,14 +206,17 @@ def test_it_goes_on_where_it_was_ended(
         with slow_batch("--display", "visual") as other:
             _, err = other.communicate(timeout=WAIT_S)
         assert other.returncode == 1
-        assert 'was begun by another request (display absent there, "visual" here)' in err
+        assert (
+            'was started with another request (options.display was "reflectance", is now "visual")'
+            in err
+        )
         assert "--overwrite" in err
 
     with slow_batch("--json") as again:
         printed, err = again.communicate(timeout=WAIT_S)
     assert again.returncode == 0, err
     report = json.loads(printed)
-    assert err == f"going on: {report['resumed']} of {COUNT} places are done\n"
+    assert re.fullmatch(rf"resuming: {report['resumed']} of {COUNT} places (is|are) done\n", err)
     assert 0 < report["resumed"] < COUNT
     if end == signal.SIGINT:
         assert kept
@@ -233,7 +236,7 @@ def test_a_finished_file_is_not_replaced_unasked(
     before = out.read_bytes()
     for again in ([], ["--pooling", "max"]):
         refused = batch(places, *again)
-        assert "is there already, and finished; choose another name" in str(refused.exception)
+        assert "exists already and is finished; choose another name" in str(refused.exception)
     assert out.read_bytes() == before
     assert batch(places, "--pooling", "max", "--overwrite").exit_code == 0
     assert out.read_bytes() != before
@@ -254,7 +257,7 @@ def test_overwrite_begins_anew(batch: Callable[..., Result], tmp_path: Path, out
     places = write_places(tmp_path / "places.csv", 3, "far,0,0")
     batch(places, "--on-error", "raise")
     done = batch(places, "--on-error", "raise", "--display", "visual")
-    assert "was begun by another request" in str(done.exception)
+    assert "was started with another request" in str(done.exception)
     done = batch(places, "--display", "visual", "--overwrite")
     assert "3 of 4 places, 1 failed (rows of NaN); " in done.output
     assert json.loads(read_vectors(out).meta[0])["display"] == "visual"
@@ -270,5 +273,5 @@ def test_overwrite_spares_what_is_in_use(
         done = batch(write_places(tmp_path / "places.csv"), "--overwrite")
         assert "is in use by another process" in str(done.exception)
     partial.write_text("no journal at all")
-    assert "is no journal" in str(batch(tmp_path / "places.csv").exception)
+    assert "is not a journal" in str(batch(tmp_path / "places.csv").exception)
     assert batch(tmp_path / "places.csv", "--overwrite").exit_code == 0

@@ -18,7 +18,7 @@ from rs_embed.errors import SettingsError, SpecError
 from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.cache import CachedProvider, PatchCache
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import NORTH, SENSOR, write_contract_scenes
+from rs_embed.testing.providers import NORTH, SENSOR, write_contract_scenes
 from tests.test_cache import PLACE
 from tests.test_cli import invoke
 

@@ -158,7 +158,7 @@ def test_units_that_cannot_be_brought_to_one() -> None:
     fractions = layer(np.full(SHAPE, 0.25, np.float32), full, "fractions")
     with pytest.raises(ProviderError, match="'declared' declares .* 'silent' declares none.*gdal"):
         composite([whole_numbers, declared], "median", SHAPE)
-    with pytest.raises(ProviderError, match="'silent' holds uint16 and 'fractions' float32"):
+    with pytest.raises(ProviderError, match="'silent' has uint16 and 'fractions' float32"):
         composite([whole_numbers, fractions], "mosaic", SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""README and docs are true: their code runs, their tables are complete, their links lead on."""
+"""README and docs are correct: code runs, tables are complete, links resolve."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BLOCK = re.compile(r"(<!-- not run: (?P<why>.+?) -->\n)?```python\n(?P<code>.*?)
 
 
 def table(first_header: str) -> dict[str, str]:
-    """Rows of the table whose first header is given, by their first cell without backticks."""
+    """Rows of the table with the given first header, by their first cell without backticks."""
     lines = README.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
     rows = {}
@@ -110,7 +110,7 @@ def test_errors_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             path, _, anchor = target.partition("#")
@@ -120,12 +120,12 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the names by which a Markdown page's headings are linked."""
+    """Return the anchors of the headings of a Markdown page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-def test_figures_of_metres_are_those_of_the_library() -> None:
+def test_figures_of_metres_agree_with_the_library() -> None:
     rows = re.findall(r"^\| ([\d.]+) \|(.+)\|$", (ROOT / "docs" / "metres.md").read_text(), re.M)
     assert [float(lat) for lat, _ in rows] == [0, 31.2, 45, 60, 70, 78, 85]
     for lat, cells in rows:
@@ -139,7 +139,7 @@ def test_figures_of_metres_are_those_of_the_library() -> None:
         ]  # fmt: skip
 
 
-def test_cost_of_tiles_is_that_of_the_library() -> None:
+def test_cost_of_tiles_agrees_with_the_library() -> None:
     page = (ROOT / "docs" / "choosing-settings.md").read_text()
     header = re.search(r"^\| image, px \|(.+)\|$", page, re.M)
     assert header is not None
@@ -158,7 +158,7 @@ def test_cost_of_tiles_is_that_of_the_library() -> None:
 
 
 @given(st.integers(1, 400), st.integers(1, 40), st.integers(0, 39))
-def test_formula_of_tiles_is_that_of_the_library(patches: int, tile: int, overlap: int) -> None:
+def test_formula_of_tiles_agrees_with_the_library(patches: int, tile: int, overlap: int) -> None:
     overlap = min(overlap, tile - 1)
     stated = 1 if patches <= tile else 1 + math.ceil((patches - tile) / (tile - overlap))
     tiles = tiles_of(
@@ -167,7 +167,7 @@ def test_formula_of_tiles_is_that_of_the_library(patches: int, tile: int, overla
     assert len(tiles) == stated
 
 
-def test_cost_of_a_forward_is_that_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_of_a_forward_agrees_with_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = importlib.import_module("bench_forward")
     page = (ROOT / "docs" / "choosing-settings.md").read_text()
@@ -178,7 +178,7 @@ def test_cost_of_a_forward_is_that_of_the_benchmark(monkeypatch: pytest.MonkeyPa
         assert gflop == f"{benchmark.image_gflop(benchmark.CONFIG, int(side)):.1f}"
 
 
-def test_commands_of_evaluation_have_the_options_that_are_written() -> None:
+def test_commands_of_evaluation_use_existing_options() -> None:
     from typer.testing import CliRunner
 
     from rs_embed.cli import app

@@ -41,7 +41,7 @@ from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.providers.retrying import Patience
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import JUNE, NORTH, SENSOR, STEPS, ProviderContract
+from rs_embed.testing.providers import JUNE, NORTH, SENSOR, STEPS, ProviderContract
 from tests.conftest import python_environment
 from tests.earth_engine_server import (
     S2,
@@ -269,7 +269,7 @@ def test_resampling_is_recorded(service: Service, grid: Grid, resampling: list[s
 
 def test_both_zones_of_a_mosaic_in_order(service: Service) -> None:
     """One zone as it is, the other one resampled; the later one is on top wherever it lies."""
-    from rs_embed.testing import ZONES
+    from rs_embed.testing.providers import ZONES
 
     grid = ZONES[1].grid.window(0, 20, 60, 60)
     august = TemporalSpec.range("2023-08-01", "2023-08-02")
@@ -418,7 +418,7 @@ def test_top_of_atmosphere_is_noted(service: Service) -> None:
     [
         ({"bands": ("B4", "B3", "B77")}, r"no band B77, expected some of B1, B2, .*B8A"),
         ({"bands": ("B4", "B3", "SCL")}, "no reflectance in SCL"),
-        ({"bands": ("B4", "B04", "B2")}, "two name one band"),
+        ({"bands": ("B4", "B04", "B2")}, "two of which are the same band"),
         ({"fill_value": -9999}, "fill_value=-9999.*masks nodata itself"),
         ({"collection": "COPERNICUS/S2_SR"}, "offset of 1000.*COPERNICUS/S2_SR_HARMONIZED"),
         ({"collection": "COPERNICUS/S2"}, "use 'COPERNICUS/S2_HARMONIZED'"),
@@ -430,7 +430,7 @@ def test_top_of_atmosphere_is_noted(service: Service) -> None:
         ),
         (
             {"collection": LANDSAT, "bands": ("SR_B4",), "cloud_mask": "scl"},
-            f"'scl' for '{LANDSAT}', which only COPERNICUS/S2_SR_HARMONIZED can",
+            f"'scl' for '{LANDSAT}', expected COPERNICUS/S2_SR_HARMONIZED,",
         ),
         ({"collection": "COPERNICUS/S2_HARMONIZED", "cloud_mask": "scl"}, "leave cloud_mask out"),
     ],
@@ -459,9 +459,9 @@ def test_sensors_are_taken() -> None:
     ("period", "cloudy_pct", "message"),
     [
         (TemporalSpec.year(2020), 100,
-         r"3 images touch the place, 0 of them lie in 2020-01-01 to 2021-01-01 \(they are of "
+         r"3 images touch the place, 0 of them are in 2020-01-01 to 2021-01-01 \(they are from "
          r"2023-06-01 to 2023-06-21\); choose another period"),
-        (JUNE, 5, r"3 images touch the place, 3 of them lie in 2023-06-01 to 2023-07-01, 0 have "
+        (JUNE, 5, r"3 images touch the place, 3 of them are in 2023-06-01 to 2023-07-01, 0 have "
          r"less than 5 % cloud \(the clearest has 5 %\); raise cloudy_pct"),
     ],
 )  # fmt: skip
@@ -572,7 +572,7 @@ TRANSIENT = {
         Fault("cut"),
         r"connection to the service failed \((Chunked|Incomplete)",
     ),
-    "a page": (Fault("html"), "something else than Earth Engine answered"),
+    "a page": (Fault("html"), "something other than Earth Engine answered"),
     "502 with a page": (Fault("html", 502), "HTTP 502"),
 }
 STRANGE = {
@@ -590,8 +590,8 @@ PIXELS = {
     ("fault", "message", "on"),
     [(*TRANSIENT[name], on) for name in TRANSIENT for on in ("compute", "Pixels")]
     + [(*PIXELS[name], "Pixels") for name in PIXELS]
-    + [(fault, "something else than Earth Engine", "compute") for fault in STRANGE.values()]
-    + [(replace(STRANGE["nothing"], on="Pixels"), r"else than pixels \(nothing\)", "Pixels")],
+    + [(fault, "something other than Earth Engine", "compute") for fault in STRANGE.values()]
+    + [(replace(STRANGE["nothing"], on="Pixels"), r"other than pixels \(nothing\)", "Pixels")],
 )
 def test_what_passes_is_tried_again(service: Service, fault: Fault, message: str, on: str) -> None:
     """Once more for one failure, and given up with its message after five."""
@@ -694,7 +694,7 @@ REFUSALS = {
     "off": (ServiceError("Google Earth Engine API has not been used in project 12 before or it is "
                          "disabled. Enable it by visiting https://console.example/12 then retry.",
                          403, "PERMISSION_DENIED"),
-            r"https://console\.example/12.*switch the Earth Engine API on"),
+            r"https://console\.example/12.*enable the Earth Engine API"),
     "project": (ServiceError("Caller does not have required permission to use project p. Grant the "
                              "caller the roles/serviceusage.serviceUsageConsumer role", 403,
                              "PERMISSION_DENIED"), r"HTTP 403.*EE_PROJECT"),
@@ -766,7 +766,7 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
         from google.oauth2.credentials import Credentials
         from rs_embed import TemporalSpec
         from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-        from rs_embed.testing import NORTH, SENSOR
+        from rs_embed.testing.providers import NORTH, SENSOR
         ee.deprecation._FetchDataCatalogStac = dict
         day = TemporalSpec.range("2023-06-01", "2023-06-02")
         provider = EarthEngineProvider(
@@ -904,7 +904,7 @@ def test_a_service_that_is_not_there_is_not_waited_for(fresh: Service) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     provider = EarthEngineProvider("p", credentials=CREDENTIALS, endpoint=url)
     began = time.monotonic()
-    with pytest.raises(ProviderError, match="127.0.0.1 failed .it takes no connection") as info:
+    with pytest.raises(ProviderError, match="127.0.0.1 failed .it refuses connections") as info:
         provider.fetch(NORTH[0].grid, temporal=JUNE, sensor=SENSOR)
     assert time.monotonic() - began < 20  # all tries take a minute
     assert info.value.transient
@@ -992,7 +992,7 @@ def test_stored_credentials(fresh: Service, home: Path, monkeypatch: pytest.Monk
     assert asked_headers(fresh)["authorization"] == "Bearer t"
     ee.Reset()
     fresh.faults.append(Fault("status", 400, "invalid_grant", on="/token"))
-    with pytest.raises(ProviderError, match="does not accept the stored credentials any") as info:
+    with pytest.raises(ProviderError, match="no longer accepts the stored credentials") as info:
         fetch(fresh, provider=provider)
     assert SECRET not in str(info.value)
 

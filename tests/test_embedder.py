@@ -279,7 +279,7 @@ def test_a_variant_gives_the_sizes_where_no_config_does(
     torch.save({"model": network.state_dict()}, tmp_path / "tiny.pth")
     embedding = embed(weights=tmp_path / "tiny.pth", variant="tiny")
     assert embedding.data.shape == (192,)
-    with pytest.raises(CheckpointError, match="Sizes come from config.json.*or from variant="):
+    with pytest.raises(CheckpointError, match="Sizes are read .*config.json.*or set by variant="):
         embed(weights=tmp_path / "tiny.pth")
 
 
@@ -456,8 +456,8 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"image_size": 10**6}, SpecError, "got image_size=1000000.*at most 4096"),
         ({"weights": ""}, SpecError, "got weights=''"),
         ({"weights": 7}, SpecError, "got weights=7"),
-        ({"weights": "a" * 5000}, CheckpointError, "which is no path"),
-        ({"weights": "~nobody-here/x"}, CheckpointError, "which is no path"),
+        ({"weights": "a" * 5000}, CheckpointError, "not a valid path"),
+        ({"weights": "~nobody-here/x"}, CheckpointError, "not a valid path"),
         ({"gsd": 1e300}, SpecError, "got a GSD of 1e.300 for the model"),
         ({"fetch": FetchSpec(scale_m=1e300)}, SpecError, "got a GSD of"),
         ({"spatial": (1, 2, 3)}, SpecError, r"got spatial=\(1, 2, 3\).*expected BBox or Point"),
@@ -513,7 +513,7 @@ def test_a_device_that_is_not_there_is_an_error(
     there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
     if there:
         pytest.skip(f"{device} is available here")
-    with pytest.raises(ModelError, match=f"got device='{device}', which is not available here"):
+    with pytest.raises(ModelError, match=f"got device='{device}', which is not available"):
         embed(device=device)
     assert embed(device="auto").meta["device"] == embed(device="cpu").meta["device"] == "cpu"
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import rs_embed
 from rs_embed import BBox, Estimate, FetchSpec, InputPrepSpec, PointBuffer, SensorSpec
 from rs_embed.cli import app
-from rs_embed.errors import ProviderError, SpecError
+from rs_embed.errors import ExportError, ProviderError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.base import Cost
 
@@ -112,4 +112,8 @@ def test_dry_run(tmp_path: Path) -> None:
         app, [*command[:4], "--imagery", "x.tif", "--dry-run", *options, "640"]
     )
     assert isinstance(own.exception, SpecError)
-    assert "own files ask nothing of a service" in str(own.exception)
+    unwritable = CliRunner().invoke(
+        app, [*command, *options, "640", "-o", str(tmp_path / "no/v.npz")]
+    )
+    assert isinstance(unwritable.exception, ExportError)
+    assert "own files need no requests" in str(own.exception)

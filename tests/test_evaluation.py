@@ -253,7 +253,7 @@ def test_queries_are_what_each_source_holds_out_though_images_are_left_out(tmp_p
     second = write_set(tmp_path / "second", each=5, side=16)
     glass = Image.new("RGBA", (16, 16))
     glass.save(second / "water" / "water_4.png")  # the one of five that is held out
-    with pytest.warns(ImageryWarning, match=r"less than half is valid: water/water_4.png"):
+    with pytest.warns(ImageryWarning, match=r"less than half valid.: water/water_4.png"):
         found = evaluate(
             [first, second], gsd_m=10, k=5, scales=(1,), poolings=("cls",), baselines=False, **SMALL
         )
@@ -307,7 +307,7 @@ def test_refusals_come_before_the_model_is_loaded(folder: Path) -> None:
         ({"scales": (0,)}, "more than 0"),
         ({"scales": 1}, r"scales=1, expected .*sequence"),
         ({"limit": 0}, "limit=0"),
-        ({"image_size": 224}, "does not take"),
+        ({"image_size": 224}, "does not accept"),
         ({"k": 0}, "k=0"),
         ({"tokenz": "normed"}, "did you mean 'tokens'"),
     ):

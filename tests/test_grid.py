@@ -1,4 +1,4 @@
-"""Metres are metres: grids, their ground sample distance, and the window of a place."""
+"""Grids, their ground sample distance, and the window of a place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GEOD = Geod(ellps="WGS84")
 
 
 def near(values: st.SearchStrategy[float], within: float) -> st.SearchStrategy[float]:
-    """Exactly one of ``values``, a hair beside it, or up to ``within`` degrees away."""
+    """One of ``values`` exactly, almost exactly, or up to ``within`` degrees away."""
     offsets = st.one_of(st.sampled_from([0, 1e-9, -1e-9, 1e-5, -1e-5]), st.floats(-within, within))
     return st.builds(lambda value, offset: value + offset, values, offsets)
 
@@ -101,7 +101,7 @@ def test_pixels_and_buffers_are_true_metres(region: str) -> None:
 
 
 def test_no_place_on_earth_has_a_scale_off_by_more_than_a_thousandth() -> None:
-    # Coarse over the Earth, and just beside every edge of a zone or of an exception.
+    # Coarse over the Earth, and right next to every edge of a zone or of an exception.
     edges = [edge + hair for edge in range(-180, 181, 3) for hair in (-1e-9, 0, 1e-9)]
     worst = 0.0
     for lat in (
@@ -136,7 +136,7 @@ def test_no_place_on_earth_has_a_scale_off_by_more_than_a_thousandth() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(places, st.floats(100, 3000), st.sampled_from([0.5, 3, 10, 20]))
-def test_point_grids_have_one_shape_and_lie_on_the_lattice(
+def test_point_grids_have_one_shape_and_are_on_the_lattice(
     place: tuple[float, float], buffer_m: float, scale_m: float
 ) -> None:
     lon, lat = place
@@ -179,7 +179,7 @@ def test_box_grids_cover_the_box_and_no_more_than_a_pixel(box: BBox) -> None:
 
 
 def test_a_box_around_the_pole_is_covered() -> None:
-    # Its edge is one circle, cut short by half a kilometre where few points stand for it.
+    # Its edge is a circle; with too few points along it, half a kilometre would be missing.
     grid = roi_grid(BBox(-180, 89.5, 180, 90), 10)
     radius = GEOD.inv(0, 89.5, 0, 90)[2]
     assert np.abs(grid.bounds) == pytest.approx([radius] * 4, abs=10)

@@ -90,12 +90,12 @@ def test_the_environment_names_the_weights_and_a_config_may_be_absent(tmp_path: 
     ("fault", "weights", "match"),
     [
         ("", "me/misspelt", "check the id; if it is private"),
-        ("", "me/small@v9", "check what follows the @"),
+        ("", "me/small@v9", "check the revision after the @"),
         ("gated", "me/small", "accept its terms"),
         ("damaged", "me/small", "is damaged: SHA-256"),
     ],
 )
-def test_what_the_hub_refuses(fault: str, weights: str, match: str, tmp_path: Path) -> None:
+def test_errors_of_the_hub(fault: str, weights: str, match: str, tmp_path: Path) -> None:
     files = {"pytorch_model.bin": wrapper_bin(), "config.json": json.dumps(CONFIG).encode()}
     hub = Hub("me/small", files, fault=fault)
     with serve(hub):
@@ -125,7 +125,7 @@ def test_neither_weights_nor_network(tmp_path: Path) -> None:
         ("scale_m=10", "scale_m=1e300", "SpecError"),
     ],
 )
-def test_bad_requests_are_refused_before_anything_is_asked_of_the_hub(
+def test_bad_requests_are_refused_before_any_request_to_the_hub(
     tmp_path: Path, old: str, new: str, error: str
 ) -> None:
     hub = Hub("me/small", {})

@@ -74,7 +74,7 @@ def test_what_failed_is_tried_again(path: Path) -> None:
         assert journal.done() == {"a"}
         (result,) = journal.results(["a"])
         assert result.error is None
-        with pytest.raises(ExportError, match="holds nothing for 'b'; resume the batch"):
+        with pytest.raises(ExportError, match="has no result for 'b'; resume the run"):
             list(journal.results(["a", "b"]))
 
 
@@ -187,12 +187,12 @@ def test_another_request_names_the_differences(path: Path) -> None:
         Journal(path, json.dumps(asked))
     message = str(refused.value)
     assert (
-        "sensor.scale_m 10 there, 20 here; image_size 224 there, 256 here; weights abs" in message
+        "sensor.scale_m was 10, is now 20; image_size was 224, is now 256; "
+        'weights was not given, is now "xxx' in message
     )
-    assert '"xxx' in message
-    assert "xxx... here" in message
-    assert message.endswith("or begin anew (--overwrite)")
-    with pytest.raises(ExportError, match="y absent there, 1 here and 4 more"):
+    assert "xxx...)" in message
+    assert message.endswith("or start again with overwrite=True (--overwrite)")
+    with pytest.raises(ExportError, match="y was not given, is now 1 and 4 more"):
         Journal(path, json.dumps({"a": 1, "b": 1, "c": 1, "d": 1, "y": 1, "z": 1}))
     # The order of its members does not make another request, and a refusal changes nothing.
     reordered = dict(reversed(json.loads(REQUEST).items()))
@@ -204,7 +204,7 @@ def test_another_request_names_the_differences(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"hello", b"no database" * 400, b"SQLite format 3\0" * 300])
 def test_a_file_that_is_no_journal(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ExportError, match="no journal of rs_embed, or is damaged .*--overwrite"):
+    with pytest.raises(ExportError, match="not a journal of rs_embed, or is damaged .*--overwrite"):
         Journal(path, REQUEST)
     assert path.read_bytes() == content
 
@@ -213,7 +213,7 @@ def test_a_database_of_someone_else(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE t (x)")
     before = path.read_bytes()
-    with pytest.raises(ExportError, match="is a database, but no journal"):
+    with pytest.raises(ExportError, match="is a database that rs_embed did not write"):
         Journal(path, REQUEST)
     assert path.read_bytes() == before
 

@@ -37,7 +37,7 @@ from rs_embed.providers.scenes.scene import boxes, grid_boxes, scene_from_item, 
 from rs_embed.registry import find_provider
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec
-from rs_embed.testing import SCENES, SENSOR, ProviderContract, write_contract_scenes
+from rs_embed.testing.providers import SCENES, SENSOR, ProviderContract, write_contract_scenes
 
 GRID = Grid(known_crs(32633), Affine(10, 0, 400000, 0, -10, 5200000), (30, 40))
 JUNE = TemporalSpec.range("2023-06-01", "2023-07-01")
@@ -52,7 +52,7 @@ class TestLocalProvider(ProviderContract):
     def test_messages(self, provider: Provider) -> None:
         """They say how many scenes each filter left, and what exists."""
         grid = SCENES[0].grid.window(20, 70, 20, 20)
-        with pytest.raises(ProviderError, match=r"of 6 scenes .* 3 touch .*, 0 lie in 2020-01-01"):
+        with pytest.raises(ProviderError, match=r"of 6 scenes .* 3 touch .*, 0 are in 2020-01-01"):
             self.fetch(provider, grid, TemporalSpec.year(2020))
         with pytest.raises(ProviderError, match=r"3 .* 0 have less than 5 %.*clearest has 5 %"):
             self.fetch(provider, grid, cloudy_pct=5)
@@ -197,7 +197,7 @@ def test_undated_files_pass_no_period(tmp_path: Path) -> None:
     raster = fetch(tmp_path)
     assert raster.source["image_count"] == 1
     assert (raster.data == 900).all()
-    with pytest.raises(ProviderError, match=r"of 2023-06-10 to 2023-06-10, 1 have no date\)"):
+    with pytest.raises(ProviderError, match=r"from 2023-06-10 to 2023-06-10, 1 have no date\)"):
         fetch(tmp_path, TemporalSpec.year(2020))
 
 
@@ -251,7 +251,7 @@ def test_catalogues_hold_the_same_as_their_folder(scenes_folder: Path, tmp_path:
     left = fetch(folder, grid=grid)
     assert left.source["image_count"] == 1
     assert list(left.source["left_out"]) == ["found.json", "north-7/north-7.json"]
-    assert "name it as the root" in left.source["left_out"]["found.json"]
+    assert "use it as the root" in left.source["left_out"]["found.json"]
     assert left.source["counts"]["scenes"] == 10  # 4 items, and 6 files that no item claims
 
 
@@ -261,10 +261,10 @@ def test_roots_without_imagery(tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match="no STAC item and no georeferenced raster"):
         fetch(tmp_path)
     (tmp_path / "x.json").write_text('{"type": "FeatureCollection2"}')
-    with pytest.raises(ProviderError, match="is no STAC Item.*its type is 'FeatureCollection2'"):
+    with pytest.raises(ProviderError, match="is not a STAC Item.*its type is 'FeatureCollection2'"):
         fetch(tmp_path / "x.json")
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ProviderError, match="is no STAC Item.*cannot be read as JSON"):
+    with pytest.raises(ProviderError, match="is not a STAC Item.*cannot be read as JSON"):
         fetch(tmp_path / "x.json")
     (tmp_path / "catalog.json").write_text('{"type": "Catalog", "stac_version": "1.0.0"}')
     with pytest.raises(ProviderError, match="is not a STAC catalogue"):
@@ -965,7 +965,7 @@ def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:
         assert pixels.result(60) == 900
     del pixels
     assert not [open_path for open_path in open_files() if open_path == path]
-    with pytest.raises(ImageryError, match="a.tif' was asked for after"), files.dataset(path):
+    with pytest.raises(ImageryError, match="a.tif' was read after"), files.dataset(path):
         pass
 
 

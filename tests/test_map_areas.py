@@ -41,7 +41,7 @@ from rs_embed.errors import (
 )
 from rs_embed.maps.first_look import scattered
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun
+from rs_embed.runs.journal import Journal
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names
 from tests.map_worker import digests
@@ -77,26 +77,27 @@ def test_a_dry_run_counts_what_is_left_and_checks_what_a_run_would(
     assert names(folder) == []
     assert isinstance(run_map(*command, "--pca", "4").exception, SpecError)
     assert isinstance(run_map(*command, "--scale-m", "20").exception, ImageryError)
-    failed = AreaRun(out, settle_area("coordinates", imagery=scene))
-    failed._journal.add("0 0", None, None, "unreadable")
-    assert "in use by another process" in str(run_map(*command).exception)
-    failed.close()
+    partial = folder / "map.zarr.partial"
+    identity = json.dumps(settle_area("coordinates", imagery=scene).identity)
+    with Journal(partial, identity) as journal:
+        journal.add("0 0", None, None, "unreadable")
+        assert "in use by another process" in str(run_map(*command).exception)
     assert "16 windows, " in run_map(*command).output
-    failed.journal_path.unlink()  # it is still there
+    partial.unlink()  # it is still there
     coordinate_model.clear()
-    kept = len(kept_windows(scene, out).journal_path.read_bytes())
+    kept = len(kept_windows(scene, out).read_bytes())
     done = sum(int(shape[0]) for shape in coordinate_model)
-    said = run_map(*command, "--stride-px", "16")
-    assert f"{done} windows are done already" in said.output
-    assert f"{16 - done} windows, " in said.output
-    assert "the map takes up to 1.8 kB" in said.output
+    planned = run_map(*command, "--stride-px", "16")
+    assert f"{done} of 16 windows are done; the plan is for the rest" in planned.stderr
+    assert f"{16 - done} windows, " in planned.stdout
+    assert "the map takes up to 1.8 kB" in planned.stdout
     assert names(folder) == ["map.zarr.partial"]
     assert (folder / "map.zarr.partial").stat().st_size == kept
     again = run_map(*command, "--stride-px", "8")
     assert isinstance(again.exception, ExportError)
-    assert "stride_px 16 there, 8 here" in str(again.exception)
+    assert "stride_px was 16, is now 8" in str(again.exception)
     embed_area("coordinates", imagery=scene, output=out)
-    assert "is there already, and finished" in str(run_map(*command).exception)
+    assert "exists already and is finished" in str(run_map(*command).exception)
     assert "16 windows, " in run_map(*command, "--overwrite").output
     assert out.exists()
 
@@ -160,7 +161,7 @@ def test_a_broken_block_fails_the_windows_that_it_hits(
     again = run_map(*command)
     assert again.exit_code == 1
     assert again.output.count("failed 4") == min(len(hit), 10)
-    assert "tries the failed windows again" in again.output
+    assert "run it again to try again" in again.stderr
     assert f"{len(starts[0]) * len(starts[1])} windows, " in again.output
     path.write_bytes(whole)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
@@ -312,7 +313,7 @@ def test_warnings_of_windows_are_kept_over_a_resume(
     scene = write_scene(pixels)
     with pytest.warns(ImageryWarning, match="values that no reflectance has"):
         embed_area("coordinates", imagery=scene, output=folder / "a.zarr")
-    partial = kept_windows(scene, folder / "b.zarr").journal_path
+    partial = kept_windows(scene, folder / "b.zarr")
     assert partial.exists()
     with pytest.warns(ImageryWarning, match="values that no reflectance has") as given:
         embed_area("coordinates", imagery=scene, output=folder / "b.zarr")

@@ -207,7 +207,7 @@ class TestEncoding:
     def test_refuses_half_tokens(self, value: float, tmp_path: Path) -> None:
         values = tokens(3, 3, 4)
         values[1, 2, 0] = value
-        with pytest.raises(ExportError, match="1 values that are no finite numbers"):
+        with pytest.raises(ExportError, match="1 values that are not finite numbers"):
             write_map(tmp_path / "map.zarr", content_of(values))
         assert not list(tmp_path.iterdir())
 

@@ -30,7 +30,7 @@ from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.provenance import artifact_type, input_bands, source_addresses
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-from rs_embed.testing import JUNE, NORTH, write_contract_scenes
+from rs_embed.testing.providers import JUNE, NORTH, write_contract_scenes
 from tests.conftest import small_network
 from tests.earth_engine_server import contract_service, serve
 from tests.stac_server import StacServer

@@ -36,10 +36,11 @@ from rs_embed.errors import (
 )
 from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun
+from rs_embed.maps.run import map_run
+from rs_embed.runs.journal import JournalResult
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
-from tests.map_cases import Faulty, box, interrupt, kept_windows, names
+from tests.map_cases import Faulty, box, interrupted, kept_windows, names
 from tests.map_worker import ATTEMPTS_S, digests
 from tests.processes import WAIT_S, errors_of, running
 
@@ -149,15 +150,15 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
     assert (code, printed) == (130, "")
     first, *told, last = err.splitlines()
     assert first == "16 windows for 6 x 25 tokens"
-    assert [line[:19] for line in told] == ["10 windows are left"]
+    assert [line[:16] for line in told] == ["10 windows left:"]
     assert last == (
-        "interrupted: 6 of 16 windows are kept; the same command without --overwrite goes on"
+        "interrupted: 6 of 16 windows are kept; run it again without overwrite to continue"
     )
     assert names(folder) == ["map.zarr.partial"]
     with running(*command, "--json", env=environment) as again:
         code, printed, err = finished(again)
     assert code == 0, err
-    assert err.splitlines()[0] == "going on: 6 of 16 windows are done"
+    assert err.splitlines()[0] == "resuming: 6 of 16 windows are done"
     report = json.loads(printed)
     assert (report["resumed"], report["windows"]) == (6, 16)
     assert names(folder) == ["map.zarr", "map.zarr.json"]
@@ -203,9 +204,9 @@ def test_windows_that_failed_before_come_last(
     def two_in_the_west(grid: Any) -> ProviderError | None:
         return ProviderError("the server is tired") if grid.bounds[0] < 400600 else None
 
-    asked = settle_area("coordinates", spatial=area, backend=Faulty(path, two_in_the_west))
-    with pytest.raises(KeyboardInterrupt), AreaRun(out, asked) as run:
-        run.run(measured=interrupt)
+    faulty = Faulty(path, two_in_the_west)
+    with interrupted():
+        embed_area("coordinates", spatial=area, backend=faulty, output=out)
     kept = sum(int(group[0]) for group in coordinate_model)
     coordinate_model.clear()
     report = embed_area("coordinates", spatial=area, backend=LocalProvider(path), output=out)
@@ -232,8 +233,8 @@ def stopped(
         "image_size": 64, "output": folder / "map.zarr",
     }  # fmt: skip
     settled = {k: v for k, v in request.items() if k != "output"}
-    with AreaRun(request["output"], settle_area("scalemae", **settled)) as run:
-        run._journal.add("0 0", np.zeros(16 * 48, np.float32), {}, None)
+    with map_run(request["output"], settle_area("scalemae", **settled)) as run:
+        run.keep([JournalResult("0 0", np.zeros(16 * 48, np.float32), {}, None)])
     return request
 
 
@@ -245,13 +246,13 @@ def write_area(path: Path, *boxes: BBox) -> None:
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
-    "weights": ({"weights": "random-init"}, 'weights "'),
-    "display": ({"display": "visual"}, r'display absent there, "visual" here'),
-    "tile size": ({"tile_size": 80}, "tile_size 64 there, 80 here"),
-    "overlap": ({"overlap_px": 32}, "overlap_px 16 there, 32 here"),
-    "stride": ({"stride_px": 8}, "stride_px 16 there, 8 here"),
-    "seams": ({"seams": "discard"}, 'seams "blend" there, "discard" here'),
-    "gsd": ({"gsd": 3.5}, "gsd absent there, 3.5 here"),
+    "weights": ({"weights": "random-init"}, 'weights was "'),
+    "display": ({"display": "visual"}, r'display was "reflectance", is now "visual"'),
+    "tile size": ({"tile_size": 80}, "tile_size was 64, is now 80"),
+    "overlap": ({"overlap_px": 32}, "overlap_px was 16, is now 32"),
+    "stride": ({"stride_px": 8}, "stride_px was 16, is now 8"),
+    "seams": ({"seams": "discard"}, 'seams was "blend", is now "discard"'),
+    "gsd": ({"gsd": 3.5}, 'gsd was "metres", is now 3.5'),
 }
 
 
@@ -261,7 +262,7 @@ def test_another_request_is_refused_and_the_difference_named(
 ) -> None:
     changed, message = CHANGES[name]
     before = digests(folder)
-    with pytest.raises(ExportError, match=rf"begun by another request .*{message}"):
+    with pytest.raises(ExportError, match=rf"started with another request .*{message}"):
         embed_area("scalemae", **stopped | changed)
     assert digests(folder) == before
 
@@ -273,17 +274,19 @@ def test_another_area_file_imagery_or_environment_is_refused(
     whole = area.read_text()
     write_area(area, box(20, 20, 90, 100))
     with pytest.raises(
-        ExportError, match=r'area "6 x 8 cells from 400160, .* there, "6 x 7 cells from 400140, '
+        ExportError,
+        match=r'area was "6 x 8 cells from 400160, .* now "6 x 7 cells from 400140, ',
     ):
         embed_area("scalemae", **stopped)
     area.write_text(whole)
     from rs_embed import TemporalSpec
 
-    with pytest.raises(ExportError, match="temporal absent there"):
+    with pytest.raises(ExportError, match='temporal.start was "2022-06-01", is now "2022-07-01"'):
         embed_area("scalemae", temporal=TemporalSpec.range("2022-07-01", "2022-08-01"), **stopped)
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "128")
-    with pytest.raises(ExportError, match="environment.RS_EMBED_SCALEMAE_IMG"):
-        embed_area("scalemae", **stopped)
+    unsized = {k: v for k, v in stopped.items() if k != "image_size"}
+    with pytest.raises(ExportError, match="options.image_size was 64, is now 128"):
+        embed_area("scalemae", **unsized, tile_size=64)
     monkeypatch.delenv("RS_EMBED_SCALEMAE_IMG")
     imagery = {"imagery": stopped["backend"]._root}
     without = {k: v for k, v in stopped.items() if k != "backend"}
@@ -296,8 +299,8 @@ def test_imagery_that_was_replaced_is_refused(
     coordinate_model: Any, scene: Path, folder: Path
 ) -> None:
     out = folder / "map.zarr"
-    with AreaRun(out, settle_area("coordinates", imagery=scene)) as run:
-        run._journal.add("0 0", np.zeros(48, np.float32), {}, None)
+    with map_run(out, settle_area("coordinates", imagery=scene)) as run:
+        run.keep([JournalResult("0 0", np.zeros(48, np.float32), {}, None)])
     os.utime(scene, (1, 1))
     with pytest.raises(ExportError, match=r"imagery\.modified"):
         embed_area("coordinates", imagery=scene, output=out)
@@ -310,13 +313,13 @@ def test_looking_at_imagery_does_not_make_it_another_but_other_nodata_does(
     coordinate_model: Any, scene: Path, folder: Path
 ) -> None:
     out = folder / "map.zarr"
-    with AreaRun(out, settle_area("coordinates", imagery=scene)) as run:
-        run._journal.add("0 0", np.zeros(48, np.float32), {}, None)
+    with map_run(out, settle_area("coordinates", imagery=scene)) as run:
+        run.keep([JournalResult("0 0", np.zeros(48, np.float32), {}, None)])
     beside = scene.with_name(f"{scene.name}.aux.xml")
     statistics = '<MDI key="STATISTICS_MEAN">1</MDI>'
     band = '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
     beside.write_text(band.format(f"<Metadata>{statistics}</Metadata>"))
-    with AreaRun(out, settle_area("coordinates", imagery=scene)) as run:
+    with map_run(out, settle_area("coordinates", imagery=scene)) as run:
         assert run.resumed == 1
     beside.write_text(band.format("<NoDataValue>7</NoDataValue>"))
     with pytest.raises(ExportError, match=r"imagery\.read_with_it"):
@@ -330,15 +333,15 @@ def test_a_vrt_whose_source_was_replaced_is_refused(
     imagery = tmp_path / "scene.vrt"
     rasterio.shutil.copy(scene, imagery, driver="VRT")
     out = folder / "map.zarr"
-    with AreaRun(out, settle_area("coordinates", imagery=imagery)) as run:
-        run._journal.add("0 0", np.zeros(48, np.float32), {}, None)
-    with AreaRun(out, settle_area("coordinates", imagery=imagery)) as run:
+    with map_run(out, settle_area("coordinates", imagery=imagery)) as run:
+        run.keep([JournalResult("0 0", np.zeros(48, np.float32), {}, None)])
+    with map_run(out, settle_area("coordinates", imagery=imagery)) as run:
         assert run.resumed == 1
     if change == "source":
         os.utime(scene, (1, 1))
     else:
         shutil.copy(scene, f"{imagery}.msk")
-    with pytest.raises(ExportError, match=r"imagery\.read_with_it \"[12] files, .* here"):
+    with pytest.raises(ExportError, match=r"imagery\.read_with_it was .* is now \"[12] files, "):
         embed_area("coordinates", imagery=imagery, output=out)
 
 
@@ -348,7 +351,7 @@ def test_batch_size_device_and_cache_do_not_count(
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
     changed = {"device": "cpu", "cache": tmp_path / "cache"}
     settled = {k: v for k, v in stopped.items() if k != "output"}
-    with AreaRun(stopped["output"], settle_area("scalemae", **settled | changed)) as run:
+    with map_run(stopped["output"], settle_area("scalemae", **settled | changed)) as run:
         assert run.resumed == 1
 
 
@@ -359,9 +362,8 @@ def test_what_is_kept_can_be_stored_otherwise(
 ) -> None:  # fmt: skip
     """A disk that is too small for float32 after a day of work: int8 costs no window."""
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
-    out, asked = folder / "map.zarr", settle_area("coordinates", imagery=scene)
-    with pytest.raises(KeyboardInterrupt), AreaRun(out, asked) as run:
-        run.run(measured=interrupt)
+    out = folder / "map.zarr"
+    kept_windows(scene, out)
     report = embed_area("coordinates", imagery=scene, output=out, **stored)
     assert 0 < report.resumed < report.windows == sum(int(shape[0]) for shape in coordinate_model)
     at_once = folder / "once"
@@ -378,7 +380,7 @@ def test_a_finished_map_is_not_replaced_unasked_and_other_folders_never(
         embed_area("coordinates", imagery=scene, output=folder / name)
     before = digests(folder)
     for name in ("map.zarr", "map.tif"):
-        with pytest.raises(ExportError, match="is there already, and finished"):
+        with pytest.raises(ExportError, match="exists already and is finished"):
             embed_area("coordinates", imagery=scene, output=folder / name, dtype="int8")
     assert digests(folder) == before
     embed_area("coordinates", imagery=scene, output=folder / "map.zarr", dtype="int8",
@@ -409,11 +411,12 @@ def test_weights_that_changed_under_their_name_are_refused(
     request: dict[str, Any] = {
         "imagery": scene, "weights": str(weights), "image_size": 64, "output": folder / "map.zarr",
     }  # fmt: skip
-    asked = settle_area("scalemae", **{k: v for k, v in request.items() if k != "output"})
-    with pytest.raises(KeyboardInterrupt), AreaRun(request["output"], asked) as run:
-        run.run(measured=interrupt)
+    with interrupted():
+        embed_area("scalemae", **request)
     save_file(small_network(seed=8).state_dict(), weights / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"under the same name; bring those back, or begin"):
+    with pytest.raises(
+        CheckpointError, match=r"under the same name; restore those weights, or start again"
+    ):
         embed_area("scalemae", **request)
 
 
@@ -464,7 +467,7 @@ def test_a_full_disk_keeps_what_is_done(
     assert "Traceback" not in full.stderr
     assert names(folder) == [f"{name}.partial"]
     found = re.search(
-        r"stopped: (\d+) of 16 windows are kept; the same command goes on", full.stderr
+        r"stopped: (\d+) of 16 windows (?:is|are) kept; run it again to continue", full.stderr
     )
     assert found
     kept = int(found[1])
@@ -494,7 +497,7 @@ def test_places_that_cannot_be_written(
     partial.rmdir()
     with closing(sqlite3.connect(partial)) as database:
         database.execute("CREATE TABLE mine (a)")
-    with pytest.raises(ExportError, match="is a database, but no journal of rs_embed"):
+    with pytest.raises(ExportError, match="is a database that rs_embed did not write"):
         embed_area("coordinates", imagery=scene, output=folder / "map.zarr")
     assert names(folder) == ["map.zarr.partial"]
     assert not coordinate_model
@@ -512,12 +515,12 @@ def test_a_meta_that_makes_no_sense_is_damage(
 ) -> None:
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
     out = folder / "map.zarr"
-    partial = kept_windows(scene, out).journal_path
+    partial = kept_windows(scene, out)
     with closing(sqlite3.connect(partial)) as database:
         database.execute("UPDATE result SET meta = replace(meta, 'items', 'Items') "
                          "WHERE key = '0 0'")  # fmt: skip
         database.commit()
-    with pytest.raises(ExportError, match=r"damaged \(the meta of a window makes no sense"):
+    with pytest.raises(ExportError, match=r"damaged \(the meta of a window is invalid"):
         embed_area("coordinates", imagery=scene, output=out)
 
 
@@ -527,7 +530,7 @@ def test_damaged_windows_are_named_and_never_used(
 ) -> None:
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
     out = folder / "map.zarr"
-    partial = kept_windows(scene, out).journal_path
+    partial = kept_windows(scene, out)
     content = bytearray(partial.read_bytes())
     if damage == "vector":
         with closing(sqlite3.connect(partial)) as database:
@@ -542,10 +545,10 @@ def test_damaged_windows_are_named_and_never_used(
     if damage == "empty":  # as a run leaves it that is killed before it has begun
         assert embed_area("coordinates", imagery=scene, output=out).resumed == 0
         return
-    with pytest.raises(ExportError, match=r"is no journal of rs_embed, or is damaged"):
+    with pytest.raises(ExportError, match=r"is not a journal of rs_embed, or is damaged"):
         embed_area("coordinates", imagery=scene, output=out)
     # Refused again: nothing holds the file, and nothing was made of it.
-    with pytest.raises(ExportError, match=r"is no journal of rs_embed, or is damaged"):
+    with pytest.raises(ExportError, match=r"is not a journal of rs_embed, or is damaged"):
         embed_area("coordinates", imagery=scene, output=out)
     assert names(folder) == ["map.zarr.partial"]
     assert embed_area("coordinates", imagery=scene, output=out, overwrite=True).resumed == 0

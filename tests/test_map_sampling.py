@@ -136,11 +136,11 @@ class TestPoints:
         points = [right[0], right[1][::-1], (0, 0)]
         with pytest.warns(
             CoverageWarning,
-            match="2 of 3 points .* swapped 1 of them would lie inside: give longitude first, then",
+            match="2 of 3 points .* swapped 1 of them would lie inside: put longitude first, then",
         ):
             found = sample_points(coordinate_map(), points)
         np.testing.assert_array_equal(np.isnan(found.values[:, 0]), [False, True, True])
-        with pytest.warns(CoverageWarning, match="give x first, then y"):
+        with pytest.warns(CoverageWarning, match="put x first, then y"):
             sample_points(coordinate_map(), [at(1, 1)[::-1]], crs="EPSG:32633")
 
     def test_nodata_is_nan(self) -> None:
@@ -189,9 +189,9 @@ class TestPoints:
         [
             ([1, 2], r"got points of shape \(2,\), expected \(N, 2\)"),
             ([(1, 2, 3)], r"got points of shape \(1, 3\)"),
-            ([(1, 2), (3,)], "no array of numbers"),
-            (["a"], "no array of numbers"),
-            ([(1, 2), (np.nan, 2)], r"got the point 1 \[nan, 2.0\], expected finite"),
+            ([(1, 2), (3,)], "not an array of numbers"),
+            (["a"], "not an array of numbers"),
+            ([(1, 2), (np.nan, 2)], r"got point 1 \[nan, 2.0\], expected finite"),
             ([(500000, 5000000)], "expected longitude in -180..180.*state their crs="),
             ([(47, 113)], "then latitude in -90..90"),
         ],
@@ -413,7 +413,7 @@ class TestZones:
 
     def test_invalid_polygons_are_refused(self) -> None:
         bow_tie = Polygon([(15, 45), (15.02, 45.02), (15.02, 45), (15, 45.02)])
-        with pytest.raises(SpecError, match="is no valid polygon"):
+        with pytest.raises(SpecError, match="is not a valid polygon"):
             zonal_mean(coordinate_map(), bow_tie)
         with pytest.raises(SpecError, match="has no layers"):
             zonal_mean(coordinate_map(), box(15, 45, 15.02, 45.02), layer="x")

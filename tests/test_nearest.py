@@ -1,4 +1,4 @@
-"""The nearest valid pixel, against brute force, and in bounded time."""
+"""The nearest valid pixel, compared with brute force, and in bounded time."""
 
 from __future__ import annotations
 

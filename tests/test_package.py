@@ -188,7 +188,8 @@ def test_private_uses_are_found() -> None:
 
 def test_documented_names_are_public() -> None:
     root = Path(__file__).parents[1]
-    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    # The page on the architecture is about modules.
+    pages = {root / "README.md", *(root / "docs").glob("*.md")} - {root / "docs/architecture.md"}
     found = set()
     for page in pages:
         text = page.read_text()

@@ -1,4 +1,4 @@
-"""Stages: in order, bounded, and gone when they are closed."""
+"""Stages are ordered and bounded, and end when they are closed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_reads_overlap() -> None:
     assert len(list(ordered(range(8), lambda _: meeting.wait(), workers=4, ahead=4))) == 8
 
 
-def test_no_more_is_taken_than_allowed() -> None:
+def test_no_more_items_are_consumed_than_allowed() -> None:
     taken, given_back = 0, 0
 
     def source() -> Iterator[int]:
@@ -65,7 +65,7 @@ def test_the_lead_grows_while_the_consumer_is_busy() -> None:
     assert not threads()
 
 
-def test_an_error_comes_at_its_turn_and_ends_the_threads() -> None:
+def test_an_error_is_raised_in_order_and_ends_the_threads() -> None:
     def work(number: int) -> int:
         if number == 3:
             raise LookupError("three")
@@ -79,7 +79,7 @@ def test_an_error_comes_at_its_turn_and_ends_the_threads() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 4])
-def test_a_source_that_raises_is_heard_after_what_came_before(workers: int) -> None:
+def test_an_error_of_the_source_is_raised_after_earlier_results(workers: int) -> None:
     def source() -> Iterator[int]:
         yield from range(5)
         raise OSError("the list broke off")
@@ -91,7 +91,7 @@ def test_a_source_that_raises_is_heard_after_what_came_before(workers: int) -> N
     assert not threads()
 
 
-def test_closing_waits_a_moment_for_work_under_way_and_no_longer() -> None:
+def test_closing_waits_briefly_for_unfinished_work() -> None:
     release = threading.Event()
     started = threading.Semaphore(0)
 
@@ -114,7 +114,7 @@ def test_closing_waits_a_moment_for_work_under_way_and_no_longer() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from("abc-")), st.integers(1, 5), st.integers(1, 12))
-def test_groups_hold_everything_once_and_nothing_too_long(
+def test_groups_contain_every_item_once_and_wait_no_longer_than_allowed(
     kinds: list[str], size: int, hold: int
 ) -> None:
     arrived: list[int] = []

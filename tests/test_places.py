@@ -193,7 +193,7 @@ def test_refused_geojson(write: Write, content: Any, match: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", '{"type": 1e', "[" * 100_000, "9" * 5000])
 def test_what_is_no_json(write: Write, text: str) -> None:
-    with pytest.raises(SpecError, match=r"p\.json: is no JSON"):
+    with pytest.raises(SpecError, match=r"p\.json: is not valid JSON"):
         read_places(write(text, name="p.json"))
 
 
@@ -203,7 +203,7 @@ def test_what_is_no_json(write: Write, text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"\x89PNG\r\n\x1a\n\0\0", r"is no text in UTF-8.*\(invalid start byte at byte 0\)"),
+        (b"\x89PNG\r\n\x1a\n\0\0", r"is not text in UTF-8.*\(invalid start byte at byte 0\)"),
         ("lon,lat\n1,2\n".encode("utf-16"), "export it as 'CSV UTF-8'"),
         (b"lon,lat\n1,2\0\n", "NUL bytes"),
     ],

@@ -152,14 +152,14 @@ REFUSED = {
     ),
     "empty": (Polygon(), "is an empty Polygon"),
     "empty coordinates": ({"type": "Polygon", "coordinates": []}, "is an empty Polygon"),
-    "no coordinates": ({"type": "Polygon"}, "feature 0: got coordinates that make no Polygon"),
+    "no coordinates": ({"type": "Polygon"}, "feature 0: got coordinates that are not a Polygon"),
     "open ring": (
         {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1]]]},
-        "make no Polygon .*closed.*expected closed rings of",
+        "are not a Polygon .*closed.*expected closed rings of",
     ),
     "object as number": (
         {"type": "Polygon", "coordinates": [[[0, object()]]]},
-        "coordinates that are no numbers",
+        "coordinates that are not numbers",
     ),
     "infinite": (
         {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, float("inf")], [0, 0]]]},
@@ -171,17 +171,17 @@ REFUSED = {
     ),
     "crossing": (
         BOW_TIE,
-        r"the geometry is no valid polygon \(Self-intersection at longitude 1, latitude 1\), .*"
+        r"the geometry is not a valid polygon \(Self-intersection at longitude 1, latitude 1\), .*"
         "shapely.make_valid",
     ),
     "empty list": ([], "the list: holds no features, expected at least one polygon"),
     "numbers": ((13, 47, 14, 48), "the tuple: feature 0: got int, expected shapely geometries or"),
     "crossing in a list": (
         [SQUARE, BOW_TIE],
-        "the list: feature 1 is no valid polygon .Self-intersection at longitude 1, latitude 1",
+        "the list: feature 1 is not a valid polygon .Self-intersection at longitude 1, latitude 1",
     ),
     "point in a list": ([SQUARE, mapping(Point(1, 2))], "feature 1: got a geometry of type 'Point"),
-    "collection in a list": ([collection(feature(SQUARE))], "give that object alone, not in a l"),
+    "collection in a list": ([collection(feature(SQUARE))], "pass that object alone, not in a l"),
     "another CRS in a list": (
         [{**mapping(SQUARE), "crs": {"properties": {"name": "EPSG:32633"}}}],
         "feature 0: got a GeoJSON object with many features or a CRS of its own",
@@ -211,7 +211,7 @@ class TestRefusals:
         with pytest.raises(SpecError, match="broken.gpkg: cannot be read .*not recognized"):
             read_polygons(tmp_path / "broken.gpkg")
         (tmp_path / "broken.json").write_text("{")
-        with pytest.raises(SpecError, match="broken.json: is no JSON in UTF-8"):
+        with pytest.raises(SpecError, match="broken.json: is not valid JSON in UTF-8"):
             read_polygons(tmp_path / "broken.json")
         (tmp_path / "folder.json").mkdir()
         with pytest.raises(SpecError, match="folder.json: cannot be read"):
@@ -221,7 +221,7 @@ class TestRefusals:
         path = written(tmp_path / "a.gpkg", [SQUARE, BOW_TIE], fields={"id": ["a", "b"]})
         with pytest.raises(
             SpecError,
-            match=r"feature 1 \(id 'b'\) is no valid polygon \(Self-intersection at x 1, y 1\)",
+            match=r"feature 1 \(id 'b'\) is not a valid polygon \(Self-intersection at x 1, y 1\)",
         ):
             read_polygons(path)
         path = written(tmp_path / "b.gpkg", [Point(1, 2)], geometry_type="Point")
@@ -283,7 +283,7 @@ class TestMeeting:
 
     def test_the_order_is_hinted_at_where_it_is_the_reason(self) -> None:
         swapped = read_polygons(box(47.3, 13.7, 47.35, 13.75))
-        assert swapped.order_hint(self.GRID).endswith("give longitude first, then latitude")
+        assert swapped.order_hint(self.GRID).endswith("put longitude first, then latitude")
         for other in (box(14.7, 47.3, 14.75, 47.35), box(113, 13, 114, 14)):
             assert read_polygons(other).order_hint(self.GRID) == ""
         metres = Polygons((box(5240000, 400000, 5250000, 401000),), ("0",), UTM, "p")
@@ -336,7 +336,7 @@ class TestOtherCrs:
         fiji = Polygons((box(700000, 8e6, 1000000, 8100000),), ("0",), CRS.from_epsg(32760), "f")
         with pytest.raises(GridError, match="crosses the antimeridian"):
             fiji.to_crs("EPSG:4326")
-        with pytest.raises(GridError, match="no steady course"):
+        with pytest.raises(GridError, match="not continuous there"):
             fiji.to_crs("EPSG:3857")
 
 

@@ -1,4 +1,4 @@
-"""The bar: there when something is left to do, gone at the end, and silent where it is off."""
+"""The progress bar appears while work is left, disappears at the end, and can be turned off."""
 
 from __future__ import annotations
 

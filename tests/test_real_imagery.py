@@ -199,7 +199,7 @@ def test_scenes_are_picked_by_their_cloud_cover(shared_data: Path) -> None:
     assert clear.source["counts"] == {
         "scenes": 10, "bands": 10, "place": 5, "period": 5, "cloud": 2, "newest": 2, "used": 2,
     }  # fmt: skip
-    match = r"5 touch the place, 5 lie in .*, 0 have less than 0.1 % cloud \(the clearest has 0.207"
+    match = r"5 touch the place, 5 are in .*, 0 have less than 0.1 % cloud \(the clearest has 0.207"
     with pytest.raises(ProviderError, match=match):
         fetch(folder, middle, cloudy_pct=0.1)
 

@@ -12,20 +12,23 @@ import pytest
 from pyproj import Transformer
 
 from rs_embed import (
+    BatchReport,
     CheckpointError,
     ExportError,
     FetchSpec,
+    InputPrepSpec,
     LocalProvider,
-    OutputSpec,
+    NamedPlace,
     PointBuffer,
     ProviderError,
     SpecError,
     TemporalSpec,
+    TemporalWarning,
+    UnknownNameError,
+    export_batch,
 )
-from rs_embed.files.places import NamedPlace
 from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.sample import CENTRE, SampleProvider
-from rs_embed.tables.batch import Report, ResumableBatch
 from tests.conftest import small_network
 
 LON, LAT = CENTRE
@@ -45,18 +48,15 @@ def asked(checkpoint: Path) -> dict[str, Any]:
 
 def broken_off(out: Path, places: list[NamedPlace], asked: dict[str, Any]) -> None:
     """Leave the results of ``places`` behind, as after an interruption."""
-    with (
-        pytest.raises(ProviderError, match="place 'far'") as caught,
-        ResumableBatch(out, [*places, FAR], "scalemae", **asked) as batch,
-    ):
-        batch.run("raise")
+    with pytest.raises(ProviderError, match="place 'far'") as caught:
+        export_batch("scalemae", [*places, FAR], output=out, on_error="raise", **asked)
     assert caught.value.index == len(places)
-    assert batch.kept == len(places)
+    assert isinstance(caught.value.__cause__, ProviderError)
+    assert "place 'far'" not in str(caught.value.__cause__)
 
 
-def finished(out: Path, places: list[NamedPlace], asked: dict[str, Any]) -> Report:
-    with ResumableBatch(out, places, "scalemae", **asked) as batch:
-        return batch.run()
+def finished(out: Path, places: list[NamedPlace], asked: dict[str, Any]) -> BatchReport:
+    return export_batch("scalemae", places, output=out, **asked)
 
 
 def test_a_changed_place_under_the_same_id_is_embedded_anew(
@@ -80,11 +80,8 @@ def test_a_list_that_shares_nothing_takes_nothing_away(
     out = tmp_path / "v.npz"
     broken_off(out, near(3), asked)
     other = [NamedPlace("x", PointBuffer(1, 1, 640)), NamedPlace("y", PointBuffer(2, 2, 640))]
-    with (
-        pytest.raises(ProviderError, match="place 'x'"),
-        ResumableBatch(out, other, "scalemae", **asked) as batch,
-    ):
-        batch.run("raise")
+    with pytest.raises(ProviderError, match="place 'x'"):
+        export_batch("scalemae", other, output=out, on_error="raise", **asked)
     assert finished(out, near(3), asked).resumed == 3
 
 
@@ -97,8 +94,8 @@ def test_only_what_failed_is_tried_again(tmp_path: Path, asked: dict[str, Any]) 
     assert (report.resumed, list(report.errors)) == (3, ["far"])
     report = finished(out, near(3), asked)  # without it all is done
     assert (report.resumed, report.errors) == (3, {})
-    with pytest.raises(ExportError, match="is there already, and finished"):
-        ResumableBatch(out, near(3), "scalemae", **asked)
+    with pytest.raises(ExportError, match="exists already and is finished"):
+        finished(out, near(3), asked)
 
 
 def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) -> None:
@@ -112,10 +109,13 @@ def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"image_size": 64}, "image_size absent there, 64 here"),
-        ({"min_valid": 0.5}, "min_valid absent there, 0.5 here"),
-        ({"output": OutputSpec.pooled("cls")}, "output absent there"),
-        ({"temporal": TemporalSpec.year(2022)}, "temporal absent there"),
+        ({"image_size": 64}, "options.image_size was 224, is now 64"),
+        ({"min_valid": 0.5}, "min_valid was 0.25, is now 0.5"),
+        ({"pooling": "cls"}, 'pooling was "mean", is now "cls"'),
+        ({"display": "visual"}, 'options.display was "reflectance", is now "visual"'),
+        ({"gsd": 4}, 'options.gsd was "metres", is now 4'),
+        ({"input_prep": "resize"}, 'input_prep was "tile", is now "resize"'),
+        ({"fetch": FetchSpec(scale_m=20)}, "sensor.scale_m was 10, is now 20"),
     ],
 )
 def test_another_request_is_refused(
@@ -124,8 +124,41 @@ def test_another_request_is_refused(
     out = tmp_path / "v.npz"
     broken_off(out, near(1), asked)
     with pytest.raises(ExportError) as caught:
-        ResumableBatch(out, near(1), "scalemae", **{**asked, **change})
+        finished(out, near(1), {**asked, **change})
     assert difference in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "restated",
+    [
+        {"image_size": 224},
+        {"min_valid": 0.25},
+        {"pooling": "mean"},
+        {"display": "reflectance", "gsd": "metres", "precision": "float32", "loader": "native"},
+        {"tokens": "normed"},
+        {"input_prep": InputPrepSpec.tile(224)},
+        {"fetch": FetchSpec(scale_m=10)},
+        {"device": "cpu"},
+    ],
+    ids=str,
+)
+def test_a_default_that_is_stated_is_the_same_request(
+    tmp_path: Path, asked: dict[str, Any], restated: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    assert finished(out, near(2), {**asked, **restated}).resumed == 2
+
+
+def test_an_alias_is_the_same_request(tmp_path: Path, asked: dict[str, Any]) -> None:
+    out = tmp_path / "v.npz"
+    broken_off(out, near(2), asked)
+    # The sample scene has no dates, so that a period changes nothing but a warning.
+    with pytest.warns(TemporalWarning, match="not applied"):
+        report = export_batch(
+            "scalemae_rgb", near(3), output=out, temporal=TemporalSpec.year(2022), **asked
+        )
+    assert (report.resumed, report.errors) == (2, {})
 
 
 def test_the_environment_counts_where_it_changes_numbers(
@@ -135,8 +168,8 @@ def test_the_environment_counts_where_it_changes_numbers(
     broken_off(out, near(1), asked)
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "3")
     monkeypatch.setenv("RS_EMBED_SCALEMAE_IMG", "256")
-    with pytest.raises(ExportError, match="environment.RS_EMBED_SCALEMAE_IMG absent there") as got:
-        ResumableBatch(out, near(1), "scalemae", **asked)
+    with pytest.raises(ExportError, match="options.image_size was 224, is now 256") as got:
+        finished(out, near(1), asked)
     assert "BATCH_SIZE" not in str(got.value)
 
 
@@ -152,7 +185,7 @@ def test_replaced_weights_are_not_mixed(
     broken_off(out, near(2), asked)
     (weights / "model.safetensors").unlink()
     save_file(small_network(seed=9).state_dict(), weights / "model.safetensors")
-    with pytest.raises(CheckpointError, match="the 2 places in .* under the same name; bring"):
+    with pytest.raises(CheckpointError, match="the places kept in .* under the same name; restore"):
         finished(out, near(4), asked)
 
 
@@ -164,13 +197,10 @@ def test_replaced_imagery_is_another_request(
     asked = {**asked, "backend": "auto", "imagery": scene}
     place = NamedPlace("in", PointBuffer(13.6895, 46.943, 160))
     out = tmp_path / "v.npz"
-    with (
-        pytest.raises(Exception, match="place 'far'"),
-        ResumableBatch(out, [place, FAR], "scalemae", **asked) as batch,
-    ):
-        batch.run("raise")
+    with pytest.raises(Exception, match="place 'far'"):
+        export_batch("scalemae", [place, FAR], output=out, on_error="raise", **asked)
     write_scene(rng.integers(200, 3000, (3, 100, 96), dtype=np.uint16))
-    with pytest.raises(ExportError, match=r"imagery\.bytes \d+ there, \d+ here"):
+    with pytest.raises(ExportError, match=r"imagery\.bytes was \d+, is now \d+"):
         finished(out, [place], asked)
 
 
@@ -194,7 +224,7 @@ def test_a_changed_file_of_a_provider_is_another_request(
     broken_off(out, [place], asked())
     # Same size and shape: only the content, and so the time, is another.
     write_scene(rng.integers(200, 3000, (3, 96, 96), dtype=np.uint16))
-    with pytest.raises(ExportError, match=r"was begun by another request \(backend\.identity"):
+    with pytest.raises(ExportError, match=r"was started with another request \(backend\.identity"):
         finished(out, [place], asked())
 
 
@@ -208,13 +238,20 @@ def test_a_provider_is_itself_by_name_or_as_an_object(
 
 def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:
     out = tmp_path / "v.npz"
-    with pytest.raises(SpecError, match="got a grid as output, expected a pooled one"):
-        ResumableBatch(out, near(1), "scalemae", output=OutputSpec.grid(), **asked)
     for each in ({"temporal": [TemporalSpec.year(2022)]}, {"fetch": [FetchSpec()]}):
         with pytest.raises(SpecError, match="for each place, expected one for all"):
-            ResumableBatch(out, near(1), "scalemae", **{**asked, **each})
-    with pytest.raises(SpecError, match="got 4 places, of which 1 are there twice"):
-        ResumableBatch(out, [*near(3), near(3)[1]], "scalemae", **asked)
+            finished(out, near(1), {**asked, **each})
+    with pytest.raises(SpecError, match="got 4 places, 1 of which repeat the id and place"):
+        finished(out, [*near(3), near(3)[1]], asked)
     with pytest.raises(SpecError, match="got imagery=ndarray, expected a path"):
-        ResumableBatch(out, near(1), "scalemae", imagery=np.zeros((3, 9, 9)))
+        finished(out, near(1), {"imagery": np.zeros((3, 9, 9))})
+    with pytest.raises(UnknownNameError, match="unknown pooling 'grid'"):
+        finished(out, near(1), {**asked, "pooling": "grid"})
+    with pytest.raises(SpecError, match="got buffer_m=5 with places that have a size"):
+        finished(out, near(1), {**asked, "buffer_m": 5})
+    for places in ([], [near(1)[0].spatial]):
+        with pytest.raises(SpecError, match=r"expected a file or NamedPlace\(id, spatial\)"):
+            finished(out, places, asked)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="got spatials=, which export_batch does not support"):
+        finished(out, near(1), {**asked, "spatials": []})
     assert not list(tmp_path.iterdir())

@@ -98,7 +98,7 @@ def embed(checkpoint: Path, tmp_path: Path) -> Callable[..., Embedding]:
 
 
 @pytest.mark.parametrize("output", [OutputSpec.pooled(p) for p in ("mean", "max", "cls")])
-def test_equals_our_network_before_the_norm(
+def test_equals_the_native_network_before_the_norm(
     install: Callable[..., None], embed: Callable[..., Embedding], output: OutputSpec
 ) -> None:
     install()
@@ -114,7 +114,7 @@ def test_equals_our_network_before_the_norm(
     assert np.abs(wrapped.data - embed(output, gsd=10.0).data).max() > 1e-3
 
 
-def test_grid_equals_our_grid(
+def test_grid_equals_the_native_grid(
     install: Callable[..., None], embed: Callable[..., Embedding]
 ) -> None:
     install()
@@ -177,7 +177,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
              assert x.shape[-1] == 224, "Input height doesn't match"
          Backbone.forward_features = failing
          """, "forward_features of the rshf model failed.*Input height"),
-        ("Backbone.forward_features = lambda self, x: x", "could not be told the GSD"),
+        ("Backbone.forward_features = lambda self, x: x", "expected input_res among them"),
         ("Backbone.forward_features = lambda self, x, input_res: (x,)", "returned tuple, expected"),
         ("Backbone.forward_features = lambda self, x, input_res: x[0, 0, 0]",
          r"returned \(256,\), expected"),
@@ -191,7 +191,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
          "4 values that are not finite"),
         ("del ScaleMAE", "has no class ScaleMAE"),
         ("raise RuntimeError('operator torchvision::nms does not exist')",
-         "cannot be imported .operator torchvision::nms.*torchvision made for"),
+         "cannot be imported .operator torchvision::nms.*torchvision built for"),
         ("""
          def broken(folder):
              raise AttributeError("'PreTrainedConfig' object has no attribute 'feat_dim'")
@@ -202,7 +202,7 @@ def test_forward_features_on_the_wrapper_itself_and_patch_size_argument(
              patch_size = None
          Backbone.__init__ = lambda self, f: (nn.Module.__init__(self),
                                               setattr(self, "patch_embed", Embed()))[0]
-         """, "states no patch size"),
+         """, "has no patch size"),
     ],
 )  # fmt: skip
 def test_failures_are_clear(
@@ -223,7 +223,7 @@ def test_not_installed_names_the_extra(embed: Callable[..., Embedding]) -> None:
 def test_hub_weights_are_loaded_by_id_and_commit(
     install: Callable[..., None], checkpoint: Path
 ) -> None:
-    """rshf cannot read a snapshot folder with only ``pytorch_model.bin``; it takes the id."""
+    """rshf cannot read a snapshot folder with only ``pytorch_model.bin``; it needs the id."""
     import os
     import shutil
 
@@ -256,7 +256,7 @@ def test_hub_weights_are_loaded_by_id_and_commit(
         ({"precision": "bfloat16"}, "precision='bfloat16' with loader='rshf'"),
     ],
 )
-def test_options_that_do_not_go_with_it(
+def test_incompatible_options(
     embed: Callable[..., Embedding], options: dict[str, str], match: str, checkpoint: Path
 ) -> None:
     with pytest.raises(SpecError, match=match):

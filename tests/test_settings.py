@@ -63,7 +63,7 @@ NUMBERS = [v.name for v in SCALEMAE_VARIABLES if not v.name.endswith("_ID")]
 
 @pytest.mark.parametrize("variable", NUMBERS)
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "many", "٣", "1e3"])
-def test_a_value_that_is_no_whole_number_is_refused(variable: str, value: str) -> None:
+def test_a_value_that_is_not_a_whole_number_is_refused(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"got {variable}='{value}', expected a whole number"):
         Settings.from_environ({variable: value})
 

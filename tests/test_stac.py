@@ -39,7 +39,7 @@ from rs_embed.providers.stac.catalogues import Address
 from rs_embed.providers.stac.provider import StacProvider
 from rs_embed.providers.stac.signing import signed
 from rs_embed.specs import SensorSpec, TemporalSpec
-from rs_embed.testing import (
+from rs_embed.testing.providers import (
     JUNE,
     NORTH,
     SENSOR,
@@ -177,13 +177,13 @@ def test_the_catalogue_is_asked_once_for_what_does_not_change(server: StacServer
 def test_a_place_without_imagery_is_told_from_a_period_without(server: StacServer) -> None:
     provider = StacProvider(server.url, patience=QUICK)
     with pytest.raises(
-        ProviderError, match=r"0 scenes in 2020-01-01 to 2021-01-01, .*one is of 2023-06-21"
+        ProviderError, match=r"0 scenes in 2020-01-01 to 2021-01-01, .*one is from 2023-06-21"
     ) as info:
         fetch(provider, period=TemporalSpec.year(2020))
     assert not info.value.transient
     server.requests.clear()
     ocean = Grid(GRID.crs, Affine(10, 0, 500000, 0, -10, 100000), (20, 20))
-    with pytest.raises(ProviderError, match="none there at any time; choose another place") as info:
+    with pytest.raises(ProviderError, match="none at the place at any time; choose") as info:
         fetch(provider, ocean)
     assert not info.value.transient
     assert server.paths("") == ["/search", "/search"]
@@ -491,7 +491,7 @@ class TestSigning:
         self, server: StacServer, provider: StacProvider
     ) -> None:
         server.faults = [Fault("^/sas", "html")]
-        with pytest.raises(ProviderError, match="sas/token/sentinel-2-l2a.*no JSON"):
+        with pytest.raises(ProviderError, match="sas/token/sentinel-2-l2a.*not JSON"):
             fetch(provider, SMALL)
         server.faults = [Fault("^/sas", "404")]
         with pytest.raises(ProviderError, match="answered HTTP 404") as info:
@@ -547,10 +547,10 @@ def test_what_passes_is_asked_again(server: StacServer, fault: Fault) -> None:
         (Fault("search", "503"), "search' answered HTTP 503 .slow down.: try again later", True),
         (Fault("search", "truncate"), "cannot reach 'http://127.*search'.*Connection broken", True),
         (Fault("search", "reset"), "cannot reach 'http://127.*search'.*check the network", True),
-        (Fault("search", "html"), "search' answered what is no JSON .*log in", False),
+        (Fault("search", "html"), "search' answered something that is not JSON .*log in", False),
         (Fault("search", "400"), "answered HTTP 400", False),
         (Fault("^/$", "403"), "answered HTTP 403 .*another catalogue", False),
-        (Fault("^/$", "html"), "/' answered what is no JSON|no JSON", False),
+        (Fault("^/$", "html"), "answered something that is not JSON", False),
     ],
     ids=lambda value: f"{value.path} {value.kind}" if isinstance(value, Fault) else "",
 )
@@ -578,7 +578,7 @@ def test_json_that_is_no_stac(serve: Served, tmp_path: Path, page: Any) -> None:
     (tmp_path / "page.json").write_text(json.dumps(page))
     server = serve(folders={"files": tmp_path})
     provider = StacProvider(f"{server.url}/files/page.json", patience=QUICK)
-    with pytest.raises(ProviderError, match="page.json' answered JSON that is no STAC"):
+    with pytest.raises(ProviderError, match="page.json' answered JSON that is not STAC"):
         provider.check_sensor(SENSOR)
 
 
@@ -687,14 +687,14 @@ def test_items_that_are_none_are_left_out_and_told(serve: Served, tmp_path: Path
     july = TemporalSpec.range("2023-07-01", "2023-08-01")
     make_item(server, tmp_path, "newest", properties=said, day="2023-07-09T10:00:00Z")
     with pytest.raises(
-        ProviderError, match=r"0 scenes .*used \(1 cannot; newest: .*one is of 2023"
+        ProviderError, match=r"0 scenes .*used \(1 cannot; newest: .*one is from 2023"
     ):
         fetch(server, SMALL, july)
 
 
 def test_pages_that_come_again_are_an_error(server: StacServer) -> None:
     server.page, server.repeats = 2, True
-    with pytest.raises(ProviderError, match="search' gave a page of items again after 2 items"):
+    with pytest.raises(ProviderError, match="search' returned the same page .* after 2 items"):
         StacProvider(server.url, patience=QUICK).fetch(GRID, temporal=JUNE, sensor=SENSOR)
 
 

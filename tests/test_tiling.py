@@ -33,7 +33,7 @@ from rs_embed.geo.tiling import tiles_of
 from tests.coordinate_model import PATCH, coordinate_scene, decoded
 
 BANDS = ("B4", "B3", "B2")
-# Both hemispheres, a polar grid, and Web Mercator, with origins that are no round numbers.
+# Both hemispheres, a polar grid, and Web Mercator, with origins that are not round numbers.
 PLACES = [
     ("EPSG:32633", 399_997.0, 5_200_003.0, 10.0),
     ("EPSG:32737", 399_997.0, 9_200_003.0, 10.0),
@@ -48,7 +48,7 @@ GRID = OutputSpec.grid()
     st.integers(1, 700), st.integers(1, 700), st.integers(1, 9), st.integers(0, 8),
     st.sampled_from([8, 14, 16]),
 )  # fmt: skip
-def test_every_token_is_given_once_by_the_tile_it_is_deepest_in(
+def test_every_token_comes_once_from_the_tile_whose_edge_is_furthest(
     height: int, width: int, tile: int, overlap: int, patch: int
 ) -> None:
     overlap = min(overlap, tile - 1)
@@ -114,7 +114,7 @@ def imagery_of(kind: str, scene: NDArray[np.uint16], place: Any, write: Callable
     ],
     ids=["tiles", "overlap", "one", "strip", "resize"],
 )
-def test_every_token_lies_within_a_hundredth_of_a_pixel(
+def test_every_token_is_within_a_hundredth_of_a_pixel(
     coordinate_model: object,
     write_scene: Callable[..., Path],
     place: tuple[str, float, float, float],
@@ -133,19 +133,19 @@ def test_every_token_lies_within_a_hundredth_of_a_pixel(
     column, row = decoded(grid.values)
     crs, left, top, pixel = place
     assert CRS.from_user_input(grid.rio.crs) == CRS.from_user_input(crs)
-    # The last patches of an axis are filled beyond the image: those are no mean of coordinates.
+    # The last patches of an axis are filled beyond the image: they are not means of coordinates.
     full = tuple(slice(side // PATCH) for side in shape)
     off_x = (left + pixel * column[full] - grid.x.values[None, full[1]]) / pixel
     off_y = (top - pixel * row[full] - grid.y.values[full[0], None]) / pixel
     assert np.abs(off_x).max() < 0.01
     assert np.abs(off_y).max() < 0.01
-    # A patch of which less than half is within the image has no token.
+    # A patch that is less than half within the image has no token.
     missing = np.isnan(column)
     for axis, side in enumerate(shape):
         share = side % PATCH / PATCH
         edge = missing.take(-1, axis=axis)
         assert edge.all() if 0 < share < 0.5 else not edge[:1].any()
-    # Each axis on its own: how much of each patch lies within the image.
+    # Each axis on its own: how much of each patch is within the image.
     within = [
         np.clip((side - 16 * np.arange(n)) / 16, 0, 1) for side, n in zip(shape, whole, strict=True)
     ]
@@ -171,7 +171,7 @@ def test_a_resize_keeps_tokens_in_place(coordinate_model: object) -> None:
 
 
 @pytest.mark.parametrize("buffer_m", [1000, 1003, 640])
-def test_a_window_is_brought_to_whole_patches_with_real_pixels(
+def test_a_window_is_extended_to_whole_patches_with_real_pixels(
     coordinate_model: object, write_scene: Callable[..., Path], buffer_m: float
 ) -> None:
     scene = coordinate_scene(250, 250)
@@ -196,7 +196,7 @@ def test_a_window_is_brought_to_whole_patches_with_real_pixels(
 @pytest.mark.parametrize(("crs", "left", "top"), [
     ("EPSG:32633", 400_000, 5_200_000), ("EPSG:32737", 400_000, 9_200_000),
 ])  # fmt: skip
-def test_a_provider_gives_the_few_more_real_pixels(
+def test_a_provider_returns_the_additional_real_pixels(
     coordinate_model: object, write_scene: Callable[..., Path], crs: str, left: int, top: int
 ) -> None:
     path = write_scene(
@@ -215,7 +215,7 @@ def test_a_provider_gives_the_few_more_real_pixels(
     assert np.abs(top - 10 * row - embedding.data.y.values[:, None]).max() < 0.1
 
 
-def test_a_small_place_that_grows_much_is_told(
+def test_a_small_place_that_grows_much_gives_a_warning(
     coordinate_model: object, write_scene: Callable[..., Path]
 ) -> None:
     to_geographic = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
@@ -253,7 +253,7 @@ def test_pooling_counts_every_token_once(coordinate_model: object) -> None:
     assert grid.meta["tiles"] == {"count": count, "size": 64, "overlap_px": 16}
 
 
-def test_class_tokens_are_weighted_by_what_their_tiles_give(coordinate_model: object) -> None:
+def test_class_tokens_are_weighted_by_the_tokens_of_their_tiles(coordinate_model: object) -> None:
     # 80 px in tiles of 64: the second is shifted inward, five columns of tokens in all.
     scene = np.full((3, 64, 80), 1000, np.uint16)
     scene[:, :, 64:] = 9000
@@ -301,7 +301,7 @@ def test_auto_tiles_what_the_resize_would_shrink(
 
 @pytest.mark.parametrize("width", [17, 19])
 def test_a_sliver_is_embedded(coordinate_model: object, width: int) -> None:
-    # 3 of 19 columns have no token: worth a word.
+    # 3 of 19 columns have no token: worth a warning.
     told = pytest.warns(CoverageWarning, match="15.8% of the area is in patches at the bottom")
     with told if width == 19 else nullcontext():
         embedding = get_embedding(
@@ -338,9 +338,7 @@ def test_a_sliver_is_embedded(coordinate_model: object, width: int) -> None:
         (lambda: "tiles", "unknown input_prep 'tiles'.*did you mean 'tile'"),
     ],
 )
-def test_tilings_that_cannot_be_meant(
-    coordinate_model: object, prep: Callable[[], Any], match: str
-) -> None:
+def test_invalid_tilings(coordinate_model: object, prep: Callable[[], Any], match: str) -> None:
     with pytest.raises(SpecError, match=match):
         get_embedding(
             "coordinates", input_chw=np.zeros((3, 64, 64)), input_prep=prep(),

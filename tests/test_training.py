@@ -261,7 +261,7 @@ def test_images_are_packed_once(images: Path, tmp_path: Path) -> None:
 
 
 def test_sets_that_cannot_be_packed(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="gave no tile of 64 x 64 px"):
+    with pytest.raises(DatasetError, match="has no tile of 64 x 64 px"):
         packed(replace(recipe(images).data, tile_size=64), tmp_path / "run")
     (images / "3.png").write_bytes((images / "3.png").read_bytes()[:99])
     with pytest.raises(DatasetError, match="3.png"):
@@ -676,10 +676,10 @@ def test_a_damaged_state_is_refused(images: Path) -> None:
     folder = stepped(recipe(images), 1)
     state = folder / "state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="not a whole state of a training run"):
+    with pytest.raises(CheckpointError, match="not a complete state of a training run"):
         stepped(recipe(images), 2)
     save_file({"a": torch.zeros(1)}, state)
-    with pytest.raises(CheckpointError, match="holds no state of a training run"):
+    with pytest.raises(CheckpointError, match="is not the state of a training run"):
         stepped(recipe(images), 2)
 
 

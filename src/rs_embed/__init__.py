@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from rs_embed.evaluation import EvaluationReport as EvaluationReport
     from rs_embed.evaluation import evaluate as evaluate
     from rs_embed.evaluation import score_embeddings as score_embeddings
+    from rs_embed.files.places import NamedPlace as NamedPlace
+    from rs_embed.files.places import read_places as read_places
     from rs_embed.files.vectors import Vectors as Vectors
     from rs_embed.files.vectors import read_vectors as read_vectors
     from rs_embed.geo.grid import Grid as Grid
@@ -47,9 +49,11 @@ if TYPE_CHECKING:
     from rs_embed.geo.grid import roi_grid as roi_grid
     from rs_embed.geo.raster import Raster as Raster
     from rs_embed.maps.area import embed_area as embed_area
+    from rs_embed.maps.area import plan_area as plan_area
     from rs_embed.maps.formats.opening import open_map as open_map
     from rs_embed.maps.formats.opening import restored as restored
     from rs_embed.maps.outputs import check_output as check_output
+    from rs_embed.maps.report import MapPlan as MapPlan
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
@@ -68,6 +72,8 @@ if TYPE_CHECKING:
     from rs_embed.specs import PointBuffer as PointBuffer
     from rs_embed.specs import SensorSpec as SensorSpec
     from rs_embed.specs import TemporalSpec as TemporalSpec
+    from rs_embed.tables.batch import BatchReport as BatchReport
+    from rs_embed.tables.batch import export_batch as export_batch
     from rs_embed.training.pretraining import pretrain as pretrain
     from rs_embed.training.recipe import read_recipe as read_recipe
 
@@ -86,13 +92,14 @@ _MODULES = {
         "TrainingError UnknownNameError"
     ),
     "evaluation": "EvaluationReport evaluate score_embeddings",
+    "files.places": "NamedPlace read_places",
     "files.vectors": "Vectors read_vectors",
     "geo.grid": "Grid gsd_m roi_grid",
     "geo.raster": "Raster",
-    "maps.area": "embed_area",
+    "maps.area": "embed_area plan_area",
     "maps.formats.opening": "open_map restored",
     "maps.outputs": "check_output",
-    "maps.report": "MapReport",
+    "maps.report": "MapPlan MapReport",
     "maps.sampling": "sample_points zonal_mean",
     "providers.cache": "PatchCache open_cache",
     "providers.earth_engine.provider": "EarthEngineProvider",
@@ -101,6 +108,7 @@ _MODULES = {
     "providers.stac.provider": "StacProvider",
     "registry": "describe_model list_models",
     "specs": "BBox FetchSpec InputPrepSpec OutputSpec PointBuffer SensorSpec TemporalSpec",
+    "tables.batch": "BatchReport export_batch",
     "training.pretraining": "pretrain",
     "training.recipe": "read_recipe",
 }

@@ -1,4 +1,4 @@
-"""Import a package that an extra brings, or say which extra that is."""
+"""Import optional packages, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rs_embed.errors import MissingDependencyError
 
 
 def install(extra: str) -> str:
-    """Return the command that installs an extra; the name on PyPI is another project's."""
+    """Return the command that installs an extra; ``rs-embed`` on PyPI is a different project."""
     return f"pip install '.[{extra}]' in a clone of rs-embed"
 
 
@@ -23,12 +23,12 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     extra : str
         Extra of the ``rs-embed`` distribution that installs it.
     purpose : str
-        What needs it, as a noun phrase for the message.
+        The feature that needs it, a noun phrase for the message.
 
     Raises
     ------
     MissingDependencyError
-        If it is not installed, or its own imports fail.
+        If it is not installed, or fails to import its dependencies.
     """
     try:
         return importlib.import_module(module)

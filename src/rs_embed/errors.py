@@ -33,6 +33,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 __all__ = [
     "CheckpointError",
@@ -67,6 +68,12 @@ class RsEmbedError(Exception):
     """
 
     index: int | None = None
+
+    def restated(self, message: str) -> Self:
+        """Return a new error of the same class and attributes; raise it ``from`` this one."""
+        error = type(self)(message)
+        vars(error).update({k: v for k, v in vars(self).items() if k != "__notes__"})
+        return error
 
 
 class SpecError(RsEmbedError, ValueError):

@@ -1,8 +1,8 @@
-"""Bounded, overlapping stages: work ahead in threads, group for the network, keep the order.
+"""Bounded, overlapping stages: work ahead in threads, group items for the network, keep the order.
 
-A stage is a generator over the stage before it. Nothing runs before the last one is consumed, none
-holds more than its bound, and closing one (after an error, Ctrl-C, or a caller who breaks off)
-stops its threads.
+A stage is a generator over the previous one. Nothing runs until the last stage is consumed, none
+holds more items than its limit, and closing one (after an error, Ctrl-C, or when the caller stops
+early) stops its threads.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How long a stopped stage waits for work under way. Its threads end with that work, or with the
+# How long a stopped stage waits for unfinished work. Its threads end with that work, or with the
 # process.
-_PATIENCE_S = 1.0
+_STOP_TIMEOUT_S = 1.0
 
 
 class _Workers:
     """Threads that run tasks until they are stopped.
 
-    Unlike those of `concurrent.futures` they do not keep the process alive: a read that hangs on
-    a slow server must not hold up Ctrl-C.
+    Unlike the threads of `concurrent.futures` they do not keep the process alive: a read that hangs
+    on a slow server must not block Ctrl-C.
     """
 
     def __init__(self, count: int) -> None:
@@ -53,18 +53,18 @@ class _Workers:
                     future.set_result(task())
                 except BaseException as exc:  # noqa: BLE001  # raised again by future.result()
                     future.set_exception(exc)
-            del entry, future, task  # an idle thread keeps no pixels alive
+            del entry, future, task  # so that an idle thread does not keep pixels alive
 
     def stop(self) -> None:
         for _ in self._threads:
             self._tasks.put(None)
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
 
 
 class _Source(Iterator[Item]):
-    """The items of an iterable; what it raises is kept until what came before is dealt with."""
+    """The items of an iterable; its exception is stored until earlier items are processed."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items = iter(items)
@@ -92,13 +92,13 @@ def ordered(
     Parameters
     ----------
     items : iterable
-        Consumed in the caller's thread. If it raises, what came before is yielded first.
+        Consumed in the caller's thread. If it raises, earlier results are yielded first.
     work : callable
-        Runs in any thread. What it raises is raised here, at its item's turn.
+        Called in any thread. Its exceptions are raised here, in the order of the items.
     workers : int
-        Threads; 0 works in the caller's thread.
+        Number of threads; 0 uses the caller's thread.
     ahead : int
-        Greatest number of items at work or waiting to be taken.
+        Maximum number of items in progress or waiting to be consumed.
     """
     if workers == 0:
         yield from map(work, items)
@@ -108,12 +108,12 @@ def ordered(
     threads = _Workers(workers)
     try:
         while True:
-            taken = 0
-            # At least two for each one given, so that the lead grows; more while nothing is ready.
-            while not exhausted and len(waiting) < ahead and not (taken >= 2 and waiting[0].done()):
+            added = 0
+            # Add at least two for each result, so that the lead grows; more while none is ready.
+            while not exhausted and len(waiting) < ahead and not (added >= 2 and waiting[0].done()):
                 try:
                     waiting.append(threads.submit(partial(work, next(source))))
-                    taken += 1
+                    added += 1
                 except StopIteration:
                     exhausted = True
             if not waiting:
@@ -129,33 +129,33 @@ def ordered(
 def grouped(
     items: Iterable[Item], key: Callable[[Item], Hashable], *, size: int, hold: int
 ) -> Iterator[list[Item]]:
-    """Yield lists of items of equal key, full ones as soon as there are any.
+    """Yield lists of items with equal keys; full lists are yielded at once.
 
     Parameters
     ----------
     items : iterable
-        What to group. If it raises, what came before is yielded first.
+        Items to group. If it raises, earlier items are yielded first.
     key : callable
-        Items of equal key may share a list; one whose key is None comes alone, at once.
+        Items with equal keys may share a list; an item whose key is None is yielded alone, at once.
     size : int
         Length of a full list.
     hold : int
-        Greatest number of later items that an item waits for; then its list goes unfilled.
+        Maximum number of later items that an item waits for; then its list is yielded unfilled.
     """
-    pending: dict[Hashable, list[Item]] = {}  # in the order of their first items
+    pending: dict[Hashable, list[Item]] = {}  # in the order of the first items
     arrival: dict[Hashable, int] = {}
     source = _Source(items)
     for number, item in enumerate(source):
-        kind = key(item)
-        if kind is None:
+        group_key = key(item)
+        if group_key is None:
             yield [item]
         else:
-            arrival.setdefault(kind, number)
-            group = pending.setdefault(kind, [])
+            arrival.setdefault(group_key, number)
+            group = pending.setdefault(group_key, [])
             group.append(item)
             if len(group) == size:
-                del arrival[kind]
-                yield pending.pop(kind)
+                del arrival[group_key]
+                yield pending.pop(group_key)
         oldest = next(iter(pending), None)
         if oldest is not None and number - arrival[oldest] >= hold:
             del arrival[oldest]
@@ -165,11 +165,11 @@ def grouped(
 
 
 def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
-    """Yield results by their number, 0 first; those that come early are held."""
-    early: dict[int, Result] = {}
+    """Yield results by their number, 0 first; later ones wait for their turn."""
+    waiting: dict[int, Result] = {}
     turn = 0
     for number, result in results:
-        early[number] = result
-        while turn in early:
-            yield early.pop(turn)
+        waiting[number] = result
+        while turn in waiting:
+            yield waiting.pop(turn)
             turn += 1

@@ -1,4 +1,4 @@
-"""A bar on standard error that counts what is done, and how fast."""
+"""A progress bar on standard error with a count and a rate."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A context manager; the bar appears when something is done and more is left.
+    """A context manager; the bar appears after the first item, if more are to come.
 
     Parameters
     ----------
     show : bool or None
-        Whether to show it; None where standard error is a terminal.
+        Whether to show it; None shows it if standard error is a terminal.
     unit : str
-        What is counted, in the singular.
+        Name of an item, in the singular.
     total : int or None
-        How many there are; None where nobody knows.
+        Number of items; None if unknown.
     """
 
     def __init__(self, show: bool | None, *, unit: str, total: int | None = 0) -> None:
@@ -34,11 +34,11 @@ class Bar:
         self._task: TaskID | None = None
 
     def expect(self, count: int) -> None:
-        """Count ``count`` more into the total."""
+        """Add ``count`` items to the total."""
         self._total = (self._total or 0) + count
 
     def advance(self, count: int = 1) -> None:
-        """Count ``count`` more as done."""
+        """Count ``count`` more items as done."""
         self._done += count
         if not self._show or (self._progress is None and self._done == self._total):
             return
@@ -60,9 +60,9 @@ class Bar:
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
-            # Whoever asks for the bar gets it, into a file or a notebook too.
+            # If requested, the bar is also written to files and notebooks.
             console=Console(stderr=True, force_terminal=True),
-            auto_refresh=False,  # no thread of its own
+            auto_refresh=False,  # does not start a thread
             transient=True,
         )
         self._task = self._progress.add_task(f"{self._unit}s", total=self._total, rate="")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MODELS = "rs_embed.models"
 PROVIDERS = "rs_embed.providers"
-# Own imagery, then an account, then what needs none. The sample scene is never picked unasked.
+# Own imagery, then an account, then what needs none. The sample scene is only used by name.
 AUTO_ORDER = ("local", "gee", "stac")
 
 

@@ -1,4 +1,4 @@
-"""Environment variables; no other module reads them."""
+"""Environment variables. Only this module reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rs_embed.errors import SettingsError
 
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable: its name, documented default, and what it does."""
+    """An environment variable: name, documented default and effect."""
 
     name: str
     default: str
@@ -25,17 +25,17 @@ CACHE_GB_DEFAULT = 10
 SCALEMAE_ID = Variable(
     "RS_EMBED_SCALEMAE_ID",
     "MVRL/scalemae-vitlarge-800",
-    "weights: Hugging Face id (optionally with @revision), folder, file, or scalemae-tiny",
+    "weights: a Hugging Face id (optionally with @revision), a folder, a file, or scalemae-tiny",
 )
 SCALEMAE_IMG = Variable(
     "RS_EMBED_SCALEMAE_IMG",
     "224, or img_size of the weights' config.json",
-    "side of the square input in pixels, a multiple of the patch size",
+    "side of the model's input, pixels; a multiple of the patch size",
 )
 SCALEMAE_FETCH_WORKERS = Variable(
     "RS_EMBED_SCALEMAE_FETCH_WORKERS",
     str(FETCH_WORKERS),
-    "threads that read imagery in batch calls",
+    "threads that read imagery ahead in batch calls",
 )
 SCALEMAE_BATCH_SIZE = Variable(
     "RS_EMBED_SCALEMAE_BATCH_SIZE",
@@ -45,7 +45,7 @@ SCALEMAE_BATCH_SIZE = Variable(
 LOCAL = Variable(
     "RS_EMBED_LOCAL",
     "not set",
-    "imagery of backend='local': folder, raster file, or STAC .json",
+    "imagery of backend='local': a folder, a raster file, or a STAC .json",
 )
 EE_ENDPOINT = Variable(
     "RS_EMBED_EE_ENDPOINT",
@@ -55,20 +55,20 @@ EE_ENDPOINT = Variable(
 STAC = Variable(
     "RS_EMBED_STAC",
     "earth-search",
-    "catalogue of backend='stac': earth-search, planetary-computer, or the URL of a STAC API or "
+    "catalogue of backend='stac': earth-search, planetary-computer, or the URL of a STAC API or a "
     "static catalogue",
 )
 CACHE_DIR = Variable(
     "RS_EMBED_CACHE_DIR",
     "not set",
-    "folder in which downloaded pixels are kept for later calls; if not set, none are kept",
+    "folder where fetched pixels are kept for later calls; no pixels are kept if it is not set",
 )
 CACHE_GB = Variable(
     "RS_EMBED_CACHE_GB",
     str(CACHE_GB_DEFAULT),
     "maximum size of that folder in gigabytes; the least recently used pixels are removed first",
 )
-# Read by Earth Engine's own tools too; the first that is set is used.
+# Variables of Earth Engine's tools; the first one that is set counts.
 EE_PROJECTS = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 SCALEMAE_VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
 VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB)
@@ -83,26 +83,26 @@ class Settings:
     scalemae_id : str
         Weights of the model ``scalemae``.
     scalemae_img : int or None
-        Side of its input, pixels; None uses the checkpoint's config, then 224.
+        Side of its input, pixels; None uses the checkpoint's config, else 224.
     scalemae_fetch_workers : int
         Reader threads of batch calls.
     scalemae_batch_size : int or None
-        Images per forward pass; None depends on the device (8 on CPU, 32 on CUDA).
+        Images per forward pass; None lets the device decide (8 on CPU, 32 on CUDA).
     local : pathlib.Path or None
-        Root of the imagery of ``backend="local"``, or None.
+        Root of the imagery of ``backend="local"``; None if not set.
     ee_project : str or None
-        Google Cloud project of Earth Engine requests (``EE_PROJECT``, then
+        Google Cloud project to which Earth Engine attributes requests (``EE_PROJECT``, else
         ``GOOGLE_CLOUD_PROJECT``); None uses the project of the credentials.
     ee_endpoint : str
         ``"standard"``, ``"high-volume"`` or a URL.
     stac : str
-        Name of a preset, or a URL.
+        Name of a known catalogue, or a URL.
     cache_dir : pathlib.Path or None
-        Folder in which downloaded pixels are kept; None keeps none.
+        Where fetched pixels are kept; None if they are not.
     cache_gb : int
         Maximum size of that folder, gigabytes.
     records_dir : pathlib.Path
-        Folder of small records that can be recreated (``$XDG_CACHE_HOME/rs_embed``).
+        Where small, reproducible records are kept (``$XDG_CACHE_HOME/rs_embed``).
     """
 
     scalemae_id: str
@@ -124,7 +124,7 @@ class Settings:
         Raises
         ------
         SettingsError
-            If a variable is empty, or must be a whole number of at least 1 and is not.
+            If a variable is empty, or not a whole number of at least 1 where one is required.
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
         try:
@@ -147,7 +147,7 @@ class Settings:
 
 
 def stated_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables that ``environ`` sets, by name."""
+    """Return the variables that are set in ``environ``, by name."""
     return {v.name: environ[v.name] for v in VARIABLES if v.name in environ}
 
 
@@ -184,22 +184,22 @@ def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:
 
 
 def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the file that ``GOOGLE_APPLICATION_CREDENTIALS`` names."""
-    stated = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return Path(stated) if stated else None
+    """Return the file given by ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set."""
+    path = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return Path(path) if path else None
 
 
 def google_credentials(environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """Return where the tools of Earth Engine and Google Cloud look for credentials, in order.
+    """Return the files in which Earth Engine and Google Cloud look for credentials, in order.
 
-    ``earthengine authenticate`` writes the first; the second is that of
-    ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set; ``gcloud auth application-default login``
+    ``earthengine authenticate`` writes the first. The second is given by
+    ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set. ``gcloud auth application-default login``
     writes the last (in ``CLOUDSDK_CONFIG``, if it is set).
     """
-    own = Path.home() / ".config" / "earthengine" / "credentials"
+    earth_engine = Path.home() / ".config" / "earthengine" / "credentials"
     stated = stated_google_credentials(environ)
     roaming = environ.get("APPDATA")  # Windows
     home = Path(roaming) if roaming else Path.home() / ".config"
     folder = Path(environ.get("CLOUDSDK_CONFIG") or home / "gcloud")
     default = folder / "application_default_credentials.json"
-    return (own, *((stated,) if stated else ()), default)
+    return (earth_engine, *((stated,) if stated else ()), default)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +27,23 @@ from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
+# 128 and the number of SIGINT, as shells count.
+_INTERRUPTED = 130
+
+
+class _Commands(Commands):
+    """All commands; one that is interrupted has printed what there is to say."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own context
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(_INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="rs-embed",
-    cls=Commands,
+    cls=_Commands,
     epilog="Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,8 +72,30 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _Lines(logging.Handler):
+    """Prints messages as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _progress_shown() -> Iterator[None]:
+    """Print what durable runs log, until the command ends."""
+    logger, lines = logging.getLogger("rs_embed.runs"), _Lines()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(level)
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks of errors. Goes before the command.")
     ] = False,
@@ -73,6 +112,7 @@ def options(
     """
     if not debug:
         sys.excepthook = _one_line
+    context.with_resource(_progress_shown())
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ import typer
 
 from rs_embed.cli.options import Json, print_json
 
-_INTERRUPTED = 130
-
 
 def pretrain(
     config: Annotated[Path, typer.Argument(help="Recipe of the run, a .toml file.")],
@@ -66,4 +64,4 @@ def pretrain(
     if report.step < report.steps:
         typer.echo("not all steps are done: run the same command again to continue", err=True)
     if report.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rs_embed import (
@@ -37,12 +38,7 @@ def common(
     model: str, pixels: Pixels, period: Period, prep: Prep, options: ModelOptions
 ) -> dict[str, Any]:
     """Return the arguments that one place and many places share."""
-    fetch = FetchSpec(
-        scale_m=pixels.scale_m, cloudy_pct=pixels.cloudy_pct, crs=pixels.crs,
-        fill_value=pixels.fill_value,
-        composite=pixels.composite,  # type: ignore[arg-type]  # checked when built
-        cloud_mask=pixels.cloud_mask,  # type: ignore[arg-type]  # checked when built
-    )  # fmt: skip
+    fetch = FetchSpec(**{field.name: getattr(pixels, field.name) for field in fields(FetchSpec)})
     sensor, stated_fetch = _source(model, pixels, fetch)
     return {
         "temporal": _temporal(period),

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# An image of which less is valid shows mostly what was filled in.
+# Below this share of valid pixels an image shows mostly what was filled in.
 MIN_VALID = 0.5
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BANDS = ("B4", "B3", "B2")
-_TO_8_BIT = "convert it to 8-bit red, green, blue, or give it as georeferenced reflectance"
+_TO_8_BIT = "convert it to 8-bit red, green, blue, or make it georeferenced reflectance"
 
 
 class TooLittleValid(DatasetError):  # noqa: N818  # callers may leave such an image out
@@ -42,8 +42,8 @@ def read_picture(
     """Return an image as it is displayed, and its ground metres per pixel.
 
     Grey becomes three equal bands; where alpha or nodata says that a pixel is missing, it takes
-    the colour of the nearest one that is there. Georeferenced TIFFs are measured on the ground;
-    theirs of 8 bits stay as they are, others are reflectance (digital numbers 0..10000 unless they
+    the colour of the nearest valid one. Georeferenced TIFFs are measured on the ground; 8-bit
+    ones stay as they are, others are reflectance (digital numbers 0..10000 unless they
     declare a scale), of which 0..0.3 becomes 0..255.
 
     Parameters
@@ -65,7 +65,7 @@ def read_picture(
     Raises
     ------
     DatasetError
-        If it cannot be read, means no definite red, green and blue, is less than half valid, or
+        If it cannot be read, has no definite red, green and blue, is less than half valid, or
         its metres are unknown or contradict ``gsd_m``.
     """
     with _named(name):
@@ -76,8 +76,8 @@ def read_picture(
         image = _displayed(content, name)
     if gsd_m is None:
         raise DatasetError(
-            f"{name!r} has no georeference, so its ground metres per pixel are unknown; state "
-            "them with gsd_m"
+            f"{name!r} has no georeference, so its ground metres per pixel are unknown; pass "
+            "them as gsd_m"
         )
     return image, float(gsd_m)
 
@@ -91,7 +91,7 @@ def _named(name: str) -> Iterator[None]:
         raise DatasetError(f"{name!r}: {exc}") from exc
     except UnidentifiedImageError as exc:
         raise DatasetError(
-            f"{name!r} is no image that can be read; replace it or take it out of the set"
+            f"{name!r} is not an image that can be read; replace it or remove it from the set"
         ) from exc
     except Image.DecompressionBombError as exc:
         raise DatasetError(f"{name!r} is too large to be opened ({exc}); cut it first") from exc
@@ -100,8 +100,8 @@ def _named(name: str) -> Iterator[None]:
         if isinstance(exc, DatasetError):
             raise
         raise DatasetError(
-            f"{name!r} cannot be read ({exc}); it may be truncated: copy it again or take it out "
-            "of the set"
+            f"{name!r} cannot be read ({exc}); it may be truncated: copy it again or remove "
+            "it from the set"
         ) from exc
 
 
@@ -114,7 +114,7 @@ def _is_tiff(content: Path | bytes) -> bool:
 
 @contextmanager
 def _on_disk(content: Path | bytes) -> Iterator[str]:
-    """Give a path that GDAL opens."""
+    """Yield a path that GDAL can open."""
     if isinstance(content, Path):
         yield os.fspath(content)
         return
@@ -160,7 +160,7 @@ def _displayed(content: Path | bytes, name: str) -> NDArray[np.uint8]:
         frames = getattr(opened, "n_frames", 1)
         if frames > 1 and opened.format in ("PNG", "TIFF", "WEBP"):
             raise DatasetError(
-                f"{name!r} holds {frames} images, expected one; save the one that counts"
+                f"{name!r} contains {frames} images, expected one; save the one to use"
             )
         _check_depth(opened, name)
         image = ImageOps.exif_transpose(opened)
@@ -193,7 +193,7 @@ def _without_alpha(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     alpha = pixels[..., 3]
     if not np.isin(alpha, (0, 255)).all():
         raise DatasetError(
-            f"{name!r} is partly transparent, so its colours depend on what lies behind; save it "
+            f"{name!r} is partly transparent, so its colours depend on what is behind it; save it "
             "without alpha"
         )
     _check_valid(alpha == 255, name)
@@ -204,8 +204,8 @@ def _check_valid(valid: NDArray[np.bool_], name: str) -> None:
     share = float(valid.mean())
     if share < MIN_VALID:
         raise TooLittleValid(
-            f"{share:.0%} of {name!r} is valid, expected at least {MIN_VALID:.0%}; take it out of "
-            "the set"
+            f"{share:.0%} of {name!r} is valid, expected at least {MIN_VALID:.0%}; remove it "
+            "from the set"
         )
 
 

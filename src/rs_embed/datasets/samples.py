@@ -56,9 +56,9 @@ class Sample:
     label : str or None
         Name of its class, None if it has none.
     split : str or None
-        ``"train"``, ``"val"``, or None where the set does not say and none was asked for.
+        ``"train"``, ``"val"``, or None where the set states none and none was requested.
     assumed_split : str or None
-        The one by `held_out`, of all that the set names; None where the set states a split of any
+        The split by `held_out`, over the whole set; None where the set states a split of any
         image, or lacks a label.
     """
 
@@ -88,13 +88,13 @@ class _Left:
     invalid: list[str] = field(default_factory=list)
 
     def warn(self, shown: str) -> None:
-        """Say what was left out, if anything was."""
+        """Warn of what was left out, if anything was."""
         reasons = (
-            (self.no_images, "no images of the set"),
-            (self.invalid, "images of which less than half is valid"),
+            (self.no_images, "not images of the set"),
+            (self.invalid, "less than half valid"),
         )
         give_warnings(
-            Note(f"left out of {shown!r} as {why}: {some(names)}", ImageryWarning)
+            Note(f"left out of {shown!r} ({why}): {some(names)}", ImageryWarning)
             for names, why in reasons
             if names
         )
@@ -107,7 +107,7 @@ _Found = Iterator[tuple[_Entry, Path | bytes]]
 def read_samples(
     source: str | os.PathLike[str], *, gsd_m: float | None = None, split: str | None = None
 ) -> Iterator[Sample]:
-    """Return the images of a set, one after the other, read as they are asked for.
+    """Return an iterator over the images of a set, each read when it is requested.
 
     Parameters
     ----------
@@ -119,22 +119,22 @@ def read_samples(
     gsd_m : float, optional
         Ground metres per pixel; needed where images have no georeference.
     split : {"train", "val"}, optional
-        Only the images of that split; by `held_out` where the set does not say.
+        Only the images of that split; by `held_out` where the set states none.
 
     Yields
     ------
     Sample
-        In the order of the archive, or of the names in a folder. Images of which less than half
-        is valid and files that are no images are left out with an `ImageryWarning` at the end.
+        In the order of the archive, or of the names in a folder. Images less than half of which
+        is valid and files that are not images are left out with an `ImageryWarning` at the end.
 
     Raises
     ------
     DatasetError
-        If there is no such set, no image in it, or one that its index names; if an image cannot be
-        read or has unknown metres; if ``split`` is asked of a set that does not say. Those of
-        images come when their turn does.
+        If the set does not exist, has no images, or lacks one that its index lists; if an image
+        cannot be read or has unknown metres; if ``split`` is requested of a set that states none.
+        Errors of an image are raised when its turn comes.
     SpecError
-        If ``gsd_m`` is not above 0 or ``split`` no name of one.
+        If ``gsd_m`` is not above 0, or ``split`` is not one of these.
 
     Notes
     -----
@@ -147,22 +147,22 @@ def read_samples(
         raise UnknownNameError.among("split", split, SPLITS)
     path = Path(source).expanduser()
     if not path.exists():
-        raise DatasetError(f"there is no {str(path)!r}, expected a folder, an archive or an image")
+        raise DatasetError(f"{str(path)!r} is missing, expected a folder, an archive or an image")
     return _samples(path, gsd_m, split)
 
 
 def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sample]:
     left = _Left()
-    seen = given = 0
+    seen = found = 0
 
     def wanted(entry: _Entry) -> bool:
         nonlocal seen
         seen += 1
         if split is not None and entry.split is None and entry.assumed_split is None:
             raise DatasetError(
-                f"got split={split!r}, but {str(path)!r} does not say the split of {entry.name!r}; "
-                f"leave split out, add the column split to its {INDEX}, or put its classes into "
-                "train/ and val/"
+                f"got split={split!r}, but {str(path)!r} does not state the split of "
+                f"{entry.name!r}; leave split out, add the column split to its {INDEX}, or put its "
+                "classes into train/ and val/"
             )
         return split in (None, entry.split or entry.assumed_split)
 
@@ -174,14 +174,15 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
                 raise
             left.invalid.append(entry.name)
             continue
-        given += 1
-        told = entry.split or split
-        yield Sample(entry.name, image, metres, entry.label, told, entry.assumed_split)
+        found += 1
+        yield Sample(
+            entry.name, image, metres, entry.label, entry.split or split, entry.assumed_split
+        )
     left.warn(str(path))
-    if not given:
+    if not found:
         of_split = f" of the split {split!r} among {seen} images" if seen and split else ""
         raise DatasetError(
-            f"{str(path)!r} holds no image{of_split}, expected files that end in "
+            f"{str(path)!r} contains no image{of_split}, expected files that end in "
             f"{', '.join(SUFFIXES)}"
         )
 
@@ -215,13 +216,13 @@ def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
         path = PurePosixPath(row.get("path") or "")
         if not path.name:
             raise DatasetError(
-                f"line {line} of {shown!r} names no path, expected the column path and perhaps "
+                f"line {line} of {shown!r} has no path, expected the column path and perhaps "
                 f"class, label, split; got {', '.join(str(key) for key in row)}"
             )
         if path.is_absolute() or ".." in path.parts:
             raise DatasetError(f"line {line} of {shown!r} leads outside the set: {str(path)!r}")
         if str(path) in entries:
-            raise DatasetError(f"{shown!r} names {str(path)!r} twice (line {line})")
+            raise DatasetError(f"{shown!r} lists {str(path)!r} twice (line {line})")
         split = row.get("split") or None
         if split is not None and split not in SPLITS:
             raise DatasetError(
@@ -229,7 +230,7 @@ def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
             )
         entries[str(path)] = _Entry(str(path), row.get(labels) or None, split)
     if not entries:
-        raise DatasetError(f"{shown!r} names no image, expected a line for each")
+        raise DatasetError(f"{shown!r} lists no images, expected a line for each")
     return {entry.name: entry for entry in _with_assumed(list(entries.values()))}
 
 
@@ -268,8 +269,8 @@ def in_order(name: str) -> tuple[list[str | int], str]:
 
 def _missing(names: list[str], shown: str) -> DatasetError:
     return DatasetError(
-        f"the {INDEX} of {shown!r} names {len(names)} files that are not in it: {some(names)}; "
-        "correct the index, or pack them too"
+        f"the {INDEX} of {shown!r} lists {len(names)} files that are not in it: {some(names)}; "
+        "correct the index, or add the files"
     )
 
 
@@ -289,7 +290,7 @@ def _indexed_folder(root: Path, entries: dict[str, _Entry], wanted: _Wanted, lef
 
 
 def _files(root: Path) -> list[str]:
-    """Return the paths of all but hidden files, sorted; a linked folder is one, for it stays shut.
+    """Return the paths of all but hidden files, sorted; linked folders are not followed.
 
     Raises
     ------
@@ -369,7 +370,7 @@ def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
     for member, read in members:
         name = _inside(member, base)
         if name in given:
-            raise DatasetError(f"{str(path)!r} holds {name!r} twice; pack it again")
+            raise DatasetError(f"{str(path)!r} contains {name!r} twice; pack it again")
         if name is None or name not in entries:
             left.no_images.append(name or member)
             continue
@@ -388,7 +389,7 @@ def _inside(member: str, base: PurePosixPath) -> str | None:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the name of each file, and what reads it; links and devices are passed over."""
+    """Yield the name of each file, and a function that reads it; links and devices are skipped."""
     with _readable(path):
         archive = tarfile.open(path, "r|*")  # noqa: SIM115  # closed below
     with archive:
@@ -423,10 +424,10 @@ def _zip(path: Path, wanted: _Wanted, left: _Left) -> _Found:
     with archive:
         members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         if len(members) < sum(not info.is_dir() for info in archive.infolist()):
-            raise DatasetError(f"{str(path)!r} holds a name twice; pack it again")
+            raise DatasetError(f"{str(path)!r} contains a name twice; pack it again")
         indexes = [name for name in members if PurePosixPath(name).name == INDEX]
         if not indexes:
-            raise DatasetError(f"{str(path)!r} holds no {INDEX}, expected one with path and class")
+            raise DatasetError(f"{str(path)!r} has no {INDEX}, expected one with path and class")
         base = PurePosixPath(min(indexes, key=len)).parent
         entries = _read_index(_zip_bytes(archive, members[str(base / INDEX)], path), str(path))
         files = {}
@@ -450,5 +451,8 @@ def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> b
     try:
         with _readable(path):
             return archive.read(info)
-    except (RuntimeError, NotImplementedError) as exc:  # encrypted, or packed in a foreign way
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ) as exc:  # encrypted, unsupported compression
         raise DatasetError(f"{info.filename!r} in {str(path)!r} cannot be read: {exc}") from exc

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
 from rs_embed.errors import RsEmbedError, SpecError
+from rs_embed.files.vectors import MANY_VECTORS
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 
@@ -58,29 +61,48 @@ def estimate(
     model: str,
     *,
     spatials: Iterable[Spatial],
+    output: str | os.PathLike[str] | None = None,
     temporal: TemporalSpec | None = None,
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | None = None,
     backend: str | Provider = "auto",
+    imagery: object = None,
+    cache: object = None,  # noqa: ARG001  # accepted, so that the arguments are the same
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     **options: Any,
 ) -> Estimate:
-    """Return what ``iter_embeddings`` with these arguments would ask for; fetches nothing.
+    """Return what `iter_embeddings` or `export_batch` would request; no pixels are fetched.
 
-    Of a STAC catalogue it is asked whether it has the collection and the bands, of others nothing.
+    A STAC catalogue is asked whether it has the collection and the bands. Pixels in a cache are
+    counted as well. Sizes come from the weights on disk, or are the model's defaults.
 
-    Pixels that a cache keeps are not counted off.
-
-    Sizes are those of weights on disk; without any, the model's default ones.
+    Parameters
+    ----------
+    model : str
+        Id or alias, see ``list_models()``.
+    spatials : iterable of BBox or PointBuffer
+        The places.
+    output : path, optional
+        The file that `export_batch` would write; checked if given.
+    **options
+        This and all else as for `iter_embeddings`; ``imagery`` is refused, ``cache`` is ignored.
 
     Raises
     ------
     SpecError, SettingsError, ModelError, ProviderError
-        If the request as a whole cannot be meant; what is wrong with single places is in
-        ``refused``.
+        If the request as a whole is invalid; what is wrong with single places is in ``refused``.
+    ExportError
+        If the output cannot be written.
     """
+    if output is not None:
+        MANY_VECTORS.check(Path(output))
+    if imagery is not None:
+        raise SpecError(
+            "got imagery (--imagery) for an estimate (--dry-run), expected a backend: own files "
+            "need no requests"
+        )
     settings = Settings.from_environ()
     task = settle(
         model,

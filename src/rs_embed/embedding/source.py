@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("rs_embed")
 # What a provider searches or warps by, and own pixels cannot honour.
-_ONLY_PROVIDERS = ("cloudy_pct", "composite", "crs", "cloud_mask")
+_ONLY_PROVIDERS = [f.name for f in fields(FetchSpec) if f.name not in ("scale_m", "fill_value")]
 # Digital numbers of Sentinel-2: reflectance = value * scale + offset.
 DEFAULT_REFLECTANCE = (1 / 10000, 0.0)
 

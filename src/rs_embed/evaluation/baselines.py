@@ -1,4 +1,4 @@
-"""What needs no model: colour statistics, which an embedding must beat to mean something."""
+"""Baselines without a model: colour statistics, which a useful embedding must beat."""
 
 from __future__ import annotations
 

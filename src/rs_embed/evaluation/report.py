@@ -1,4 +1,4 @@
-"""What an evaluation found: rows, and how they become JSON and a picture."""
+"""Results of an evaluation: rows, and how they become JSON and a picture."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Row:
         ``"told"`` where the model was told the GSD of the image as it was shown, ``"not told"``
         where that of full resolution; None without a model.
     input_res : float or None
-        The number that it was told, the median of all images.
+        The GSD that the model was told, the median of all images.
     protocol : str
         ``"knn"`` or ``"probe"``.
     accuracy : float
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Accuracy of embeddings, and of what needs no model, on one labelled set.
+    """Accuracy of embeddings and of baselines on one labelled set.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class EvaluationReport:
         REPORTS.check(target)
         with written(target) as partial:
             text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
-            # Names of files may be no Unicode; JSON writes such characters with a backslash.
+            # File names may be invalid Unicode; JSON writes such characters with a backslash.
             partial.write_text(text, "utf-8", "backslashreplace")
         return target
 
@@ -106,7 +106,7 @@ class EvaluationReport:
         Raises
         ------
         SpecError
-            If the rows have no scales, as those of a table.
+            If the rows have no scales, as in a report on a table.
         UnknownNameError
             If the name does not end in ``.png``.
         ExportError

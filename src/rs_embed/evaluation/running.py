@@ -1,4 +1,4 @@
-"""Evaluate a model on labelled images, or score embeddings that are there."""
+"""Evaluate a model on labelled images, or score existing embeddings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Source = str | os.PathLike[str]
 POOLINGS = ("cls", "mean", "max")
 SCALES = (1.0, 0.5, 0.25, 0.125)
 # The images of a set are 8-bit already, and the scales say how large they are shown.
-_NOT_ASKED = ("display", "image_size")
+_FIXED = ("display", "image_size")
 
 
 def evaluate(
@@ -53,12 +53,12 @@ def evaluate(
     progress: bool | None = None,
     **options: Any,
 ) -> EvaluationReport:
-    """Return how well a model's embeddings tell the classes of a set apart.
+    """Return how well a model's embeddings separate the classes of a set.
 
     Every image is cut to its square middle and shown at several scales, and the model is either
     told the GSD of what it is shown, or always that of full resolution. References are the images
     of the split ``train``, queries those of ``val``; of a source without splits they are the last
-    20 % of each class, in natural order of names, the same that are val to a training.
+    20 % of each class, in natural order of names, as `read_samples` holds them out.
 
     Parameters
     ----------
@@ -97,11 +97,11 @@ def evaluate(
         If a set cannot be read; if labels are missing, or there is one class only, or a class in
         only one split, or fewer than ``k`` references; all of it before the model is loaded.
     SpecError
-        If an argument cannot be meant.
+        If an argument is invalid.
     ModelError
         If the device is not available, or the weights are unusable.
     MissingDependencyError
-        If the linear probe is asked for and scikit-learn is not installed.
+        If the linear probe is requested and scikit-learn is not installed.
 
     Warns
     -----
@@ -118,7 +118,7 @@ def evaluate(
         check_whole("limit", limit, 1)
     paths = _paths(sources)
 
-    chosen, full_px, said = _looked_through(paths, gsd_m, limit, scored, progress)
+    chosen, full_px, side_notes = _first_pass(paths, gsd_m, limit, scored, progress)
     encoder = plan.load()
     normal_px, side_at, left_out = sides(full_px, encoder.patch_size, scales)
     if not side_at:
@@ -159,7 +159,7 @@ def evaluate(
         "gsd_policy": plan.gsd,
         **dict(encoder.provenance),
     }
-    return EvaluationReport(tuple(rows), about, (*chosen.notes, *said, *left_out))
+    return EvaluationReport(tuple(rows), about, (*chosen.notes, *side_notes, *left_out))
 
 
 def score_embeddings(
@@ -170,7 +170,7 @@ def score_embeddings(
     k: int = K,
     limit: int | None = None,
 ) -> EvaluationReport:
-    """Return how well embeddings that are there tell classes apart.
+    """Return how well existing embeddings separate classes.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def score_embeddings(
         A Parquet or GeoParquet file.
     columns : tuple of str
         Its columns of the embedding, the label and the split (``train`` or ``val``; a table
-        without has the last 20 % of each class's rows for queries).
+        without one uses the last 20 % of the rows of each class as queries).
     protocols, k, limit
         As for `evaluate`.
 
@@ -208,10 +208,10 @@ def score_embeddings(
 
 
 def _plan(model: Model, device: str, options: Mapping[str, Any], settings: Settings) -> Plan:
-    for name in _NOT_ASKED:
+    for name in _FIXED:
         if options.get(name) is not None:
             raise SpecError(
-                f"got {name}={options[name]!r}, which an evaluation does not take: images are "
+                f"got {name}={options[name]!r}, which an evaluation does not accept: images are "
                 "shown as they are, at the sides that scales state; leave it out"
             )
     model.description.check_options(options)
@@ -241,14 +241,14 @@ def _paths(sources: Source | Sequence[Source]) -> list[Source]:
     return paths
 
 
-def _looked_through(
+def _first_pass(
     paths: Sequence[Source],
     gsd_m: float | None,
     limit: int | None,
     scored: Protocols,
     progress: bool | None,
 ) -> tuple[Selection, int, list[str]]:
-    """Return which images count, the usual side, and what is odd; every image is read once."""
+    """Return the selected images, their most frequent side, and notes; reads every image once."""
     known: list[Known] = []
     side_of: dict[Hashable, int] = {}
     with Bar(progress, unit="image to look at", total=None) as bar:
@@ -278,7 +278,7 @@ def _samples(paths: Sequence[Source], gsd_m: float | None) -> Iterator[tuple[Has
 def _chosen_samples(
     paths: Sequence[Source], gsd_m: float | None, chosen: Selection
 ) -> Iterator[tuple[Hashable, Sample]]:
-    """Yield the images that count; what was left out was said when they were looked through."""
+    """Yield the selected images; the first pass has already warned of what was left out."""
     left = len(chosen.label_of)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageryWarning)
@@ -288,7 +288,9 @@ def _chosen_samples(
                 left -= 1
                 if not left:
                     return
-    raise DatasetError(f"{left} images vanished while they were evaluated; leave the set alone")
+    raise DatasetError(
+        f"{left} images disappeared during the evaluation; do not change the set while it runs"
+    )
 
 
 def _view_row(view: View, pooling: str, input_res: float) -> dict[str, Any]:

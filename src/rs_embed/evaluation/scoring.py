@@ -39,7 +39,7 @@ class Protocols:
 
     @classmethod
     def checked(cls, names: Sequence[str], k: int) -> Protocols:
-        """Return them if they can be used; see `rs_embed.evaluation.evaluate`."""
+        """Return the protocols, checked; see `rs_embed.evaluation.evaluate`."""
         check_whole("k", k, 1)
         checked = known_names("protocol", names, PROTOCOLS)
         if "probe" in checked:
@@ -48,11 +48,11 @@ class Protocols:
 
     @property
     def least_references(self) -> int:
-        """How many references they need."""
+        """References that they need."""
         return self.k if "knn" in self.names else 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return them as JSON values."""
+        """Return the protocols as JSON values."""
         return {"names": list(self.names), "k": self.k, "temperature": TEMPERATURE}
 
     def rows(
@@ -62,12 +62,12 @@ class Protocols:
         chosen: Selection,
         row: Mapping[str, Any],
     ) -> Iterator[Row]:
-        """Yield the accuracy by each protocol, with what else is known of the row."""
+        """Yield the accuracy by each protocol, with the other columns of the row."""
         number = {label: i for i, label in enumerate(chosen.classes)}
         classes = np.array([number[chosen.label_of[key]] for key in keys], np.intp)
         known = np.array([key in chosen.reference for key in keys])
         if not np.isfinite(vectors).all():
-            raise ModelError("the embeddings are not all finite; look at the weights")
+            raise ModelError("the embeddings are not all finite; check the weights")
         predict: dict[str, Callable[..., NDArray[np.intp]]] = {
             "knn": partial(nearest_neighbours, k=self.k),
             "probe": linear_probe,

@@ -12,20 +12,20 @@ from rs_embed.errors import DatasetError, some
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one image or vector of a set.
+    """One image or vector of a set, before it is read.
 
     Attributes
     ----------
     key : hashable
-        Its own among all.
+        Unique in the set.
     name : str
-        What it is called, and ordered by.
+        Its name, by which the set is ordered.
     label : str or None
         Its class.
     split : str or None
-        ``"train"``, ``"val"``, or None where nobody says.
+        ``"train"``, ``"val"``, or None where nothing states it.
     assumed : bool
-        Whether the split is that of `rs_embed.datasets.held_out`, as its set states none.
+        Whether `rs_embed.datasets.held_out` gave the split, since the set states none.
     """
 
     key: Hashable
@@ -37,7 +37,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Selection:
-    """The labelled images or vectors that count.
+    """The labelled images or vectors that are used.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Selection:
 
 
 def select(known: Sequence[Known], *, limit: int | None, least_references: int) -> Selection:
-    """Return what counts of a set.
+    """Return the references and queries of a set.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
     limit : int or None
         Most of each class in each split; they are spread evenly over the natural order of names.
     least_references : int
-        How many references the protocol needs.
+        References that the protocol needs.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
     if len(reference) < least_references:
         raise DatasetError(
             f"got {len(reference)} references, expected at least k={least_references}; lower k, or "
-            "take more images"
+            "add images"
         )
     label_of = {one.key: label for (label, _), group in chosen.items() for one in group}
     return Selection(label_of, reference, tuple(sorted(set(label_of.values()))), notes)
@@ -116,8 +116,8 @@ def _check_splits(known: Sequence[Known]) -> tuple[str, ...]:
         return ()
     if len(without) < len(known) or any(one.split is None for one in known):
         raise DatasetError(
-            f"{len(without)} of {len(known)} have no split ({some(without)}); state it for all, or "
-            "for none and label all"
+            f"{len(without)} of {len(known)} have no split ({some(without)}); state it for all, "
+            "or for none and label them all"
         )
     note = (
         "the set states no split: within each class the last fifth in natural order of names is "
@@ -127,17 +127,17 @@ def _check_splits(known: Sequence[Known]) -> tuple[str, ...]:
 
 
 def _check_classes(groups: dict[tuple[str, str], list[Known]]) -> None:
-    train, val = ({label for label, of in groups if of == split} for split in ("train", "val"))
+    train, val = ({label for label, name in groups if name == split} for split in ("train", "val"))
     if len(train | val) < 2:
         raise DatasetError(
             f"got one class only ({', '.join(train | val)}), expected at least two to tell apart"
         )
-    for only, missing, there in ((train - val, "val", "train"), (val - train, "train", "val")):
+    for only, missing, present in ((train - val, "val", "train"), (val - train, "train", "val")):
         if only:
             raise DatasetError(
-                f"{len(only)} of {len(train | val)} classes are in {there} but not in {missing} "
-                f"({some(sorted(only))}), expected each in both; add images of them or leave them "
-                "out"
+                f"{len(only)} of {len(train | val)} classes are in {present} but not in {missing} "
+                f"({some(sorted(only))}), expected each in both; add images of them or remove "
+                "them"
             )
 
 

@@ -1,4 +1,4 @@
-"""Embeddings that somebody else made: a Parquet or GeoParquet file."""
+"""Embeddings from elsewhere: a Parquet or GeoParquet file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = ("embedding", "label", "split")
 def read_table(
     path: str | os.PathLike[str], columns: tuple[str, str, str] = COLUMNS
 ) -> tuple[NDArray[np.float32], list[Known]]:
-    """Return the vectors of a table, ``(N, D)``, and what is known of each.
+    """Return the vectors of a table, ``(N, D)``, and the name, label and split of each.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def read_table(
         A Parquet or GeoParquet file.
     columns : tuple of str
         Names of the columns of the embedding (a list of numbers), the label (text or a number) and
-        the split. Where nothing is stated there, the last rows of each class are ``"val"``.
+        the split. Without splits the last rows of each class are ``"val"``.
 
     Raises
     ------
@@ -62,8 +62,8 @@ def read_table(
     if not labels:
         raise DatasetError(f"{shown!r} has no row, expected one for each embedding")
     known = [
-        Known(row, f"row {row}", _label(of, row, shown), _split(told, row, shown))
-        for row, (of, told) in enumerate(zip(labels, stated, strict=True))
+        Known(row, f"row {row}", _label(value, row, shown), _split(stated_split, row, shown))
+        for row, (value, stated_split) in enumerate(zip(labels, stated, strict=True))
     ]
     return _matrix(table[vectors], shown, vectors), _with_splits(known)
 
@@ -75,19 +75,19 @@ def _with_splits(known: list[Known]) -> list[Known]:
     return [replace(one, split="val" if one.key in val else "train", assumed=True) for one in known]
 
 
-def _label(of: Any, row: int, shown: str) -> str | None:
-    """Return a label as text; None and the number that stands for a missing one have none."""
-    if of is None or of != of:  # NaN alone is not itself
+def _label(label: Any, row: int, shown: str) -> str | None:
+    """Return a label as text, or None where it is None or NaN."""
+    if label is None or label != label:  # only NaN is unequal to itself
         return None
-    if isinstance(of, str | Real):
-        return str(of)
-    raise DatasetError(f"row {row} of {shown!r} has the label {of!r}, expected text or a number")
+    if isinstance(label, str | Real):
+        return str(label)
+    raise DatasetError(f"row {row} of {shown!r} has the label {label!r}, expected text or a number")
 
 
-def _split(told: Any, row: int, shown: str) -> str | None:
-    if told is None or told in SPLITS:
-        return None if told is None else str(told)
-    raise DatasetError(f"row {row} of {shown!r} has the split {told!r}, expected train or val")
+def _split(split: Any, row: int, shown: str) -> str | None:
+    if split is None or split in SPLITS:
+        return None if split is None else str(split)
+    raise DatasetError(f"row {row} of {shown!r} has the split {split!r}, expected train or val")
 
 
 def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
@@ -100,7 +100,7 @@ def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
     if not lists or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
         raise DatasetError(f"the column {name!r} of {shown!r} is {kind}, expected lists of numbers")
     if column.null_count:
-        raise DatasetError(f"{column.null_count} vectors of {shown!r} are missing; take them out")
+        raise DatasetError(f"{column.null_count} vectors of {shown!r} are missing; remove them")
     lengths = set(compute.list_value_length(column).to_pylist())
     if len(lengths) != 1 or lengths == {0}:
         raise DatasetError(
@@ -113,6 +113,6 @@ def _matrix(column: Any, shown: str, name: str) -> NDArray[np.float32]:
     if len(broken):
         raise DatasetError(
             f"{len(broken)} vectors of {shown!r} are not finite (the first in row {broken[0]}); "
-            "take them out"
+            "remove them"
         )
     return matrix

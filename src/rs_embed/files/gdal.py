@@ -1,4 +1,4 @@
-"""Open raster files with GDAL, keep them open, and say what failed, without credentials."""
+"""Open raster files with GDAL, keep them open, and report failures without credentials."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rs_embed.errors import ImageryError
 
-# GDAL remembers for the life of the process that a URL failed. These are opened with the option by
-# which it asks the server again.
+# GDAL remembers for the life of the process that a URL failed. These are opened with the option
+# that makes it request them again.
 _FAILED: set[str] = set()
 _MOST_FAILED = 4096
-# Beside an image: statistics, written by whoever shows it, and overviews.
-_LOOKED = (".aux.xml", ".ovr")
+# Beside an image: statistics, written by software that shows it, and overviews.
+_DERIVED = (".aux.xml", ".ovr")
 _AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
-# How GDAL words failures of a server that may pass: codes of HTTP, and curl's own.
+# How GDAL words transient failures of a server: HTTP status codes, and messages of curl.
 _PASSING = re.compile(
     r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
     r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
@@ -58,8 +58,8 @@ class OpenFiles:
             ended = list(self._kept.values())
             self._kept.clear()
         for kept in ended:
-            # After an error or Ctrl-C nobody waits for readers, and GDAL crashes the process where
-            # a file is closed under one: it has the last reference, and so closes it.
+            # After an error or Ctrl-C readers may still run, and closing a file under one would
+            # crash the process: the reader has the last reference, and so closes it.
             if kept.lock.acquire(blocking=False):
                 try:
                     if kept.dataset is not None:
@@ -69,7 +69,7 @@ class OpenFiles:
 
     @contextmanager
     def dataset(self, path: str) -> Iterator[Any]:
-        """Give the open file; every failure of GDAL within becomes ours."""
+        """Yield the open file; failures of GDAL become `ImageryError`."""
         with self._lock:
             self._refuse_if_ended(path)
             if path not in self._kept and len(self._kept) < self._most:
@@ -87,7 +87,7 @@ class OpenFiles:
 
     def _refuse_if_ended(self, path: str) -> None:
         if self._ended:
-            raise ImageryError(f"{shown_path(path)!r} was asked for after its files were closed")
+            raise ImageryError(f"{shown_path(path)!r} was read after its files were closed")
 
 
 class _Kept:
@@ -99,19 +99,19 @@ class _Kept:
 
 
 def may_pass(failure: BaseException) -> bool:
-    """Return whether a file could not be read for a reason of a server's that may pass."""
+    """Return whether reading failed for a transient reason on a server."""
     return any(_PASSING.search(str(exc)) for exc in _chain(failure))
 
 
 def is_unread(failure: BaseException) -> bool:
-    """Return whether GDAL failed to read, for whatever reason."""
+    """Return whether GDAL failed to read, for any reason."""
     from rasterio.errors import RasterioError
 
     return any(isinstance(exc, RasterioError) for exc in _chain(failure))
 
 
 def is_denied(failure: BaseException) -> bool:
-    """Return whether a server refused access to a file, as it does once a token has ended."""
+    """Return whether a server refused access to a file, e.g. because a token expired."""
     return any(_DENIED.search(str(exc)) for exc in _chain(failure))
 
 
@@ -123,7 +123,7 @@ def _chain(failure: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
-    """Open a raster file; every failure of GDAL until it is closed becomes ours."""
+    """Open a raster file; failures of GDAL until it is closed become `ImageryError`."""
     if kept is not None:
         with kept.dataset(path) as dataset:
             yield dataset
@@ -133,34 +133,34 @@ def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
 
 
 def read_with(path: str) -> tuple[str, list[str]]:
-    """Return what a raster file says of its pixels, and all files that it is read from.
+    """Return a text of the metadata of a raster file, and all files that it is read from.
 
-    The files are masks and sources of a VRT; of sources that are VRTs themselves, theirs too. Not
-    those that others write by looking at an image, statistics and overviews: what they say of
-    place and values is in the text. Files that cannot be opened have none.
+    The files are masks and sources of a VRT, and in turn the sources of VRTs among these.
+    Statistics and overviews are left out, since other software writes them when it shows an image.
+    Files that cannot be opened have none.
     """
     found: list[str] = []
-    left, said = [path], ""
+    left, metadata = [path], ""
     while left:
         try:
             with quietly(), open_file(left.pop()) as file:
-                new = [n for n in file.files if n not in found and not n.lower().endswith(_LOOKED)]
-                said = said or repr(
+                new = [n for n in file.files if n not in found and not n.lower().endswith(_DERIVED)]
+                metadata = metadata or repr(
                     (
                         file.crs and file.crs.to_wkt(), tuple(file.transform), file.nodatavals,
                         file.scales, file.offsets, file.mask_flag_enums, file.dtypes,
                     )
                 )  # fmt: skip
-        except ImageryError:  # whoever reads it will say so
+        except ImageryError:  # reading it raises the error
             continue
         found += new
         left += [name for name in new if name.lower().endswith(".vrt") and name != path]
-    return said, found
+    return metadata, found
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Open images without place and let nobody hear of it: whoever needs a place asks for it."""
+    """Open images without georeference and without a warning; callers check it if needed."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings():
@@ -169,7 +169,7 @@ def quietly() -> Iterator[None]:
 
 
 def _open(path: str) -> Any:
-    """Return the opened file; what failed before is asked for again."""
+    """Return the opened file; one that failed before is requested again."""
     import rasterio
 
     if path not in _FAILED:
@@ -182,7 +182,7 @@ def _open(path: str) -> Any:
 
 @contextmanager
 def _ours(path: str) -> Iterator[None]:
-    """Turn failures of GDAL into ours."""
+    """Turn failures of GDAL into `ImageryError`."""
     from rasterio.errors import RasterioError
 
     shown = shown_path(path)
@@ -198,18 +198,20 @@ def _ours(path: str) -> Iterator[None]:
         else:
             reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
         missing = "No such file" in reason
-        mend = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
-        error = ImageryError(f"cannot read {shown!r} as an image ({reason}); {mend}")
+        fix = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
+        error = ImageryError(f"cannot read {shown!r} as an image ({reason}); {fix}")
         if shown != path:
             raise error from None  # a traceback would show the credentials in it
         raise error from exc
 
 
-def _without_credentials(said: str, path: str, shown: str) -> str:
-    """Return what GDAL says of a file, which it may name by the end of its URL alone."""
+def _without_credentials(message: str, path: str, shown: str) -> str:
+    """Return a message of GDAL, which may name a file by the end of its URL only."""
     query = path.partition("?")[2]
     return (
-        said.replace(path, shown).replace(f"?{query}", "") if query else said.replace(path, shown)
+        message.replace(path, shown).replace(f"?{query}", "")
+        if query
+        else message.replace(path, shown)
     )
 
 

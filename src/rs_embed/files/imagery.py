@@ -51,7 +51,7 @@ def read_imagery(
     Raises
     ------
     ImageryError
-        If it cannot be opened, has no CRS or transform, lacks a band, lies elsewhere, or declares
+        If it cannot be opened, has no CRS or transform, lacks a band, is elsewhere, or declares
         another nodata value than ``fill_value``.
     GridError
         If it is rotated, in degrees, or has pixels that are not square on the ground.
@@ -60,7 +60,7 @@ def read_imagery(
     if isinstance(imagery, Raster):
         if fill_value is not None:
             raise ImageryError(
-                f"got fill_value={fill_value:g} for a Raster, which knows what is valid"
+                f"got fill_value={fill_value:g} for a Raster, which has its own mask; leave it out"
             )
         return _window_of(_select(imagery, bands).north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
@@ -103,7 +103,7 @@ def imagery_grid(imagery: Any) -> Grid:
 def _window_in(
     grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid], window: Grid | None
 ) -> Grid:
-    """Return the window of a place, all of ``grid`` if there is none."""
+    """Return the window of a place, or all of ``grid`` without one."""
     if window is not None:
         return window
     gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
@@ -135,7 +135,7 @@ def _select(raster: Raster, bands: Sequence[str]) -> Raster:
 
 
 def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
-    """Return the window of a raster in memory; what reaches beyond it is invalid."""
+    """Return a window of a raster in memory; pixels beyond the raster are invalid."""
     window = window_in(raster.grid)
     if window == raster.grid:
         return raster
@@ -155,7 +155,7 @@ def _nothing(
     reflectance: tuple[float, float] | None,
     source: Mapping[str, Any],
 ) -> Raster:
-    """Return a window of which the imagery has no pixel."""
+    """Return a window without any pixel of the imagery."""
     pixels = np.zeros((len(bands), *window.shape), dtype)
     valid = np.zeros(window.shape, dtype=bool)
     return Raster(pixels, valid, tuple(bands), window, reflectance, source)
@@ -197,15 +197,15 @@ def _from_xarray(
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return _nothing(window, bands, array.dtype, _attributed_units(array), source)
     part = picked.isel({y_dim: rows, x_dim: columns})
-    there = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
+    read_grid = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
     read = Raster.from_array(
         part.values,
         bands=bands,
-        crs=there.crs,
-        transform=there.transform,
+        crs=read_grid.crs,
+        transform=read_grid.transform,
         nodata=nodata_value(nodata, fill_value),
     )
-    data, valid = padded(read.data, read.valid, there, window)
+    data, valid = padded(read.data, read.valid, read_grid, window)
     return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
 
 
@@ -250,7 +250,7 @@ def _dimensions(array: Any) -> tuple[Any, Any, Any]:
     if len(others) != 1:
         raise ImageryError(
             f"got a DataArray with dimensions {array.dims}, expected exactly one besides y and x "
-            "(the bands); select one date first, or array.squeeze() those of length 1"
+            "(the bands); select one date, or drop dimensions of length 1 with array.squeeze()"
         )
     if crs is None:
         raise ImageryError(
@@ -268,7 +268,7 @@ def _attributed_units(array: Any) -> tuple[float, float] | None:
         scale = float(array.attrs.get("scale_factor", 1))
         offset = float(array.attrs.get("add_offset", 0))
     except (TypeError, ValueError) as exc:
-        raise ImageryError(f"got scale_factor or add_offset that are no numbers: {exc}") from exc
+        raise ImageryError(f"got scale_factor or add_offset that are not numbers: {exc}") from exc
     return None if (scale, offset) == (1, 0) else (scale, offset)
 
 

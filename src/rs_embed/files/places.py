@@ -1,4 +1,4 @@
-"""Many places from one file: CSV or GeoJSON to named points and boxes."""
+"""Read many places from one file: CSV or GeoJSON to named points and boxes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _POINT, _BOX = ("lon", "lat"), ("minlon", "minlat", "maxlon", "maxlat")
 _LAYOUTS = "columns lon,lat (and buffer_m) or minlon,minlat,maxlon,maxlat"
 # Longitude and latitude on WGS 84 by the names that programs write into the old member "crs".
 _WGS84 = re.compile(r"(CRS:?84|EPSG[:/].*\b4326)$", re.IGNORECASE)
-_NOT_TEXT = "is no text in UTF-8; export it as 'CSV UTF-8' or as GeoJSON"
+_NOT_TEXT = "is not text in UTF-8; export it as 'CSV UTF-8' or as GeoJSON"
 
 
 @dataclass(frozen=True)
 class NamedPlace:
-    """A place and the name by which its result is found again.
+    """A place and the name of its result.
 
     Parameters
     ----------
@@ -52,21 +52,21 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
         ``latitude``) and perhaps ``buffer_m``, or with ``minlon``, ``minlat``, ``maxlon``,
         ``maxlat``; perhaps ``id``, else the row's number from 0; comma, semicolon or tab; UTF-8.
         ``.geojson`` or ``.json`` (RFC 7946): a point with the property ``buffer_m``, or a polygon,
-        whose bounding box counts; ``id`` of the feature or its property, else its number from 0.
+        of which the bounding box is used; ``id`` of the feature or its property, else its number.
     buffer_m : float, optional
         Half of the side of the square around a point that states none, ground metres.
 
     Returns
     -------
     list of NamedPlace
-        At least one, each with an id of its own.
+        At least one, with unique ids.
 
     Raises
     ------
     UnknownNameError
         If the file is of another type.
     SpecError
-        If it cannot be read, or a place in it cannot be meant; the message names the line or
+        If it cannot be read, or a place in it is invalid; the message names the line or
         the feature.
     """
     source = Path(path)
@@ -86,7 +86,7 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
 
 
 def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
-    """Return the places, refusing none at all and the same id twice."""
+    """Return the places; refuse an empty file and repeated ids."""
     places: dict[str, tuple[str, NamedPlace]] = {}
     for where, place in entries:
         if place.id in places:
@@ -102,7 +102,7 @@ def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
 
 @contextmanager
 def _located(where: str) -> Iterator[None]:
-    """Put the file, line or feature in front of what is wrong there."""
+    """Put the file, line or feature in front of the message of an error."""
     try:
         yield
     except SpecError as exc:
@@ -145,7 +145,7 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Give the line on which each row starts, and its cells; rows without content are left out."""
+    """Yield the line on which each row starts, and its cells; skip empty rows."""
     lines = list(io.StringIO(text, newline=""))
     header = next((line for line in lines if line.strip()), "")
     reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
@@ -162,7 +162,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return where each column of ours stands, and the names of those that make the place."""
+    """Return the index of each column, and the names of the columns of the place."""
     names = [cell.strip().casefold() for cell in header]
     names = [_COLUMNS.get(name, name) for name in names]
     for name in (*_POINT, *_BOX, "buffer_m", "id"):
@@ -205,7 +205,7 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
 
 
 def _id(value: object) -> str:
-    """Return a name that can be shown in one line and stored anywhere."""
+    """Return a name that fits on one line and can be stored anywhere."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SpecError(f"got id={value!r}, expected text or a number")
     name = str(value)
@@ -218,7 +218,7 @@ def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, Name
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise SpecError(f"is no JSON ({exc}), expected GeoJSON") from exc
+        raise SpecError(f"is not valid JSON ({exc}), expected GeoJSON") from exc
     root = _member(content, "the file")
     if root.get("type") == "FeatureCollection":
         _check_crs(root)
@@ -249,8 +249,8 @@ def _from_feature(feature: dict[str, Any], number: int, buffer_m: float | None) 
         return NamedPlace(name, _place(point, buffer_m))
     if kind not in ("Polygon", "MultiPolygon"):
         raise SpecError(
-            f"got a geometry of type {kind!r}, expected Point, Polygon or MultiPolygon; make "
-            "points or polygons of it in a GIS"
+            f"got a geometry of type {kind!r}, expected Point, Polygon or MultiPolygon; convert "
+            "it to points or polygons in a GIS"
         )
     return NamedPlace(name, _bounding_box(coordinates, depth=2 if kind == "Polygon" else 3))
 
@@ -259,7 +259,7 @@ def _bounding_box(coordinates: Any, depth: int) -> BBox:
     positions = [_position(position) for position in _flattened(coordinates, depth)]
     if not positions:
         raise SpecError("got a polygon without coordinates")
-    # Every position is looked at by the spec before they are compared.
+    # PointBuffer checks every position before they are compared.
     for lon, lat in positions:
         PointBuffer(lon, lat, buffer_m=1)
     lons, lats = zip(*positions, strict=True)

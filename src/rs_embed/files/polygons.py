@@ -32,10 +32,10 @@ _SWAP = (
     "does latitude come first in them? Then swap the two, e.g. with shapely.transform(polygon, "
     "lambda at: at[:, ::-1])"
 )
-# What GEOS says of an invalid polygon, and where: Self-intersection[1 2].
+# How GEOS describes an invalid polygon: Self-intersection[1 2].
 _PLACE = re.compile(r"(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]")
-_MEND = (
-    "mend it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and look at "
+_FIX = (
+    "repair it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and check "
     "the result"
 )
 
@@ -59,14 +59,14 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
     -------
     Polygons
         One geometry per feature, in the order of the source. The id is the feature's own, its
-        property ``id``, or its number: from 0, in files with feature ids (FID) that one. Entries
-        of a list count as features.
+        property ``id``, or its number: the FID in files that have one, else counted from 0.
+        Entries of a list count as features.
 
     Raises
     ------
     SpecError
-        If it cannot be read, or a feature is no valid polygon; the message names the feature,
-        the place and the mend. Nothing is mended silently.
+        If it cannot be read, or a feature is not a valid polygon; the message names the
+        feature, the place and a fix. Nothing is repaired silently.
     UnknownNameError
         If there is no such layer.
     GridError
@@ -131,7 +131,7 @@ def _from_path(path: Path, layer: str | None) -> Polygons:
     except OSError as exc:
         raise SpecError(f"{path}: cannot be read ({exc})") from exc
     except (ValueError, RecursionError) as exc:
-        raise SpecError(f"{path}: is no JSON in UTF-8 ({exc}), expected GeoJSON") from exc
+        raise SpecError(f"{path}: is not valid JSON in UTF-8 ({exc}), expected GeoJSON") from exc
     name = str(path)
     return _checked(name, _geojson_crs(content, name), list(_geojson_features(content, name)))
 
@@ -150,7 +150,7 @@ def _geojson_crs(content: Any, name: str) -> CRS:
 
 
 def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
-    """Give the entries of a list as features, numbered from 0."""
+    """Yield the entries of a list as features, numbered from 0."""
     shapely = require_shapely()
     for number, entry in enumerate(source):
         if isinstance(entry, shapely.Geometry):
@@ -165,13 +165,13 @@ def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
             raise SpecError(
                 f"{name}: {_label(number, str(number))}: got a GeoJSON object with many features "
                 "or a CRS of its own, expected a geometry or feature in longitude and latitude; "
-                "give that object alone, not in a list"
+                "pass that object alone, not in a list"
             )
         yield from _geojson_features(entry, name, first=number)
 
 
 def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_Feature]:
-    """Give the features of a FeatureCollection, a feature, or a lone geometry."""
+    """Yield the features of a FeatureCollection, a feature, or a lone geometry."""
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
         if not isinstance(features, list | tuple):
@@ -211,12 +211,12 @@ def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | No
     except ValueError as exc:
         raise _not_finite(name, label) from exc
     except TypeError as exc:
-        raise SpecError(f"{name}: {label}: got coordinates that are no numbers ({exc})") from exc
+        raise SpecError(f"{name}: {label}: got coordinates that are not numbers ({exc})") from exc
     try:
         return shapely.from_geojson(text)
     except shapely.errors.GEOSException as exc:
         raise SpecError(
-            f"{name}: {label}: got coordinates that make no {geometry['type']} ({exc}), expected "
+            f"{name}: {label}: got coordinates that are not a {geometry['type']} ({exc}), expected "
             "closed rings of [longitude, latitude] as in RFC 7946"
         ) from exc
 
@@ -252,7 +252,7 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         except shapely.errors.GEOSException as exc:
             raise SpecError(
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
-                f"rings; {_MEND}"
+                f"rings; {_FIX}"
             ) from exc
         features.append(_Feature(feature_id, label, geometry))
     return _checked(str(path), _layer_crs(path, meta["crs"]), features)
@@ -296,7 +296,7 @@ def _checked(name: str, crs: CRS, features: list[_Feature]) -> Polygons:
 
 
 def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
-    """Return the geometry without Z; one that is no valid polygon of the CRS is refused."""
+    """Return the geometry without Z; refuse one that is not a valid polygon of the CRS."""
     shapely = require_shapely()
     if feature.geometry is None:
         raise SpecError(
@@ -316,18 +316,18 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
         _check_degrees(geometry, name, feature.label)
     if not geometry.is_valid:
         raise SpecError(
-            f"{name}: {feature.label} is no valid polygon "
+            f"{name}: {feature.label} is not a valid polygon "
             f"({_reason(shapely.is_valid_reason(geometry), crs)}), expected rings that do not "
-            f"cross or touch along a line; {_MEND}"
+            f"cross or touch along a line; {_FIX}"
         )
     return geometry
 
 
-def _reason(said: str, crs: CRS) -> str:
-    """Return why GEOS finds a polygon invalid, and what the numbers of the place are."""
-    found = _PLACE.fullmatch(said)
+def _reason(reason: str, crs: CRS) -> str:
+    """Return why GEOS finds a polygon invalid, with the names of the coordinates."""
+    found = _PLACE.fullmatch(reason)
     if found is None:
-        return said
+        return reason
     names = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
     return f"{found['what']} at {names[0]} {found['x']}, {names[1]} {found['y']}"
 

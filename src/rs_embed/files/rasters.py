@@ -61,7 +61,7 @@ class BandFile:
         Raises
         ------
         ImageryError
-            If a band is not there.
+            If the file lacks a band.
         """
         shown = shown_path(self.path)
         if self.indexes is None:
@@ -69,14 +69,14 @@ class BandFile:
         if max(self.indexes) > len(names):
             raise ImageryError(
                 f"{shown!r} has {len(names)} bands, expected band {max(self.indexes)} in it; "
-                "correct what describes the file"
+                "correct the description of the file"
             )
         return list(self.indexes)
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What a file says of itself before any pixel is read.
+    """The metadata of a file, read before any pixel.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class Header:
 
 
 def read_header(path: str, opened: OpenFiles | None = None) -> Header:
-    """Return what the file says of itself; ``opened`` keeps it open.
+    """Return the metadata of a file; ``opened`` keeps the file open.
 
     Raises
     ------
@@ -167,12 +167,12 @@ def read_rows(
 ) -> Raster:
     """Return the pixels of a file on some rows of ``grid``, all of them if not stated.
 
-    Where the grid lies on the file's own lattice the pixels come through untouched; elsewhere
+    If the grid is on the lattice of the file, the pixels are returned unchanged; otherwise
     they are reprojected, averaged if the grid is at least 1.5 times coarser, bilinear otherwise,
     nearest for classes. Invalid pixels (nodata, internal mask, alpha) give nothing to their
-    neighbours, and what the file does not cover is invalid. ``source["resampling"]`` says which it
-    was. Only the window is read, and rows read apart equal those of the whole; ``opened`` keeps the
-    file open between them.
+    neighbours, and what the file does not cover is invalid. ``source["resampling"]`` names the
+    method. Only the window is read, and rows read apart equal the rows of the whole; ``opened``
+    keeps the file open between them.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def _read_warped(
 
     masked = _has_mask(dataset, indexes)
     has_alpha = any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums)
-    # A value that the type cannot hold marks nothing; 0 is then what GDAL leaves uncovered.
+    # A value that the type cannot hold marks nothing; GDAL then fills uncovered pixels with 0.
     marker = nodata if _holds(dataset.dtypes[indexes[0] - 1], nodata) else 0
     scale = str(1 / max(per_pixel, 1.0))
     with WarpedVRT(
@@ -321,7 +321,7 @@ def _crs_of_wkt(wkt: str) -> CRS:
 def _read_window(
     dataset: Any, file_grid: Grid, window: Grid, indexes: Sequence[int], nodata: float | None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return data and validity of ``window``, which lies on the lattice of ``file_grid``."""
+    """Return data and validity of ``window``, which is on the lattice of ``file_grid``."""
     from rasterio.windows import Window
 
     rows, columns = common_window(window, file_grid)
@@ -340,7 +340,7 @@ def _read_window(
 
 
 def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:
-    """Return whether a mask or alpha band says what is valid, besides or instead of nodata."""
+    """Return whether a mask or alpha band marks valid pixels, besides or instead of nodata."""
     from rasterio.enums import MaskFlags
 
     flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
@@ -359,7 +359,7 @@ def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
 
 
 def nodata_value(declared: float | None, stated: float | None) -> float:
-    """Return the nodata value; 0, that of Sentinel-2, where nobody says."""
+    """Return the nodata value; 0, as for Sentinel-2, if neither states one."""
     if declared is not None and stated is not None and declared != stated:
         raise ImageryError(
             f"got fill_value={stated:g}, but the imagery declares nodata {declared:g}; leave "

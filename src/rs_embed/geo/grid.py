@@ -169,10 +169,9 @@ def gsd_m(grid: Grid) -> float:
             f"got the CRS {crs.name!r} ({crs.type_name}), expected a projected CRS; assign one"
         )
     if not crs.is_projected:
-        size = transform.a
         raise GridError(
-            f"got imagery in degrees ({crs.to_string()}, {size:g} per pixel), expected a projected "
-            "CRS: a degree is not the same length in all directions; reproject it, e.g. "
+            f"got imagery in degrees ({crs.to_string()}, {transform.a:g} per pixel), expected a "
+            "projected CRS: a degree is not the same length in all directions; reproject it, e.g. "
             f"gdalwarp -t_srs {_metric_crs_name(grid)} -r bilinear in.tif out.tif"
         )
     across_x, across_y = _ground_pixel(grid, crs)

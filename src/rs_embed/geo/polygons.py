@@ -1,4 +1,4 @@
-"""Areas drawn as polygons: carried to another CRS, laid on the cells of grids."""
+"""Areas drawn as polygons: in another CRS, and on the cells of grids."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from pyproj import CRS, Transformer
     from shapely.geometry.base import BaseGeometry
 
-# Edges in another CRS are drawn within this distance of where they are: far below any pixel.
+# Largest error of edges in another CRS: far below any pixel.
 EDGE_TOLERANCE_M = 0.01
-# Natural Earth's shores end at 180.00000000000006 degrees.
+# The shores of Natural Earth end at 180.00000000000006 degrees.
 DEGREE_TOLERANCE = 1e-6
 KINDS = ("Polygon", "MultiPolygon")
 _EARTH_RADIUS_M = 6_371_000
-# Length at which edges are looked at first: shorter than any bend of a projection.
+# Edges are first cut to this length: shorter than any bend of a projection.
 _LONGEST_SEGMENT_M = 100_000
 _MAX_VERTICES = 10_000_000
-# Crossings of cell edges that are looked at in one go: some 100 MB of working arrays.
+# Crossings of cell edges that are computed at once: some 100 MB of working arrays.
 _MAX_CROSSINGS = 1_000_000
 
 
@@ -41,11 +41,11 @@ class Polygons:
     geometries : tuple of shapely.Polygon or shapely.MultiPolygon
         One per feature, x and y in units of ``crs``, valid and not empty; they may overlap.
     ids : tuple of str
-        Name of each feature, for messages and results; not always unique.
+        Id of each feature, for messages and results; not always unique.
     crs : pyproj.CRS
         CRS of the coordinates, always x (longitude, easting) first.
     name : str
-        Where they come from: the file, or the type of the object.
+        Their source: the file, or the type of the object.
 
     Raises
     ------
@@ -80,8 +80,8 @@ class Polygons:
     def geographic_bounds(self) -> tuple[float, float, float, float]:
         """Return west, south, east, north in degrees (EPSG:4326).
 
-        The narrowest box around all polygons. Where it lies across the antimeridian, west is
-        greater than east, as in RFC 7946, section 5.2.
+        The narrowest box around all polygons. If it crosses the antimeridian, west is greater
+        than east, as in RFC 7946, section 5.2.
 
         Raises
         ------
@@ -109,18 +109,17 @@ class Polygons:
         return west, max(min(lats), -90.0), east, min(max(lats), 90.0)
 
     def to_crs(self, crs: CRS | str) -> Polygons:
-        """Return the polygons in another CRS, their edges where they were.
+        """Return the polygons in another CRS, with their edges in the same place.
 
         An edge is straight in the CRS it was drawn in. Vertices are added until the edges in
-        ``crs`` are within 1 cm on the ground of the true ones. Edges that were closer to each
-        other than that may then cross; such a crossing is resolved.
+        ``crs`` are within 1 cm on the ground of the true ones. Edges that are closer to each other
+        than that may then cross; such a crossing is resolved.
 
         Raises
         ------
         GridError
             If ``crs`` is unknown, or neither geographic nor projected, or the polygons lie outside
-            its area, or one of them is so narrow (about a nanometre) that rounding leaves nothing
-            of it.
+            its area, or one of them is so narrow (about a nanometre) that rounding removes it.
         """
         target = ground_crs(crs)
         if target == self.crs:
@@ -137,33 +136,33 @@ class Polygons:
                 ]
                 if target.is_geographic and (np.abs(np.diff(rings[0][:, 0])) > 180).any():
                     raise GridError(
-                        f"{self.name} crosses the antimeridian or holds a pole, so that it makes "
-                        f"no polygon in {target.to_string()}; split it there"
+                        f"{self.name} crosses the antimeridian or holds a pole, so that it is not "
+                        f"a polygon in {target.to_string()}; split it there"
                     )
                 polygons.append(shapely.Polygon(rings[0], rings[1:]))
             whole = polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)
             return whole if whole.is_valid else self._unfolded(whole, target)
 
-        there = tuple(drawn(geometry) for geometry in self.geometries)
-        lost = [i for i, geometry in zip(self.ids, there, strict=True) if geometry.is_empty]
+        moved = tuple(drawn(geometry) for geometry in self.geometries)
+        lost = [i for i, geometry in zip(self.ids, moved, strict=True) if geometry.is_empty]
         if lost:
             raise GridError(
                 f"{self.name}: rounding to {target.to_string()} leaves no area of the polygons "
                 f"with ids {some(lost)}, expected wider ones than a nanometre; leave them out"
             )
-        return Polygons(there, self.ids, target, self.name)
+        return Polygons(moved, self.ids, target, self.name)
 
     def _unfolded(self, folded: BaseGeometry, target: CRS) -> BaseGeometry:
         """Return the area without crossings of the size of the tolerance, or refuse larger ones."""
         shapely = require_shapely()
-        mended = shapely.make_valid(folded, method="structure", keep_collapsed=False)
+        repaired = shapely.make_valid(folded, method="structure", keep_collapsed=False)
         slack = 10 * folded.length * EDGE_TOLERANCE_M / _metres_per_unit(target)
-        if mended.geom_type not in KINDS or abs(mended.area - folded.area) > slack:
+        if repaired.geom_type not in KINDS or abs(repaired.area - folded.area) > slack:
             raise GridError(
-                f"{self.name} folds onto itself in {target.to_string()}, so it lies at the end of "
-                "that CRS's area or beyond; choose a CRS for the place"
+                f"{self.name} folds onto itself in {target.to_string()}, so it lies at the edge of "
+                "the area of that CRS or beyond; choose a CRS for the place"
             )
-        return mended
+        return repaired
 
     def in_cells(self, grid: Grid) -> tuple[BaseGeometry, ...]:
         """Return the geometries in columns (x) and rows (y, downward) of a grid.
@@ -177,7 +176,9 @@ class Polygons:
             If the grid has no CRS, or the polygons lie outside its area.
         """
         if grid.crs is None:
-            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+            raise GridError(
+                "got a grid without CRS, expected one with a CRS; polygons are placed by it"
+            )
         to_cell = ~grid.transform
 
         def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -191,7 +192,7 @@ class Polygons:
     def meets(self, grid: Grid) -> bool:
         """Return whether a polygon shares area with the rectangle of a grid.
 
-        False too where the polygons lie outside the area of the grid's CRS.
+        Also False if the polygons lie outside the area of the CRS of the grid.
 
         Raises
         ------
@@ -200,7 +201,9 @@ class Polygons:
         """
         shapely = require_shapely()
         if grid.crs is None:
-            raise GridError("got a grid without CRS, expected one on which polygons have a place")
+            raise GridError(
+                "got a grid without CRS, expected one with a CRS; polygons are placed by it"
+            )
         try:
             shapes = np.array(self.in_cells(grid), dtype=object)
         except GridError:
@@ -209,17 +212,12 @@ class Polygons:
         return bool((shapely.area(within) > 0).any())
 
     def order_hint(self, grid: Grid) -> str:
-        """Return what to add to a message that polygons lie outside a grid.
-
-        Parameters
-        ----------
-        grid : Grid
-            Where they are wanted: a map, or imagery.
+        """Return a hint for the message that polygons lie outside a grid of a map or of imagery.
 
         Returns
         -------
         str
-            Text that begins with ``"; "`` where they are in degrees and would lie on the grid with
+            Text that begins with ``"; "`` if they are in degrees and would lie on the grid with
             longitude and latitude swapped; else empty.
         """
         shapely = require_shapely()
@@ -232,7 +230,7 @@ class Polygons:
         if not Polygons(turned, self.ids, self.crs, self.name).meets(grid):
             return ""
         return (
-            "; with longitude and latitude swapped they would lie there: give longitude first, "
+            "; with longitude and latitude swapped they would lie there: put longitude first, "
             "then latitude"
         )
 
@@ -242,14 +240,14 @@ class Polygons:
         Parameters
         ----------
         grid : Grid
-            Any grid with a CRS; the polygons are carried to it with :meth:`to_crs`.
+            Any grid with a CRS; the polygons are brought to it with :meth:`to_crs`.
 
         Returns
         -------
         numpy.ndarray
-            Boolean, of ``grid.shape``. True where a polygon covers some of the cell, be it a
-            corner; False where they have only an edge or a point in common, or a share that is
-            narrower than a millionth of a cell.
+            Boolean, of ``grid.shape``. True where a polygon covers some of the cell, even only a
+            corner; False where they share just an edge, a point, or a strip narrower than a
+            millionth of a cell.
 
         Raises
         ------
@@ -261,7 +259,7 @@ class Polygons:
         shapely = require_shapely()
         in_cells = self.in_cells(grid)
         # A cell shares area with a polygon if its boundary runs through the cell, or if no
-        # boundary does and the centre lies inside.
+        # boundary does and its centre is inside.
         lines = [line for geometry in in_cells for line in _rings(geometry)]
         starts = np.concatenate([line[:-1] for line in lines])
         ends = np.concatenate([line[1:] for line in lines])
@@ -269,7 +267,7 @@ class Polygons:
         window = shapely.box(-1, -1, grid.shape[1] + 1, grid.shape[0] + 1)
         near = [geometry for geometry in in_cells if shapely.intersects(geometry, window)]
         if near:
-            # The identity would count as "no georeferencing"; a shift of both does not.
+            # rasterio takes the identity for "no georeferencing", so both are shifted.
             shift = Affine.translation(1, 1)
             shifted = [shapely.transform(geometry, lambda at: at + 1) for geometry in near]
             touched |= rasterize(shifted, grid.shape, transform=shift, dtype="uint8").astype(bool)
@@ -278,8 +276,8 @@ class Polygons:
     def identity(self) -> str:
         """Return a SHA-256 (hexadecimal) of the area and its CRS.
 
-        The same for the same polygons whatever the order of features, parts, rings and start
-        points, whether features are single or multiple parts, and whatever their ids.
+        It does not depend on the order of features, parts, rings and start points, on whether
+        features have one part or several, or on their ids.
         """
         shapely = require_shapely()
         parts = shapely.normalize(shapely.get_parts(np.array(self.geometries, dtype=object)))
@@ -301,7 +299,7 @@ def _transformer(source: CRS, target: CRS) -> Transformer:
 
 
 def _metres_per_unit(crs: CRS) -> float:
-    """Return about how many metres of the ground a unit of the CRS is."""
+    """Return the approximate metres on the ground of one unit of the CRS."""
     if crs.is_geographic:
         return math.radians(1) * _EARTH_RADIUS_M
     return crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
@@ -317,24 +315,24 @@ def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, ta
     turn = 360.0 if target.is_geographic else None
     line = _cut(line, _LONGEST_SEGMENT_M / _metres_per_unit(of.crs))
     for _ in range(5):
-        there = _transformed(line, transformer, of, target)
+        vertices = _transformed(line, transformer, of, target)
         parts = np.ones(len(line) - 1)
         for share in (0.25, 0.5, 0.75):
             inner = line[:-1] + share * np.diff(line, axis=0)
             between = _transformed(inner, transformer, of, target)
-            steps, gap = np.diff(there, axis=0), between - there[:-1]
+            steps, gap = np.diff(vertices, axis=0), between - vertices[:-1]
             if turn:  # positions on either side of the antimeridian are near each other
                 for offset in (steps, gap):
                     offset[:, 0] = (offset[:, 0] + turn / 2) % turn - turn / 2
             missed = np.hypot(*(gap - share * steps).T) / tolerance
             parts = np.maximum(parts, np.ceil(np.sqrt(missed)))
         if (parts == 1).all():
-            return there
+            return vertices
         if parts.sum() > _MAX_VERTICES:
             break
         line = _subdivided(line, parts.astype(np.int64))
     raise GridError(
-        f"{of.name} cannot be drawn in {target.to_string()}: its edges have no steady course "
+        f"{of.name} cannot be drawn in {target.to_string()}: its edges are not continuous "
         "there; choose a CRS for the place"
     )
 
@@ -345,7 +343,7 @@ def _cut(line: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
 
 
 def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the line with each segment cut into as many equal parts."""
+    """Return the line with each segment cut into its number of equal parts."""
     segment = np.repeat(np.arange(len(parts)), parts)
     share = (np.arange(len(segment)) - np.repeat(np.cumsum(parts) - parts, parts)) / parts[segment]
     inner = line[segment] + share[:, None] * (line[segment + 1] - line[segment])
@@ -355,14 +353,14 @@ def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[
 def _transformed(
     at: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS
 ) -> Any:
-    there = np.stack(transformer.transform(at[:, 0], at[:, 1]), axis=1)
-    if not np.isfinite(there).all():
-        lost = at[~np.isfinite(there).all(axis=1)][0]
+    target_at = np.stack(transformer.transform(at[:, 0], at[:, 1]), axis=1)
+    if not np.isfinite(target_at).all():
+        lost = at[~np.isfinite(target_at).all(axis=1)][0]
         raise GridError(
             f"{of.name} lies outside the area of {target.to_string()}: "
             f"({lost[0]:.10g}, {lost[1]:.10g}) has no place there; choose a CRS for the place"
         )
-    return there
+    return target_at
 
 
 def _rings(geometry: BaseGeometry) -> list[NDArray[np.float64]]:
@@ -373,7 +371,7 @@ def _rings(geometry: BaseGeometry) -> list[NDArray[np.float64]]:
 
 
 def _boundary_lines(polygons: Polygons) -> list[NDArray[np.float64]]:
-    """Return the outer ring of every part; holes do not reach further."""
+    """Return the outer ring of every part; holes are within it."""
     shapely = require_shapely()
     parts = shapely.get_parts(np.array(polygons.geometries, dtype=object))
     rings = shapely.get_exterior_ring(parts)
@@ -403,7 +401,7 @@ def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
 def _crossed(
     starts: NDArray[np.float64], ends: NDArray[np.float64], shape: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Return the cells through whose inside a segment runs; positions are columns and rows."""
+    """Return the cells whose interior a segment crosses; positions are columns and rows."""
     touched = np.zeros(shape, dtype=np.bool_)
     low, high = np.minimum(starts, ends), np.maximum(starts, ends)
     size = np.array(shape[::-1], dtype=np.float64)
@@ -443,7 +441,7 @@ def _mark(
     segment, share = segment[order], share[order]
     is_crossing = order >= 2 * len(starts)
     length = np.hypot(*steps[segment[:-1]].T) * np.diff(share)
-    # Between two lines that meet in a corner on the way, rounding leaves a piece of no length.
+    # Where a segment passes a corner between cells, rounding leaves a piece of no length.
     noise = is_crossing[:-1] & is_crossing[1:] & (length <= LATTICE_TOLERANCE)
     kept = (segment[1:] == segment[:-1]) & (length > 0) & ~noise
     segment, middle = segment[:-1][kept], (share[:-1][kept] + share[1:][kept]) / 2

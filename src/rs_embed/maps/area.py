@@ -1,4 +1,4 @@
-"""Embed a whole area into one map file; interrupted at any moment, the same call goes on."""
+"""Embed a whole area into one map file, in a run that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
-from rs_embed.maps.report import MapReport
+from rs_embed.maps.planning import plan_map
+from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.run import AreaRun, checked_path
+from rs_embed.maps.run import checked_path, make_map, map_run
+from rs_embed.runs.run import logger
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,9 +51,10 @@ def embed_area(
 
     The area is cut into overlapping windows of its own pixels. They are read in threads, go through
     the model in batches, and are kept on disk as they come, in ``<output>.partial``: the same call
-    goes on where it was interrupted, and gives the same bytes. Memory grows with the width of the
-    area and the dimensions of a token, not with the height: a row of windows is held, and the
-    stored values of a ``.zarr`` in 128 MiB or 64 rows, whichever is more.
+    continues after an interruption, and the map has the same bytes. Progress is logged by the
+    logger ``rs_embed.runs``. Memory grows with the width of the area and the dimensions of a
+    token, not with the height: a row of windows is held, and the stored values of a ``.zarr`` in
+    128 MiB or 64 rows, whichever is more.
 
     Parameters
     ----------
@@ -59,11 +63,11 @@ def embed_area(
     output : path
         ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF). A STAC Item is written beside it.
     spatial : BBox, PointBuffer, path or geometry, optional
-        The area: a box, a square, or the polygons of a file (GeoJSON, GeoPackage, what else
-        pyogrio reads) or of a shapely geometry in longitude and latitude. Cells that polygons share
-        no area with are nodata. With ``imagery`` it may be left out.
+        The area: a box, a square, or the polygons of a file (GeoJSON, GeoPackage, or any other
+        that pyogrio reads) or of a shapely geometry in longitude and latitude. Cells outside the
+        polygons are nodata. With ``imagery`` it may be left out.
     layer : str, optional
-        Layer of the polygons, where their file has several.
+        Layer of the polygons, if their file has several.
     imagery : path, xarray.DataArray or Raster, optional
         Own georeferenced pixels, as for `get_embedding`.
     temporal, sensor, fetch, backend, cache
@@ -75,11 +79,11 @@ def embed_area(
         Least overlap of neighbouring windows, pixels, a multiple of the patch size; a quarter of
         the window if not given.
     seams : {"blend", "discard"}
-        A token where windows overlap is their mean, weighted by how deep in each it lies; or that
-        of the window in which it lies deepest, and the rim of the others is discarded.
+        Where windows overlap, a token is the mean of theirs, weighted by its distance from their
+        edges; or it comes from the window whose edges are farthest, and the others are discarded.
     stride_px : int, optional
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
-        divides it, takes several shifted passes, and gives a denser map of the same bounds.
+        must divide it, takes several shifted passes, for a denser map of the same bounds.
     dtype : {"float32", "float16", "int8"}
         Type of the stored values; int8 has a scale for each dimension. float16 in a ``.tif`` takes
         16 bits, and is read as float32.
@@ -90,9 +94,9 @@ def embed_area(
     device : {"auto", "cpu", "cuda", "mps"}
         Where the model runs.
     overwrite : bool
-        Whether to begin anew, and replace a finished map.
+        Whether to start again, and replace a finished map.
     progress : bool, optional
-        Whether a bar counts windows on standard error; None where that is a terminal.
+        Whether to show a progress bar on standard error; None: if that is a terminal.
     **options
         The model's own options, see ``describe_model(model)["options"]``.
 
@@ -101,33 +105,32 @@ def embed_area(
     MapReport
         The paths, what failed, throughput, size. A window whose pixels cannot be read, or that the
         model refuses, is named in ``failed``; the rest of the map is written, and the same call
-        tries it again.
+        retries it.
 
     Raises
     ------
     SpecError
-        If the request cannot be meant; `UnknownNameError` for names.
+        If the request is invalid; `UnknownNameError` for names.
     ImageryError, GridError
-        If the area lies outside the imagery, or its pixels or georeference must not reach the
-        model.
+        If the area is outside the imagery, or its pixels or georeference must not reach the model.
     ProviderError
-        If no imagery can be had for any of it.
+        If there is no imagery for any of it.
     ModelError
-        If the model or device cannot do it; `CheckpointError` for weights, also where those of
-        windows kept earlier were others.
+        If the model or device cannot do it; `CheckpointError` for weights, also if windows kept
+        earlier were made with others.
     ExportError
-        If the map cannot be written, is there already, or what is kept belongs to another request,
-        is damaged, or in use by another process.
+        If the map exists and is finished, or cannot be written, or if what is kept belongs to
+        another request, is damaged, or is in use by another process.
     MissingDependencyError
         If a package of the extra ``maps`` is missing.
 
     Warns
     -----
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
-        Where something was assumed or left out.
+        If something was assumed or left out.
     """
     path = checked_path(output)
-    asked = settle_area(
+    area = settle_area(
         model,
         spatial=spatial,
         layer=layer,
@@ -147,5 +150,44 @@ def embed_area(
         device=device,
         **options,
     )
-    with AreaRun(path, asked, overwrite=overwrite) as run:
-        return run.run(progress=progress)
+    with map_run(path, area, overwrite=overwrite) as run:
+        return make_map(area, run, progress=progress)
+
+
+def plan_area(
+    model: str,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **arguments: Any,
+) -> MapPlan:
+    """Return what `embed_area` with these arguments would take; no pixels are read.
+
+    The model is loaded, and timed on blank images. Nothing is written.
+
+    Parameters
+    ----------
+    model : str
+        Id or alias, see ``list_models()``.
+    output : path, optional
+        The map. If given, it is checked as `embed_area` does, and windows that an unfinished run
+        has kept are not counted.
+    overwrite : bool
+        Whether to start again, and replace a finished map.
+    **arguments
+        As for `embed_area`.
+
+    Raises
+    ------
+    RsEmbedError
+        As `embed_area`, for all that is known before pixels are read.
+    """
+    path = None if output is None else checked_path(output)
+    arguments.pop("progress", None)  # a plan shows no bar
+    area = settle_area(model, **arguments)
+    give_warnings(area.notes)
+    windows = len(area.layout.tiles)
+    left = windows if path is None else map_run(path, area, overwrite=overwrite).remaining()
+    if left < windows:
+        logger.info("%d of %d windows are done; the plan is for the rest", windows - left, windows)
+    return plan_map(area, left)

@@ -1,4 +1,4 @@
-"""From the tokens of overlapping windows to the one map: the rim is discarded or blended."""
+"""Join the tokens of overlapping windows into one map: discard their rims or blend them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Seams = Literal["blend", "discard"]
 SEAMS: tuple[Seams, ...] = ("blend", "discard")
 
-# Rows that are finished are given on in parts of this size.
+# Finished rows are yielded in parts of this size.
 _PART_BYTES = 16 * 2**20
 
 _Windows = Callable[[list["Tile"]], Iterable["NDArray[np.float32] | None"]]
@@ -30,20 +30,20 @@ def strips(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the map from north to south, ``(rows, columns, D)`` float32 at a time.
 
-    Memory holds a row of windows and a strip. The same windows give the same bits, however they
-    came to be made.
+    Memory holds a row of windows and a strip. The same windows give the same bits, in
+    whatever groups they were embedded.
 
     Parameters
     ----------
     layout : Layout
-        Where the windows lie.
+        The windows.
     windows : callable
-        Returns the tokens of tiles, ``(k, k, h, w, D)``, in their order; None for a tile without.
+        Returns the tokens of tiles, ``(k, k, h, w, D)``, in their order; None if a tile has none.
     dimensions : int
         D.
     seams : {"blend", "discard"}
-        Whether a token where windows overlap is their mean, weighted by how deep in each it lies,
-        or that of the window in which it lies deepest.
+        Where windows overlap: their mean, weighted by the distance from the edge of each window,
+        or the token of the window whose edge is farthest.
     rows : int
         Height of a strip; the last one may be lower.
     """
@@ -52,12 +52,12 @@ def strips(
     strip = np.empty((min(rows, left), width, dimensions), np.float32)
     count = 0
     for part in _within_area(layout, _finished(layout, windows, dimensions, seams)):
-        given = 0
-        while given < len(part):
-            taken = part[given : given + len(strip) - count]
-            strip[count : count + len(taken)] = taken
-            given += len(taken)
-            count += len(taken)
+        used = 0
+        while used < len(part):
+            piece = part[used : used + len(strip) - count]
+            strip[count : count + len(piece)] = piece
+            used += len(piece)
+            count += len(piece)
             if count == len(strip):
                 yield strip
                 left -= count
@@ -68,7 +68,7 @@ def strips(
 def _within_area(
     layout: Layout, finished: Iterator[NDArray[np.float32]]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the cells of the area out of those of the lattice; those not wanted become nodata."""
+    """Yield the cells of the area, cut from the lattice; unwanted cells become nodata."""
     height, width = layout.tokens.shape
     top, left = (before * layout.passes for before in layout.offset)
     at = -top
@@ -84,7 +84,7 @@ def _within_area(
 def _finished(
     layout: Layout, windows: _Windows, dimensions: int, seams: Seams
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield all rows of the lattice's cells, in order, as soon as no window changes them more."""
+    """Yield all rows of cells of the lattice in order, once no further window changes them."""
     passes = layout.passes
     height, width = (side // layout.patch_size * passes for side in layout.lattice.shape)
     most = max(1, _PART_BYTES // (4 * width * dimensions))
@@ -128,18 +128,19 @@ def _add(
     tokens: NDArray[np.float32],
     share: NDArray[np.float32],
 ) -> None:
-    """Add tokens, weighted, to what neighbouring windows gave, in place; nodata adds nothing."""
-    given = np.where(np.isnan(tokens[..., 0]), np.float32(0), share)
-    total += given[..., None] * np.where(given[..., None] > 0, tokens, np.float32(0))
-    weight += given
+    """Add weighted tokens to the sums of neighbouring windows in place; nodata adds nothing."""
+    valid_share = np.where(np.isnan(tokens[..., 0]), np.float32(0), share)
+    by_token = valid_share[..., None]
+    total += by_token * np.where(by_token > 0, tokens, np.float32(0))
+    weight += valid_share
 
 
 def tile_weight(layout: Layout, tile: Tile, seams: Seams) -> NDArray[np.float32]:
     """Return the weight of each token of a tile, ``(h * k, w * k)`` float32, in 0..1.
 
-    Blended, it rises evenly from the tile's edge over the width of the overlap, which spreads what
-    two windows disagree about over as many tokens; discarded, it is 1 in the part that the tile
-    owns.
+    With ``"blend"`` it rises linearly from the edge of the tile over the width of the overlap, so
+    that the difference of two windows is spread over as many tokens; with ``"discard"`` it is 1
+    in the part that the tile owns.
     """
     down, across = (_axis_weight(layout, span, seams) for span in (tile.rows, tile.columns))
     return down[:, None] * across[None, :]

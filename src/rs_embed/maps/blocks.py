@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from rs_embed.maps.layout import Layout
 
 _BLOCK_PX = 1024
-# What the blocks of one row may take: two rows are held while windows span both.
+# Memory for the blocks of one row; two rows are held while windows span both.
 _ROW_BYTES = 128e6
 _PIXEL_BYTES = 7
 
 
 @dataclass(frozen=True, eq=False)
 class WindowPixels:
-    """Pixels of a window, put together from the blocks that it lies in.
+    """Pixels of a window, joined from the blocks that it overlaps.
 
     Attributes
     ----------
     raster : Raster or None
-        None where there is no imagery at all.
+        None if there is no imagery.
     reflectance : tuple of float
         Scale and offset: reflectance = value * scale + offset.
     sources : tuple of mapping
@@ -59,21 +59,21 @@ def read_windows(
     *,
     workers: int,
 ) -> Generator[WindowPixels | RsEmbedError, None, None]:
-    """Yield the pixels of each tile's window, in order, or why they cannot be had.
+    """Yield the pixels of each tile's window, in order, or the error that prevents it.
 
-    Every block is read once, in threads, a few ahead of the first window that needs it, and let go
-    after the last. A window in a block that cannot be read is read by itself.
+    Every block is read once, in threads, a few ahead of the first window that needs it, and
+    released after the last. A window in a block that cannot be read is read alone.
 
     Parameters
     ----------
     layout : Layout
-        Where the windows lie.
+        The windows.
     tiles : sequence of Tile
         In the layout's order, row by row, so that few blocks are held.
     read : callable
         Returns the pixels on a grid; runs in any thread.
     workers : int
-        Threads; 0 reads in the caller's.
+        Threads; 0 reads in the calling thread.
     """
     side = _block_side(layout)
     needs = [_blocks_of(layout, tile, side) for tile in tiles]
@@ -98,20 +98,20 @@ def read_windows(
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """What came of reading a block."""
+    """A block that was read, or the error."""
 
     grid: Grid
     outcome: Acquired | RsEmbedError
 
 
 def _block_side(layout: Layout) -> int:
-    """Return the side of blocks, pixels: less for areas so wide that a row of them is large."""
+    """Return the side of blocks, pixels: smaller for areas so wide that a row is large."""
     width = layout.seen.shape[1]
     return int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * width))))
 
 
 def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:
-    """Return row and column of each block that a tile's window lies in."""
+    """Return row and column of each block that the window of a tile overlaps."""
     window = layout.window(tile)
     row, column = window.offset_in(layout.seen)
     rows, columns = (
@@ -136,7 +136,7 @@ def _read_block(
 def _window_of(
     window: Grid, blocks: Sequence[_Block], read: Callable[[Grid], Acquired]
 ) -> WindowPixels | RsEmbedError:
-    """Return the pixels of a window; those of blocks without imagery are invalid."""
+    """Return the pixels of a window; pixels in blocks without imagery are invalid."""
     parts: list[tuple[Grid, Acquired]] = []
     for block in blocks:
         if isinstance(block.outcome, RsEmbedError):
@@ -162,26 +162,26 @@ def _read_alone(window: Grid, read: Callable[[Grid], Acquired]) -> WindowPixels 
 def _joined(window: Grid, parts: Sequence[tuple[Grid, Acquired]]) -> WindowPixels:
     if not parts:
         return WindowPixels(None, (1.0, 0.0), (), {}, ())
-    units = {taken.reflectance for _, taken in parts}
+    units = {acquired.reflectance for _, acquired in parts}
     if len(units) > 1:
         raise ImageryError(
             f"got imagery of several units {sorted(units)} (reflectance scale and offset) within "
             "one window, expected one; state them with SensorSpec"
         )
-    rasters = [taken.raster for _, taken in parts]
+    rasters = [acquired.raster for _, acquired in parts]
     data = np.zeros(
         (rasters[0].data.shape[0], *window.shape), np.result_type(*(r.data for r in rasters))
     )
     valid = np.zeros(window.shape, dtype=bool)
-    for grid, taken in parts:
-        there = common_window(window, grid)
-        here = common_window(grid, window)
-        data[:, *here] = taken.raster.data[:, *there]
-        valid[here] = taken.raster.valid[there]
+    for grid, acquired in parts:
+        in_block = common_window(window, grid)
+        in_window = common_window(grid, window)
+        data[:, *in_window] = acquired.raster.data[:, *in_block]
+        valid[in_window] = acquired.raster.valid[in_block]
     return WindowPixels(
         Raster(data, valid, rasters[0].bands, window),
         units.pop(),
         tuple(raster.source for raster in rasters),
         parts[0][1].meta,
-        tuple(note for _, taken in parts for note in taken.notes),
+        tuple(note for _, acquired in parts for note in acquired.notes),
     )

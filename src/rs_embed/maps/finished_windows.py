@@ -1,14 +1,17 @@
-"""What is known of all finished windows of a map together, gathered one at a time."""
+"""A summary of all finished windows of a map, gathered one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rs_embed import errors
 from rs_embed.errors import Note
+
+if TYPE_CHECKING:
+    from rs_embed.geo.tiling import Tile
 
 _NOTES = "notes"
 
@@ -20,15 +23,15 @@ class SeenWindows:
     Attributes
     ----------
     count : int
-        Those that the model saw; the others have no valid pixel.
+        Windows that the model saw; the others have no valid pixel.
     gsd_m, input_res : list of float
-        Least and greatest, metres; empty where the model saw none.
+        Least and greatest, metres; empty if the model saw none.
     items : list of dict
-        Scenes used, each once, the oldest first.
+        Scenes used, each once, oldest first.
     notes : tuple of Note
         Warnings to give, each once.
     sha256 : str
-        Digest of what the model saw and was told.
+        Digest of the pixels and the ``input_res`` that the model got.
     """
 
     count: int
@@ -39,8 +42,13 @@ class SeenWindows:
     sha256: str
 
 
+def window_key(tile: Tile) -> str:
+    """Return the name under which a window is kept."""
+    return f"{tile.rows.start} {tile.columns.start}"
+
+
 def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
-    """Return what the metas of finished windows say together.
+    """Return the summary of the metas of finished windows.
 
     Parameters
     ----------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -19,49 +20,64 @@ if TYPE_CHECKING:
 
 # Windows with valid pixels to look at; a provider is asked for no more in all.
 _WINDOWS = 5
-# Of own imagery, where valid pixels may be rare: windows that may be read, and that may fail.
+# For own imagery, where valid pixels may be rare: windows that may be read, and that may fail.
 _MOST_READ = 200
 _MOST_FAILURES = 25
 
 
-def probe(asked: AreaTask) -> bool:
+@dataclass
+class _Look:
+    """The windows that were looked at."""
+
+    with_pixels: list[Acquired] = field(default_factory=list)
+    failed: list[tuple[RsEmbedError, Tile]] = field(default_factory=list)
+    readable: int = 0
+
+
+def probe(area: AreaTask) -> bool:
     """Read some windows, raise what is wrong with all of them, return whether units were seen.
 
-    Of own imagery more are read, until some have valid pixels: nobody else vouches for its units.
-    A provider is asked for no more than a few, each of which may cost patience.
+    More windows of own imagery are read, until some have valid pixels, since no provider vouches
+    for its units. A provider is asked for a few only, as each of them may be slow.
 
     Returns
     -------
     bool
-        Whether the windows together are known to be of their units; if not, each must be checked
+        Whether the windows together are known to be in their units; if not, each must be checked
         by itself.
 
     Raises
     ------
     RsEmbedError
-        What reading the first one raised, if none can be read, whatever the reason but that there
-        is no imagery; `ImageryError` if the valid pixels cannot be of the stated units.
+        The error of the first window, if none can be read, unless the reason is that there is no
+        imagery; `ImageryError` if the valid pixels cannot be in the stated units.
     """
-    own = asked.source.own_pixels
-    most_read, most_failures = (_MOST_READ, _MOST_FAILURES) if own else (_WINDOWS, _WINDOWS)
-    taken: list[Acquired] = []
-    failed: list[tuple[RsEmbedError, Tile]] = []
-    readable = 0
-    for tile in islice(scattered(asked.layout.tiles), most_read):
+    own = area.source.own_pixels
+    look = _look(area, _MOST_READ, _MOST_FAILURES) if own else _look(area, _WINDOWS, _WINDOWS)
+    if look.failed and not look.readable:
+        error, tile = look.failed[0]
+        if not isinstance(error, NoImageryError):
+            _raise_of_window(area, error, tile)
+    if look.with_pixels:
+        _check_together(look.with_pixels)
+    return bool(look.with_pixels) or not own
+
+
+def _look(area: AreaTask, most_read: int, most_failures: int) -> _Look:
+    """Read windows until enough of them have valid pixels, or cannot be read."""
+    look = _Look()
+    for tile in islice(scattered(area.layout.tiles), most_read):
         try:
-            acquired = asked.read(asked.layout.window(tile))
+            acquired = area.read(area.layout.window(tile))
         except RsEmbedError as exc:
-            failed.append((exc, tile))
+            look.failed.append((exc, tile))
         else:
-            readable += 1
-            taken += [acquired] if acquired.raster.valid.any() else []
-        if len(taken) == _WINDOWS or len(failed) == most_failures:
+            look.readable += 1
+            if acquired.raster.valid.any():
+                look.with_pixels.append(acquired)
+        if len(look.with_pixels) == _WINDOWS or len(look.failed) == most_failures:
             break
-    if failed and not readable and not isinstance(failed[0][0], NoImageryError):
-        raise _of_window(asked, *failed[0])
-    if taken:
-        _check_together(taken)
-    return bool(taken) or not own
+    return look
 
 
 def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:
@@ -70,29 +86,23 @@ def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:
         yield tiles[index]
 
 
-def with_message(error: RsEmbedError, message: str) -> RsEmbedError:
-    """Return the error with another message; its kind, and whether it may pass, are kept."""
-    error.args = (message, *error.args[1:])
-    return error
+def _raise_of_window(area: AreaTask, error: RsEmbedError, tile: Tile) -> NoReturn:
+    """Raise the error with the window that it is about, if there are several."""
+    if len(area.layout.tiles) == 1:
+        raise error
+    at = ", ".join(f"{edge:.10g}" for edge in area.layout.window(tile).bounds)
+    message = f"none of the windows that were tried can be read; the one at {at}: {error}"
+    raise error.restated(message) from error
 
 
-def _of_window(asked: AreaTask, error: RsEmbedError, tile: Tile) -> RsEmbedError:
-    """Return the error with the window that it is about, where there are several."""
-    if len(asked.layout.tiles) == 1:
-        return error
-    at = ", ".join(f"{edge:.10g}" for edge in asked.layout.window(tile).bounds)
-    message = f"none of the windows looked at can be read; the one at {at}: {error}"
-    return with_message(error, message)
-
-
-def _check_together(taken: Sequence[Acquired]) -> None:
-    """Raise `ImageryError` unless the pixels of some windows together can be of their units.
+def _check_together(seen: Sequence[Acquired]) -> None:
+    """Raise `ImageryError` unless the pixels of some windows together can be in their units.
 
     Alone, a window of dark water may look like another unit.
     """
-    rasters = [acquired.raster for acquired in taken]
+    rasters = [acquired.raster for acquired in seen]
     pixels = np.concatenate([raster.data[:, raster.valid] for raster in rasters], axis=1)
-    first = taken[0]
+    first = seen[0]
     grid = first.raster.grid.window(0, 0, 1, pixels.shape[1])
     valid = np.ones(grid.shape, dtype=bool)
     together = Raster(pixels[:, None], valid, first.raster.bands, grid)

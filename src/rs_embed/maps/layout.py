@@ -1,4 +1,4 @@
-"""Where the tokens of a map lie, and the windows of pixels that give them."""
+"""The token grid of a map, and the windows of pixels that are embedded for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The token grid of an area, and the overlapping windows that are cut for it.
+    """The token grid of an area, and its overlapping windows.
 
     With a stride below the patch size each window is seen several times, shifted by the stride
     (a pass each), and the tokens of the passes are interleaved. Every cell of the token grid is
@@ -29,11 +29,11 @@ class Layout:
     area : Grid
         Pixels that the map covers; its sides are whole patches.
     lattice : Grid
-        Pixels that are tiled: the area, or more around it where that is smaller than a window.
+        Pixels that are tiled: the area, or more around it if it is smaller than a window.
     tile_size, overlap_px, patch_size, stride_px : int
         Pixels.
     wanted : numpy.ndarray
-        ``(rows, columns)`` bool, shape of ``tokens``: which cells are asked for.
+        ``(rows, columns)`` bool, shape of ``tokens``: which cells are requested.
     """
 
     area: Grid
@@ -57,12 +57,12 @@ class Layout:
 
     @property
     def margin_px(self) -> int:
-        """Pixels around a tile that the shifted passes see besides."""
+        """Pixels around a tile that only the shifted passes see."""
         return (self.patch_size - self.stride_px) // 2
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
-        """The tiles that give a wanted token, row by row; all have the same shape."""
+        """The tiles with a wanted token, row by row; all have the same shape."""
         found = tiles_of(
             self.lattice.shape,
             tile_size=self.tile_size,
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def tokens_per_window(self) -> int:
-        """Tokens that one window gives, those of all passes."""
+        """Tokens of one window, all passes together."""
         rows, columns = self.tile_patches
         return rows * columns * self.passes**2
 
@@ -105,7 +105,7 @@ class Layout:
         return row // self.patch_size, column // self.patch_size
 
     def cells(self, tile: Tile) -> tuple[slice, slice]:
-        """Return rows and columns of the map's cells that a tile gives tokens for."""
+        """Return rows and columns of the cells of the map that a tile has tokens for."""
         rows, columns = (
             slice(
                 max(0, (span.start - before) * self.passes),
@@ -117,17 +117,17 @@ class Layout:
 
 
 def check_stride(stride_px: int, patch_size: int) -> None:
-    """Raise `SpecError` unless passes shifted by the stride fill the space between tokens."""
+    """Raise `SpecError` unless passes shifted by the stride give evenly spaced tokens."""
     known = [s for s in range(1, patch_size + 1) if patch_size % s == 0 == (patch_size - s) % 2]
     if stride_px not in known:
         raise SpecError(
             f"got stride_px={stride_px}, expected one of {', '.join(map(str, known))}: it must "
-            f"divide the patch size {patch_size}, and shifted footprints must lie on whole pixels"
+            f"divide the patch size {patch_size}, and shifted footprints must start at whole pixels"
         )
 
 
 def layout_of(
-    asked: Grid,
+    requested: Grid,
     *,
     within: Grid | None,
     tile_size: int,
@@ -139,29 +139,29 @@ def layout_of(
 
     Parameters
     ----------
-    asked : Grid
-        Pixels asked for. They are brought to whole patches: enlarged around their middle where
-        there is imagery, at the bottom and on the right where there is none.
+    requested : Grid
+        Requested pixels. They are enlarged to whole patches: around their middle where there is
+        imagery, else at the bottom and on the right.
     within : Grid or None
-        Pixels that there are, on the same lattice; None where a provider has them without end.
+        Pixels of the imagery, on the same lattice; None for a provider without an extent.
     tile_size, overlap_px, patch_size, stride_px : int
         Pixels.
 
     Raises
     ------
     SpecError
-        If tiles, overlap or stride are no whole patches, or parts of one.
+        If tiles or overlap are not whole patches, or the stride does not divide one.
     """
     check_tiling(tile_size, overlap_px, patch_size)
     check_stride(stride_px, patch_size)
-    row, column = (0, 0) if within is None else asked.offset_in(within)
+    row, column = (0, 0) if within is None else requested.offset_in(within)
     limits = (None, None) if within is None else within.shape
     spans = [
         _axis(start, side, limit, tile_size, patch_size)
-        for start, side, limit in zip((row, column), asked.shape, limits, strict=True)
+        for start, side, limit in zip((row, column), requested.shape, limits, strict=True)
     ]
     (top, rows, above, height), (left, columns, before, width) = spans
-    area = asked.window(top - row, left - column, rows * patch_size, columns * patch_size)
+    area = requested.window(top - row, left - column, rows * patch_size, columns * patch_size)
     lattice = area.window(
         -above * patch_size, -before * patch_size, height * patch_size, width * patch_size
     )
@@ -173,7 +173,7 @@ def layout_of(
 def _axis(
     start: int, side: int, limit: int | None, tile_size: int, patch: int
 ) -> tuple[int, int, int, int]:
-    """Return where the area starts, its patches, patches tiled before it, and all patches tiled."""
+    """Return the start of the area, its patches, patches tiled before it, and all tiled patches."""
     count = whole_patches(side, patch)
     spare = count * patch - side
     first = start - spare // 2

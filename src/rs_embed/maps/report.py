@@ -1,4 +1,4 @@
-"""What a map takes, and what came of it."""
+"""The cost of a map, and the outcome of making it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+_SHOWN_ERRORS = 10
+
 
 @dataclass(frozen=True)
 class MapPlan:
-    """What a map takes.
+    """What a map takes; ``print(plan)`` shows a summary.
 
     Attributes
     ----------
     windows : int
-        Windows to go through the model.
+        Windows still to be embedded.
     images : int
-        Images to go through it: each window once for every pass.
+        Images to go through the model: each window once for every pass.
     shape : tuple of int
         Rows and columns of cells.
     tokens : int
-        Cells asked for, each of which gets a token where there are valid pixels.
+        Cells of the area, each of which gets a token where there are valid pixels.
     dimensions : int
         Length of a token.
     cell : float
@@ -28,11 +30,11 @@ class MapPlan:
     crs : str
         CRS of the map.
     output_bytes : int
-        Values that are stored, before compression.
+        Stored values, before compression.
     kept_bytes : int
-        Disk that finished windows take until the map is written.
+        Disk space of finished windows until the map is written.
     seconds : float or None
-        Time that the model takes, measured on blank images; None if it was not.
+        Time in the model; None if it was not measured.
     """
 
     windows: int
@@ -50,10 +52,26 @@ class MapPlan:
         """Return the plan as JSON values."""
         return {**asdict(self), "shape": list(self.shape)}
 
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        return (
+            f"{counted(self.windows)}, {counted(self.images, 'image')} through the model, {rows} x "
+            f"{columns} cells of {self.cell:g} m ({self.crs}), {self.tokens} tokens of "
+            f"{self.dimensions}\n{self.cost()}"
+        )
+
+    def cost(self) -> str:
+        """Return disk space and time in words."""
+        time = "" if self.seconds is None else f"; the model takes {_duration(self.seconds)}"
+        return (
+            f"the map takes up to {_size(self.output_bytes)}, finished windows "
+            f"{_size(self.kept_bytes)} until it is written{time}"
+        )
+
 
 @dataclass(frozen=True)
 class MapReport:
-    """What came of a map.
+    """The outcome of `embed_area`; ``print(report)`` shows a summary.
 
     Attributes
     ----------
@@ -62,20 +80,20 @@ class MapReport:
     item : pathlib.Path or None
         The STAC Item that describes it; None where the time of the imagery is not known.
     windows : int
-        Windows that the map is made of.
+        Windows of the map.
     resumed : int
-        How many of them earlier runs had done.
+        Windows that earlier runs had done.
     failed : dict
         Bounds of each window that failed (left, bottom, right, top) -> why; nodata in the map,
-        but for cells that a neighbour gives.
+        except for cells that a neighbouring window covers.
     valid_tokens, tokens : int
-        Cells that hold a token, and cells asked for.
+        Cells that hold a token, and cells of the area.
     seconds : float
-        What this run took.
+        Duration of this run.
     bytes : int
         Size of the map on disk.
     peak_memory_bytes : int or None
-        Greatest memory of the process so far; None where the system does not say.
+        Greatest memory of the process so far; None where the system does not report it.
     encoding_error : dict or None
         How far the stored values are from the tokens; None where they are the same.
     """
@@ -94,7 +112,7 @@ class MapReport:
 
     @property
     def windows_per_s(self) -> float:
-        """Windows a second in this run."""
+        """Windows per second in this run."""
         return (self.windows - self.resumed) / max(self.seconds, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,3 +131,45 @@ class MapReport:
             "peak_memory_bytes": self.peak_memory_bytes,
             "encoding_error": self.encoding_error,
         }
+
+    def __str__(self) -> str:
+        nodata, memory, error = (
+            self.tokens - self.valid_tokens, self.peak_memory_bytes, self.encoding_error
+        )  # fmt: skip
+        lines = [
+            f"wrote {self.path} ({_size(self.bytes)}){f' and {self.item}' if self.item else ''}: "
+            f"{self.valid_tokens} tokens{f', {nodata} cells without' if nodata else ''}",
+            f"{counted(self.windows)}{f', {self.resumed} done before' if self.resumed else ''}; "
+            f"{self.windows_per_s:.2f} windows/s"
+            f"{f'; peak memory {_size(memory)}' if memory else ''}",
+        ]
+        if error is not None:
+            lines.append(
+                f"stored values against tokens: cosine distance {error['cosine_distance_mean']:.2g}"
+                f" on average, {error['cosine_distance_max']:.2g} at most; relative RMSE "
+                f"{error['rmse_relative']:.2g}"
+            )
+        for bounds, why in list(self.failed.items())[:_SHOWN_ERRORS]:
+            lines.append(f"failed {', '.join(f'{v:.10g}' for v in bounds)}: {why}")
+        if len(self.failed) > _SHOWN_ERRORS:
+            lines.append(f"and {len(self.failed) - _SHOWN_ERRORS} more windows, in failed (--json)")
+        return "\n".join(lines)
+
+
+def counted(count: int, name: str = "window") -> str:
+    """Return a number of things in words."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"about {hours} h {minutes} min"
+    return f"about {minutes} min {rest} s" if minutes else f"about {rest} s"
+
+
+def _size(count: int) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -1,4 +1,4 @@
-"""Embedding maps read back: the tokens at points, and the mean token of each polygon."""
+"""Read from embedding maps: the tokens at points, and the mean token of each polygon."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ def sample_points(
     *,
     crs: str = "EPSG:4326",
 ) -> xr.DataArray:
-    """Return the tokens of a map at points: for each the token of the cell that holds it.
+    """Return the tokens of a map at points: the token of the cell that holds each point.
 
-    Nothing is interpolated. Of a map that is read lazily only the chunks with points are read.
+    Nothing is interpolated. Of a lazy map only the chunks with points are read.
 
     Parameters
     ----------
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     points : array-like
-        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. Where some lie
-        outside the map, a `CoverageWarning` says how many.
+        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. A
+        `CoverageWarning` counts points outside the map.
     crs : str
-        CRS of the points, geographic or projected; heights of a compound one do not count.
+        CRS of the points, geographic or projected; heights of a compound CRS are ignored.
 
     Returns
     -------
     xarray.DataArray
         ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point lies
-        outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given, where
-        ``crs`` has degrees, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
+        outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given if
+        ``crs`` is geographic, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
         the cell in the map, -1 outside. A cell includes its edges to the first row and column (top
         and left where north is up), not the others.
 
     Raises
     ------
     SpecError
-        If the points or the map cannot be meant.
+        If the points or the map are invalid.
     GridError
         If the CRS is unknown, or neither geographic nor projected.
 
@@ -86,11 +86,11 @@ def sample_points(
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
-    x, y = _carried(given, to_map)
+    x, y = _in_map(given, to_map)
     row, column = _cells(x, y, placed.grid)
     inside = row >= 0
     if not inside.all():
-        swapped, _ = _cells(*_carried(given[~inside, ::-1], to_map), placed.grid)
+        swapped, _ = _cells(*_in_map(given[~inside, ::-1], to_map), placed.grid)
         give_warnings([_outside(inside, swapped >= 0, in_degrees=stated.is_geographic)])
     width = placed.grid.shape[1]
     flat, back = np.unique(row[inside] * width + column[inside], return_inverse=True)
@@ -125,21 +125,21 @@ def zonal_mean(
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     polygons : path, mapping, geometry, list of these two, or Polygons
         What `rs_embed.files.polygons.read_polygons` reads, in any CRS; each feature is a zone.
-        Zones may overlap. Where some hold no token, a `CoverageWarning` names them.
+        Zones may overlap. A `CoverageWarning` names zones without a token.
     layer : str, optional
         Layer of a file of polygons that has several.
 
     Returns
     -------
     xarray.DataArray
-        ``(zone, d)`` float32 in the order of the features. Cells without token have no weight.
-        NaN in all ``d`` where a zone holds none with one. Coordinates: ``id`` of the feature;
+        ``(zone, d)`` float32 in the order of the features. Cells without a token have no weight.
+        NaN in all ``d`` for a zone without a token. Coordinates: ``id`` of the feature;
         ``coverage``, the share of the polygon's area that lies on cells with a token, 0 to 1.
 
     Raises
     ------
     SpecError
-        If a polygon or the map cannot be meant.
+        If a polygon or the map is invalid.
     GridError
         If a polygon lies outside the area of the map's CRS.
     MissingDependencyError
@@ -147,7 +147,7 @@ def zonal_mean(
 
     Notes
     -----
-    The shares are areas in the map's CRS, as `exactextract` finds them.
+    The shares are areas in the CRS of the map, computed by `exactextract`.
     """
     import xarray as xr
 
@@ -185,26 +185,26 @@ def zonal_mean(
     )
 
 
-def _carried(
+def _in_map(
     points: NDArray[np.float64], to_map: Transformer
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return x and y of ``(N, 2)`` points in the map's CRS; infinite where they have no place."""
+    """Return x and y of ``(N, 2)`` points in the CRS of the map; infinite outside its area."""
     x, y = to_map.transform(points[:, 0], points[:, 1])
     return np.asarray(x), np.asarray(y)
 
 
-def _outside(inside: NDArray[np.bool_], meant: NDArray[np.bool_], *, in_degrees: bool) -> Note:
-    """Return the warning of points outside; ``meant``: which of them are inside when swapped."""
+def _outside(inside: NDArray[np.bool_], swapped: NDArray[np.bool_], *, in_degrees: bool) -> Note:
+    """Return the warning of points outside; ``swapped``: which of these are inside if swapped."""
     count = len(inside)
     message = (
         f"{np.count_nonzero(~inside)} of {count} points lie outside the map, so their tokens are "
         "NaN"
     )
-    if meant.any():
+    if swapped.any():
         first, then = ("longitude", "latitude") if in_degrees else ("x", "y")
         message += (
-            f"; with {first} and {then} swapped {np.count_nonzero(meant)} of them would lie "
-            f"inside: give {first} first, then {then}"
+            f"; with {first} and {then} swapped {np.count_nonzero(swapped)} of them would lie "
+            f"inside: put {first} first, then {then}"
         )
     return Note(message, CoverageWarning)
 
@@ -257,7 +257,7 @@ def _open(path: Path) -> Any:
 
 
 def _placed(source: Any) -> _Placed:
-    """Return a map with its grid, which is that of its coordinates, whatever was cut from it."""
+    """Return a map with the grid of its coordinates, also if it was cut from a larger one."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 
@@ -321,12 +321,12 @@ def _stated_step(array: xr.DataArray, dim: str) -> float:
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
-    """Return points as ``(N, 2)``, refusing those that cannot be meant."""
+    """Return points as ``(N, 2)``; refuse invalid ones."""
     expected = "expected (N, 2): x and y, or longitude and latitude, of each point"
     try:
         given = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError) as exc:
-        raise SpecError(f"got points that are no array of numbers ({exc}), {expected}") from exc
+        raise SpecError(f"got points that are not an array of numbers ({exc}), {expected}") from exc
     if not given.size:
         return np.empty((0, 2))
     if given.ndim != 2 or given.shape[1] != 2:
@@ -334,15 +334,15 @@ def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
     finite = np.isfinite(given).all(axis=1)
     if not finite.all():
         number = int(np.argmin(finite))
-        raise SpecError(f"got the point {number} {given[number].tolist()}, expected finite numbers")
+        raise SpecError(f"got point {number} {given[number].tolist()}, expected finite numbers")
     if in_degrees:
         most = np.array([180.0, 90.0]) + LATTICE_TOLERANCE
         beyond = (np.abs(given) > most).any(axis=1)
         if beyond.any():
             number = int(np.argmax(beyond))
             raise SpecError(
-                f"got the point {number} {given[number].tolist()}, expected longitude in "
-                "-180..180, then latitude in -90..90; are these metres? Then state their crs="
+                f"got point {number} {given[number].tolist()}, expected longitude in "
+                "-180..180, then latitude in -90..90; if these are metres, state their crs="
             )
     return given
 
@@ -363,7 +363,7 @@ def _cells(
 
 
 def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
-    """Give windows that cover the map: whole chunks of a lazy one, of bounded size."""
+    """Yield windows of bounded size that cover the map: whole chunks if it is lazy."""
     height, width = placed.grid.shape
     cells = max(1, _BLOCK_BYTES // (4 * placed.array.sizes["d"]))
     side, chunks = math.isqrt(cells), placed.array.chunks
@@ -381,7 +381,7 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
 def _shares(
     shapes: NDArray[Any], rows: slice, columns: slice
 ) -> Iterator[tuple[int, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
-    """Give, for each shape in a block, its cells (counted along rows) and their shares in it."""
+    """Yield, for each shape in a block, its cells (counted along rows) and their shares in it."""
     purpose = "the mean of polygons"
     exactextract = require("exactextract", extra="maps", purpose=purpose)
     rasters = require("exactextract.raster", extra="maps", purpose=purpose)
@@ -407,7 +407,7 @@ def _shares(
 
 
 def _northward(shape: BaseGeometry, rows: slice, columns: slice) -> BaseGeometry | None:
-    """Return the part of a shape within a block with y upward; None if it has no area there."""
+    """Return the part of a shape in a block with y upward; None if its area is 0."""
     shapely = require("shapely", extra="maps", purpose="the mean of polygons")
     clipped = shapely.clip_by_rect(shape, columns.start, rows.start, columns.stop, rows.stop)
     parts = shapely.get_parts(clipped)

@@ -24,9 +24,9 @@ class SeamMetric:
     Attributes
     ----------
     borders : float
-        Of pairs with the border between the parts of two windows between them.
+        Of pairs across the border between the parts of two windows.
     edges : float
-        Of pairs with the outer edge of a window between them, where its weight begins.
+        Of pairs across the outer edge of a window, where its weight begins.
     interior : float
         Of all other pairs.
     """
@@ -42,14 +42,14 @@ class SeamMetric:
 
 
 def seam_metric(tokens: NDArray[np.float32], layout: Layout) -> SeamMetric:
-    """Return how far neighbouring tokens are apart across the borders of windows, and within them.
+    """Return the mean distance of neighbouring tokens across borders of windows and within them.
 
     Parameters
     ----------
     tokens : numpy.ndarray
-        ``(rows, columns, D)``, the map of the layout's area; NaN where there is none.
+        ``(rows, columns, D)``, the map of the area of the layout; NaN where there is no token.
     layout : Layout
-        Where its windows lie.
+        Its windows.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def seam_metric(tokens: NDArray[np.float32], layout: Layout) -> SeamMetric:
             kind = "borders" if line in borders else "edges" if line in edges else "interior"
             distances[kind].append(step[~np.isnan(step)])
     if not distances["borders"]:
-        raise SpecError("got a map of one window, expected several: it has no seam")
+        raise SpecError("got a map of one window, which has no seam; expected several windows")
     found = {kind: np.concatenate(parts) for kind, parts in distances.items() if parts}
     edge = found.get("edges", found["borders"])
     return SeamMetric(
@@ -86,7 +86,7 @@ def _steps(tokens: NDArray[np.float32], axis: int) -> NDArray[np.float64]:
 
 
 def _lines(layout: Layout, spans: Iterable[Span], axis: int, count: int, *, own: bool) -> set[int]:
-    """Return the cells before which the parts, or the windows themselves, begin or end."""
+    """Return the cells before which windows, or the parts that they own, begin or end."""
     before = layout.offset[axis]
     ends = {
         end

@@ -1,1 +1,1 @@
-"""Models: tensors in, tokens out. They know nothing of places, files or dates."""
+"""Models: tensors in, tokens out. They do not know about places or dates."""

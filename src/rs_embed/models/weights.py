@@ -1,6 +1,6 @@
-"""From the name of weights to a file on disk: local paths, and the Hugging Face hub cache first.
+"""Find weights by name: local paths first, then the cache of the Hugging Face hub, then the hub.
 
-Nothing here opens the weights; :mod:`rs_embed.models.scalemae.checkpoint` does.
+This module does not open the weights; :mod:`rs_embed.models.scalemae.checkpoint` does.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class WeightsFile:
     Attributes
     ----------
     id : str
-        As they were asked for: hub id or path.
+        The requested name: a hub id or a path.
     path : pathlib.Path
         The file.
     config : mapping
-        Content of ``config.json`` beside it; empty if there is none.
+        Content of the ``config.json`` next to it; empty if there is none.
     revision : str or None
         Commit of the hub repository; None for local files.
     """
@@ -50,36 +50,36 @@ class WeightsFile:
 
     @property
     def announced_sha256(self) -> str | None:
-        """The hash by which the hub's cache names the file; None for other files."""
+        """The hash by which the cache of the hub names the file; None for other files."""
         name = self.path.resolve().name
         return name if self.revision is not None and _SHA256.fullmatch(name) else None
 
 
 def obtain_weights(name: str) -> WeightsFile:
-    """Return the weights of that name, from disk if they are there, else from the hub.
+    """Return the weights with the given name, from disk if possible, otherwise from the hub.
 
     Parameters
     ----------
     name : str
         A name of `SHIPPED`, a folder, a file, or a hub id ``owner/name`` with an optional
-        ``@revision``. What exists on disk is taken before the hub; what is in the hub's cache is
-        used without asking the network. ``./name`` is a folder even where ``name`` is shipped.
+        ``@revision``. Files on disk take precedence over the hub, and the hub's cache is used
+        without network access. ``./name`` is a folder even if ``name`` is in `SHIPPED`.
 
     Raises
     ------
     CheckpointError
-        If the path does not exist or holds no weights, or the download fails.
+        If the path does not exist or contains no weights, or the download fails.
     """
     return weights_on_disk(name) or _downloaded(name, *_repository(name))
 
 
 def weights_on_disk(name: str) -> WeightsFile | None:
-    """Return the weights of that name if they are on disk, None if only the hub may have them.
+    """Return the weights with the given name if they are on disk, None if they may be on the hub.
 
     Raises
     ------
     CheckpointError
-        If ``name`` is neither an existing path with weights nor a possible hub id.
+        If ``name`` is neither an existing path with weights nor a valid hub id.
     """
     if name in SHIPPED:
         return _described(name, _weights_in(SHIPPED[name]))
@@ -87,7 +87,7 @@ def weights_on_disk(name: str) -> WeightsFile | None:
         local = Path(name).expanduser()
         is_dir, is_file = local.is_dir(), local.is_file()
     except (OSError, RuntimeError, ValueError) as exc:
-        raise CheckpointError(f"got weights={name[:200]!r}, which is no path: {exc}") from exc
+        raise CheckpointError(f"got weights={name[:200]!r}, not a valid path: {exc}") from exc
     if is_dir:
         return _described(name, _weights_in(local))
     if is_file:
@@ -96,9 +96,9 @@ def weights_on_disk(name: str) -> WeightsFile | None:
 
 
 def is_remote_or_shipped(name: str, folder: Path) -> bool:
-    """Return whether ``name``, stated in a file of ``folder``, is a hub id or a shipped name.
+    """Return whether ``name``, read from a file in ``folder``, is a hub id or in `SHIPPED`.
 
-    What exists in the folder is taken before the hub, as `obtain_weights` does.
+    Paths that exist in the folder take precedence over the hub, as in `obtain_weights`.
     """
     if name in SHIPPED:
         return True
@@ -108,12 +108,12 @@ def is_remote_or_shipped(name: str, folder: Path) -> bool:
 
 
 def _repository(name: str) -> tuple[str, str | None]:
-    """Return hub id and revision."""
+    """Return the hub id and the revision."""
     repo, _, revision = name.partition("@")
     if not _HUB_ID.fullmatch(repo) or repo.endswith(_SUFFIXES):
         raise CheckpointError(
             f"got weights={name!r}, expected a folder, a file ({', '.join(_SUFFIXES)}) or a "
-            "Hugging Face id such as 'MVRL/scalemae-vitlarge-800': no such path, and not an id"
+            "Hugging Face id such as 'MVRL/scalemae-vitlarge-800'; no such path exists"
         )
     return repo, revision or None
 
@@ -125,9 +125,9 @@ def _described(name: str, path: Path, revision: str | None = None) -> WeightsFil
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as exc:
-        raise CheckpointError(f"{config_path} is not JSON ({exc}); mend or remove it") from exc
+        raise CheckpointError(f"{config_path} is not valid JSON ({exc}); fix or remove it") from exc
     if not isinstance(config, dict):
-        raise CheckpointError(f"{config_path} holds a {type(config).__name__}, expected an object")
+        raise CheckpointError(f"{config_path} has a {type(config).__name__}, expected an object")
     return WeightsFile(name, path, config, revision)
 
 
@@ -140,7 +140,7 @@ def _weights_in(folder: Path) -> Path:
         listed = ", ".join(p.name for p in files) or "none"
         raise CheckpointError(
             f"got the folder {str(folder)!r}, expected {' or '.join(WEIGHTS_NAMES)}, or exactly "
-            f"one file of {', '.join(_SUFFIXES)} in it; found {listed}; name the file itself"
+            f"one file of {', '.join(_SUFFIXES)} in it; found {listed}; pass the path of the file"
         )
     return files[0]
 
@@ -160,7 +160,7 @@ def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    # The small file first: a repository that does not exist is found out before gigabytes move.
+    # The small file first: a missing repository is an error before gigabytes are downloaded.
     for filename in ("config.json", *WEIGHTS_NAMES):
         try:
             with _hub_errors(name):
@@ -172,16 +172,16 @@ def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
             return _described(name, path, path.parent.name)
     raise CheckpointError(
         f"the Hugging Face repository {repo!r} has none of {', '.join(WEIGHTS_NAMES)}; download "
-        "its weights by hand and pass the path as weights="
+        "its weights yourself and pass their path as weights="
     )
 
 
 @contextmanager
 def _hub_errors(repo: str) -> Iterator[None]:
-    """Turn the hub client's failures into ours, except that a file does not exist."""
+    """Convert the errors of the hub client, except that a file does not exist."""
     from huggingface_hub import errors
 
-    # Root of the transport's own errors, httpx's or requests' by version of the client.
+    # Base class of transport errors: of httpx or requests, depending on the client's version.
     transport: type[Exception] = getattr(errors, "HTTPError", OSError)
     failures = (errors.HfHubHTTPError, errors.HFValidationError, transport, OSError)
     try:
@@ -191,37 +191,37 @@ def _hub_errors(repo: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as exc:
         raise _unavailable(repo, exc, "check the id; if it is private, run: hf auth login") from exc
     except errors.RevisionNotFoundError as exc:
-        raise _unavailable(repo, exc, "check what follows the @") from exc
+        raise _unavailable(repo, exc, "check the revision after the @") from exc
     except failures as exc:
         local = isinstance(exc, errors.LocalEntryNotFoundError)
         if isinstance(exc, errors.EntryNotFoundError) and not local:
             raise
         if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            mend = "make room in, or access to, the hub's cache folder (HF_HOME)"
-            raise _unavailable(repo, exc, mend) from exc
-        mend = (
-            "it is not in the local cache; connect once, or pass a local folder or file as "
-            "weights=, or take the small ones that ship: weights='scalemae-tiny'"
+            fix = "check free space and permissions of the hub's cache folder (HF_HOME)"
+            raise _unavailable(repo, exc, fix) from exc
+        fix = (
+            "they are not in the local cache; connect to the internet once, pass a local folder or "
+            "file as weights=, or use the small weights of this package: weights='scalemae-tiny'"
         )
-        raise _unavailable(repo, exc, mend) from exc
+        raise _unavailable(repo, exc, fix) from exc
 
 
-def _unavailable(repo: str, exc: BaseException, mend: str) -> CheckpointError:
+def _unavailable(repo: str, exc: BaseException, fix: str) -> CheckpointError:
     root = exc
     while root.__cause__ is not None:
         root = root.__cause__
     reason = next(iter(str(root).splitlines()), type(root).__name__)
-    return CheckpointError(f"cannot get the weights {repo!r} from the hub ({reason}): {mend}")
+    return CheckpointError(f"cannot get the weights {repo!r} from the hub ({reason}): {fix}")
 
 
 def _check_download(path: Path) -> None:
-    """Compare fresh weights with the hash that the hub announced (its cache names files by it)."""
+    """Compare a download with the hash published by the hub, which names the file in its cache."""
     announced = path.resolve().name
     if _SHA256.fullmatch(announced) and (found := _sha256(path)) != announced:
         path.resolve().unlink()
         raise CheckpointError(
             f"the download of {path.name} is damaged: SHA-256 {found}, expected {announced}; it "
-            "was removed, so run the same command again"
+            "was removed: run the same command again"
         )
 
 
@@ -231,16 +231,16 @@ def _sha256(path: Path) -> str:
 
 
 class FileDigest:
-    """SHA-256 of a file, computed beside other work and remembered between processes.
+    """SHA-256 of a file, computed in a thread and stored for later processes.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     record : pathlib.Path
-        JSON file where hashes are kept by path, size and time of change.
+        JSON file of known hashes, by path, size and modification time.
     announced : str or None
-        The hash where it is known already.
+        The hash, if it is already known.
     """
 
     def __init__(self, path: Path, record: Path, announced: str | None = None) -> None:
@@ -257,12 +257,12 @@ class FileDigest:
             self._thread.start()
 
     def hexdigest(self) -> str:
-        """Return the hash, waiting for it if need be.
+        """Return the hash, waiting for it if necessary.
 
         Raises
         ------
         CheckpointError
-            If the file could not be read to its end.
+            If the file could not be read completely.
         """
         if self._thread is not None:
             self._thread.join()
@@ -290,7 +290,7 @@ class FileDigest:
         return value if isinstance(value, str) and _SHA256.fullmatch(value) else None
 
     def _remember(self, value: str) -> None:
-        """Keep the hash; where that cannot be written it is computed again next time."""
+        """Store the hash; if that fails, it is computed again next time."""
         content = json.dumps({**self._records(), self._key: value}, indent=1)
         partial = self._record.with_name(f"{self._record.name}.{uuid.uuid4().hex}")
         try:

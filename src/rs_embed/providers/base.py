@@ -13,16 +13,16 @@ from rs_embed.specs import SensorSpec, TemporalSpec
 
 @dataclass(frozen=True)
 class Cost:
-    """What fetching one place asks of a service.
+    """What fetching one place costs at a service.
 
     Attributes
     ----------
     requests : int
-        Requests that its pixels and their provenance take.
+        Requests for its pixels and their provenance.
     download_bytes : int
-        Bytes of pixels that come back, before compression.
+        Bytes of pixels that are downloaded, before compression.
     more : str
-        What else it takes that is not known before, and where a quota is shown; may be empty.
+        Costs that are not known before, and where a quota is shown; may be empty.
     """
 
     requests: int = 0
@@ -38,17 +38,17 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str:
-        """What ``meta["backend"]`` says, and ``backend=`` takes if it is registered."""
+        """Name in ``meta["backend"]``, and for ``backend=`` if it is registered."""
 
     @property
     def dated(self) -> bool:
         """Whether its imagery has dates, so that a period applies to it."""
 
     def configured(self) -> bool:
-        """Return whether it is set up, so that ``backend="auto"`` may take it."""
+        """Return whether it is set up, so that ``backend="auto"`` may use it."""
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` for what cannot be had here; None in it means not stated."""
+        """Raise `ProviderError` for what is not available here; None means not stated."""
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the bands of ``sensor`` on exactly ``grid``; may run in any thread.
@@ -56,11 +56,11 @@ class Provider(Protocol):
         ``temporal`` is None if and only if the provider is not ``dated``; every other value of
         ``sensor`` than ``crs`` and the units is stated.
 
-        ``Raster.source`` says where the pixels come from, in what JSON can hold, and becomes
-        ``meta["source"]``. It has at least ``image_count``, the number of scenes used. Of a
-        provider with dates it also has ``items``: a list of mappings, one a scene that was used,
-        oldest first, each with ``id`` and ``acquired`` (ISO 8601 in UTC, or None). Where it lists
-        only some of many, ``items_not_listed`` says how many are missing.
+        ``Raster.source`` is the provenance of the pixels as JSON values, and becomes
+        ``meta["source"]``. It has at least ``image_count``, the number of scenes used. A provider
+        with dates also states ``items``: a list of mappings, one for each scene that was used,
+        oldest first, each with ``id`` and ``acquired`` (ISO 8601 in UTC, or None). If it lists
+        only some of many, ``items_not_listed`` is the number of the others.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Provider(Protocol):
         """
 
     def identity(self) -> str:
-        """Return text that changes when what it serves may have changed.
+        """Return text that changes when its imagery may have changed.
 
         A batch that is resumed goes on only if it is the same as when the batch was begun, in
         another process too.
@@ -83,13 +83,13 @@ class Provider(Protocol):
         """
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
-        """Return what fetching ``sensor`` on ``grid`` asks of a service; asks nothing of it."""
+        """Return what fetching ``sensor`` on ``grid`` costs at a service; makes no request."""
 
     def status(self, *, online: bool = False) -> str:
-        """Return one line: ``ready: ...``, or ``missing: ...; `` and the mend.
+        """Return one line: ``ready: ...``, or ``missing: ...; `` and the fix.
 
-        What is only not configured is missing; what is configured and fails raises. The network is
-        touched only where ``online``.
+        What is not configured is missing; what is configured and fails raises. Requests are made
+        only if ``online``.
 
         Raises
         ------

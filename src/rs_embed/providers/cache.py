@@ -1,7 +1,7 @@
-"""Pixels that providers gave, kept in a folder of bounded size and served again.
+"""Pixels from providers, kept in a folder of bounded size and served again.
 
-One file an entry, named by the SHA-256 of all that determines its pixels. The maintained libraries
-have no such thing: diskcache unpickles what it finds (CVE-2025-69872) and is unmaintained.
+One file per entry, named by the SHA-256 of everything that determines its pixels. No maintained
+library does this: diskcache unpickles what it finds (CVE-2025-69872) and is unmaintained.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Cost, Provider
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.part")
-# No write takes so long: what is older was left behind by a process that was killed.
+# No write takes so long: older ones were left behind by a process that was killed.
 _PARTIAL_AGE_S = 3600
-# Scenes arrive late and are reprocessed soon after they were taken.
+# Scenes arrive late and are reprocessed soon after acquisition.
 SETTLED_AFTER = timedelta(days=30)
-# The folder is looked through each time that this share of its bound was written, and this share
-# stays free: eight processes that write at once do not exceed the bound between their looks.
+# The folder is listed each time that this share of its bound was written, and this share stays
+# free: eight processes that write at once do not exceed the bound in between.
 _WRITTEN_SHARE = 128
 _FREE_SHARE = 16
 _FIRST_IDENTITY = "_rs_embed_first_identity"
@@ -63,9 +63,9 @@ class PatchCache:
     Parameters
     ----------
     folder : path
-        An existing folder. Files of others in it are left alone.
+        An existing folder. Other files in it are left alone.
     max_bytes : int
-        Greatest size. What was used longest ago goes first. A sixteenth stays free for what other
+        Greatest size. The least recently used go first. A sixteenth stays free for what other
         processes write at the same time, and an entry that is larger than the rest is not kept.
     """
 
@@ -74,7 +74,7 @@ class PatchCache:
         self.max_bytes = max_bytes
         self._room = max_bytes - max_bytes // _FREE_SHARE
         self._lock = threading.Lock()
-        self._written = math.inf  # what others left there is not known yet
+        self._written = math.inf  # what the folder holds is not known yet
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder.absolute(), self.max_bytes)
@@ -97,8 +97,7 @@ class PatchCache:
         Raises
         ------
         ImageryError
-            If there is an entry that is damaged, foreign or not to be read. A damaged one is
-            removed.
+            If an entry is damaged, foreign or cannot be read. A damaged one is removed.
         """
         path = self._path(key)
         try:
@@ -106,12 +105,14 @@ class PatchCache:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise ImageryError(f"the kept pixels in {path} cannot be read: {exc}") from exc
+            raise ImageryError(f"the cached pixels in {path} cannot be read: {exc}") from exc
         if content is None or content[0]["key"] != key:
-            with suppress(OSError):  # a folder that is read-only, or somebody else was faster
+            with suppress(OSError):  # a read-only folder, or another process was faster
                 path.unlink()
-            raise ImageryError(f"the kept pixels in {path} are damaged, or those of another place")
-        with suppress(OSError):  # a folder that is read-only serves as well
+            raise ImageryError(
+                f"the cached pixels in {path} are damaged, or belong to another request"
+            )
+        with suppress(OSError):  # a read-only folder serves as well
             os.utime(path)
         head, data, valid = content
         return Raster(
@@ -125,7 +126,7 @@ class PatchCache:
         )
 
     def put(self, key: Mapping[str, Any], raster: Raster) -> None:
-        """Keep ``raster`` under ``key``, and remove what was used longest ago if need be.
+        """Keep ``raster`` under ``key``, and remove the least recently used if need be.
 
         Raises
         ------
@@ -147,10 +148,10 @@ class PatchCache:
                 partial.unlink(missing_ok=True)
             self._count(size)
         except OSError as exc:
-            raise ExportError(f"the pixels cannot be kept in {self.folder}: {exc}") from exc
+            raise ExportError(f"the pixels cannot be cached in {self.folder}: {exc}") from exc
 
     def ls(self) -> list[Entry]:
-        """Return the entries, the last used first; their pixels are not read.
+        """Return the entries, the most recently used first; no pixels are read.
 
         Raises
         ------
@@ -173,12 +174,12 @@ class PatchCache:
         return len(sizes), sum(sizes)
 
     def clear(self, *, older_than: timedelta | None = None) -> tuple[int, int]:
-        """Remove entries, and what killed processes left behind; return how many, and their bytes.
+        """Remove entries and leftovers of killed processes; return the number and their bytes.
 
         Parameters
         ----------
         older_than : datetime.timedelta, optional
-            Only what was fetched longer ago than this.
+            Only entries that were fetched longer ago than this.
 
         Raises
         ------
@@ -204,7 +205,7 @@ class PatchCache:
         return self.folder / name_of(key)
 
     def _count(self, size: int) -> None:
-        """Take note of what was written, and look through the folder when it is time."""
+        """Count what was written, and list the folder when it is due."""
         with self._lock:
             self._written += size
             if self._written <= self.max_bytes // _WRITTEN_SHARE:
@@ -214,7 +215,7 @@ class PatchCache:
         self._evict()
 
     def _evict(self) -> None:
-        """Remove what was used longest ago until the rest fits. Others may do so at once."""
+        """Remove the least recently used until the rest fits. Other processes may do the same."""
         files = [
             (status.st_mtime_ns, file.path, status.st_size) for file, status in self._files(NAME)
         ]
@@ -228,7 +229,7 @@ class PatchCache:
                     os.unlink(path)
 
     def _remove_abandoned(self) -> None:
-        """Remove what processes left behind that were killed while they wrote."""
+        """Remove what processes left behind that were killed while writing."""
         longest_ago = time.time() - _PARTIAL_AGE_S
         for file, status in self._files(_PARTIAL):
             if status.st_mtime < longest_ago and is_ours(file.path):
@@ -236,7 +237,7 @@ class PatchCache:
                     os.unlink(file.path)
 
     def _files(self, names: re.Pattern[str]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
-        """Give the files with such names that are still there."""
+        """Yield the files with such names that still exist."""
         try:
             listing = os.scandir(self.folder)
         except OSError as exc:
@@ -257,25 +258,25 @@ def _today() -> date:
 class CachedProvider:
     """A provider whose pixels are kept; it is that provider in everything else.
 
-    Kept is what was given for a period that ended at least 30 days ago: before, scenes still
-    arrive and are reprocessed. Pixels without a period are not kept, since nothing tells when they
-    are final, and no error is. Nor is anything kept of or for a provider whose ``identity`` is not
-    what it was when the same object (or the one that it is a copy of) was first asked: it may serve
-    what it looked up before, which a new object does not.
+    Pixels are kept if their period ended at least 30 days ago: until then, scenes still arrive and
+    are reprocessed. Without a period it is not known when they are final, so they are not kept, and
+    neither are errors. Nor is anything kept or served for a provider whose ``identity`` is no
+    longer the first one of the same object, or of the one that it is a copy of: it may serve what
+    it looked up before, which a new object does not.
 
     Parameters
     ----------
     provider : Provider
-        Who gives what is not kept yet. Its ``identity`` is asked once, when first needed.
+        Source of what is not kept yet. Its ``identity`` is called once, when first needed.
     cache : PatchCache
-        Where it is kept.
+        Where pixels are kept.
     today : callable
         Returns the day in UTC.
 
     Notes
     -----
-    The cache is an aid: an entry that cannot be read, and pixels that cannot be kept, are a note
-    on the raster, not an error.
+    An entry that cannot be read, and pixels that cannot be kept, are a note on the raster, not an
+    error.
     """
 
     def __init__(
@@ -306,21 +307,21 @@ class CachedProvider:
         self._provider.check_sensor(sensor)
 
     def identity(self) -> str:
-        """Return that of the provider, as it is now."""
+        """Return the current identity of the provider."""
         return self._provider.identity()
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
-        """Return what the provider asks of a service where nothing is kept."""
+        """Return the cost at the provider, as if nothing were kept."""
         return self._provider.cost(grid, sensor=sensor)
 
     def status(self, *, online: bool = False) -> str:
-        """Return that of the provider."""
+        """Return the status of the provider."""
         return self._provider.status(online=online)
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
-        """Return the pixels that are kept, or those of the provider; see `Provider.fetch`.
+        """Return the kept pixels, else the provider's; see `Provider.fetch`.
 
-        ``source["cached"]`` of kept ones says when they were fetched.
+        ``source["cached"]`` is when kept ones were fetched.
         """
         if temporal is None or self._today() - temporal.end < SETTLED_AFTER:
             return self._provider.fetch(grid, temporal=temporal, sensor=sensor)
@@ -332,7 +333,7 @@ class CachedProvider:
         try:
             kept = self._cache.get(key, grid)
         except ImageryError as exc:
-            kept, notes = None, (f"{exc}; they were fetched anew",)
+            kept, notes = None, (f"{exc}; they were fetched again",)
         if kept is not None:
             return kept
         raster = self._provider.fetch(grid, temporal=temporal, sensor=sensor)
@@ -346,7 +347,7 @@ class CachedProvider:
         Raises
         ------
         RsEmbedError
-            If the provider does not know what it serves.
+            If the provider cannot state its identity.
         """
         identity, _ = self._identified.get(None, self._identify)
         return {
@@ -405,7 +406,7 @@ def open_cache(
 
 
 def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Path:
-    """Return the folder, made if it is not there; raise ``error`` if it cannot be one."""
+    """Return the folder, created if need be; raise ``error`` if that fails."""
     try:
         folder = Path(path).expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -417,7 +418,7 @@ def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Pa
     return folder
 
 
-# One for all calls, so that each need not look through the folder again.
+# One for all calls, so that not every call lists the folder again.
 @lru_cache
 def _shared(folder: Path, max_bytes: int) -> PatchCache:
     return PatchCache(folder, max_bytes)

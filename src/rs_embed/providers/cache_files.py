@@ -1,4 +1,4 @@
-"""The file of one entry of the cache of pixels: written whole, checked when it is read."""
+"""The file of one entry of the cache: complete or absent, and checked when it is read."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _MAGIC = _KIND + b"%d " % FORMAT
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the cache, as far as its first lines tell.
+    """A file of the cache, from its first lines.
 
     Attributes
     ----------
     path : Path
-        Where it lies.
+        Path of the file.
     size : int
         Bytes.
     used : datetime.datetime
-        When it was last served or written, UTC.
+        Time when it was last served or written, UTC.
     fetched : datetime.datetime
-        When the provider gave it, UTC; as `used` where it is damaged.
+        Time when it was fetched, UTC; as `used` if it is damaged.
     key : mapping or None
-        What determines its pixels, see `CachedProvider.key`; None where it is damaged.
+        What determines its pixels, see `CachedProvider.key`; None if it is damaged.
     """
 
     path: Path
@@ -100,12 +100,12 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
 
 
 def _digest(start: bytes) -> hashlib.blake2b:
-    # SHA-256 takes twice as long where the processor has no instructions for it.
+    # SHA-256 takes twice as long on processors without instructions for it.
     return hashlib.blake2b(start, digest_size=32)
 
 
 def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview, memoryview]:
-    """Return what the file of an entry holds, one part after the other; pixels are not copied."""
+    """Return the content of an entry's file in parts; pixels are not copied."""
     head = _canonical(
         {
             "key": key,
@@ -127,7 +127,7 @@ def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview,
 
 
 def read(path: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
-    """Return head, data and valid of an entry; None if a single bit of it is not as written.
+    """Return head, data and valid of an entry; None if a single bit has changed.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def is_ours(path: str | PathLike[str]) -> bool:
 
 
 def entry_of(path: Path, status: os.stat_result) -> Entry | None:
-    """Return what the first lines of a file tell; None if it is not ours."""
+    """Return the entry that the first lines of a file describe; None if it is not ours."""
     if not is_ours(path):
         return None
     used = datetime.fromtimestamp(status.st_mtime, UTC)

@@ -19,29 +19,29 @@ from rs_embed.providers.sharing import Latest
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
-# The collection of models' contracts: it asks for no collection by name.
+# The collection of models' contracts: here it stands for any collection.
 ANY_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
 _UNSET = f"{LOCAL.name} is not set"
-_MEND = f"set {LOCAL.name} to a folder, a raster file or a STAC .json, or use LocalProvider(root)"
+_FIX = f"set {LOCAL.name} to a folder, a raster file or a STAC .json, or use LocalProvider(root)"
 
 
 class LocalProvider:
-    """Imagery that lies under ``root``.
+    """Imagery under ``root``.
 
     Parameters
     ----------
     root : path, optional
         A raster file (one scene); a STAC Item, ItemCollection, Collection or Catalog ``.json``; or
-        a folder: that of a ``catalog.json`` or ``collection.json``, or one that is searched for
-        STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img) that no item refers to.
+        a folder, which is searched for STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img)
+        that no item refers to, unless it has a ``catalog.json`` or ``collection.json``.
         That of ``settings`` if not given.
     settings : Settings, optional
         What the environment configures; read when the provider is built if not given.
 
     Notes
     -----
-    What lies under the root is looked up once, when first needed, and so is that nothing does. Make
-    a new provider to see files that came later.
+    The root is searched once, when first needed, also if nothing is found. Make a new provider to
+    see files that were added later.
 
     A raster file is dated by its tags (``TIFFTAG_DATETIME``, ``ACQUISITIONDATETIME``,
     ``datetime``), else by the first ``YYYYMMDD`` or ``YYYY-MM-DD`` in its name.
@@ -104,21 +104,21 @@ class LocalProvider:
         return with_left_out(raster, index.left_out, "files")
 
     def identity(self) -> str:
-        """Return a digest of the names, sizes and times of all files, as they are now.
+        """Return a digest of the current names, sizes and times of all files.
 
         Files that were added, removed or replaced change it, though this object still serves what
-        it looked up first. What a ``.vrt`` refers to is not looked at.
+        it found first. Files that a ``.vrt`` refers to do not count.
         """
         return self._indexed().fingerprint()
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:  # noqa: ARG002
-        """Return that it asks nothing of any service, unless items refer to one."""
+        """Return no cost, though items may refer to a service."""
         return Cost()
 
     def status(self, *, online: bool = False) -> str:  # noqa: ARG002
-        """Return how many scenes of which dates there are, or how to name a root."""
+        """Return the number and dates of the scenes, or how to set a root."""
         if not self.configured():
-            return f"missing: {_UNSET}; {_MEND}"
+            return f"missing: {_UNSET}; {_FIX}"
         index = self._indexed()
         days = sorted(s.acquired.date() for s in index.scenes if s.acquired is not None)
         dates = f"dates {days[0]} to {days[-1]}" if days else "undated"
@@ -127,12 +127,12 @@ class LocalProvider:
 
     def _indexed(self) -> Index:
         if self._root is None:
-            raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_MEND}")
+            raise ProviderError(f"backend='local' has no imagery: {_UNSET}; {_FIX}")
         root = self._root.absolute()
         found = self._found.get(root, _look)
         if isinstance(found, ProviderError):
             if not root.exists():
-                self._found.forget()  # quickly looked up again, and it may be mounted late
+                self._found.forget()  # searching again is quick, and it may be mounted later
             raise ProviderError(str(found), transient=found.transient) from found
         return found
 
@@ -140,7 +140,7 @@ class LocalProvider:
         return str(self._indexed().root)
 
     def _scenes_of(self, sensor: SensorSpec) -> Sequence[Scene]:
-        """Return the scenes of the sensor's collection; plain files belong to any."""
+        """Return the scenes of the sensor's collection, to which plain files always belong."""
         index = self._indexed()
         known = {scene.collection for scene in index.scenes if scene.collection is not None}
         if sensor.collection == ANY_COLLECTION or not known:
@@ -148,13 +148,13 @@ class LocalProvider:
         if sensor.collection not in known:
             raise ProviderError(
                 f"got collection={sensor.collection!r}, expected one that {str(index.root)!r} has: "
-                f"{', '.join(sorted(known))}; {ANY_COLLECTION!r} takes all of it"
+                f"{', '.join(sorted(known))}; {ANY_COLLECTION!r} selects all of it"
             )
         return [scene for scene in index.scenes if scene.collection == sensor.collection]
 
 
 def _look(root: Path) -> Index | ProviderError:
-    """Return what lies under ``root``, or why there is nothing: a failure is kept as well."""
+    """Return the imagery under ``root``, or why there is none."""
     try:
         return index_root(root)
     except ProviderError as exc:

@@ -1,4 +1,4 @@
-"""Requests that fail for a while: tried again, later each time, and not for ever."""
+"""Requests that fail for a while: retried with growing waits, up to a limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rs_embed.specs import check_positive, check_whole
 
 Result = TypeVar("Result")
 
-# Libraries stay silent unless the application asks: each retry would print a line.
+# Without a handler each retry would print a line, and libraries stay silent.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
@@ -23,7 +23,7 @@ class Patience:
     """How often, and for how long, a request that may succeed later is tried.
 
     Waits double from ``wait_initial_s`` up to ``wait_max_s``, with a random part so that threads do
-    not come back all at once. Where the service says how long to wait, that is done, unless it is
+    not return all at once. If the service states how long to wait, that counts, unless it is
     longer than ``timeout_s``.
 
     Attributes
@@ -33,12 +33,12 @@ class Patience:
     wait_initial_s, wait_max_s : float
         First and longest wait between two tries, seconds.
     timeout_s : float
-        Time after which nothing is tried again, seconds.
+        Time after which nothing is retried, seconds.
 
     Raises
     ------
     SpecError
-        If there is no try, or a time is not a finite number above 0.
+        If ``attempts`` is below 1, or a time is not a finite number above 0.
     """
 
     attempts: int = 8
@@ -57,14 +57,14 @@ class Patience:
         *,
         unless: Callable[[ProviderError], bool] = lambda _: False,
     ) -> Result:
-        """Return what ``request`` returns, tried again while its `ProviderError` is transient.
+        """Return what ``request`` returns, retried while its `ProviderError` is transient.
 
-        ``unless`` tells the transient errors for which that is not worth the wait.
+        Transient errors for which ``unless`` returns True are not retried.
 
         Raises
         ------
         ProviderError
-            The last one, which is still transient if only patience ended.
+            The last one, still transient if only the patience ended.
         """
         stamina = require("stamina", extra="stac", purpose="a request over the network")
         caller = stamina.RetryingCaller(
@@ -78,7 +78,7 @@ class Patience:
         return result
 
     def _again(self, error: Exception, unless: Callable[[ProviderError], bool]) -> bool | float:
-        """Return whether to try again, or the seconds to wait before."""
+        """Return whether to retry, or the seconds to wait before."""
         if not isinstance(error, ProviderError) or not error.transient or unless(error):
             return False
         if error.retry_after_s is None:

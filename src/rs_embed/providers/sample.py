@@ -31,8 +31,8 @@ PROVENANCE = {
 class SampleProvider:
     """One Sentinel-2 scene of 6.4 km by 6.4 km at 10 m.
 
-    It stands in for the default collection, though it is top-of-atmosphere reflectance; ``meta``
-    says so.
+    It stands in for the default collection, though it is top-of-atmosphere reflectance, as
+    ``meta`` states.
     """
 
     name = "sample"
@@ -44,11 +44,11 @@ class SampleProvider:
         return cls()
 
     def configured(self) -> bool:
-        """Return False: stand-in imagery is never picked unasked."""
+        """Return False: stand-in imagery is only used by name."""
         return False
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` for what one undated, cloud-free scene cannot honour."""
+        """Raise `ProviderError` for what has no effect on one undated, cloud-free scene."""
         if sensor.collection != COLLECTION or sensor.bands != BANDS:
             raise ProviderError(
                 f"got collection={sensor.collection!r} with bands {sensor.bands}, but "
@@ -81,10 +81,10 @@ class SampleProvider:
         return f"sample_s2.tif, {PROVENANCE['licence']}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:  # noqa: ARG002
-        """Return that it asks nothing of anyone."""
+        """Return no cost."""
         return Cost()
 
     def status(self, *, online: bool = False) -> str:  # noqa: ARG002
-        """Return where its one scene lies."""
+        """Return where its one scene is."""
         lon, lat = CENTRE
         return f"ready: one scene, 3.2 km around lon {lon}, lat {lat}"

@@ -1,4 +1,4 @@
-"""What a long batch has finished, on disk: interrupted at any moment, it goes on from there."""
+"""Finished results on disk, one by one, so that a run can continue after any interruption."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# "rsej" in the header of the database file marks it as a journal of ours.
+# "rsej" in the header of the database file marks it as a journal of rs_embed.
 _APPLICATION_ID = 0x7273656A
-# The long values stand last: SQLite then reads none of them to find what is done.
+# The long values come last: SQLite then reads none of them to find what is done.
 _SCHEMA = """
 CREATE TABLE request (json TEXT NOT NULL);
 CREATE TABLE result (
@@ -35,19 +35,19 @@ _UNWRITABLE = (
     sqlite3.SQLITE_PERM,
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
-# SQLite's own bound of a value, less what the rest of a row takes.
+# SQLite's own limit for a value, less what the rest of a row takes.
 MAX_VECTOR_BYTES = 999_000_000
 _ABSENT = object()
 
 
 @dataclass(frozen=True, eq=False)
 class JournalResult:
-    """What came of one key.
+    """The vector or the error of one key.
 
     Attributes
     ----------
     key : str
-        The key it was added under.
+        The key under which it was added.
     vector : numpy.ndarray or None
         ``(D,)`` float32; None where it failed.
     meta : dict or None
@@ -63,43 +63,43 @@ class JournalResult:
 
 
 class Journal:
-    """Results of a batch, each on disk before the next is begun.
+    """Results of a run, each on disk before the next is begun.
 
     A context manager, used by the thread that opened it. Every `add` is a transaction that is
-    synced to the disk; the process may be killed, or the power fail, at any moment. As long as it
-    is open no other process can open it.
+    synced to disk; the process may be killed, or the power fail, at any moment. While it is open,
+    no other process can open it.
 
     Parameters
     ----------
     path : path
-        An SQLite file; made where there is none.
+        An SQLite file; created if there is none.
     request : str
         JSON text of everything that determines the results. A journal is only continued by the
-        request that began it.
+        request that started it.
 
     Raises
     ------
     SpecError
-        If ``request`` is no JSON.
+        If ``request`` is not JSON.
     ExportError
-        If the file is no journal, is damaged, belongs to another request or is open elsewhere,
+        If the file is not a journal, is damaged, belongs to another request, is open elsewhere,
         or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], request: str) -> None:
-        asked = _parsed(request)
+        requested = _parsed(request)
         self.path = Path(path)
         check_place(self.path)
-        with self._mapped():
+        with self._errors_mapped():
             # No waiting for a lock: whoever holds it does so for hours. Every statement commits.
             self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
             try:
-                self._open(request, asked)
+                self._open(request, requested)
             except BaseException:
                 self._connection.close()
                 raise
 
-    def _open(self, request: str, asked: Any) -> None:
+    def _open(self, request: str, requested: Any) -> None:
         run = self._connection.execute
         # The lock of the first transaction is kept until the file is closed, or the process ends.
         run("PRAGMA locking_mode = EXCLUSIVE")
@@ -112,28 +112,28 @@ class Journal:
             run(f"PRAGMA application_id = {_APPLICATION_ID}")
         elif run("PRAGMA application_id").fetchone() != (_APPLICATION_ID,):
             raise ExportError(
-                f"{self.path} is a database, but no journal of rs_embed; choose another name"
+                f"{self.path} is a database that rs_embed did not write; choose another name"
             )
         else:
-            self._check(asked)
+            self._check(requested)
         run("COMMIT")
 
-    def _check(self, asked: Any) -> None:
+    def _check(self, requested: Any) -> None:
         """Refuse a damaged journal, and one of another request."""
         (verdict,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise self.damaged(verdict)
         try:
             (stored,) = self._connection.execute("SELECT json FROM request").fetchone()
-            begun = json.loads(stored)
+            started_with = json.loads(stored)
         except (TypeError, ValueError) as exc:
             raise self.damaged("its request is unreadable") from exc
-        differences = list(_differences(begun, asked))
+        differences = list(_differences(started_with, requested))
         if differences:
             shown = some(differences, _MOST_DIFFERENCES, "; ")
             raise ExportError(
-                f"{self.path} was begun by another request ({shown}); ask for the same, "
-                "choose another name, or begin anew (--overwrite)"
+                f"{self.path} was started with another request ({shown}); repeat that request, "
+                "choose another name, or start again with overwrite=True (--overwrite)"
             )
 
     def __enter__(self) -> Self:
@@ -143,7 +143,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Give the file free; what was added stays."""
+        """Close and unlock the file; what was added stays."""
         self._connection.close()
 
     def delete(self) -> None:
@@ -158,7 +158,7 @@ class Journal:
         meta: Mapping[str, Any] | None,
         error: str | None,
     ) -> None:
-        """Write what came of ``key`` to the disk, in the place of what came of it before.
+        """Write the result of ``key`` to disk, replacing an earlier one.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Journal:
             As `add`.
         """
         rows = [_row(result) for result in results]
-        with self._mapped():
+        with self._errors_mapped():
             self._connection.execute("BEGIN")
             try:
                 self._connection.executemany(
@@ -203,34 +203,34 @@ class Journal:
                 raise
 
     def done(self) -> set[str]:
-        """Return the keys that hold a vector; those that failed are to be tried again."""
-        with self._mapped():
+        """Return the keys that have a vector."""
+        with self._errors_mapped():
             rows = self._connection.execute("SELECT key FROM result WHERE error IS NULL")
             return {key for (key,) in rows}
 
     def failed(self) -> dict[str, str]:
-        """Return the keys that were tried in vain, and why."""
-        with self._mapped():
+        """Return the keys that failed, and why."""
+        with self._errors_mapped():
             return dict(
                 self._connection.execute("SELECT key, error FROM result WHERE error IS NOT NULL")
             )
 
     def meta_of(self, key: str) -> dict[str, Any] | None:
-        """Return the meta of a key; None if nothing was added for it, or nothing with a meta."""
+        """Return the meta of a key that has a vector; None if it has neither."""
         for result in self.results([key] if key in self.done() else []):
             return result.meta if result.meta is None else dict(result.meta)
         return None
 
     def metas(self, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Give each of ``keys`` that has a meta, and its meta; vectors are not read.
+        """Yield each of ``keys`` that has a meta, and its meta; vectors are not read.
 
         Raises
         ------
         ExportError
-            If a meta is unreadable; whether it was changed shows in `results` alone.
+            If a meta is unreadable. That it was changed is only noticed by `results`.
         """
         for key in keys:
-            with self._mapped():
+            with self._errors_mapped():
                 row = self._connection.execute(
                     "SELECT meta FROM result WHERE key = ? AND meta IS NOT NULL", (key,)
                 ).fetchone()
@@ -241,7 +241,7 @@ class Journal:
                     raise self.damaged(f"unreadable meta: {exc}") from exc
 
     def results(self, keys: Sequence[str]) -> Iterator[JournalResult]:
-        """Give what came of each of ``keys``, in their order, one at a time.
+        """Yield the result of each of ``keys``, in their order, one at a time.
 
         Raises
         ------
@@ -249,12 +249,12 @@ class Journal:
             If nothing was added for a key, or its content is damaged.
         """
         for key in keys:
-            with self._mapped():
+            with self._errors_mapped():
                 row = self._connection.execute(
                     "SELECT error, checksum, meta, vector FROM result WHERE key = ?", (key,)
                 ).fetchone()
             if row is None:
-                raise ExportError(f"{self.path} holds nothing for {key!r}; resume the batch first")
+                raise ExportError(f"{self.path} has no result for {key!r}; resume the run first")
             error, checksum, text, blob = row
             if checksum != _checksum(key, error, text, blob):
                 raise self.damaged(f"wrong checksum of {key!r}")
@@ -262,8 +262,8 @@ class Journal:
             yield JournalResult(key, vector, None if text is None else json.loads(text), error)
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        """Make SQLite's errors ours."""
+    def _errors_mapped(self) -> Iterator[None]:
+        """Raise SQLite's errors as `ExportError`."""
         try:
             yield
         except sqlite3.ProgrammingError as exc:
@@ -276,10 +276,10 @@ class Journal:
             raise self.damaged(str(exc)) from exc
 
     def damaged(self, reason: str) -> ExportError:
-        """Return the error that says that what is kept cannot be used, and what to do."""
+        """Return the error for contents that cannot be used."""
         return ExportError(
-            f"{self.path} is no journal of rs_embed, or is damaged ({reason}); choose another "
-            "name, or delete it to begin anew (--overwrite)"
+            f"{self.path} is not a journal of rs_embed, or is damaged ({reason}); choose another "
+            "name, or start again with overwrite=True (--overwrite)"
         )
 
 
@@ -329,7 +329,7 @@ def _remove(path: Path) -> None:
 
 
 def _kind(exc: sqlite3.Error) -> int:
-    """Return the kind of an error: the low byte of its code, the others say its variant."""
+    """Return the kind of an error: the low byte of its code; the others are its variant."""
     code: int = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     return code & 0xFF
 
@@ -341,7 +341,7 @@ def _in_use(path: Path) -> ExportError:
 
 
 def _checksum(*parts: str | bytes | None) -> int:
-    """Return the CRC-32 of a row: SQLite notices a damaged page, but not a damaged value."""
+    """Return the CRC-32 of a row: SQLite detects a damaged page, but not a damaged value."""
     total = 0
     for part in parts:
         total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
@@ -355,18 +355,18 @@ def _parsed(request: str) -> Any:
         raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """Give each value in which two requests differ, by its dotted name."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys((*here, *there)):  # as the request lists them
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield each value in which two requests differ, by its dotted name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*now, *before)):  # in the order of the request
             inner = f"{name}.{key}" if name else key
-            yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
-    elif there != here:
-        yield f"{name or 'request'} {_shown(there)} there, {_shown(here)} here"
+            yield from _differences(before.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    elif before != now:
+        yield f"{name or 'request'} was {_shown(before)}, is now {_shown(now)}"
 
 
 def _shown(value: Any) -> str:
     if value is _ABSENT:
-        return "absent"
+        return "not given"
     text = json.dumps(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

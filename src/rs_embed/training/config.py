@@ -1,4 +1,4 @@
-"""What a pretraining run is: its values, checked together before anything is read."""
+"""Configuration of a pretraining run, checked as a whole before anything is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rs_embed.models.scalemae.config import NetworkConfig
 PRECISIONS = ("auto", "float32", "bfloat16")
 _NAME = re.compile(r"\w[\w. -]*")
 # What else is in run.folder.
-_TAKEN = ("pictures", "run.lock", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
+_RESERVED = ("pictures", "run.lock", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class SourceConfig:
     path : str
         What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_recipe` makes it absolute.
     gsd_m : float or None
-        Ground metres per pixel where the images do not say.
+        Ground metres per pixel of images without a georeference.
     split : str or None
         Only images of this split; None for all.
     repeat : int
-        How often each image is drawn in an epoch.
+        Times that an epoch draws each image.
     """
 
     path: str
@@ -78,7 +78,7 @@ class ViewConfig:
     sides : tuple of int
         Sides of the input, pixels; each batch draws one.
     shares : tuple of float
-        How often each side is drawn, relative to the others.
+        Relative frequency of each side.
     crop_area : tuple of float
         Least and greatest share of a tile's area that a crop keeps; the GSD follows it.
     mask_ratio : float
@@ -129,7 +129,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class ContrastConfig:
-    """Agreement between two views of a tile, beside the reconstruction; the paper has none.
+    """Agreement between two views of a tile, beside the reconstruction; not in the paper.
 
     Each tile then gives two crops, with the GSD of each, and the encoder learns to tell which
     belong together (Mishra et al., contrastive masked autoencoders, arXiv:2210.16870, section 3):
@@ -139,9 +139,9 @@ class ContrastConfig:
     Attributes
     ----------
     weight : float
-        Of this loss; 0 for Scale-MAE as published.
+        Weight of this loss; 0 for Scale-MAE as published.
     temperature : float
-        Of the cosine similarities.
+        Temperature of the cosine similarities.
     embed_dim : int
         Width of the heads' output.
     brightness : float
@@ -172,18 +172,18 @@ class OptimiserConfig:
     batch_size : int
         Tiles per update; with contrast each gives two images.
     accumulate : int
-        Parts that a batch is computed in, where memory is short. The update is the same, but for
-        contrast, where each part is told apart within itself.
+        Parts that a batch is computed in, where memory is short. The update is the same, except
+        for contrast, which compares images within a part.
     learning_rate : float
-        At its peak.
+        Peak learning rate.
     warmup_steps : int
         Updates over which it rises to the peak; after that it falls to 0 as a cosine.
     weight_decay : float
-        Of everything but biases and norms.
+        Weight decay of everything except biases and norms.
     betas : tuple of float
         Decays of AdamW's moments.
     clip_norm : float
-        Greatest norm of the gradient; what is longer is shortened.
+        Greatest norm of the gradient; a longer one is scaled down.
     ema_decay : float
         Decay of the moving average of the weights, which is what is released; 0 for none.
     high_weight : float
@@ -218,20 +218,20 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How and where it runs; nothing here changes what is learnt, but for the seed.
+    """How and where it runs; only the seed changes what is learnt.
 
     Attributes
     ----------
     folder : str
         Where everything is written; relative to the TOML file.
     seed : int
-        Of the weights, crops, masks and order.
+        Seed of the weights, crops, masks and order.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     precision : str
         ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA.
     minutes : float or None
-        Time after which a run ends by itself, with its state kept; None for all steps.
+        Time after which a run ends, its state kept; None for all steps.
     checkpoint_minutes : float
         Time between two checkpoints.
     picture_steps : int
@@ -270,14 +270,14 @@ class PretrainConfig:
     Attributes
     ----------
     name : str
-        Of the checkpoint that comes of it, a folder in ``run.folder``.
+        Name of the resulting checkpoint, a folder in ``run.folder``.
     data, run, optimiser, network, views, decoder, contrast
-        See there; the tables of the TOML file.
+        The tables of the TOML file.
     initial : str or None
-        Encoder weights to begin with, as ``weights=`` takes them; None for fresh ones. A run that
-        is resumed does not read them.
+        Initial weights of the encoder, as for ``weights=``; None for random ones. A resumed run
+        does not read them.
     image_size : int or None
-        Side that the checkpoint asks images to be resized to; None for the largest of
+        Side to which users of the checkpoint resize images; None for the largest of
         ``views.sides``.
     """
 
@@ -293,8 +293,8 @@ class PretrainConfig:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        fitting = _NAME.fullmatch(self.name) is not None and self.name not in _TAKEN
-        _check(fitting, "name", self.name, f"a folder's name, not a path or {', '.join(_TAKEN)}")
+        fitting = _NAME.fullmatch(self.name) is not None and self.name not in _RESERVED
+        _check(fitting, "name", self.name, f"a folder's name, not a path or {', '.join(_RESERVED)}")
         hidden_width = int(self.network.embed_dim * self.network.mlp_ratio)
         _check(hidden_width >= 1, "network.mlp_ratio", self.network.mlp_ratio, "a number above 0")
         patch, tile = self.network.patch_size, self.data.tile_size
@@ -316,7 +316,7 @@ class PretrainConfig:
         part = self.optimiser.batch_size // self.optimiser.accumulate
         _check(
             not self.contrast.weight or part >= 2, "optimiser.accumulate",
-            self.optimiser.accumulate, "parts of two tiles or more: contrast tells tiles apart",
+            self.optimiser.accumulate, "parts of two tiles or more, which contrast compares",
         )  # fmt: skip
         cells = self.views.cells_per_patch
         _check(
@@ -333,7 +333,7 @@ class PretrainConfig:
         stated = self.to_json()
         stated["run"] = {"seed": self.run.seed}
         del stated["optimiser"]["steps"], stated["initial"], stated["image_size"]
-        # What the sources gave is compared by its hash, wherever they lie.
+        # The tiles of the sources are compared by their hash, wherever the files are.
         stated["data"]["sources"] = [{"repeat": one.repeat} for one in self.data.sources]
         return cast(dict[str, Any], json.loads(json.dumps(stated)))
 

@@ -25,9 +25,9 @@ class Bands(NamedTuple):
 class Deconvolution(nn.Module):
     """A 2 x 2 deconvolution of stride 2, which mixes no neighbours, so a linear map of tokens."""
 
-    def __init__(self, channels: int, made: int) -> None:
+    def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(channels, 4 * made)
+        self.proj = nn.Linear(channels, 4 * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``B M 2n 2n D'`` for the ``n x n`` cells of each patch, ``B M n n D``."""
@@ -42,7 +42,7 @@ class LaplacianHead(nn.Module):
     Parameters
     ----------
     channels : int
-        Of the cells.
+        Channels of the cells.
     cells : int
         Cells per side of a patch.
     pixels : int
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
     config : DecoderConfig
         Sizes of the decoder.
     ratios : set of int
-        How many times finer than the input targets are; each has its head.
+        How many times finer than the input the targets are; each ratio has its head.
     """
 
     def __init__(self, encoder: NetworkConfig, config: DecoderConfig, ratios: set[int]) -> None:
@@ -105,9 +105,9 @@ class Decoder(nn.Module):
         x : torch.Tensor
             ``B (1+)V D``: the encoder's tokens.
         visible, masked : torch.Tensor
-            ``B V`` and ``B M`` int64: which patches of the square grid those are, row 0 first.
+            ``B V`` and ``B M`` int64: their patches in the square grid, row 0 first.
         gsd : torch.Tensor
-            ``(B,)``: as told to the encoder.
+            ``(B,)``: the GSD given to the encoder.
         ratio : int
             Side of the target over the side of the input.
         """

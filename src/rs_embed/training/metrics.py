@@ -40,7 +40,7 @@ class Metrics:
             partial.write_text("".join(lines))
 
     def add(self, losses: Tensor, norm: Tensor) -> None:
-        """Take the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
+        """Add the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
         self._since.append(torch.cat([losses, norm.detach().reshape(1)]))
 
     def write(self, training: Training, config: PretrainConfig, *, kept: bool) -> None:
@@ -74,15 +74,15 @@ class Metrics:
                 f"{name} {float(value):.4g}"
                 for name, value in zip(names, values[first], strict=True)
             )
-            mend = (
+            fix = (
                 "the last checkpoint is kept. Lower optimiser.learning_rate or raise warmup_steps, "
-                "take another run.folder, and begin from that checkpoint with initial="
+                "choose another run.folder, and begin from that checkpoint with initial="
                 if kept
                 else "there is no checkpoint yet. Lower optimiser.learning_rate or raise "
-                "warmup_steps, and begin anew"
+                "warmup_steps, and start again"
             )
             raise TrainingError(
-                f"step {training.step - count + first + 1} is not finite ({shown}); {mend}"
+                f"step {training.step - count + first + 1} is not finite ({shown}); {fix}"
             )
         total, low, high, contrast, norm = (float(value) for value in values.mean(dim=0))
         took = training.seconds - self._seconds
@@ -109,7 +109,7 @@ class Metrics:
 
 
 def _step_of(line: str) -> int | None:
-    """Return the step of a line of the metrics; None if it is no whole one."""
+    """Return the step of a line of the metrics; None if it is incomplete."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):

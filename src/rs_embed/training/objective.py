@@ -1,4 +1,4 @@
-"""What pretraining minimises: two bands of the masked patches, and perhaps agreement of views."""
+"""Losses of pretraining: two bands of the masked patches, and optionally agreement of views."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         gsd_m : torch.Tensor
             ``(B,)`` float32: ground metres per pixel of ``image``.
         side : int
-            Side of the input that is made of it, pixels.
+            Side of the input that it is reduced to, pixels.
         visible, masked : torch.Tensor
             ``B V`` and ``B M`` int64, from `views.random_masks`.
         """
@@ -102,17 +102,17 @@ class Objective(nn.Module):
 
 
 class Head(nn.Module):
-    """A pooled token to the vector whose agreement is asked for."""
+    """Projection of a pooled token to the vector that contrast compares."""
 
-    def __init__(self, embed_dim: int, made: int) -> None:
+    def __init__(self, embed_dim: int, out_dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, 2 * embed_dim)
-        self.fc2 = nn.Linear(2 * embed_dim, made)
+        self.fc2 = nn.Linear(2 * embed_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``B E`` for ``B D``."""
-        made: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return made
+        projected: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return projected
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -62,26 +62,26 @@ class Tiles:
 
     @property
     def gsd_digest(self) -> str:
-        """SHA-256 of each tile's GSD and source, which a resumed run compares, too."""
+        """SHA-256 of each tile's GSD and source, which a resumed run compares too."""
         return hashlib.sha256(self.gsd_m.tobytes() + self.source.tobytes()).hexdigest()
 
 
 def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) -> Tiles:
-    """Return the tiles of a configuration, packed into ``folder`` unless they are there already.
+    """Return the tiles of a configuration, packed into ``folder`` unless it has them already.
 
     Parameters
     ----------
     config : DataConfig
         Sources, side of the tiles, levels.
     folder : pathlib.Path
-        Where ``tiles.u8`` (raw bytes) and ``tiles.json`` lie.
+        Folder of ``tiles.u8`` (raw bytes) and ``tiles.json``.
     progress : bool or None
         Whether a bar counts the images; None where standard error is a terminal.
 
     Raises
     ------
     SpecError
-        If the folder lies in a source.
+        If the folder is inside a source.
     DatasetError
         If a source is empty or holds an unreadable image, or no image is as large as a tile.
     ExportError
@@ -145,7 +145,7 @@ def _starts(length: int, side: int) -> list[int]:
 def _pack(
     config: DataConfig, folder: Path, wanted: dict[str, Any], progress: bool | None
 ) -> dict[str, Any]:
-    """Write pixels and index; what was packed before stays until the new pixels are whole.
+    """Write pixels and index; earlier tiles stay until the new pixels are complete.
 
     A folder without its index is packed again.
     """
@@ -176,22 +176,22 @@ def _write_tiles(config: DataConfig, file: BinaryIO, bar: Bar) -> tuple[list[lis
     for number, source in enumerate(config.sources):
         small = []
         for sample in read_samples(source.path, gsd_m=source.gsd_m, split=source.split):
-            given = False
+            tiled = False
             for tile, gsd_m in tiles_of(sample, side, config.levels):
-                given = True
+                tiled = True
                 content = np.ascontiguousarray(tile.transpose(2, 0, 1)).tobytes()
                 digest.update(content)
                 file.write(content)
                 if not runs or runs[-1][:2] != [number, gsd_m]:
                     runs.append([number, gsd_m, 0])
                 runs[-1][2] += 1
-            if not given:
+            if not tiled:
                 small.append(sample.name)
             bar.advance()
         if not runs or runs[-1][0] != number:
             raise DatasetError(
-                f"{source.path} gave no tile of {side} x {side} px: all of its images are smaller; "
-                "lower data.tile_size, or leave it out"
+                f"{source.path} has no tile of {side} x {side} px: all of its images are smaller; "
+                "lower data.tile_size, or remove the source"
             )
         if small:
             what = f"left out of {source.path!r} as smaller than a tile of {side} px: {some(small)}"
@@ -226,7 +226,7 @@ def _described(config: DataConfig) -> dict[str, Any]:
 
 
 def _index(folder: Path) -> dict[str, Any] | None:
-    """Return the index of what is packed there; None if nothing whole is."""
+    """Return the index of what is packed there; None if there is no complete one."""
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
         expected = sum(count for *_, count in index["runs"]) * 3 * index["config"]["tile_size"] ** 2

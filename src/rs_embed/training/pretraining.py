@@ -54,18 +54,18 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run.
+    """Outcome of a run.
 
     Attributes
     ----------
     checkpoint : pathlib.Path
         Folder of the encoder's weights and ``config.json``; usable as ``weights=``.
     step : int
-        Updates that were made, over all runs.
+        Updates so far, over all runs.
     resumed_at : int
         How many of them earlier runs had made.
     steps : int
-        How many there are to be.
+        Updates in all.
     seconds : float
         What they took, over all runs.
     interrupted : bool
@@ -98,7 +98,7 @@ def pretrain(config: PretrainConfig, *, progress: bool | None = None) -> Report:
     Raises
     ------
     SpecError
-        If the folder lies in a source.
+        If the folder is inside a source.
     DatasetError
         If a source is empty or holds an unreadable image.
     CheckpointError
@@ -192,7 +192,7 @@ class _Run:
         self._drawn = len(order)
 
     def steps(self, stopped: Callable[[], bool]) -> Iterator[int]:
-        """Make the steps that are left, one each time."""
+        """Make the remaining steps; yield the number of each."""
         training, options = self.training, self.config.optimiser
         started = kept = time.monotonic()
         begun = started - training.seconds
@@ -218,7 +218,7 @@ class _Run:
             if last:
                 batches.close()
                 return
-        self._release()  # nothing was left to do, but perhaps to say differently
+        self._release()  # no step was left, but the configuration in the release may differ
 
     def _read(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the tiles of a step ``B 3 S S`` uint8 and their GSD; the same for any reader."""
@@ -262,7 +262,7 @@ class _Run:
     def views(
         self, pixels: Tensor, gsd_m: Tensor, step: int
     ) -> tuple[Tensor, Tensor, int, Tensor, Tensor]:
-        """Return what the objective takes, drawn from the step's own random numbers."""
+        """Return the inputs of the objective, drawn from the step's own random numbers."""
         config = self.config
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((config.run.seed, _CROPS, step)).generate_state(1)[0])
@@ -346,12 +346,12 @@ def _begin_from(initial: str, encoder: ScaleMae) -> None:
     """Load weights into an encoder of the same sizes."""
     file = obtain_weights(initial)
     if file.config:
-        # A file's shapes do not tell the heads, and other heads make another network of it.
+        # The shapes of the weights do not show the number of heads, which changes the network.
         stated = network_config(file.config, str(file.path.parent / "config.json"))
         if stated != encoder.config:
             raise CheckpointError(
                 f"got initial={initial!r}, whose config.json says {stated}, expected "
-                f"{encoder.config}; state its sizes in [network], or take other weights"
+                f"{encoder.config}; state its sizes in [network], or use other weights"
             )
     encoder.load_state_dict(load_network(file.path, encoder.config).state_dict())
 
@@ -370,22 +370,22 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Give a question: was the run asked to end? A second SIGINT ends it at once."""
-    asked = threading.Event()
+    """Yield a function: has a signal asked the run to end? A second SIGINT ends it at once."""
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stop.is_set
         return
     before: dict[int, Any] = {}
 
-    def ask(number: int, _: Any) -> None:
-        asked.set()
+    def handle(number: int, _: Any) -> None:
+        stop.set()
         signal.signal(number, before[number])
 
-    for asking in (signal.SIGINT, signal.SIGTERM):
-        before[asking] = signal.getsignal(asking) or signal.SIG_DFL
-        signal.signal(asking, ask)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        before[each] = signal.getsignal(each) or signal.SIG_DFL
+        signal.signal(each, handle)
     try:
-        yield asked.is_set
+        yield stop.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

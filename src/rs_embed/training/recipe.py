@@ -16,7 +16,7 @@ from rs_embed.training.config import PretrainConfig
 
 
 def read_recipe(path: Path, *, data: Path | None = None) -> PretrainConfig:
-    """Return the run that a TOML file states; its paths are made absolute.
+    """Return the run that a TOML file describes, with absolute paths.
 
     Parameters
     ----------
@@ -46,16 +46,16 @@ def read_recipe(path: Path, *, data: Path | None = None) -> PretrainConfig:
         raise
     except (SpecError, CheckpointError) as exc:
         raise SpecError(f"{path}: {exc}") from exc
-    here = path.resolve().parent
-    root = here if data is None else data.expanduser().resolve()
+    parent = path.resolve().parent
+    root = parent if data is None else data.expanduser().resolve()
     sources = tuple(replace(one, path=_within(root, one.path)) for one in config.data.sources)
     initial = config.initial
-    if initial is not None and not is_remote_or_shipped(initial, here):
-        initial = _within(here, initial)
+    if initial is not None and not is_remote_or_shipped(initial, parent):
+        initial = _within(parent, initial)
     return replace(
         config,
         data=replace(config.data, sources=sources),
-        run=replace(config.run, folder=str(Path(_within(here, config.run.folder)).resolve())),
+        run=replace(config.run, folder=str(Path(_within(parent, config.run.folder)).resolve())),
         initial=initial,
     )
 
@@ -64,7 +64,7 @@ def _within(folder: Path, stated: str) -> str:
     try:
         return str(folder / Path(stated).expanduser())
     except RuntimeError as exc:
-        raise SpecError(f"got the path {stated!r}, whose home folder is not known") from exc
+        raise SpecError(f"got the path {stated!r}, whose home folder is unknown") from exc
 
 
 def _checked(stated: dict[str, Any]) -> PretrainConfig:

@@ -1,4 +1,4 @@
-"""A picture of what the network makes of masked images."""
+"""A picture of masked images and their reconstructions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run to a checkpoint that ``weights=`` takes: float16 safetensors and its config."""
+"""Write a checkpoint for ``weights=``: float16 safetensors and its config."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def write_checkpoint(
     encoder : torch.nn.Module
         The encoder; its weights are written in float16.
     config : PretrainConfig
-        The run; the paths of its sources are cut to their names.
+        The run; only the names of its sources are written.
     step : int
-        Updates that were made.
+        Updates so far.
     tiles : Tiles
-        What it was trained on, for the range of GSDs.
+        The tiles that it was trained on, for the range of GSDs.
 
     Raises
     ------

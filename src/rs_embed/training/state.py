@@ -24,20 +24,21 @@ _LISTED = 8
 
 @dataclass
 class Training:
-    """What a step changes. Random draws and the order of the data follow from the step alone.
+    """What a step changes. Random draws and the order of the data depend on the step alone.
 
     Attributes
     ----------
     objective : Objective
         Encoder, decoder and heads.
     average : torch.nn.Module
-        The encoder whose weights are the moving average; that of ``objective`` where there is none.
+        The encoder with the moving average of the weights; without one, the encoder of
+        ``objective``.
     optimiser : torch.optim.Optimizer
         With its moments.
     step : int
-        Updates that were made.
+        Updates so far.
     seconds : float
-        What they took, over all runs.
+        Time that they took, over all runs.
     """
 
     objective: Objective
@@ -93,26 +94,26 @@ def read_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:
 
 
 def check_state(path: Path, what: Mapping[str, Any]) -> None:
-    """Raise as `read_state` does, as far as the file's header and ``what`` tell."""
+    """Raise as `read_state` does, from the header of the file alone."""
     with _opened(path) as (_, record):
         _check_same(path, record["what"], what)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Give the open file and its record."""
+    """Yield the open file and its record."""
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("training", "null"))
             if not isinstance(record, dict) or not {"what", "step", "seconds"} <= record.keys():
                 raise CheckpointError(
-                    f"{path} holds no state of a training run; take another run.folder"
+                    f"{path} is not the state of a training run; choose another run.folder"
                 )
             yield file, record
     except (SafetensorError, OSError, ValueError) as exc:
         raise CheckpointError(
-            f"{path} is not a whole state of a training run ({exc}); take another run.folder, or "
-            "remove the file to begin anew"
+            f"{path} is not a complete state of a training run ({exc}); choose another run.folder, "
+            "or remove the file to start again"
         ) from exc
 
 
@@ -123,7 +124,8 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     if differing:
         raise CheckpointError(
             f"{path} belongs to another run: {'; '.join(differing[:_LISTED])}. Undo the change, or "
-            "take another run.folder; only optimiser.steps and how a run is carried out may differ"
+            "choose another run.folder; only optimiser.steps, initial, image_size and, except for "
+            "its seed, [run] may differ"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tiles to what a step trains on: crops whose GSD follows them, masks, and the two bands."""
+"""Inputs and targets of a step: crops with their GSD, masks, and the two bands."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def random_crops(
     Returns
     -------
     tuple of torch.Tensor
-        ``B 3 S S`` crops at the side of the tiles, and their ``(B,)`` GSD: that of the tile times
-        the side that was kept.
+        ``B 3 S S`` crops at the side of the tiles, and their ``(B,)`` GSD: the GSD of the tile
+        times the share of the side that was kept.
     """
     count = len(tiles)
     uniform = torch.rand((4, count), generator=generator)
@@ -90,7 +90,7 @@ class Pyramid:
         return cls(enlarged(side), image - enlarged(image.shape[-1]))
 
     def patches(self, which: Tensor, per_side: int) -> Bands:
-        """Return the bands of the patches ``B M`` that are asked for."""
+        """Return the bands of the requested patches ``B M``."""
         return Bands(*(_patches(image, which, per_side) for image in (self.low, self.high)))
 
 

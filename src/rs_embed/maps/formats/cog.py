@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PCA_TAG = "RS_EMBED_PCA"
 # Memory for the tokens that are encoded at once.
 _STRIP_BYTES = 64 * 2**20
-# GDAL takes a twentieth of the machine's memory otherwise.
+# By default GDAL uses a twentieth of the memory of the machine.
 _CACHE_BYTES = 256 * 2**20
 _ZSTD_LEVEL = 3
 # Chunk of a map that is opened, (d, y, x): 16 MiB of float32.
@@ -44,9 +44,9 @@ class CogLayout:
         Side of a block.
     interleave : {"band", "pixel"}
         Whether a block holds one dimension or all of them. In
-        ``benchmarks/bench_map_formats.py`` ``"band"`` reads one dimension with a hundredth of
-        the bytes and all of a token with the same; blocks of 128 cost 5 % more room than those of
-        256 and a quarter of the bytes of a token.
+        ``benchmarks/bench_map_formats.py`` reading one dimension takes a hundredth of the bytes
+        with ``"band"``, and reading a token as many as with ``"pixel"``; files with blocks of 128
+        are 5 % larger than with 256, and reading a token takes a quarter of the bytes.
     """
 
     block_px: int = 128
@@ -56,13 +56,13 @@ class CogLayout:
 def write_cog(
     path: Path, content: MapContent, encoding: FittedEncoding, layout: CogLayout | None = None
 ) -> None:
-    """Write a map as GeoTIFF that is cloud-optimised, and read it back block by block.
+    """Write a map as a cloud-optimised GeoTIFF, and check that every block reads back.
 
     Blocks are compressed with ZSTD and a predictor. Nodata is NaN, or -128 in int8, whose scales
     are the scales of the bands. float16 is stored as such (``NBITS=16``) and read by GDAL as
     float32. The tag ``RS_EMBED_META`` holds the meta as JSON. With a PCA the tag ``RS_EMBED_PCA``
-    holds JSON of ``components`` and ``mean``: base64 of little-endian float32, row by row, of the
-    ``shape`` that is there too.
+    holds JSON of ``components`` and ``mean``: base64 of little-endian float32, row by row, and
+    their ``shape``.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def write_cog(
     encoding : FittedEncoding
         How to store it, fitted to this map.
     layout : CogLayout, optional
-        Blocks; the default is what the benchmark of the formats favours.
+        Blocks; the default follows from the benchmark of the formats.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def _overview_factors(shape: tuple[int, int], block_px: int) -> list[int]:
 
 
 def _check_blocks(path: Path) -> None:
-    """Raise unless every block lies within the file and is read: GDAL may hide a full disk."""
+    """Raise unless every block is in the file and can be read: GDAL may hide a full disk."""
     import rasterio
 
     with rasterio.open(path) as file:

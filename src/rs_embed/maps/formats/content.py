@@ -1,4 +1,4 @@
-"""What a map holds once its windows are done: tokens in their place, read strip by strip."""
+"""The tokens of a finished map, read strip by strip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rs_embed.geo.grid import Grid
 
-# Two strips may be held at once, and what is made of them besides.
+# Two strips may be held at once, and arrays derived from them.
 _STRIP_BYTES = 32 * 2**20
 
 
@@ -28,7 +28,7 @@ class MapContent:
         Length D of a token.
     strips : callable
         ``strips(rows)`` returns an iterator over ``(n, columns, D)`` float32 from north to south:
-        n is ``rows``, less in the last one; NaN in all D where there is no token. It may be
+        n is ``rows``, fewer in the last one; NaN in all D where there is no token. It may be
         called several times and gives the same values each time.
     meta : mapping
         JSON values: how the map was made.
@@ -41,6 +41,6 @@ class MapContent:
 
     @property
     def rows_at_once(self) -> int:
-        """Rows to ask of ``strips``: such a strip takes 32 MiB, or is one row if that is more."""
+        """Rows of a strip of 32 MiB, at least one."""
         height, width = self.grid.shape
         return max(1, min(height, _STRIP_BYTES // (4 * width * self.dimensions)))

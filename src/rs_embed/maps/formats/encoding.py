@@ -1,6 +1,6 @@
-"""How tokens become the numbers in a file: their type, fewer dimensions, and what that costs.
+"""How tokens are stored: their type, fewer dimensions, and the error of both.
 
-Tokens keep their length: nothing is normalised before it is rounded.
+Tokens keep their length: they are not normalised before they are rounded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MapEncoding:
             )
 
     def fitted(self, content: MapContent) -> FittedEncoding:
-        """Return this encoding with what it takes from the map's tokens, and its error on them.
+        """Return this encoding, fitted to the tokens of a map, with its error on them.
 
         Plain float32 reads nothing. The tokens are read once for each of: the covariance of a
         PCA, the scales of int8, and the error.
@@ -112,7 +112,7 @@ class PrincipalComponents:
         return components
 
     def restored(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return ``(..., D)`` float32 of ``(..., k)``: the nearest tokens that they stand for."""
+        """Return the tokens ``(..., D)`` float32 of components ``(..., k)``."""
         tokens: NDArray[np.float32] = values @ self.components + self.mean
         return tokens
 
@@ -127,7 +127,7 @@ class PrincipalComponents:
 
     @classmethod
     def from_json(cls, values: Any) -> PrincipalComponents:
-        """Return what `to_json` gave.
+        """Return the inverse of `to_json`.
 
         Raises
         ------
@@ -152,20 +152,20 @@ def _array_of(text: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class FittedEncoding:
-    """An encoding with all that decoding needs.
+    """An encoding with everything that decoding needs.
 
     Attributes
     ----------
     encoding : MapEncoding
-        What was asked.
+        The requested encoding.
     token_dimensions : int
         Length D of a token.
     pca : PrincipalComponents or None
-        Basis of what is stored.
+        Basis of the stored components.
     scales : numpy.ndarray or None
         ``(k,)`` float32: value of one step of each stored dimension; None but for int8.
     error : EncodingError or None
-        What the encoding costs on the map it was fitted to; None where it costs nothing.
+        Its error on the map it was fitted to; None for float32 without a PCA.
     """
 
     encoding: MapEncoding
@@ -202,7 +202,7 @@ class FittedEncoding:
             return strip
         tokens = strip.reshape(-1, strip.shape[2])
         stored = np.full((len(tokens), self.dimensions), self.nodata, self.dtype)
-        # In parts: what is between tokens and stored values is several times their size.
+        # In parts: intermediate arrays are several times the size of tokens and stored values.
         for part in _parts(tokens):
             stored[part][valid[part]] = self._stored(tokens[part][valid[part]])
         return stored.reshape(*strip.shape[:2], self.dimensions)
@@ -210,7 +210,7 @@ class FittedEncoding:
     def decode(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return ``(..., k)`` float32 of stored values, NaN where there is no token.
 
-        Components of a PCA stay components; ``pca.restored`` leads back to tokens.
+        Components of a PCA stay components; ``pca.restored`` returns tokens.
         """
         decoded: NDArray[np.float32] = values.astype(np.float32)
         if self.scales is not None:
@@ -246,16 +246,16 @@ class FittedEncoding:
 
 @dataclass(frozen=True)
 class EncodingError:
-    """How far decoded tokens lie from those before, over all tokens of a map.
+    """How far decoded tokens are from the original ones, over all tokens of a map.
 
-    With a PCA the tokens that its components stand for are compared.
+    With a PCA, tokens are restored from the components before they are compared.
 
     Attributes
     ----------
     tokens : int
         Number of tokens.
     cosine_distance_mean, cosine_distance_max : float or None
-        One minus the cosine of the angle between a token and its decoded self; None without
+        One minus the cosine of the angle between a token and the decoded token; None without
         tokens.
     rmse_relative : float or None
         Root mean square of the differences over the root mean square of the tokens' values; None
@@ -286,7 +286,7 @@ def valid_tokens(strip: NDArray[np.float32]) -> NDArray[np.bool_]:
     if broken.any():
         row, column = np.argwhere(broken)[0]
         raise ExportError(
-            f"got a token with {int((~finite[row, column]).sum())} values that are no finite "
+            f"got a token with {int((~finite[row, column]).sum())} values that are not finite "
             f"numbers (column {column}), expected numbers or NaN in all {strip.shape[-1]}"
         )
     return valid
@@ -324,7 +324,7 @@ def _principal_components(content: MapContent, count: int) -> PrincipalComponent
     if origin is None or number < count:
         raise SpecError(
             f"got pca={count} for a map of {number} tokens, expected at most as many components "
-            "as tokens; give less, or none"
+            "as tokens; use a smaller pca=, or none"
         )
     offset = total / number
     spread, axes = np.linalg.eigh(squares / number - np.outer(offset, offset))
@@ -360,21 +360,21 @@ def _error(content: MapContent, fitted: FittedEncoding) -> EncodingError:
                 f"got values beyond the range of {fitted.encoding.dtype} (65504), expected "
                 "smaller ones; store float32 or int8"
             )
-        there, here = fitted._restored(stored).astype(np.float64), tokens.astype(np.float64)
-        distance = _cosine_distances(here, there)
+        decoded, original = fitted._restored(stored).astype(np.float64), tokens.astype(np.float64)
+        distance = _cosine_distances(original, decoded)
         number += len(tokens)
         distances += float(distance.sum())
         worst = max(worst, float(distance.max()))
-        differences += float(((there - here) ** 2).sum())
-        squares += float((here**2).sum())
+        differences += float(((decoded - original) ** 2).sum())
+        squares += float((original**2).sum())
     if number == 0:
         return EncodingError(0, None, None, None)
     relative = float(np.sqrt(differences / squares)) if squares else 0.0
     return EncodingError(number, distances / number, worst, relative)
 
 
-def _cosine_distances(here: NDArray[np.float64], there: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(here, axis=1) * np.linalg.norm(there, axis=1)
-    both_zero = ~here.any(axis=1) & ~there.any(axis=1)
-    cosine = (here * there).sum(axis=1) / np.where(lengths > 0, lengths, 1)
+def _cosine_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
+    cosine = (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1)
     return np.clip(np.where(both_zero, 0.0, 1 - cosine), 0, 2)

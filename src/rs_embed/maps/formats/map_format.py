@@ -94,9 +94,8 @@ def decoded_map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) ->
     """Return what `open_map` returns for a stored map; nothing is read.
 
     ``array`` is ``(d, y, x)`` as stored, read by dask, with CRS and transform; ``scales`` is
-    ``(d,)``,
-    the value of one step of each dimension in int8, None for other types; ``meta`` and ``pca`` are
-    JSON text.
+    ``(d,)``, the value of one step of each dimension in int8, None for other types; ``meta`` and
+    ``pca`` are JSON text.
     """
     import xarray as xr
 

@@ -1,4 +1,4 @@
-"""What a map says of itself to other software: addresses of model and imagery, and its layout."""
+"""Metadata of a map for other software: addresses of model and imagery, and its layout."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ARTIFACT_TYPES = {
 }
 META_TAG = META_KEY.upper()
 ITEM_KEY = "emb:runtime_parameters"
-# As GDAL names one: NETCDF:"file.nc":variable. One letter is a drive of Windows.
+# Name in GDAL of a part of a file: NETCDF:"file.nc":variable. One letter is a Windows drive.
 _PART_OF_A_FILE = re.compile(r"[A-Z][A-Z0-9_]+:")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
 
 
 def map_meta(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
-    """Return the meta of a map with what its file adds: ``encoding`` and ``grid``."""
+    """Return the meta of a map with ``encoding`` and ``grid``, which its file adds."""
     return {**content.meta, "grid": content.grid.to_json(), "encoding": encoding.to_json()}
 
 
@@ -46,8 +46,8 @@ def model_address(meta: Mapping[str, Any]) -> str:
 
     Notes
     -----
-    A checksum is written as RFC 6920, section 7, has it (``nih:``). Without one the name of the
-    model is all that is known.
+    A checksum is written as in RFC 6920, section 7 (``nih:``); without one, the address is the
+    name of the model.
     """
     weights, checksum = meta.get("weights"), meta.get("weights_sha256")
     if isinstance(weights, str) and is_uri(weights):
@@ -64,9 +64,9 @@ def model_address(meta: Mapping[str, Any]) -> str:
 def source_addresses(meta: Mapping[str, Any]) -> list[str]:
     """Return URIs of the imagery, as the source reports it; at least one, each once.
 
-    Its items, by their own addresses or those of their files; else the file, folder or catalogue
-    that was read. The collection that was asked for counts only where the meta says nothing of
-    the source, since other imagery may stand in for it.
+    The addresses of its items or of their files; else of the file, folder or catalogue that was
+    read. The requested collection is used only if the meta does not describe the source, since
+    other imagery may have replaced it.
     """
     source = _source(meta)
     backend = meta.get("backend")
@@ -79,30 +79,30 @@ def source_addresses(meta: Mapping[str, Any]) -> list[str]:
         read = (source.get(key) for key in ("path", "root", "catalogue"))
         known = [_read_address(place, backend) for place in read if isinstance(place, str)][:1]
     sensor = meta.get("sensor")
-    asked = sensor.get("collection") if isinstance(sensor, Mapping) else sensor
-    if not known and backend in (None, "gee") and isinstance(asked, str):
-        known = [_collection_address(asked)]
+    collection = sensor.get("collection") if isinstance(sensor, Mapping) else sensor
+    if not known and backend in (None, "gee") and isinstance(collection, str):
+        known = [_collection_address(collection)]
     return list(dict.fromkeys(known)) or ["urn:rs-embed:imagery:unstated"]
 
 
 def source_title(meta: Mapping[str, Any]) -> str | None:
-    """Return what the source says its imagery is, if it is not in the address."""
-    said = [_source(meta).get(key) for key in ("product", "scene")]
-    return "; ".join(text for text in said if isinstance(text, str)) or None
+    """Return how the source names its imagery; None if it does not."""
+    names = [_source(meta).get(key) for key in ("product", "scene")]
+    return "; ".join(text for text in names if isinstance(text, str)) or None
 
 
 def source_items(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what the meta lists as source items."""
+    """Return the source items in the meta."""
     return [item for item in meta.get("source_items") or [] if isinstance(item, Mapping)]
 
 
 def is_uri(text: object) -> bool:
-    """Return whether this is an address with a scheme, and no path of a file on some machine."""
+    """Return whether this is an address with a scheme, not a local path."""
     return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:\S+$", text) is not None
 
 
 def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the layout of tokens on the imagery; they adjoin. One pixel where it is unknown."""
+    """Return the layout of tokens on the imagery: patches side by side; 1 px if unknown."""
     size = meta.get("used_patch_size")
     pixels = size if isinstance(size, int) and size > 0 else 1
     side = [pixels, pixels]
@@ -138,12 +138,12 @@ def proj_fields(grid: Grid) -> dict[str, Any]:
 
 
 def artifact_type(meta: Mapping[str, Any]) -> str:
-    """Return how the file of weights was written, in the words of the MLM extension 1.5.
+    """Return how the file of weights was written, in the terms of the MLM extension 1.5.
 
     Notes
     -----
-    The extension names it after the function that writes such a file, and wants one in any case;
-    ``unstated`` stands for weights without a file, and for files of other kinds.
+    The extension names it after the function that writes such a file, and requires it;
+    ``unstated`` is used for weights without a file, and for other kinds of files.
     """
     name = str(meta.get("weights_file") or meta.get("weights"))
     return _ARTIFACT_TYPES.get(PurePath(name).suffix, "unstated")
@@ -155,7 +155,7 @@ def _source(meta: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _item_addresses(item: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
-    """Return the address of an item, else those of its files, else its name."""
+    """Return the address of an item, else of its files, else its name as a URN."""
     if is_uri(item.get("href")):
         return [str(item["href"])]
     root = source.get("root")
@@ -167,14 +167,14 @@ def _item_addresses(item: Mapping[str, Any], source: Mapping[str, Any]) -> list[
 
 
 def _read_address(place: str, backend: object) -> str:
-    # The packaged scene is named by its place in the package, which is no place on a machine.
+    # The packaged scene is named by its path in the package, not on a machine.
     if backend == "sample":
         return f"urn:rs-embed:imagery:{quote(place, safe='')}"
     return _file_address(place)
 
 
 def _file_address(path: str) -> str:
-    """Return the URI of a file: its URL, that of a local path, or the name that GDAL has for it."""
+    """Return the URI of a file: its URL, a ``file:`` URL, or a URN of its name in GDAL."""
     for prefix in ("/vsicurl/", ""):
         address = path.removeprefix(prefix)
         if path.startswith(prefix) and "://" in address and is_uri(address):
@@ -187,7 +187,7 @@ def _file_address(path: str) -> str:
 
 
 def _is_file(weights: str) -> bool:
-    """Return whether this is a path, which is as much as one name in another."""
+    """Return whether this is a path rather than a name on the hub."""
     return weights.endswith(tuple(_ARTIFACT_TYPES)) or Path(weights).exists()
 
 

@@ -1,4 +1,4 @@
-"""A STAC item beside a map, so that catalogues find it."""
+"""A STAC Item beside a map, so that catalogues can list it."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def write_item(
     *,
     when: datetime | None = None,
 ) -> None:
-    """Write a STAC 1.1 item of a map with relative paths; it appears whole or not at all.
+    """Write a STAC 1.1 Item of a map with relative paths; it appears whole or not at all.
 
-    Its time is ``meta["temporal"]``, whose end does not belong to it; without one, that of the
-    source items; without any, ``when``.
+    Its time is ``meta["temporal"]``, the end excluded; else the time of the source items; else
+    ``when``.
 
     Parameters
     ----------
@@ -78,19 +78,19 @@ def write_item(
     encoding : FittedEncoding
         How it is stored.
     when : datetime, optional
-        Time of imagery that has none; taken as UTC if it has no time zone.
+        Time of the imagery if the meta has none; UTC if it has no time zone.
 
     Raises
     ------
     SpecError
-        If the time is not known, or the map has no place on Earth.
+        If the time is not known, or the map has no CRS.
     ExportError
         If the file cannot be written.
     """
     path = item_path(map_path)
     item = _item(map_path, media_type, content, encoding, when)
     text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
-    # Always the same name: what a killed run leaves is replaced by the next one.
+    # Always the same name, so that the next run replaces what a killed one left.
     partial = path.with_name(f".{path.name}.writing")
     try:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -143,7 +143,7 @@ def _item(
                 "roles": ["data", "embeddings"],
                 "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
             },
-            # The MLM schema asks for the weights as an asset.
+            # The MLM schema requires the weights as an asset.
             "model": {
                 "href": model_address(meta),
                 "title": f"Weights of {meta['model']}",
@@ -166,8 +166,8 @@ def _time(meta: Mapping[str, Any], when: datetime | None) -> dict[str, Any]:
         return _between(times[0], times[-1])
     if when is None:
         raise SpecError(
-            "the meta of the map says neither its period nor the times of its imagery, which a "
-            "STAC item needs; give the time of the imagery with when=datetime(...)"
+            "the meta of the map has neither a period nor times of its imagery, and a STAC Item "
+            "needs one; pass the time of the imagery as when=datetime(...)"
         )
     return _between(*2 * [when if when.tzinfo else when.replace(tzinfo=UTC)])
 
@@ -194,7 +194,7 @@ def _item_times(meta: Mapping[str, Any]) -> list[datetime]:
 
 
 def _proj(grid: Grid) -> dict[str, Any]:
-    """Return fields of the projection extension 2.0; its code is null where there is none."""
+    """Return fields of the projection extension 2.0; its code is null if there is none."""
     return {
         "proj:code": None,
         **proj_fields(grid),
@@ -207,8 +207,8 @@ def _proj(grid: Grid) -> dict[str, Any]:
 def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
     """Return fields of the embedding extension 0.0.1.
 
-    Its schema lets type, dimensions and chip layout stand in collections alone; in an item they
-    are among the runtime parameters.
+    Its schema allows type, dimensions and chip layout only in collections; in an Item they are
+    among the runtime parameters.
     """
     left_out = {"source_items", "encoding", "grid"}
     parameters = {
@@ -230,9 +230,9 @@ def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
 
 
 def _mlm(content: MapContent) -> dict[str, Any]:
-    """Return fields of the MLM extension 1.5; -1 stands for any size.
+    """Return fields of the MLM extension 1.5; -1 is any size.
 
-    Of the tasks that its schema knows, embeddings serve the search for similar places.
+    Of the tasks in its schema, similarity search fits embeddings.
     """
     meta = content.meta
     description = model_description(meta)
@@ -279,10 +279,10 @@ def _mlm(content: MapContent) -> dict[str, Any]:
 
 
 def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``bands`` of STAC 1.1: what the model sees, for its asset and the properties.
+    """Return ``bands`` of STAC 1.1: the input of the model, for its asset and the properties.
 
-    The MLM schema wants a description of the bands that it names in the properties, which STAC
-    allows only where an asset has them too.
+    The MLM schema requires the bands of the input in the properties, and STAC allows them there
+    only if an asset has them too.
     """
     bands = [{"name": name} for name in input_bands(meta)]
     return {"bands": bands} if bands else {}
@@ -308,13 +308,12 @@ def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
-    """Return outline and bounding box in degrees (EPSG:4326), as GeoJSON has them.
+    """Return the outline (GeoJSON) and bounding box of a grid in degrees (EPSG:4326).
 
     The outline has the corners, and as many points between them as keep it within a hundredth of a
-    cell of where the edges run (at least 1e-6 degrees, about 0.1 m).
-
-    An outline that crosses the antimeridian is cut there, and its box then has a west that is
-    larger than its east. One around a pole becomes the cap from its lowest latitude.
+    cell of the true edges (at least 1e-6 degrees, about 0.1 m). One that crosses the antimeridian
+    is cut there, and the west of its box is then greater than the east. One around a pole becomes
+    the cap down to its lowest latitude.
 
     Raises
     ------
@@ -325,7 +324,7 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         raise SpecError("the map has no CRS, so its place on Earth is unknown; assign one")
     lon, lat = _outline(grid)
     if not np.isfinite([lon, lat]).all():
-        raise SpecError(f"the edges of {grid.bounds} lie outside the area of {grid.crs.name!r}")
+        raise SpecError(f"the edges of {grid.bounds} are outside the area of {grid.crs.name!r}")
     # Longitudes without jumps: neighbours on the outline are less than half a turn apart.
     lon = np.unwrap(lon, period=360)  # adds whole turns: 180 stays 180
     if abs(lon[-1] - lon[0]) > 180:
@@ -373,7 +372,7 @@ def _cell_degrees(
 def _simplified(
     lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the corners of an outline and the points that lie off the lines between others."""
+    """Return an outline without the points that are near the line between their neighbours."""
     shapely = require("shapely", extra="maps", purpose="the outline of a map")
     tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
     at = np.stack([lon, lat], axis=1)
@@ -381,8 +380,8 @@ def _simplified(
     sides = [shapely.linestrings(at[start : start + _STEPS_PER_SIDE + 1]) for start in starts]
     simple = shapely.simplify(sides, tolerance, preserve_topology=False)
     corners_once = [shapely.get_coordinates(side)[:-1] for side in simple]
-    there = np.concatenate([*corners_once, at[-1:]])
-    return there[:, 0], there[:, 1]
+    outline = np.concatenate([*corners_once, at[-1:]])
+    return outline[:, 0], outline[:, 1]
 
 
 def _clipped(
@@ -391,11 +390,11 @@ def _clipped(
     """Return the part of a closed outline on one side of longitude 180."""
     points: list[tuple[float, float]] = []
     for start in range(len(lon) - 1):
-        here, there = lon[start], lon[start + 1]
-        if (here >= 180) == keep_east:
-            points.append((here, lat[start]))
-        if (here >= 180) != (there >= 180):
-            share = (180 - here) / (there - here)
+        first, second = lon[start], lon[start + 1]
+        if (first >= 180) == keep_east:
+            points.append((first, lat[start]))
+        if (first >= 180) != (second >= 180):
+            share = (180 - first) / (second - first)
             points.append((180.0, lat[start] + share * (lat[start + 1] - lat[start])))
     closed = np.array([*points, points[0]])
     return closed[:, 0], closed[:, 1]

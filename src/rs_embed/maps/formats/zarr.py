@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from rs_embed.maps.formats.encoding import FittedEncoding
 
 PCA_KEY = "rs_embed_pca"
-# Memory for the rows of a shard as they are stored, unless 64 rows take more.
+# Memory for the stored values of the rows of a shard, unless 64 rows take more.
 _SHARD_ROW_BYTES = 128 * 2**20
 _SHARD_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 3
-# CF knows one scale_factor for a whole variable, and none for each dimension.
+# CF has one scale_factor for a whole variable, not one for each dimension.
 _DECODING = {
     "rs_embed_scale": "scale",
     "comment": (
@@ -53,15 +53,15 @@ _DECODING = {
 
 @dataclass(frozen=True)
 class ZarrLayout:
-    """Size of the chunks, the least that is read: dimensions, rows and columns of a map.
+    """Size of the chunks, the smallest unit of reading: dimensions, rows and columns of a map.
 
     Parameters
     ----------
     dimensions, side : int
-        Dimensions, and rows and columns of tokens, of a chunk. Of the chunks in
-        ``benchmarks/bench_map_formats.py`` the default reads one dimension of a map, or all of a
-        token, within about 70 and 15 ms (500 x 500 tokens of 128); those that are faster in
-        one of them take twice as long or more in the other.
+        Dimensions, and rows and columns of tokens, of a chunk. In
+        ``benchmarks/bench_map_formats.py`` the default reads one dimension of a map in about
+        70 ms and a token in 15 ms (500 x 500 tokens of 128); other chunks are faster in one of
+        them and take at least twice as long in the other.
     """
 
     dimensions: int = 16
@@ -99,9 +99,9 @@ def write_zarr(
     ``spatial:``, ``proj:`` and ``geoemb:``; ``rs_embed_meta`` is the meta as JSON, and
     ``rs_embed_pca`` JSON of a PCA as in the GeoTIFF. Chunks without a token are not stored.
 
-    The stored values of the rows of a shard are held, in all columns: 128 MiB, or those of 64 rows
-    where a map is so wide that they take more (``64 * columns * dimensions * itemsize`` bytes).
-    Decoded tokens are held in strips of 32 MiB, and no more rows of a map that is higher.
+    Memory holds the stored values of the rows of a shard in all columns: 128 MiB, or 64 rows if
+    the map is so wide that these take more (``64 * columns * dimensions * itemsize`` bytes).
+    Tokens are read in strips of 32 MiB, however high the map is.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def write_zarr(
     encoding : FittedEncoding
         How to store it, fitted to this map.
     layout : ZarrLayout, optional
-        Chunks; the default is what the benchmark of the formats favours.
+        Chunks; the default follows from the benchmark of the formats.
 
     Raises
     ------
@@ -157,19 +157,19 @@ def _rows(
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Yield ``high`` rows at a time and their stored values, ``(k, high, columns)``.
 
-    The last ones may be fewer. The array is filled anew for each.
+    The last rows may be fewer. All yields share one array.
     """
     height, width = content.grid.shape
     held = np.empty((encoding.dimensions, min(high, height), width), encoding.dtype)
     start = count = 0
     for strip in content.strips(content.rows_at_once):
         values = encoding.encode(strip).transpose(2, 0, 1)
-        given = 0
-        while given < len(strip):
-            taken = values[:, given : given + held.shape[1] - count]
-            held[:, count : count + taken.shape[1]] = taken
-            given += taken.shape[1]
-            count += taken.shape[1]
+        used = 0
+        while used < len(strip):
+            rows = values[:, used : used + held.shape[1] - count]
+            held[:, count : count + rows.shape[1]] = rows
+            used += rows.shape[1]
+            count += rows.shape[1]
             if count == held.shape[1] or start + count == height:
                 yield slice(start, start + count), held[:, :count]
                 start += count
@@ -184,7 +184,7 @@ def _write_coordinates(group: Any, grid: Grid, encoding: FittedEncoding) -> None
     }
     for name, (values, attributes) in axes.items():
         _write_whole(group, name, values, (name,), attributes)
-    # Any value: what counts are the attributes.
+    # The value does not matter, the attributes do.
     _write_whole(group, "spatial_ref", np.array(0, np.int64), (), _spatial_ref(grid))
     if encoding.scales is not None:
         text = "value of one step of this dimension"
@@ -249,7 +249,7 @@ def _group(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
     Notes
     -----
     Zarr conventions geo-embeddings/embeddings-zarr-convention, zarr-conventions/spatial and
-    zarr-experimental/geo-proj, each at tag v1, with what their schemas demand word by word.
+    zarr-experimental/geo-proj, each at tag v1, with the members that their schemas require.
     """
     grid, meta = content.grid, content.meta
     attributes: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Sizes of a ScaleMAE encoder, from ``config.json`` or by the name of a variant."""
+"""Sizes of a ScaleMAE encoder, from ``config.json`` or the name of a variant."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of the encoder; the defaults are those of ViT-L/16, the published model.
+    """Sizes of the encoder; the defaults are those of the published model, ViT-L/16.
 
     Raises
     ------
     CheckpointError
-        If the sizes do not fit together.
+        If the sizes are inconsistent.
     """
 
     embed_dim: int = 1024
@@ -45,7 +45,7 @@ class NetworkConfig:
         return asdict(self)
 
 
-# Larger than any network of this kind: a typing error, or a file that means harm.
+# Larger values are typing errors, or files meant to do harm.
 _LARGEST = {
     "embed_dim": 16384,
     "feat_dim": 16384,
@@ -64,20 +64,20 @@ VARIANTS = {
 
 
 def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
-    """Return the sizes that a ``config.json`` states, ViT-L/16 where it is silent.
+    """Return the sizes stated in a ``config.json``; the defaults are those of ViT-L/16.
 
     Parameters
     ----------
     stated : mapping
-        The file's content. ``feat_dim`` and ``cls_token_flag``, the names of the rshf wrapper,
-        count as ``embed_dim`` and ``cls_token``; ``num_heads`` defaults to ``embed_dim / 64``.
+        Content of the file. ``feat_dim`` and ``cls_token_flag``, the names of the rshf wrapper,
+        mean ``embed_dim`` and ``cls_token``; ``num_heads`` defaults to ``embed_dim / 64``.
     source : str
-        Where it was read, for messages.
+        Path of the file, for messages.
 
     Raises
     ------
     CheckpointError
-        If a value is not a positive number, or the sizes do not fit together.
+        If a value is not a positive number, or the sizes are inconsistent.
     """
     standard = NetworkConfig()
     embed_dim = _size(
@@ -85,8 +85,8 @@ def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
     )
     mlp_ratio = stated.get("mlp_ratio", standard.mlp_ratio)
     cls_token = stated.get("cls_token", stated.get("cls_token_flag", True))
-    number = isinstance(mlp_ratio, int | float) and not isinstance(mlp_ratio, bool)
-    if not number or not 0 < mlp_ratio <= _LARGEST["mlp_ratio"]:
+    is_number = isinstance(mlp_ratio, int | float) and not isinstance(mlp_ratio, bool)
+    if not is_number or not 0 < mlp_ratio <= _LARGEST["mlp_ratio"]:
         raise CheckpointError(
             f"{source}: got mlp_ratio={mlp_ratio!r}, expected a number above 0, at most "
             f"{_LARGEST['mlp_ratio']}"
@@ -104,17 +104,17 @@ def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
 
 
 def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
-    """Return the input side that a ``config.json`` states as ``img_size``, None if it does not."""
+    """Return the ``img_size`` of a ``config.json``, the side of the input; None if not stated."""
     return _size(stated, "img_size", 0, source) or None
 
 
 def stated_input_res(stated: Mapping[str, Any], source: str) -> tuple[float, float] | None:
-    """Return least and greatest GSD of the training, as ``trained_input_res`` states them.
+    """Return ``trained_input_res`` of a ``config.json``: smallest and largest GSD of the training.
 
     Raises
     ------
     CheckpointError
-        If they are anything but two numbers above 0 in rising order.
+        If it is not a list of two numbers above 0 in ascending order.
     """
     value = stated.get("trained_input_res")
     if value is None:
@@ -123,21 +123,21 @@ def stated_input_res(stated: Mapping[str, Any], source: str) -> tuple[float, flo
     numbers = [n for n in pair if isinstance(n, int | float) and not isinstance(n, bool)]
     if len(numbers) != 2 or not 0 < numbers[0] <= numbers[1]:
         raise CheckpointError(
-            f"{source}: got trained_input_res={value!r}, expected [least, greatest] above 0"
+            f"{source}: got trained_input_res={value!r}, expected [smallest, largest], above 0"
         )
     return float(numbers[0]), float(numbers[1])
 
 
 def check_image_size(size: Any, patch_size: int, source: str) -> int:
-    """Return ``size``, a positive multiple of ``patch_size``.
+    """Return ``size`` if it is a positive multiple of ``patch_size``.
 
     Raises
     ------
     SpecError
-        If it is anything else; the nearest multiples are named.
+        If it is not; the message names the nearest multiples.
     """
-    whole = isinstance(size, Integral) and not isinstance(size, bool)
-    if not whole or not patch_size <= int(size) <= _LARGEST["img_size"]:
+    is_whole = isinstance(size, Integral) and not isinstance(size, bool)
+    if not is_whole or not patch_size <= int(size) <= _LARGEST["img_size"]:
         raise SpecError(
             f"got {source}={size!r}, expected a whole number of pixels, a multiple of the patch "
             f"size {patch_size}, at most {_LARGEST['img_size']}"
@@ -153,8 +153,8 @@ def check_image_size(size: Any, patch_size: int, source: str) -> int:
 
 def _size(stated: Mapping[str, Any], name: str, default: int, source: str) -> int:
     value = stated.get(name, default)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if name in stated and (not whole or not 1 <= value <= _LARGEST[name]):
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if name in stated and (not is_whole or not 1 <= value <= _LARGEST[name]):
         raise CheckpointError(
             f"{source}: got {name}={value!r}, expected a whole number from 1 to {_LARGEST[name]}"
         )

@@ -1,4 +1,4 @@
-"""Run a ScaleMAE network on a batch: our own, or the one inside the rshf wrapper."""
+"""Run a ScaleMAE network on a batch: the native one, or the one inside the rshf wrapper."""
 
 from __future__ import annotations
 
@@ -22,30 +22,28 @@ if TYPE_CHECKING:
     from rs_embed.models.scalemae.network import ScaleMae
 
 
-# The rshf wrapper, timm, transformers and the hub client raise whatever they like.
+# Errors that the rshf wrapper, timm, transformers and the hub client raise.
 _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-
-
-# Images per forward pass; the CPU gains nothing beyond.
+# Images per forward pass; larger batches are not faster on a CPU.
 _BATCH_SIZE = {"cuda": 32}
 _BATCH_SIZE_ELSEWHERE = 8
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of that name; ``"auto"`` is CUDA, then MPS, then the CPU.
+    """Return the device with the given name; ``"auto"`` is CUDA, then MPS, then the CPU.
 
     Raises
     ------
     ModelError
-        If the device is not available: never another one in its place.
+        If the device is not available; it is never replaced by another one.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next((kind for kind, there in available.items() if there), "cpu"))
+        return torch.device(next((kind for kind, present in available.items() if present), "cpu"))
     if not available.get(name, True):
-        built = f"this PyTorch is {torch.__version__}"
+        version = f"PyTorch {torch.__version__}"
         raise ModelError(
-            f"got device={name!r}, which is not available here ({built}); use device='auto' or "
+            f"got device={name!r}, which is not available ({version}); use device='auto' or "
             "'cpu', or install a PyTorch build for it (see https://pytorch.org/get-started)"
         )
     return torch.device(name)
@@ -53,7 +51,7 @@ def resolve_device(name: str) -> torch.device:
 
 @dataclass
 class NativeEncoder:
-    """Our network with loaded weights.
+    """The native network with loaded weights.
 
     Parameters
     ----------
@@ -62,13 +60,13 @@ class NativeEncoder:
     image_size : int
         Side of the square input, pixels.
     normed : bool
-        Whether tokens come after the final LayerNorm.
+        Whether the final LayerNorm is applied to the tokens.
     bfloat16 : bool
         Whether matrix products run in bfloat16; norms and positions stay in float32.
     trained_input_res : tuple of float or None
         See `Encoder`.
     describe : callable
-        Returns the provenance; called when it is wanted, since hashing runs beside other work.
+        Returns the provenance; called late, because the file is hashed in another thread.
     """
 
     network: ScaleMae
@@ -113,27 +111,27 @@ class NativeEncoder:
 
 @dataclass
 class RshfEncoder:
-    """The network inside ``rshf.scalemae.ScaleMAE``, called so that the GSD reaches it.
+    """The network inside ``rshf.scalemae.ScaleMAE``, called with the GSD.
 
-    The wrapper's own ``forward`` overwrites the GSD with 10 and is never used. Its tokens come
-    before the final norm.
+    The ``forward`` of the wrapper replaces the GSD by 10 and is never used. The final norm is not
+    applied to the tokens.
 
     Parameters
     ----------
     wrapper : torch.nn.Module
-        What ``ScaleMAE.from_pretrained`` returned, on its device.
+        Result of ``ScaleMAE.from_pretrained``, on its device.
     image_size : int
         Side of the square input, pixels.
     device : torch.device
-        Where it runs.
+        Device of the wrapper.
     trained_input_res, describe
         As for `NativeEncoder`.
 
     Raises
     ------
     ModelError
-        If no ``forward_features`` is found, or it cannot be told the GSD, or the patch size or
-        the class token is unknown.
+        If there is no ``forward_features``, if it does not accept the GSD, or if the patch size is
+        unknown.
     """
 
     wrapper: nn.Module
@@ -151,7 +149,7 @@ class RshfEncoder:
         if "input_res" not in parameters:
             raise ModelError(
                 f"forward_features of the rshf model takes {', '.join(parameters)}, expected "
-                "input_res among them: it could not be told the GSD; use loader='native'"
+                "input_res among them to pass the GSD; use loader='native'"
             )
         self._extra = {"patch_size": self.patch_size} if "patch_size" in parameters else {}
 
@@ -203,7 +201,7 @@ class RshfEncoder:
             raise ModelError(
                 f"the rshf model returned {output.shape[1]} tokens, expected {expected} "
                 f"({self._prefix_tokens} class token, {rows} x {columns} patches of "
-                f"{self.patch_size} px); its layout is unknown: use loader='native'"
+                f"{self.patch_size} px); its layout is unknown, use loader='native'"
             )
         patches = output[:, self._prefix_tokens :].reshape(len(output), rows, columns, -1)
         cls = _to_numpy(output[:, 0]) if self._prefix_tokens else None
@@ -220,21 +218,21 @@ def load_rshf(weights: str, revision: str | None, device: str) -> nn.Module:
     revision : str or None
         Commit of the hub repository; None for a folder.
     device : str
-        Where it runs.
+        Device to move it to.
 
     Raises
     ------
     MissingDependencyError
-        If rshf or something that it imports is not installed.
+        If rshf or one of its dependencies is not installed.
     ModelError
-        If it cannot be imported otherwise, or fails to load the weights.
+        If the import fails for another reason, or the weights cannot be loaded.
     """
     try:
         module = require("rshf.scalemae", extra="rshf", purpose="loader='rshf'")
     except RuntimeError as exc:
         raise ModelError(
             f"rshf is installed but cannot be imported ({str(exc).splitlines()[0]}); it needs a "
-            "torchvision made for the installed PyTorch; or use loader='native'"
+            "torchvision built for the installed PyTorch; or use loader='native'"
         ) from exc
     if not hasattr(module, "ScaleMAE"):
         raise ModelError("rshf.scalemae has no class ScaleMAE; install rshf 0.2.2 or later")
@@ -255,15 +253,14 @@ def _reason(exc: BaseException) -> str:
 
 
 def _with_forward_features(wrapper: nn.Module) -> Any:
-    places = ("", "model", "backbone", "encoder")
-    for place in places:
-        candidate = getattr(wrapper, place, None) if place else wrapper
+    attributes = ("model", "backbone", "encoder")
+    for candidate in (wrapper, *(getattr(wrapper, name, None) for name in attributes)):
         if callable(getattr(candidate, "forward_features", None)):
             return candidate
     raise ModelError(
-        f"the rshf model {type(wrapper).__name__} has no forward_features, nor has its "
-        f"{', '.join('.' + p for p in places if p)}; its forward ignores the GSD and is not used: "
-        "update rshf, or use loader='native'"
+        f"the rshf model {type(wrapper).__name__} has no forward_features, and neither has its "
+        f"{', '.join('.' + name for name in attributes)}; its forward ignores the GSD and is not "
+        "used: update rshf, or use loader='native'"
     )
 
 
@@ -274,13 +271,13 @@ def _patch_size(backbone: Any) -> int:
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             return size
     raise ModelError(
-        f"the rshf model {type(backbone).__name__} states no patch size (patch_embed.patch_size or "
-        "patch_size), so its tokens have no known place; use loader='native'"
+        f"the rshf model {type(backbone).__name__} has no patch size (patch_embed.patch_size or "
+        "patch_size), so the location of its tokens is unknown; use loader='native'"
     )
 
 
 def _prefix_tokens(backbone: Any) -> int:
-    # timm's num_prefix_tokens stays 1 where the wrapper has removed the class token.
+    # timm's num_prefix_tokens stays 1 even if the wrapper has removed the class token.
     for name in ("cls_token_flag", "num_prefix_tokens"):
         stated = getattr(backbone, name, None)
         if isinstance(stated, int):

@@ -1,7 +1,7 @@
-"""The ScaleMAE encoder: a ViT whose positions are counted in ground metres.
+"""The ScaleMAE encoder: a ViT whose positional encoding is in ground metres.
 
-Written from the paper (Reed et al., Scale-MAE, ICCV 2023, arXiv:2212.14532) and from the
-published behaviour of its checkpoints; attribute names are those of the checkpoint's keys.
+Implemented from the paper (Reed et al., Scale-MAE, ICCV 2023, arXiv:2212.14532) and the published
+behaviour of its checkpoints. Attribute names match the keys of the checkpoints.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def gsd_positions(rows: int, columns: int, embed_dim: int, gsd: Tensor) -> Tenso
     embed_dim : int
         Channels D, a multiple of 4.
     gsd : torch.Tensor
-        ``(B,)`` float32: ground sample distance of each image, as the model is told it.
+        ``(B,)`` float32: ground sample distance passed to the model for each image.
 
     Returns
     -------
     torch.Tensor
-        ``(B, rows * columns, D)`` float32, row 0 first. Half of the channels encode x, half y;
-        each half is the sines, then the cosines, of ``gsd * index / 10000 ** (i / (D / 4))``.
+        ``(B, rows * columns, D)`` float32, row 0 first. Half of the channels encode x, half y.
+        Each half is the sines, then the cosines, of ``gsd * index / 10000 ** (i / (D / 4))``.
 
     Notes
     -----
-    Paper, section 3, the GSD positional encoding (GSDPE), with the reference GSD of 1 m.
+    GSD positional encoding (GSDPE) of section 3 of the paper, with a reference GSD of 1 m.
     """
     quarter = embed_dim // 4
     exponent = torch.arange(quarter, dtype=torch.float32, device=gsd.device) / quarter
@@ -59,7 +59,7 @@ def gsd_positions(rows: int, columns: int, embed_dim: int, gsd: Tensor) -> Tenso
 
 
 class PatchEmbed(nn.Module):
-    """Pixels to patch tokens by one strided convolution."""
+    """Patch tokens from pixels by one strided convolution."""
 
     def __init__(self, patch_size: int, embed_dim: int) -> None:
         super().__init__()
@@ -146,9 +146,9 @@ class ScaleMae(nn.Module):
         image : torch.Tensor
             ``(B, 3, H, W)`` float32, normalised; H and W are multiples of the patch size.
         gsd : torch.Tensor
-            ``(B,)`` float32: ground sample distance told to the model, one per image.
+            ``(B,)`` float32: ground sample distance of each image.
         normed : bool
-            Whether the final LayerNorm is applied, as the official encoder does.
+            Whether to apply the final LayerNorm, as the official encoder does.
         """
         x = self.embed(image, gsd)  # B h w D
         rows, columns = x.shape[1:3]
@@ -158,21 +158,21 @@ class ScaleMae(nn.Module):
         return NetworkTokens(cls, x[:, prefix:].reshape(len(x), rows, columns, -1))
 
     def embed(self, image: Tensor, gsd: Tensor) -> Tensor:
-        """Return the patches of ``B 3 H W`` as placed tokens ``B h w D``, before any block."""
+        """Return the patches of ``B 3 H W`` with positions, ``B h w D``, before any block."""
         x = self.patch_embed(image)  # B D h w
         rows, columns = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2)  # B h*w D, row 0 first
         x = x.float() + gsd_positions(rows, columns, x.shape[-1], gsd.float())
-        placed: Tensor = x.reshape(len(x), rows, columns, -1)
-        return placed
+        tokens: Tensor = x.reshape(len(x), rows, columns, -1)
+        return tokens
 
     def encode(self, x: Tensor, *, normed: bool = True) -> Tensor:
-        """Return the tokens of any placed patches ``B N D``, after the class token if there is one.
+        """Return the tokens of patches with positions, ``B N D``, after the class token if present.
 
-        Pretraining passes the visible patches alone.
+        Pretraining passes only the visible patches.
         """
         if self.config.cls_token:
-            # The class token's position is zero.
+            # The position of the class token is zero.
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # B 1+N D
         for block in self.blocks:
             x = block(x)
@@ -183,7 +183,7 @@ class ScaleMae(nn.Module):
     def initialise(self, seed: int) -> None:
         """Fill the weights from ``seed`` as the authors do before training.
 
-        Xavier-uniform matrices (the patch projection flattened), normal class token of standard
+        Xavier-uniform matrices (the patch projection flattened), normal class token with standard
         deviation 0.02, zero biases, unit norms (paper, supplement; He et al., MAE, appendix A.1).
         """
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Failures of Earth Engine and its client, made ours: what was got, and how to mend it."""
+"""Errors of Earth Engine and its client as ours: what was got, and how to fix it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,52 @@ NO_PROJECT = (
 # Why nothing answered, in words.
 _UNREACHABLE: Mapping[type[BaseException], str] = {
     socket.gaierror: "its name cannot be resolved",
-    ConnectionRefusedError: "it takes no connection",
+    ConnectionRefusedError: "it refuses connections",
     TimeoutError: "it does not answer",
 }
 # What the service says of a request that it might do in smaller parts.
 _TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
 _TRANSIENT_STATUS = (408, 429)
+_TOO_MANY_FIX = (
+    "make fewer requests at once (EarthEngineProvider(max_requests=...)), or raise the project's "
+    "quota"
+)
+_ENABLE = "enable the Earth Engine API for the project (link above)"
+_REGISTER = "register the project: https://code.earthengine.google.com/register"
+_NAME_BANDS = "name bands that the collection has, with sensor=SensorSpec(...)"
+_NAME_COLLECTION = "correct the collection's name, or ask its owner for access"
+# What the service says when it refuses a request -> how to fix it; the first that fits counts.
+_FIXES = {
+    "has not been used in project": _ENABLE,
+    "or it is disabled": _ENABLE,
+    "quota": "wait until it is renewed, or raise it: Quotas & System Limits of the project",
+    "not registered": _REGISTER,
+    "signed up": _REGISTER,
+    "permission to use project": "give the account the role Service Usage Consumer in the project, "
+    "or use another one (EE_PROJECT, or project=)",
+    "band pattern": _NAME_BANDS,
+    "no band": _NAME_BANDS,
+    "not found": _NAME_COLLECTION,
+    "does not exist": _NAME_COLLECTION,
+}
+_STATUS_FIXES = {
+    401: "run: earthengine authenticate",
+    403: "check the account's roles in the project",
+}
 
 
 class PageError(ConnectionError):
-    """A page for people came where the service should have answered."""
+    """The answer is a page for people, not the service's."""
 
 
 def too_much(error: ProviderError) -> bool:
     """Return whether the service may do in smaller parts what it refused."""
-    said = str(error.__cause__).lower()
-    return any(words in said for words in _TOO_MUCH)
+    reason = str(error.__cause__).lower()
+    return any(words in reason for words in _TOO_MUCH)
 
 
 def guarded(request: Callable[[], Result]) -> Result:
-    """Return what ``request`` returns, its failures as ours; see `translated`."""
+    """Return what ``request`` returns; its errors become ours, see `translated`."""
     import ee
     import google.auth.exceptions
     import googleapiclient.errors
@@ -54,7 +80,7 @@ def guarded(request: Callable[[], Result]) -> Result:
         googleapiclient.errors.Error,
         google.auth.exceptions.GoogleAuthError,
         httplib2.HttpLib2Error,
-        OSError,  # connections and time-outs, those of requests as well
+        OSError,  # connections and time-outs, also of requests
     ) as exc:
         raise translated(exc) from exc
 
@@ -76,27 +102,28 @@ def translated(exc: BaseException) -> ProviderError:
     if isinstance(exc, auth.GoogleAuthError):
         lasting = not getattr(exc, "retryable", False)
         return ProviderError(
-            f"Google does not accept the credentials ({type(exc).__name__}: {_said_of(exc)}); run: "
-            "earthengine authenticate (or renew the service account's key)",
+            f"Google does not accept the credentials ({type(exc).__name__}: "
+            f"{_first_argument(exc)}); run: earthengine authenticate (or renew the key of "
+            "the service account)",
             transient=not lasting,
         )
     if isinstance(exc, PageError):
-        return stranger()
+        return not_the_service()
     if isinstance(exc, OSError):
         return _disconnected(exc)
-    said = str(exc)
-    if "authorize access" in said:
+    reason = str(exc)
+    if "authorize access" in reason:
         return ProviderError(
-            "Earth Engine cannot be used: Google does not accept the stored credentials any more; "
+            "Earth Engine cannot be used: Google no longer accepts the stored credentials; "
             "run: earthengine authenticate --force"
         )
-    if "no project found" in said:
+    if "no project found" in reason:
         return ProviderError(f"Earth Engine cannot be used: {NO_PROJECT}")
-    return ProviderError(f"Earth Engine's client fails: {type(exc).__name__}: {said}")
+    return ProviderError(f"Earth Engine's client failed: {type(exc).__name__}: {reason}")
 
 
 def _response(exc: BaseException) -> Any:
-    """Return the answer that an exception is about, None if there was none."""
+    """Return the HTTP response that an exception is about, None without one."""
     for one in (exc, exc.__context__, exc.__cause__):
         response = getattr(one, "resp", None)
         if response is not None:
@@ -109,41 +136,41 @@ def _reason(exc: BaseException) -> str:
     return " ".join(str(reason if reason else exc).split())
 
 
-def _said_of(exc: BaseException) -> str:
+def _first_argument(exc: BaseException) -> str:
     """Return the first, short argument of an exception: the second is a whole answer."""
     return str(exc.args[0])[:200] if exc.args else ""
 
 
-def stranger() -> ProviderError:
+def not_the_service() -> ProviderError:
     """Return the error for an answer that is not Earth Engine's."""
     return ProviderError(
-        "something else than Earth Engine answered; a proxy or a login page of the network may "
-        "stand in its place, look there and try again",
+        "something other than Earth Engine answered, perhaps a proxy or a login page of the "
+        "network; check these and try again",
         transient=True,
     )
 
 
 def _disconnected(exc: BaseException) -> ProviderError:
     *_, innermost = chain = list(_chain(exc))
-    said = next((why for kind, why in _UNREACHABLE.items() if _any(chain, kind)), None)
-    asked = (getattr(getattr(one, "request", None), "url", None) for one in chain)
-    hosts = (urlsplit(str(url)).hostname for url in asked if url)
+    reason = next((why for kind, why in _UNREACHABLE.items() if _any(chain, kind)), None)
+    urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)
+    hosts = (urlsplit(str(url)).hostname for url in urls if url)
     host = next(filter(None, hosts), "the service")
     return ProviderError(
-        f"Earth Engine: the connection to {host} failed ({said or type(innermost).__name__}); "
+        f"Earth Engine: the connection to {host} failed ({reason or type(innermost).__name__}); "
         "check the network and try again",
         transient=True,
     )
 
 
-def nobody_there(error: ProviderError) -> bool:
-    """Return whether nothing answered at all, which waiting for seconds seldom mends."""
+def is_unreachable(error: ProviderError) -> bool:
+    """Return whether nothing answered at all, which seldom changes within seconds."""
     chain = list(_chain(error))
     return any(_any(chain, kind) for kind in _UNREACHABLE)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it comes from."""
+    """Yield an exception and its causes."""
     deeper: BaseException | None = exc
     while deeper is not None:
         yield deeper
@@ -154,60 +181,29 @@ def _any(chain: Sequence[BaseException], kind: type[BaseException]) -> bool:
     return any(isinstance(one, kind) for one in chain)
 
 
-def _refused(status: int, said: str, response: Any) -> ProviderError:
-    """Return the error for an answer that is none."""
-    lower = said.lower()
-    if any(words in lower for words in _TOO_MUCH):
+def _refused(status: int, reason: str, response: Any) -> ProviderError:
+    """Return the error for an answer that reports a failure."""
+    if any(words in reason.lower() for words in _TOO_MUCH):
         return ProviderError(
-            f"Earth Engine cannot do this much at once (HTTP {status}: {said}); ask for a smaller "
-            "place, a shorter period or a smaller cloudy_pct"
+            f"Earth Engine cannot compute this much at once (HTTP {status}: {reason}); request a "
+            "smaller place, a shorter period or a smaller cloudy_pct"
         )
     if status in _TRANSIENT_STATUS or status >= 500:
-        relief = (
-            "fewer requests at once (EarthEngineProvider(max_requests=...)), or a greater quota of "
-            "the project"
-            if status == 429
-            else "try again later"
-        )
+        fix = _TOO_MANY_FIX if status == 429 else "try again later"
         return ProviderError(
-            f"Earth Engine is busy or failing (HTTP {status}: {said}); {relief}",
+            f"Earth Engine is busy or failing (HTTP {status}: {reason}); {fix}",
             transient=True,
             retry_after_s=_retry_after_s(response),
         )
     if status < 400:
-        return stranger()
-    mends = (
-        (
-            "has not been used in project",
-            "switch the Earth Engine API on for the project (link above)",
-        ),
-        ("or it is disabled", "switch the Earth Engine API on for the project (link above)"),
-        ("quota", "wait until it is renewed, or raise it: Quotas & System Limits of the project"),
-        ("not registered", "register the project: https://code.earthengine.google.com/register"),
-        ("signed up", "register the project: https://code.earthengine.google.com/register"),
-        (
-            "permission to use project",
-            "give the account the role Service Usage Consumer in the project, or name another one "
-            "(EE_PROJECT, or project=)",
-        ),
-        ("band pattern", "name bands that the collection has, with sensor=SensorSpec(...)"),
-        ("no band", "name bands that the collection has, with sensor=SensorSpec(...)"),
-        ("not found", "correct the collection's name, or ask its owner for access"),
-        ("does not exist", "correct the collection's name, or ask its owner for access"),
-    )
-    mend: str | None = next((then for words, then in mends if words in lower), None)
-    if mend is None and status == 401:
-        mend = "run: earthengine authenticate"
-    if mend is None and status == 403:
-        mend = "look up the account's roles in the project"
-    return ProviderError(
-        f"Earth Engine refuses the request (HTTP {status}: {said}); "
-        f"{mend or 'report it with the request that was made'}"
-    )
+        return not_the_service()
+    fixes = (fix for words, fix in _FIXES.items() if words in reason.lower())
+    fix = next(fixes, _STATUS_FIXES.get(status, "report it with the request that was made"))
+    return ProviderError(f"Earth Engine refuses the request (HTTP {status}: {reason}); {fix}")
 
 
 def _retry_after_s(response: Any) -> float | None:
-    """Return the seconds that the header Retry-After states, itself or as a date."""
+    """Return the seconds that the header Retry-After states, as a number or as a date."""
     stated = {str(k).lower(): v for k, v in dict(response).items()}.get("retry-after")
     if stated is None:
         return None

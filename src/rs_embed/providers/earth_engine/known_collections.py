@@ -9,33 +9,33 @@ from rs_embed.errors import ProviderError
 from rs_embed.geo.bands import canonical_band
 from rs_embed.specs import CloudMask
 
-# Distance of the edges of Sentinel-2's pixels in their UTM zone from multiples of their size: none
-# at 10 and 20 m. Those of 60 m are shifted in the south, since the false northing is no multiple.
+# Sides of Sentinel-2's pixels whose edges are multiples of the side in their UTM zone. Pixels of
+# 60 m are shifted in the south, since the false northing is not a multiple of 60.
 _LATTICE_M = (10, 20)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What is known of one collection.
+    """What is known about one collection.
 
     Attributes
     ----------
     id : str
-        Its name at Earth Engine.
+        Name at Earth Engine.
     bands : mapping
-        Name of each band of reflectance -> side of its pixels, metres.
+        Name of each reflectance band -> side of its pixels, metres.
     reflectance : tuple of float
         (scale, offset): reflectance = value * scale + offset.
     clouds : str
         Property that holds the cloud cover of an image, percent.
     others : tuple of str
-        Bands that hold no reflectance.
+        Bands that are not reflectance.
     tile, baseline : str or None
         Properties that hold the MGRS tile and the processing baseline.
     masks : tuple of str
-        Cloud masks that it can be given.
+        Cloud masks that are available for it.
     note : str
-        What a user should know of its values; may be empty.
+        What a user should know about its values; may be empty.
     """
 
     id: str
@@ -53,12 +53,12 @@ class Collection:
         object.__setattr__(self, "_spelled", {self._spell(band): band for band in self.bands})
 
     def names(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """Return the names of the ``wanted`` bands here: ``B4`` for ``B04`` and ``red``.
+        """Return its own names for the ``wanted`` bands: ``B4`` for ``B04`` and ``red``.
 
         Raises
         ------
         ProviderError
-            If it does not have one of them, or that one holds no reflectance.
+            If it lacks one of them, or that one is not reflectance.
         """
         missing = [band for band in wanted if self._spell(band) not in self._spelled]
         if missing:
@@ -75,8 +75,8 @@ class Collection:
         names = tuple(self._spelled[self._spell(band)] for band in wanted)
         if len(set(names)) < len(names):
             raise ProviderError(
-                f"got the bands {', '.join(wanted)}, of which two name one band of {self.id}; name "
-                "each once"
+                f"got the bands {', '.join(wanted)}, two of which are the same band of {self.id}; "
+                "name each once"
             )
         return names
 

@@ -22,7 +22,7 @@ BYTES_PER_VALUE = 4
 _COUNTED_PER_VALUE = BYTES_PER_VALUE + 1
 REQUEST_BYTES = 50_331_648
 SIDE_PX = 32_768
-# Parts are not split below this: what is too much for 64 px is so for another reason.
+# Parts are not split below this: if 64 px are too much, there is another reason.
 _LEAST_SIDE_PX = 64
 _MAGIC = b"\x93NUMPY"
 
@@ -43,7 +43,7 @@ class Part:
 
     @property
     def index(self) -> tuple[slice, slice, slice]:
-        """Where it lies in ``(bands, height, width)``."""
+        """Its position in ``(bands, height, width)``."""
         return (
             slice(None),
             slice(self.row, self.row + self.height),
@@ -51,21 +51,21 @@ class Part:
         )
 
     def whole(self, grid: Grid) -> bool:
-        """Return whether it is all of the grid."""
+        """Return whether it is the whole grid."""
         return (self.height, self.width) == tuple(grid.shape)
 
 
 def parts_of(
     shape: tuple[int, int], bands: int, request_bytes: int = REQUEST_BYTES
 ) -> tuple[Part, ...]:
-    """Return even rectangles, each of which one request may ask for, row by row.
+    """Return rectangles of similar size, each small enough for one request, row by row.
 
     Parameters
     ----------
     shape : tuple of int
         Height and width, pixels.
     bands : int
-        Bands that each of them has.
+        Number of bands.
     request_bytes : int
         Greatest size of a request as the service counts it.
     """
@@ -81,7 +81,7 @@ def parts_of(
 
 
 def quarters(part: Part) -> tuple[Part, ...]:
-    """Return a part in four, or nothing if it is too small for that."""
+    """Return the four quarters of a part, or nothing if it is too small."""
     if min(part.height, part.width) < 2 * _LEAST_SIDE_PX:
         return ()
     return tuple(_cut(part, 2, 2))
@@ -126,7 +126,7 @@ def _wire_crs(grid: Grid) -> dict[str, str]:
     from pyproj.exceptions import CRSError
 
     if grid.crs is None:
-        raise GridError("the grid has no CRS, so Earth Engine cannot tell where it lies")
+        raise GridError("the grid has no CRS, so Earth Engine cannot place it")
     authority = grid.crs.to_authority(min_confidence=100)
     if authority is not None and authority[0] == "EPSG":
         return {"crsCode": ":".join(authority)}
@@ -154,12 +154,12 @@ def decoded(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArra
     Raises
     ------
     ProviderError
-        If it is something else: transient where it is cut off or no NPY file at all.
+        If it is something else: transient if it is truncated or not an NPY file.
     """
     if not body.startswith(_MAGIC):
         raise ProviderError(
-            f"Earth Engine answered with something else than pixels ({_beginning(body)}); a proxy "
-            "may have answered in its place, try again later",
+            f"Earth Engine answered with something other than pixels ({_beginning(body)}); a proxy "
+            "may have answered instead, try again later",
             transient=True,
         )
     stream = io.BytesIO(body)

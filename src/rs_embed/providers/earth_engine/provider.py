@@ -16,7 +16,7 @@ from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.pipeline import ordered
 from rs_embed.providers.base import Cost
-from rs_embed.providers.earth_engine.failures import nobody_there, too_much
+from rs_embed.providers.earth_engine.failures import is_unreachable, too_much
 from rs_embed.providers.earth_engine.known_collections import COLLECTIONS, UNHARMONISED, Collection
 from rs_embed.providers.earth_engine.pixels import (
     BYTES_PER_VALUE,
@@ -46,20 +46,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LISTED_ITEMS = 100
-# One that waits holds up a worker, and most failures concern one request alone. Eight workers that
-# all meet a quota come back 40 times in the first 1.5 s, of the 100 requests a second that they may
-# ask; what lasts longer is waited for in doubling steps, 51 s and more in all.
+# A request that waits blocks a worker, and most failures concern one request alone. Eight workers
+# that all exceed a quota retry 40 times in the first 1.5 s, and 100 requests a second are allowed;
+# what lasts longer is retried in doubling steps, for 51 s and more in all.
 _PATIENCE = Patience(attempts=11, wait_initial_s=0.05)
-# Whoever asks for the status waits for the answer; batches wait for the service.
+# A person waits for the status; batches can wait for the service.
 _STATUS_ATTEMPTS = 3
 _MORE = (
     "compute time (EECU) is not known beforehand: Cloud Monitoring shows it per workload tag "
-    "rs-embed; the service takes 40 requests at once and 100 a second"
+    "rs-embed; the service allows 40 requests at once and 100 a second"
 )
 
 
 class _AbandonedError(Exception):
-    """Another part of the place has failed, so that this one is not tried again."""
+    """Another part of the place has failed, so this one is not retried."""
 
 
 class EarthEngineProvider:
@@ -92,13 +92,13 @@ class EarthEngineProvider:
 
     Notes
     -----
-    Earth Engine's client knows one session a process. One that the caller began with
-    ``ee.Initialize`` is used as it is; project, credentials and endpoint given here then count
-    for nothing.
+    Earth Engine's client has one session per process. One that the caller began with
+    ``ee.Initialize`` is used as it is; project, credentials and endpoint given here are then
+    ignored.
 
-    Images of Sentinel-2 on whose own lattice the grid lies come through untouched, others are
-    resampled: averaged to at least 1.5 times coarser pixels, bilinear otherwise. Medians of more
-    than 500 images at a place are approximated by the service.
+    Images of Sentinel-2 with pixels on the grid's own lattice are not resampled, others are:
+    averaged to at least 1.5 times coarser pixels, bilinear otherwise. The service approximates
+    medians of more than 500 images.
     """
 
     name = "gee"
@@ -134,18 +134,18 @@ class EarthEngineProvider:
         return cls(settings=settings)
 
     def configured(self) -> bool:
-        """Return whether it can be used without asking: client, credentials and project are there.
+        """Return whether client, credentials and project are available.
 
         The project was given or set (``EE_PROJECT``, ``GOOGLE_CLOUD_PROJECT``), or the credentials
-        carry one. Touches no network.
+        name one. Makes no request.
         """
         return self._account.missing() is None
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` for a collection, bands, nodata or mask that cannot be had.
+        """Raise `ProviderError` for a collection, bands, nodata or mask that is not available.
 
-        Asks nothing of the service: of collections that are not known here, the bands are only
-        looked up by it when pixels are fetched.
+        Makes no request: bands of collections that are not known here are only checked by the
+        service, when pixels are fetched.
         """
         if sensor.fill_value not in (None, 0):
             raise ProviderError(
@@ -155,7 +155,7 @@ class EarthEngineProvider:
         if sensor.collection in UNHARMONISED:
             raise ProviderError(
                 f"got collection={sensor.collection!r}, whose values have an offset of 1000 since "
-                f"January 2022; use {UNHARMONISED[sensor.collection]!r}, where it is taken off"
+                f"January 2022; use {UNHARMONISED[sensor.collection]!r}, where it is subtracted"
             )
         known = COLLECTIONS.get(sensor.collection)
         _check_cloud_mask(sensor, known)
@@ -164,25 +164,25 @@ class EarthEngineProvider:
             return
         if sensor.reflectance_scale is None:
             raise ProviderError(
-                f"got collection={sensor.collection!r}, whose units are not known here, expected "
+                f"got collection={sensor.collection!r}, whose units are not known, expected "
                 f"one of {', '.join(COLLECTIONS)}, or another one with its units stated: "
                 "sensor=SensorSpec(..., reflectance_scale=..., reflectance_offset=...)"
             )
         if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
             raise ProviderError(
-                f"got cloudy_pct={sensor.cloudy_pct:g} for {sensor.collection!r}, of which it is "
-                "not known here which property holds the cloud cover; leave cloudy_pct out"
+                f"got cloudy_pct={sensor.cloudy_pct:g} for {sensor.collection!r}, for which it is "
+                "not known which property holds the cloud cover; leave cloudy_pct out"
             )
 
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
-        """Return the composite that Earth Engine makes for a place and period.
+        """Return the composite that Earth Engine computes for a place and period.
 
-        One request lists the images, one or more bring the pixels; see `Provider.fetch`.
+        One request lists the images, one or more fetch the pixels; see `Provider.fetch`.
 
         Raises
         ------
         NoImageryError
-            If no image remains, or none has a valid pixel here.
+            If no image remains, or none has a valid pixel at the place.
         ProviderError
             If the service fails.
         MissingDependencyError
@@ -214,9 +214,9 @@ class EarthEngineProvider:
         )
 
     def identity(self) -> str:
-        """Return the service and what decides, on our side, which values pixels have.
+        """Return the service and everything on our side that determines the pixels.
 
-        Not whether it reprocesses its collections, which it does not tell.
+        Reprocessed collections do not change it, since the service does not report them.
         """
         endpoint = self._account.shown_endpoint
         where = endpoint if "://" in endpoint else "Google Earth Engine"
@@ -226,9 +226,9 @@ class EarthEngineProvider:
         )
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
-        """Return one request for the list, those for pixels, and their float32 values' bytes.
+        """Return one request for the list, the requests for pixels, and the bytes of the pixels.
 
-        Parts that the service then finds too much come in more requests.
+        Parts that the service then refuses as too large take more requests.
         """
         bands = len(sensor.bands)
         height, width = grid.shape
@@ -238,8 +238,8 @@ class EarthEngineProvider:
     def status(self, *, online: bool = False) -> str:
         """Return the project and the endpoint, or what is missing.
 
-        Online, the client is initialised and asked to add two numbers; a request that fails is
-        tried twice more at most.
+        Online, the client is initialised and adds two numbers; a request that fails is retried
+        at most twice.
         """
         endpoint = self._account.shown_endpoint
         missing = self._account.missing()
@@ -256,12 +256,12 @@ class EarthEngineProvider:
         return f"ready: project {project}, {endpoint} endpoint"
 
     def _ee(self, patience: Patience) -> Any:
-        """Return the client, initialised, which it takes to write expressions."""
+        """Return the initialised client, without which there are no expressions."""
         require("ee", extra="gee", purpose="backend='gee'")
-        return patience.persist(self._session.client, unless=nobody_there)
+        return patience.persist(self._session.client, unless=is_unreachable)
 
     def _listed(self, query: Query) -> list[Image]:
-        """Return the images that the query leaves, oldest first."""
+        """Return the images that pass the query, oldest first."""
         listing = query.listing()
         answer = self._patience.persist(lambda: self._session.value(listing))
         try:
@@ -273,30 +273,30 @@ class EarthEngineProvider:
             ) from exc
 
     def _nothing(self, query: Query) -> NoImageryError:
-        """Return the error that says how many images each filter leaves."""
+        """Return the error that states how many images passed each filter."""
         counts = query.counts()
         place, period, clouds, clearest, days = self._patience.persist(
             lambda: self._session.value(counts)
         )
-        said = [f"{place} images touch the place"]
+        parts = [f"{place} images touch the place"]
         if not place:
-            said[-1] += "; choose another place or collection"
+            parts[-1] += "; choose another place or collection"
         elif not period:
-            span = f" (they are of {_day(days[0])} to {_day(days[-1])})" if days else ""
-            said.append(f"0 of them lie in {query.said_period}{span}; choose another period")
+            span = f" (they are from {_day(days[0])} to {_day(days[-1])})" if days else ""
+            parts.append(f"0 of them are in {query.shown_period}{span}; choose another period")
         else:
             least = f"the clearest has {clearest[0]:.3g} %" if clearest else "none states any"
-            said += [
-                f"{period} of them lie in {query.said_period}",
+            parts += [
+                f"{period} of them are in {query.shown_period}",
                 f"{clouds} have less than {query.cloudy_pct or 0:g} % cloud ({least}); raise "
                 "cloudy_pct",
             ]
         return NoImageryError(
-            f"no imagery for the place and period in {query.sensor.collection}: {', '.join(said)}"
+            f"no imagery for the place and period in {query.sensor.collection}: {', '.join(parts)}"
         )
 
     def _pixels(self, image: Any, grid: Grid, bands: int) -> NDArray[np.float32]:
-        """Return ``(bands, height, width)``, the sentinel where nothing is valid."""
+        """Return ``(bands, height, width)``, the sentinel at invalid pixels."""
         data = np.empty((bands, *grid.shape), np.float32)
         failures: list[ProviderError] = []
 
@@ -307,8 +307,8 @@ class EarthEngineProvider:
             body = self._session.pixels(image, wire_grid(within))
             return decoded(body, names_of(bands), (part.height, part.width))
 
-        def bring(part: Part) -> tuple[Part, ...]:
-            """Fill a part in; return what is to be tried instead if it is too much at once."""
+        def fetch_part(part: Part) -> tuple[Part, ...]:
+            """Fetch a part; return the parts to fetch instead if it is too much at once."""
             try:
                 data[part.index] = self._patience.persist(lambda: attempt(part))
             except _AbandonedError:
@@ -324,7 +324,7 @@ class EarthEngineProvider:
         waiting = parts_of(grid.shape, bands, self._request_bytes)
         while waiting:
             workers = min(len(waiting), self._max_requests) if len(waiting) > 1 else 0
-            left = ordered(waiting, bring, workers=workers, ahead=2 * workers)
+            left = ordered(waiting, fetch_part, workers=workers, ahead=2 * workers)
             waiting = tuple(part for smaller in left for part in smaller)
         return data
 
@@ -350,10 +350,10 @@ def _check_cloud_mask(sensor: SensorSpec, known: Collection | None) -> None:
     mask = sensor.cloud_mask
     if mask is None or (known is not None and mask in known.masks):
         return
-    having = [one.id for one in COLLECTIONS.values() if mask in one.masks]
+    available = [one.id for one in COLLECTIONS.values() if mask in one.masks]
     raise ProviderError(
-        f"got cloud_mask={mask!r} for {sensor.collection!r}, which only {' and '.join(having)} can "
-        "be given; leave cloud_mask out"
+        f"got cloud_mask={mask!r} for {sensor.collection!r}, expected {' or '.join(available)}, "
+        "the only collections with this mask; leave cloud_mask out"
     )
 
 

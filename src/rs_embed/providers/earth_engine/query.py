@@ -1,4 +1,4 @@
-"""What is asked of Earth Engine, as its expressions, and what the list of images says."""
+"""A request as expressions of Earth Engine, and the list of images that it returns."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rs_embed.specs import Composite, SensorSpec, TemporalSpec
 
 CLEAR_SCORE = 0.6
 _CLOUD_SCORE_PLUS = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
-# What stands where nothing is valid: a power of two, so that float32 holds it exactly.
+# Value of invalid pixels: a power of two, which float32 holds exactly.
 SENTINEL = -float(2**100)
 _TIME = "system:time_start"
-_MOST_INPUT_PIXELS = 2**16  # the service's own limit for the pixels that one is averaged of
+_MOST_INPUT_PIXELS = 2**16  # the service's own limit of pixels to average into one
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image, as the listing says."""
+    """One image of the list."""
 
     id: str
     acquired_ms: float
@@ -44,11 +44,11 @@ class Image:
 
     @property
     def acquired(self) -> str:
-        """When, ISO 8601 in UTC."""
+        """Time of acquisition, ISO 8601 in UTC."""
         return datetime.fromtimestamp(self.acquired_ms / 1000, UTC).isoformat()
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``source`` says of it."""
+        """Return its entry in ``source``."""
         return {
             "id": self.id,
             "acquired": self.acquired,
@@ -59,22 +59,22 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Resampling:
-    """What is done to which images to bring them to the grid.
+    """How which images are resampled to the grid.
 
     Attributes
     ----------
     kind : {"none", "bilinear", "average"}
         For images of other tiles than ``kept``.
     kept : tuple of str
-        MGRS tiles whose images are taken as they are.
+        MGRS tiles whose images are not resampled.
     used : list of str
         What was used, sorted.
     resampled : int
         Images that were.
     input_pixels : int
-        Greatest number of pixels that one is averaged of.
+        Greatest number of pixels that are averaged into one.
     notes : tuple of str
-        What the user should know.
+        Warnings for the user.
     """
 
     kind: str
@@ -87,7 +87,7 @@ class Resampling:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What is asked for, as Earth Engine's expressions."""
+    """A request as expressions of Earth Engine."""
 
     ee: Any
     grid: Grid
@@ -104,14 +104,14 @@ class Query:
         Raises
         ------
         ProviderError
-            If it cannot be asked: no period, no such band, a place outside its CRS.
+            If it is invalid: no period, no such band, a place outside its CRS.
         """
         if temporal is None:
             raise ProviderError("got temporal=None, expected a period: backend='gee' has dates")
         boxes = grid_boxes(grid)
         if boxes is None:
             raise ProviderError(
-                f"the place {grid.to_json()} lies outside the area of its CRS; use another crs"
+                f"the place {grid.to_json()} is outside the area of its CRS; use another crs"
             )
         known = COLLECTIONS.get(sensor.collection)
         names = sensor.bands if known is None else known.names(sensor.bands)
@@ -119,7 +119,7 @@ class Query:
 
     @property
     def cloudy_pct(self) -> float | None:
-        """Cloud cover that images must stay below; None where that is no filter."""
+        """Upper limit of cloud cover, exclusive; None for no filter."""
         limit = self.sensor.cloudy_pct
         return None if self.known is None or limit is None or limit >= 100 else limit
 
@@ -129,23 +129,23 @@ class Query:
         return self.sensor.composite or "median"
 
     @property
-    def said_period(self) -> str:
+    def shown_period(self) -> str:
         """The period, in words."""
         return f"{self.period.start} to {self.period.end}"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the collection."""
+        """Warnings about the collection."""
         if self.known is not None:
             return (self.known.note,) if self.known.note else ()
         notes = [
-            f"the pixel size of {self.sensor.collection} is not known here, so it was resampled "
-            "bilinearly whatever it is"
+            f"the pixel size of {self.sensor.collection} is not known, so it was resampled "
+            "bilinearly"
         ]
         if self.sensor.cloudy_pct is not None and self.sensor.cloudy_pct < 100:
             notes.append(
                 f"cloudy_pct={self.sensor.cloudy_pct:g} was not applied to "
-                f"{self.sensor.collection}, of which it is not known here which property holds the "
+                f"{self.sensor.collection}, for which it is not known which property holds the "
                 "cloud cover"
             )
         return tuple(notes)
@@ -160,37 +160,37 @@ class Query:
         return self.ee.ImageCollection(self.sensor.collection).filter(one)
 
     def in_period(self) -> Any:
-        """Return those of them that lie in the period."""
+        """Return the images that touch the place in the period."""
         start, end = self.period.start.isoformat(), self.period.end.isoformat()
         return self.at_place().filterDate(start, end)
 
     @cached_property  # writing it takes a tenth of a fetch's processor time
     def selected(self) -> Any:
-        """Those of them that are clear enough; ones that state no cloud are not."""
+        """The images of the place and period with little cloud; those that state none are out."""
         images = self.in_period()
         if self.cloudy_pct is None or self.known is None:
             return images
         return images.filter(self.ee.Filter.lt(self.known.clouds, self.cloudy_pct))
 
     def listing(self) -> Any:
-        """Return id, time, and what else is known of every image; see `read_image`."""
+        """Return id, time, and known properties of every image; see `read_image`."""
         stated = ["system:index", _TIME, *self._properties]
         reducer = self.ee.Reducer.toList(len(stated), len(self._properties))
         return self.selected.reduceColumns(reducer, stated)
 
     def read_image(self, row: Sequence[Any]) -> Image:
-        """Return the image that a row of the listing tells of."""
-        said = dict(zip(self._properties, row[2:], strict=True))
+        """Return the image that a row of the list describes."""
+        properties = dict(zip(self._properties, row[2:], strict=True))
         known = self.known
-        cloud = None if known is None else said.get(known.clouds)
-        baseline = said.get(known.baseline) if known and known.baseline else None
-        tile = said.get(known.tile) if known and known.tile else None
+        cloud = None if known is None else properties.get(known.clouds)
+        baseline = properties.get(known.baseline) if known and known.baseline else None
+        tile = properties.get(known.tile) if known and known.tile else None
         return Image(str(row[0]), float(row[1]), cloud, baseline, tile)
 
     def counts(self) -> Any:
-        """Return how many images each filter leaves, the least cloud, first and last time."""
+        """Return how many images pass each filter, the least cloud, first and last time."""
         place, period = self.at_place(), self.in_period()
-        # Lists, not minima: the minimum of nothing is null, which not every function takes.
+        # Lists, not minima: the minimum of nothing is null, which not every function accepts.
         times = place.aggregate_array(_TIME).sort()
         days = times.slice(0, 1).cat(times.slice(-1))
         clouds = self.ee.List([])
@@ -223,7 +223,7 @@ class Query:
         return images.filter(kept).map(as_it_is).merge(others.map(bilinear))
 
     def _ready(self, resampled: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a function of an image that makes its bands fit for a composite.
+        """Return a function that prepares the bands of an image for a composite.
 
         Images of different types are refused as "no homogeneous image collection"; and neither
         casts nor averages are documented to keep the time, which orders a mosaic.
@@ -243,7 +243,7 @@ class Query:
         return images.linkCollection(scores, ["cs_cdf"])
 
     def _clear(self, image: Any) -> Any:
-        """Return what is clear, None for no mask; never resampled, since classes have no mean."""
+        """Return the clear pixels, None for no mask; not resampled, since classes have no mean."""
         if self.sensor.cloud_mask == "scl":
             nothing = [0] * len(MASKED_CLASSES)
             return image.select("SCL").remap(list(MASKED_CLASSES), nothing, 1)
@@ -262,7 +262,7 @@ class Query:
     def _averaged(self, plan: Resampling) -> Callable[[Any], Any]:
         reducer = self.ee.Reducer.mean()
         most = min(plan.input_pixels, _MOST_INPUT_PIXELS)
-        rough = plan.input_pixels > most  # then the service begins with a coarser level
+        rough = plan.input_pixels > most  # the service then starts from a coarser level
 
         def average(image: Any) -> Any:
             return self._masked(image).reduceResolution(reducer, rough, most)
@@ -279,12 +279,12 @@ class Query:
 
 
 def names_of(bands: int) -> list[str]:
-    """Return the names under which the bands come back, whatever they are called there."""
+    """Return the names of the bands in the answer, whatever their names in the collection."""
     return [f"b{number}" for number in range(bands)]
 
 
 def resampling_of(query: Query, images: Sequence[Image]) -> Resampling:
-    """Return how the images come to the grid."""
+    """Return how the images are resampled to the grid."""
     grid, known = query.grid, query.known
     if known is None:
         return Resampling("bilinear", (), ["bilinear"], len(images), 0, ())
@@ -296,7 +296,7 @@ def resampling_of(query: Query, images: Sequence[Image]) -> Resampling:
     resampled = sum(image.tile not in kept for image in images)
     kind = "average" if coarser >= AVERAGED_FROM else "bilinear"
     used = ([kind] if resampled else []) + (["none"] if resampled < len(images) else [])
-    # Whole and partial pixels along each side of a square that may lie askew.
+    # Whole and partial pixels along each side of a square that may be rotated.
     input_pixels = int(np.ceil(coarser * np.sqrt(2)) + 1) ** 2
     notes: tuple[str, ...] = ()
     if 1 / coarser > AVERAGED_FROM:
@@ -308,7 +308,7 @@ def resampling_of(query: Query, images: Sequence[Image]) -> Resampling:
 
 
 def _zone_of(grid: Grid, lattice_m: int | None) -> int | None:
-    """Return the UTM zone on whose lattice of that side a grid lies, None if on none."""
+    """Return the UTM zone whose lattice of that side contains the grid's, None if none does."""
     if lattice_m is None or grid.crs is None:
         return None
     code = grid.crs.to_epsg() or 0

@@ -1,4 +1,4 @@
-"""Earth Engine's client: whose account, initialised once, asked under one limit."""
+"""Earth Engine's client: the account, one initialisation, one limit of requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rs_embed.providers.earth_engine.failures import (
     NO_PROJECT,
     PageError,
     guarded,
-    stranger,
+    not_the_service,
 )
 from rs_embed.providers.sharing import Turns
 from rs_embed.settings import (
@@ -39,10 +39,10 @@ ENDPOINTS = {
     "high-volume": "https://earthengine-highvolume.googleapis.com",
 }
 WORKLOAD_TAG = "rs-embed"
-# How sessions of ours are told from those that the user began.
+# Tells our sessions from those that the user began.
 _AGENT = f"rs-embed/{__version__}"
 _CONNECT_S = 20.0
-_DESCRIPTION_S = 30.0  # what the service says of itself needs no computing
+_DESCRIPTION_S = 30.0  # describing the API takes the service no computing
 _POOL = 40  # connections: as many requests as the service takes at once
 _ORIGINS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
@@ -66,7 +66,7 @@ def url_of(endpoint: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Account:
-    """Whom the service counts requests to, where it is, and how long it is waited for.
+    """The account that requests count to, the service's address, and how long to wait for it.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Account:
         return f"{parts.scheme}://{parts.hostname}{port}"
 
     def has_credentials(self) -> bool:
-        """Return whether some were given or lie on this machine."""
+        """Return whether some were given or are stored on this machine."""
         return self.credentials is not None or any(p.is_file() for p in google_credentials())
 
     def carried_project(self) -> str | None:
@@ -121,7 +121,7 @@ class Account:
         return None
 
     def missing(self) -> str | None:
-        """Return what is not configured, with the mend; None if all is."""
+        """Return what is not configured and how to fix it; None if nothing is missing."""
         if importlib.util.find_spec("ee") is None:
             return f"the package earthengine-api is not installed; {install('gee')}"
         if not self.has_credentials():
@@ -166,7 +166,7 @@ class Session:
         try:
             return self._once(lambda: ee.data.computeValue(expression))
         except (KeyError, TypeError, UnicodeDecodeError) as exc:  # no JSON object with a result
-            raise stranger() from exc
+            raise not_the_service() from exc
 
     def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
         """Return the bytes of an NPY file of an image's pixels on a grid, tried once.
@@ -199,7 +199,7 @@ _begun: list[_Begun] = []
 
 
 def is_users(ee: ModuleType) -> bool:
-    """Return whether the client was initialised by somebody else."""
+    """Return whether the client was initialised by the user."""
     return bool(ee.data.is_initialized()) and ee.data.getUserAgent() != _AGENT
 
 
@@ -211,7 +211,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if ee.data.is_initialized() and _begun:
         _check_same(account, _begun[-1])
         return
-    url = account.url  # what is wrong without asking anyone is said first
+    url = account.url  # errors that need no request come first
     if account.has_credentials() and (missing := account.missing()) is not None:
         raise ProviderError(f"Earth Engine cannot be used: {missing}")
     credentials = guarded(lambda: _credentials(ee, account))
@@ -229,7 +229,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
             )
         )
     except ProviderError:
-        ee.Reset()  # half a session would pass for one of the user's, without retries
+        ee.Reset()  # half a session would be taken for one of the user's, without retries
         raise
     ee.data.setUserAgent(_AGENT)
     ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
@@ -242,19 +242,19 @@ def _check_same(account: Account, begun: _Begun) -> None:
         raise ProviderError(
             f"got project {account.project!r} at {account.shown_endpoint}, but Earth Engine was "
             f"initialised for project {begun.project!r} at {first.shown_endpoint} before, and its "
-            "client knows one session a process; use that one, another process, or call "
+            "client knows one session per process; use that one, another process, or call "
             "ee.Reset() in between"
         )
     if account.credentials is not None and account.origin != first.origin:
         raise ProviderError(
             "got other credentials than those that Earth Engine was initialised with before, and "
-            "its client knows one session a process; use those, another process, or call "
+            "its client knows one session per process; use those, another process, or call "
             "ee.Reset() in between"
         )
 
 
 def _credentials(ee: ModuleType, account: Account) -> Any:
-    """Return the credentials to use; those of a service account need to be told their scopes."""
+    """Return the credentials to use; a service account's need their scopes to be set."""
     import google.auth
     from google.auth.credentials import with_scopes_if_required
 
@@ -264,7 +264,7 @@ def _credentials(ee: ModuleType, account: Account) -> Any:
         )
     own = google_credentials()[0]
     if own.is_file():
-        _project_in(own)  # its failure is said better here
+        _project_in(own)  # its error message is better
         return ee.data.get_persistent_credentials()
     credentials, _ = google.auth.default(scopes=ee.oauth.SCOPES)
     return credentials
@@ -280,30 +280,30 @@ def _project_of(credentials: Any) -> str | None:
 
 def _no_such_file(path: Path) -> str:
     return (
-        f"GOOGLE_APPLICATION_CREDENTIALS names {str(path)!r}, which is no file; correct it, or "
+        f"GOOGLE_APPLICATION_CREDENTIALS names {str(path)!r}, which is not a file; correct it, or "
         "unset it and run: earthengine authenticate"
     )
 
 
 def _project_in(path: Path) -> str | None:
     try:
-        said = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as exc:
         raise ProviderError(
             f"the credentials in {path} cannot be read ({type(exc).__name__}); run: earthengine "
             "authenticate"
         ) from exc
     names = ("project", "quota_project_id", "project_id")
-    found = [said.get(name) for name in names] if isinstance(said, dict) else []
+    found = [content.get(name) for name in names] if isinstance(content, dict) else []
     return next((str(project) for project in found if project), None)
 
 
 def _transport(timeout_s: float) -> Any:
-    """Return what carries the requests: with time-outs, for discovery and tokens as well."""
+    """Return the HTTP transport: it has time-outs, also for discovery and tokens."""
     import httplib2
     import requests
 
-    # By process: on connections that a fork shares, one would read the other's answers.
+    # One per process: on connections shared by a fork, one would read the other's answers.
     sessions: dict[int, requests.Session] = {}
 
     def session() -> requests.Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 
 # Working memory, bytes: the stack of a strip of rows, its sorted copy and its masks.
-# Each of the threads that fetch has as much.
+# Each fetching thread uses as much.
 MEMORY = 64 * 2**20
-# Digital numbers without offset, in which scenes of different units meet.
+# Digital numbers without offset, to which scenes of different units are converted.
 DIGITAL_NUMBERS = (1e-4, 0.0)
+_DECLARE = "declare them (gdal_edit -scale 0.0001 -offset 0), or keep such scenes apart"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +43,8 @@ class Layer:
     reflectance : tuple of float or None
         (scale, offset) that it declares.
     blocks : tuple of int or None
-        First row at which a block of its file begins, and rows of a block: what is best read at
-        once. None where that is not known.
+        First row at which a block of its file begins, and rows of a block, which are best read at
+        once. None if that is not known.
     """
 
     id: str
@@ -54,19 +56,19 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Composited:
-    """The composite, and which layers gave it pixels.
+    """The composite, and which layers contributed pixels.
 
     Attributes
     ----------
     data : numpy.ndarray
-        ``(bands, height, width)``; 0 where nothing is valid, except that a single layer passes as
-        it is, whatever it holds there.
+        ``(bands, height, width)``; 0 where nothing is valid, except that a single layer is passed
+        on unchanged.
     valid : numpy.ndarray
         ``(height, width)`` bool.
     reflectance : tuple of float or None
-        (scale, offset) of the values, None if no layer declares any.
+        (scale, offset) of the values; None if no layer declares any.
     used : tuple of bool
-        For each layer, whether it has a valid pixel here (median) or one that shows (mosaic).
+        For each layer, whether it has a valid pixel (median) or a visible one (mosaic).
     """
 
     data: NDArray[Any]
@@ -88,21 +90,21 @@ def composite(
     Parameters
     ----------
     layers : sequence of Layer
-        At least one, oldest first. One alone passes with its type and units.
+        At least one, oldest first. A single one keeps its type and units.
     kind : {"median", "mosaic"}
         Median of the valid pixels, float32, an even number of them averaging the middle two; or
         the last valid pixel, in the layers' own type if they share one.
     shape : tuple of int
         Bands, height, width.
     memory : int
-        Bytes that may be used besides the result; rows are worked on in strips of that size.
+        Bytes that may be used besides the result; rows are processed in strips of that size.
     readers : int
-        Threads that read layers at once; 0 reads them one after the other.
+        Threads that read layers at once; 0 reads them one after another.
 
     Raises
     ------
     ProviderError
-        If the layers' units cannot be brought to one.
+        If the layers' units cannot be converted to one.
     """
     if kind not in COMPOSITES:
         raise UnknownNameError.among("composite", kind, COMPOSITES)
@@ -116,16 +118,16 @@ def composite(
     used = np.zeros(len(layers), bool)
     at_once = len(layers) if kind == "median" else 1
     reduce = _median_rows if kind == "median" else _mosaic_rows
-    # The mosaic takes the latest first, and stops where nothing is missing any more.
+    # The mosaic starts with the latest, and stops when no pixel is missing.
     order = list(layers) if kind == "median" else list(layers)[::-1]
     blocks = next((layer.blocks for layer in layers if layer.blocks is not None), None)
     for rows in _strips(shape, at_once, memory, blocks):
         reads = [_in_units(layer, reflectance) for layer in order]
         with closing(_read_ahead(reads, rows, readers)) as pixels:
-            data[:, rows], valid[rows], gave = reduce(pixels, len(reads), rows, dtype, shape)
-        used |= gave
-    gave_pixels = tuple(bool(u) for u in (used if kind == "median" else used[::-1]))
-    return Composited(data, valid, reflectance, gave_pixels)
+            data[:, rows], valid[rows], contributed = reduce(pixels, len(reads), rows, dtype, shape)
+        used |= contributed
+    oldest_first = used if kind == "median" else used[::-1]
+    return Composited(data, valid, reflectance, tuple(oldest_first.tolist()))
 
 
 def _read_ahead(
@@ -138,7 +140,7 @@ def _read_ahead(
 def common_units(
     layers: Sequence[Layer],
 ) -> tuple[np.dtype[Any], tuple[float, float] | None]:
-    """Return the type and (scale, offset) that all layers can be brought to.
+    """Return the type and (scale, offset) to which all layers can be converted.
 
     Raises
     ------
@@ -152,22 +154,23 @@ def common_units(
     if len(units) == 1 and len(dtypes) == 1:
         return dtypes.pop(), units.pop()
     if len(units) > 1 and None in units:
-        silent = next(layer for layer in layers if layer.reflectance is None)
-        other = next(layer for layer in layers if layer.reflectance is not None)
+        without, other = _two(layers, lambda layer: layer.reflectance is None)
         raise ProviderError(
-            f"{other.id!r} declares scale and offset {other.reflectance}, {silent.id!r} declares "
-            "none, expected units that can be brought to one; declare them (gdal_edit -scale "
-            "0.0001 -offset 0), or keep such scenes apart"
+            f"{other.id!r} declares scale and offset {other.reflectance}, {without.id!r} declares "
+            f"none, expected units that can be converted; {_DECLARE}"
         )
     if units == {None} and len({dtype.kind == "f" for dtype in dtypes}) > 1:
-        whole = next(layer for layer in layers if layer.dtype.kind != "f")
-        broken = next(layer for layer in layers if layer.dtype.kind == "f")
+        floats, integers = _two(layers, lambda layer: layer.dtype.kind == "f")
         raise ProviderError(
-            f"{whole.id!r} holds {whole.dtype} and {broken.id!r} {broken.dtype}, and neither "
-            "declares its units; declare them (gdal_edit -scale 0.0001 -offset 0), or keep such "
-            "scenes apart"
+            f"{integers.id!r} has {integers.dtype} and {floats.id!r} {floats.dtype}, and neither "
+            f"declares its units; {_DECLARE}"
         )
     return single, units.pop() if len(units) == 1 else DIGITAL_NUMBERS
+
+
+def _two(layers: Sequence[Layer], holds: Callable[[Layer], bool]) -> tuple[Layer, Layer]:
+    """Return the first layer for which a condition holds, and the first for which it does not."""
+    return next(filter(holds, layers)), next(filterfalse(holds, layers))
 
 
 def _in_units(layer: Layer, units: tuple[float, float] | None) -> Callable[[slice], Pixels]:
@@ -189,7 +192,7 @@ def _strips(
 ) -> Iterator[slice]:
     """Yield slices of rows whose stack of float32, twice, fits into ``memory``.
 
-    They end where a block does if one fits into them, so that no block is decoded twice.
+    They end at the end of a block if one fits, so that no block is decoded twice.
     """
     bands, height, width = shape
     step = max(1, memory // (width * 4 * bands * (2 * at_once + 2)))
@@ -212,12 +215,12 @@ def _median_rows(
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
     stack = np.full((count, shape[0], rows.stop - rows.start, shape[2]), np.nan, dtype)
     counts = np.zeros(stack.shape[2:], np.int64)
-    gave = np.zeros(count, bool)
+    contributed = np.zeros(count, bool)
     for i, (data, valid) in enumerate(pixels):
         np.copyto(stack[i], data, where=valid, casting="same_kind")
         counts += valid
-        gave[i] = valid.any()
-    return _median(stack, counts), counts > 0, gave
+        contributed[i] = valid.any()
+    return _median(stack, counts), counts > 0, contributed
 
 
 def _median(stack: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -246,12 +249,12 @@ def _mosaic_rows(
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
     latest = np.zeros((shape[0], rows.stop - rows.start, shape[2]), dtype)
     filled = np.zeros(latest.shape[1:], bool)
-    gave = np.zeros(count, bool)
+    contributed = np.zeros(count, bool)
     for i, (data, valid) in enumerate(pixels):
         new = valid & ~filled
         np.copyto(latest, data, where=new, casting="same_kind")
         filled |= new
-        gave[i] = new.any()
+        contributed[i] = new.any()
         if filled.all():
             break
-    return latest, filled, gave
+    return latest, filled, contributed

@@ -1,4 +1,4 @@
-"""What imagery lies under a folder, in a file, or in a static STAC catalogue."""
+"""The imagery under a folder, in a file, or in a static STAC catalogue."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Index:
     Attributes
     ----------
     root : Path
-        Where they lie.
+        Where they were searched.
     scenes : tuple of Scene
-        What was found.
+        All that can be used.
     left_out : mapping
-        Path or id of what cannot be used -> reason.
+        Path or id of the others -> reason.
     described : frozenset of str
         Paths of the STAC files that were read.
     walked : bool
@@ -68,7 +68,7 @@ class Index:
     def fingerprint(self) -> str:
         """Return a SHA-256 that changes when a file is added, removed or replaced.
 
-        Sizes and times of all files are looked up now; none is opened.
+        Sizes and times are the current ones; no file is opened.
         """
         paths = set(self.described)
         for scene in self.scenes:
@@ -80,7 +80,7 @@ class Index:
 
 
 def fingerprint_of(paths: Iterable[str]) -> str:
-    """Return a SHA-256 of the names of files, and of their sizes and times as they are now."""
+    """Return a SHA-256 of the names of files, and of their current sizes and times."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
@@ -89,22 +89,22 @@ def fingerprint_of(paths: Iterable[str]) -> str:
 
 def _size_and_time(path: str) -> str:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return "not on this disk"
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def index_root(root: Path) -> Index:
     """Return the scenes under ``root``: a raster file, a STAC ``.json``, or a folder.
 
     A folder with ``catalog.json`` or ``collection.json`` is that catalogue; otherwise it is
-    walked, and the STAC items in it count, and the rasters that no item refers to.
+    searched for STAC items, and for rasters that no item refers to.
 
     Raises
     ------
     ProviderError
-        If ``root`` does not exist, is no raster or STAC, or holds no scene.
+        If ``root`` does not exist, is not a raster or STAC, or has no scene.
     """
     if not root.exists():
         raise ProviderError(
@@ -113,18 +113,16 @@ def index_root(root: Path) -> Index:
         )
     left_out: dict[str, str] = {}
     linked: set[str] = set()
-    walked = False
-    if root.is_file():
-        items = _items_in_json(root, left_out, linked) if root.suffix.lower() == ".json" else []
-        files = [] if root.suffix.lower() == ".json" else [root]
-        base = root.parent
+    base = root.parent if root.is_file() else root
+    top = next((path for path in (root, *(root / n for n in _TOPS)) if path.is_file()), None)
+    items: list[Item] = []
+    files: list[Path] = []
+    if top is None:
+        items, files = _walk(root, left_out)
+    elif top.suffix.lower() == ".json":
+        items = _items_in_json(top, left_out, linked)
     else:
-        base = root
-        tops = [root / name for name in _TOPS if (root / name).is_file()]
-        walked = not tops
-        items, files = (
-            (_items_in_json(tops[0], left_out, linked), []) if tops else _walk(root, left_out)
-        )
+        files = [top]
     scenes = list(usable_scenes(items, left_out))
     scenes += _file_scenes(files, base, left_out)
     below = f"{base}{os.sep}"
@@ -136,11 +134,11 @@ def index_root(root: Path) -> Index:
             f"({', '.join(sorted(_RASTERS))}){'; left out: ' + reasons if reasons else ''}"
         )
     described = linked.union(item.get_self_href() or "" for item in items) - {""}
-    return Index(root, tuple(scenes), left_out, frozenset(described), walked)
+    return Index(root, tuple(scenes), left_out, frozenset(described), top is None)
 
 
 def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]:
-    """Return the STAC items below ``root``, and the rasters that none of them refers to."""
+    """Return the STAC items below ``root``, and the rasters to which none of them refers."""
     items: list[Item] = []
     rasters: list[Path] = []
     claimed: set[str] = set()
@@ -149,7 +147,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
             content = _json_in(path, left_out)
             kind = content.get("type") if isinstance(content, dict) else None
             if kind == "FeatureCollection" and "stac_version" in json.dumps(content):
-                left_out[str(path)] = "holds several STAC items; name it as the root to read them"
+                left_out[str(path)] = "has several STAC items; use it as the root to read them"
             elif kind == "Feature" and "stac_version" in content:
                 items += parsed_items([content], str(path), left_out)
                 claimed.update(_claimed_files(content, path))
@@ -159,7 +157,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
 
 
 def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
-    """Yield the files that an item names, be it valid or not: they are no scenes of their own."""
+    """Yield the files that an item names, valid or not: they are not scenes of their own."""
     assets = feature.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
@@ -199,13 +197,13 @@ def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> li
     if kind in ("Catalog", "Collection"):
         return list(_items_linked(path, left_out, linked))
     raise ProviderError(
-        f"{str(path)!r} is no STAC Item, ItemCollection, Collection or Catalog "
+        f"{str(path)!r} is not a STAC Item, ItemCollection, Collection or Catalog "
         f"({left_out.get(str(path), f'its type is {kind!r}')})"
     )
 
 
 def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
-    """Yield the items that a catalogue links to, and those of its children."""
+    """Yield the items that a catalogue and its children link to."""
     import pystac
 
     unreadable: tuple[type[Exception], ...] = (*malformed(), OSError)
@@ -263,7 +261,7 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
     bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
     product = product_of_name(path.stem)
     if {*header.scales, *header.offsets} != {1, 0}:
-        product = replace(product, baseline=None)  # the file says itself what its values are
+        product = replace(product, baseline=None)  # the file declares its units
     return Scene(
         id=path.relative_to(base).as_posix(),
         acquired=_date_of(header, path.name),
@@ -278,7 +276,7 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
 
 
 def _by_name(names: Sequence[str | None], places: Sequence[BandAt]) -> dict[str, BandAt]:
-    """Return the bands by `canonical_band`; a name that two bands have says nothing."""
+    """Return the bands by `canonical_band`; a name that two bands share is ignored."""
     keys = [canonical_band(name) if name else "" for name in names]
     return {
         key: place for key, place in zip(keys, places, strict=True) if key and keys.count(key) == 1
@@ -286,7 +284,7 @@ def _by_name(names: Sequence[str | None], places: Sequence[BandAt]) -> dict[str,
 
 
 def _date_of(header: Header, name: str) -> datetime | None:
-    """Return when a file was acquired: by its tags, else by the first date in its name."""
+    """Return when a file was acquired: from its tags, else the first date in its name."""
     for tag in _DATE_TAGS:
         if (moment := _moment(header.tags.get(tag, ""))) is not None:
             return moment
@@ -295,7 +293,7 @@ def _date_of(header: Header, name: str) -> datetime | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """Return a date in ISO notation or TIFF's (``2023:08:15 10:00:00``), in UTC."""
+    """Return a date in the notation of ISO or TIFF (``2023:08:15 10:00:00``), in UTC."""
     text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())
     try:
         return in_utc(datetime.fromisoformat(text))

@@ -1,4 +1,4 @@
-"""From a scene to its pixels on a grid: files opened, units harmonised, clouds masked."""
+"""From a scene to its pixels on a grid: open files, harmonise units, mask clouds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +30,16 @@ from rs_embed.providers.scenes.compositing import DIGITAL_NUMBERS, Layer, compos
 from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.providers.scenes.scene import BandAt, Scene
 from rs_embed.providers.scenes.selection import Selection
-from rs_embed.specs import SensorSpec
+from rs_embed.specs import Composite, SensorSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BOA_OFFSET = 1000
-# Share of valid values below the offset from which it has been taken off already.
+# Share of valid values below the offset above which it was already subtracted.
 _APPLIED_SHARE = 0.01
-_LOOK_PX = 512
-# Greatest value that passes for reflectance: snow and glint exceed 1.
+_SAMPLE_PX = 512
+# Greatest plausible reflectance: snow and glint exceed 1.
 _TOP_REFLECTANCE = 2
 _LISTED_ITEMS = 100
 _TREATMENTS = {
@@ -56,27 +57,27 @@ class SceneOnGrid:
     Attributes
     ----------
     scene : Scene
-        What is read.
+        The scene.
     grid : Grid
-        Where.
+        The grid.
     files : tuple of BandFile
-        Its bands, in the order wanted.
+        Its bands, in the order of the request.
     dtype : numpy.dtype
         Type of the values.
     reflectance : tuple of float or None
-        (scale, offset) of the values, None if nothing declares them.
+        (scale, offset) of the values; None if they are not declared.
     coarser : float
         Side of a source pixel in pixels of the grid.
     resampling : str
-        How it comes to the grid.
+        How it is resampled to the grid.
     treatment : str
-        What was done about the offset of Sentinel-2's digital numbers.
+        How the offset of Sentinel-2's digital numbers is handled.
     subtracts : bool
-        Whether that was to subtract it.
+        Whether it is subtracted.
     scl : BandFile or None
-        Classification by which clouds are masked, None for no mask.
+        Classification that masks clouds; None for no mask.
     opened : OpenFiles
-        Its files, and those of the other scenes.
+        The open files of all scenes.
     blocks : tuple of int or None
         First row of the grid at which a block of the first file begins, and rows of a block; None
         where it is reprojected.
@@ -107,7 +108,7 @@ class SceneOnGrid:
             return data, valid
 
     def as_json(self, home: str) -> dict[str, Any]:
-        """Return what ``source`` says of it, its paths without the prefix ``home``."""
+        """Return its entry in ``source``, with paths relative to ``home``."""
         scene = self.scene
         files = dict.fromkeys(shown_path(file.path).removeprefix(home) for file in self.files)
         return {
@@ -124,13 +125,13 @@ class SceneOnGrid:
 def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) -> SceneOnGrid:
     """Return a scene ready to be read on ``grid``; only headers have been read so far.
 
-    Where it is doubtful whether the offset of Sentinel-2 was taken off already, the whole scene is
-    looked at once, thinned out.
+    If it is doubtful whether the offset of Sentinel-2 was already subtracted, the whole scene is
+    read once at low resolution.
 
     Raises
     ------
     ProviderError
-        If a file cannot be opened, or contradicts what is said of it.
+        If a file cannot be opened, or contradicts its metadata.
     """
     places = scene.find(sensor.bands)
     if places is None:
@@ -163,14 +164,14 @@ def _scl_file(scene: Scene) -> BandFile:
     if scene.scl is None:
         raise ProviderError(
             f"scene {scene.id!r} has no asset 'scl', expected one for cloud_mask='scl'; leave "
-            "cloud_mask out, or take the scene out"
+            "cloud_mask out, or remove the scene"
         )
     return BandFile(scene.scl.path, ("SCL",), (scene.scl.index,), classes=True)
 
 
 def _band_files(places: Sequence[BandAt], sensor: SensorSpec) -> tuple[BandFile, ...]:
-    """Return the bands by file: one that holds them all is read once."""
-    # 0 is every contract's default: it yields to what a file declares, other values do not.
+    """Return the bands by file: a file with all of them is read once."""
+    # 0 is the default of every contract: what a file declares overrides it, but not other values.
     fill = sensor.fill_value or None
     if len({place.path for place in places}) == 1:
         indexes = tuple(place.index for place in places)
@@ -184,7 +185,7 @@ def _band_files(places: Sequence[BandAt], sensor: SensorSpec) -> tuple[BandFile,
 def _units_of(
     places: Sequence[BandAt], files: Sequence[BandFile], headers: Sequence[Header]
 ) -> tuple[float, float] | None:
-    """Return (scale, offset): what the catalogue says of the bands, else what the files say."""
+    """Return (scale, offset) of the bands in the catalogue, else in the files."""
     stated = {place.declared for place in places}
     if stated == {None}:
         stated = {
@@ -194,7 +195,7 @@ def _units_of(
     if len(stated) > 1:
         raise ImageryError(
             f"its bands declare different scales and offsets {sorted(map(str, stated))}, expected "
-            "one for all; bring them to one first"
+            "one for all; convert them first"
         )
     return stated.pop()
 
@@ -227,7 +228,7 @@ def _read_bands(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the bands of several files as one array.
 
-    A pixel is valid where every file has it and not all bands are 0.
+    A pixel is valid if it is valid in every file and not all bands are 0.
     """
     return _joined([read_rows(file, grid, rows, opened) for file in files])
 
@@ -241,63 +242,63 @@ def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]
 
 
 def _without_offset(data: NDArray[Any]) -> NDArray[Any]:
-    """Return digital numbers less 1000, at least 1: 0 is nodata."""
+    """Return digital numbers minus 1000, at least 1: 0 is nodata."""
     wide = data if data.dtype.kind == "f" else data.astype(np.int64)
     lowered: NDArray[Any] = np.maximum(wide - _BOA_OFFSET, 1).astype(data.dtype)
     return lowered
 
 
 def _offset_treatment(scene: Scene, files: tuple[BandFile, ...]) -> tuple[str, bool]:
-    """Return what is done about the offset, in words, and whether it is subtracted."""
+    """Return how the offset is handled, in words, and whether it is subtracted."""
     rule = scene.offset_rule
     if rule != "look":
         return _TREATMENTS[rule], rule == "subtract"
-    share = _looked_at(scene, files).dark
+    share = _sampled(scene, files).dark
     applied = share > _APPLIED_SHARE
     found = "already applied" if applied else "1000 subtracted"
     return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
 
 
 def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a scene whose values are reflectance though its baseline means digital numbers."""
+    """Raise if values are reflectance though the baseline implies digital numbers."""
     if scene.offset_rule == "declared" or dtype.kind != "f":
         return
-    top = _looked_at(scene, files).top
+    top = _sampled(scene, files).top
     if top <= _TOP_REFLECTANCE:
         raise ProviderError(
             f"scene {scene.id!r} states processing baseline {scene.baseline}, so that its values "
             f"are expected to be digital numbers (reflectance * 10000), but they are {dtype} of at "
-            f"most {top:.3g}; multiply them by 10000, or take the baseline out of the item (or "
+            f"most {top:.3g}; multiply them by 10000, or remove the baseline from the item (or "
             "the file's name) if they are reflectance without offset"
         )
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the valid values of a scene are: the share below the offset, and the greatest."""
+class _Sample:
+    """Valid values of a scene: the share below the offset, and the greatest."""
 
     dark: float
     top: float
 
 
 @lru_cache(maxsize=4096)
-def _looked_at(scene: Scene, files: tuple[BandFile, ...]) -> _Look:  # noqa: ARG001
-    """Return what the whole scene holds, thinned out: the same for every place in it.
+def _sampled(scene: Scene, files: tuple[BandFile, ...]) -> _Sample:  # noqa: ARG001
+    """Return values of the whole scene at low resolution: the same for every place in it.
 
-    The scene is a part of the key alone: a new provider has new ones and looks anew.
+    The scene is only a part of the key: a new provider has new scenes, which are read again.
     """
     shapes = [read_header(file.path).grid.shape for file in files]
-    height, width = (min(_LOOK_PX, *sides) for sides in zip(*shapes, strict=True))
+    height, width = (min(_SAMPLE_PX, *sides) for sides in zip(*shapes, strict=True))
     data, valid = _joined([read_thinned(file, (height, width)) for file in files])
     values = data[:, valid]
     if not values.size:
-        return _Look(0.0, np.inf)
-    return _Look(float((values < _BOA_OFFSET).mean()), float(values.max()))
+        return _Sample(0.0, np.inf)
+    return _Sample(float((values < _BOA_OFFSET).mean()), float(values.max()))
 
 
 @contextmanager
 def _named(scene: Scene) -> Iterator[None]:
-    """Turn what is wrong with a file into an error that names the scene and the mend."""
+    """Turn errors of a file into one that names the scene and the fix."""
     try:
         yield
     except (ImageryError, GridError) as exc:
@@ -321,7 +322,7 @@ def compose(
     """Return the composite of the selected scenes on ``grid``, with its provenance.
 
     Scenes are opened and read in ``readers`` threads (0: in this one), with these ``options`` of
-    GDAL, each time within ``turn``: a semaphore that several composites share.
+    GDAL, and within ``turn``, a semaphore that several composites share.
 
     Raises
     ------
@@ -332,7 +333,6 @@ def compose(
     import rasterio
 
     turn = turn or nullcontext()
-    kind = sensor.composite or "median"
 
     def opening(scene: Scene) -> SceneOnGrid:
         with turn, rasterio.Env(**(options or {})):
@@ -349,19 +349,30 @@ def compose(
     with OpenFiles() as files:
         opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
         layers = [layer(scene) for scene in opened]
+        kind = sensor.composite or "median"
         made = composite(layers, kind, (len(sensor.bands), *grid.shape), readers=readers)
-    used = [scene for scene, gave in zip(opened, made.used, strict=True) if gave]
+    used = list(compress(opened, made.used))
     if not used:
         raise NoImageryError(
             f"none of the {len(opened)} scenes for the place and period in {root!r} has a valid "
             f"pixel there ({some([s.scene.id for s in opened])}); choose another place or period"
             + ("" if sensor.cloud_mask is None else ", or leave cloud_mask out")
         )
+    source = _source(root, kind, sensor, used)
+    source["counts"] = {**selection.counts, "used": len(used)}
+    notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
+    return Raster(made.data, made.valid, sensor.bands, grid, made.reflectance, source, notes)
+
+
+def _source(
+    root: str, kind: Composite, sensor: SensorSpec, used: Sequence[SceneOnGrid]
+) -> dict[str, Any]:
+    """Return the provenance of a composite, as JSON values."""
     dates = [s.scene.acquired for s in used if s.scene.acquired is not None]
     folder = root if os.path.isdir(root) else os.path.dirname(root)
     home = "" if "://" in root else folder.rstrip("/") + "/"
     items = [s.as_json(home) for s in used[:_LISTED_ITEMS]]
-    source = {
+    return {
         "root": root,
         "composite": kind,
         "cloud_mask": sensor.cloud_mask,
@@ -370,10 +381,12 @@ def compose(
         "items_not_listed": len(used) - len(items),
         "image_count": len(used),
         "acquired": [min(dates).isoformat(), max(dates).isoformat()] if dates else None,
-        "counts": {**selection.counts, "used": len(used)},
     }
-    notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
-    return Raster(made.data, made.valid, sensor.bands, grid, made.reflectance, source, notes)
+
+
+def files_per_scene(sensor: SensorSpec) -> int:
+    """Return how many files of a scene are read at most."""
+    return len(sensor.bands) + (sensor.cloud_mask == "scl")
 
 
 def with_left_out(raster: Raster, left_out: Mapping[str, str], kind: str) -> Raster:
@@ -391,10 +404,10 @@ def with_left_out(raster: Raster, left_out: Mapping[str, str], kind: str) -> Ras
 def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
     judged = [s for s in used if s.scene.offset_rule == "look"]
     if judged:
-        said = some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
+        shown = some([f"{s.scene.id}: {s.treatment.partition(' (')[0]}" for s in judged])
         yield (
-            f"{len(judged)} scenes do not say reliably whether the offset of Sentinel-2 was taken "
-            f"off their values, so it was judged by their pixels ({said})"
+            f"{len(judged)} scenes do not state reliably whether the offset of Sentinel-2 was "
+            f"already subtracted, so it was judged by their pixels ({shown})"
         )
 
 

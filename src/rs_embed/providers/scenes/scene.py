@@ -1,4 +1,4 @@
-"""Scenes: what each one is, where it and its bands lie, and how its values are meant."""
+"""Scenes: what each one is, where it and its bands are, and how to read its values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Box = tuple[float, float, float, float]
 
 OffsetRule = Literal["declared", "none", "applied", "subtract", "look"]
 
-# Assets made for the eye or for machines, whatever bands they claim to show.
+# Assets for display or metadata, whatever bands they claim to have.
 _NEVER_ROLES = {"visual", "overview", "thumbnail", "metadata"}
 _NEVER_KEYS = {"visual", "overview", "thumbnail", "preview", "rendered_preview", "tilejson"}
 _DATA_ROLES = {"data", "reflectance"}
@@ -34,9 +34,9 @@ _OFFSET_SINCE = 4.0
 
 @dataclass(frozen=True)
 class BandAt:
-    """Where one band lies: a file, its position there from 1, and the units that are stated.
+    """One band of a file: the path, its position from 1, and the units that are stated.
 
-    ``declared`` is (scale, offset) as the catalogue says, None where it says nothing.
+    ``declared`` is (scale, offset) in the catalogue, None if it states nothing.
     """
 
     path: str
@@ -53,30 +53,29 @@ class Scene:
     id : str
         Id of the item, or path of the file below the root.
     acquired : datetime.datetime or None
-        In UTC; None where it is not recorded.
+        In UTC; None if it is not recorded.
     cloud_pct : float or None
-        Cloud cover of the whole scene, percent; None where it is not stated.
+        Cloud cover of the whole scene, percent; None if it is not stated.
     bands : mapping
-        Name -> where it lies; positions as names where the file names none.
+        Name -> file and position; positions as names if the file names none.
     footprint : tuple of Box or None
-        Where it lies, two boxes across the antimeridian; None where it is not known.
+        Its bounding box, two across the antimeridian; None if it is not known.
     named : bool
-        Whether the bands have names; if not, they are taken in the order wanted.
+        Whether the bands have names; if not, they count in the order of the request.
     scl : BandAt or None
         Scene classification map.
     collection : str or None
-        Collection that it belongs to.
+        Its collection.
     offset_applied : bool or None
-        What ``earthsearch:boa_offset_applied`` says.
+        Value of ``earthsearch:boa_offset_applied``.
     nodata : float or None
-        Nodata value that its file declares, as far as it was looked at.
+        Nodata value that its file declares, if it was opened.
     product : Product
-        What is known of the Sentinel-2 product that it is.
+        What is known about its Sentinel-2 product.
     outline : tuple of float or None
-        Area and centroid (x, y) in degrees of the pixels that it has; None where only their box is
-        known.
+        Area and centroid (x, y) of its pixels, degrees; None if only their box is known.
     is_file : bool
-        Whether it is a plain file, of which no item says anything.
+        Whether it is a plain file without an item.
     href : str or None
         URL of its item, without credentials.
     """
@@ -97,7 +96,7 @@ class Scene:
     href: str | None = None
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
-        """Return where the ``wanted`` bands lie, None if one of them is missing."""
+        """Return the places of the ``wanted`` bands, None if one of them is missing."""
         if not self.named:
             return tuple(self.bands.values()) if len(self.bands) == len(wanted) else None
         found = [self.bands.get(b) or self.bands.get(canonical_band(b)) for b in wanted]
@@ -111,13 +110,13 @@ class Scene:
 
     @property
     def offset_rule(self) -> OffsetRule:
-        """How the pixels become digital numbers without offset (reflectance * 10000).
+        """How to get digital numbers without offset (reflectance * 10000) from the pixels.
 
         Notes
         -----
-        ESA adds 1000 to the digital numbers since processing baseline 04.00. Earth Search takes
-        it off again and says so in ``earthsearch:boa_offset_applied``, whatever
-        ``raster:bands.offset`` says; in its ``sentinel-2-l2a`` a false flag is not reliable. Of
+        ESA adds 1000 to the digital numbers since processing baseline 04.00. Earth Search
+        subtracts it again and states that in ``earthsearch:boa_offset_applied``, whatever
+        ``raster:bands.offset`` is; in its ``sentinel-2-l2a`` a false flag is not reliable. Of
         a plain file only the name of its product is known, not what was done to it since.
         """
         baseline = self.product.baseline
@@ -146,12 +145,12 @@ def scene_from_item(item: Item) -> Scene:
     Raises
     ------
     ValueError
-        If a number or date in it is none.
+        If a number or date in it is invalid.
     """
-    said = item.properties
+    properties = item.properties
     acquired = item.datetime or item.common_metadata.start_datetime
-    cloud = said.get("eo:cloud_cover")
-    applied = said.get("earthsearch:boa_offset_applied")
+    cloud = properties.get("eo:cloud_cover")
+    applied = properties.get("earthsearch:boa_offset_applied")
     return Scene(
         id=item.id,
         acquired=None if acquired is None else in_utc(acquired),
@@ -161,7 +160,7 @@ def scene_from_item(item: Item) -> Scene:
         scl=_scl_of(item),
         collection=item.collection_id,
         offset_applied=applied if isinstance(applied, bool) else None,
-        product=product_of_item(item.id, said),
+        product=product_of_item(item.id, properties),
         outline=None if item.geometry is None else _outline_of(item.geometry),
         href=_url_of(item),
     )
@@ -183,7 +182,7 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def grid_boxes(grid: Grid) -> tuple[Box, ...] | None:
-    """Return where a grid lies, None if its CRS does not reach there."""
+    """Return the bounding boxes of a grid, None if its CRS does not cover it."""
     bounds = grid.geographic_bounds()
     return boxes(*bounds) if np.isfinite(bounds).all() else None
 
@@ -200,7 +199,7 @@ def boxes(west: float, south: float, east: float, north: float) -> tuple[Box, ..
 
 
 def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
-    """Return whether two places have a point in common; an unknown one may be anywhere."""
+    """Return whether two places have a point in common; None may be anywhere."""
     if ours is None or theirs is None:
         return True
     theirs = tuple(theirs)
@@ -212,10 +211,10 @@ def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
 
 
 def _bands_of(item: Item) -> dict[str, BandAt]:
-    """Return where each band lies, under its name as written and as `canonical_band`.
+    """Return the place of each band, under its name as written and as `canonical_band`.
 
-    The key of an asset counts before the names in it, one band to a file before several, assets
-    with the role of data before others, and the finest of one band's.
+    The key of an asset has precedence over the names in it, a file with one band over one with
+    several, assets with the role of data over others, and the finest of one band over coarser ones.
     """
     assets = [(key, asset) for key, asset in item.assets.items() if not _is_never_data(key, asset)]
     assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
@@ -239,7 +238,7 @@ def _is_never_data(key: str, asset: Asset) -> bool:
 
 
 def _gsd_of(asset: Asset) -> float:
-    """Return the metres of a pixel as far as they are stated, 0 where they are not."""
+    """Return the stated pixel size in metres, 0 if none is stated."""
     fields = asset.extra_fields
     stated = (fields.get("gsd"), fields.get("raster:spatial_resolution"))
     return next((float(gsd) for gsd in stated if gsd is not None), 0.0)
@@ -250,7 +249,7 @@ def _common_name(described: Mapping[str, Any]) -> Any:
 
 
 def _described(asset: Asset) -> list[dict[str, Any]]:
-    """Return what is said of each band, in STAC 1.1's ``bands`` or the extensions before it."""
+    """Return the metadata of each band: STAC 1.1's ``bands``, or older extensions."""
     fields = asset.extra_fields
     merged: list[dict[str, Any]] = [
         dict(band) for band in fields.get("eo:bands") or fields.get("bands") or ()
@@ -299,7 +298,7 @@ def _points(coordinates: Sequence[Any]) -> Iterator[tuple[float, float]]:
 
 
 def _outline_of(geometry: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """Return area and centroid of what the outer rings of a (multi)polygon enclose."""
+    """Return area and centroid of the outer rings of a (multi)polygon."""
     coordinates = geometry.get("coordinates") or ()
     polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}
     area = x = y = 0.0

@@ -1,4 +1,4 @@
-"""Which of many scenes a request takes, and how many each filter leaves."""
+"""Which of many scenes a request uses, and how many pass each filter."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.scenes.products import SAME_TIME_S
 from rs_embed.providers.scenes.scene import Scene, grid_boxes, touch
-from rs_embed.specs import CloudMask, SensorSpec, TemporalSpec
+from rs_embed.specs import SensorSpec, TemporalSpec
 
-# Of the width and height of a footprint, and of the area of an outline.
+# Tolerance: share of the sides of a footprint, and of the area of an outline.
 _NEARLY = 0.05
 _NAME_BANDS = "name the bands with sensor=SensorSpec(collection=..., bands=(red, green, blue))"
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The scenes that a request takes, oldest first, and how many each filter left."""
+    """The scenes that a request uses, oldest first, and how many passed each filter."""
 
     scenes: tuple[Scene, ...]
     counts: Mapping[str, int]
@@ -29,12 +29,12 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class _Filter:
-    """One step of a selection; ``mend`` is told what was left before it."""
+    """One step of a selection; ``fix`` gets the scenes that came to it."""
 
     key: str
     passes: Callable[[Scene], bool]
-    says: str
-    mend: Callable[[Sequence[Scene]], str] = field(default=lambda _: "")
+    shown: str
+    fix: Callable[[Sequence[Scene]], str] = field(default=lambda _: "")
 
 
 def select_scenes(
@@ -50,31 +50,25 @@ def select_scenes(
     Parameters
     ----------
     scenes : sequence of Scene
-        All there are.
+        All that exist.
     sensor : SensorSpec
         Scenes that lack one of its bands are left out, and those with as much cloud as
         ``cloudy_pct`` or more; scenes that state no cloud stay. 100 and None are no filter.
     grid : Grid
         The place.
     temporal : TemporalSpec or None
-        Half-open period of UTC days, which undated scenes never pass; None is any time.
+        Half-open period of UTC days, which undated scenes never pass; None for any time.
     where : str
-        The source, as messages name it.
+        Name of the source in messages.
 
     Raises
     ------
     NoImageryError
-        If none remains; it says how many each filter left and what exists.
+        If none remains; it states how many passed each filter, and what exists.
     """
-    cloudy_pct = sensor.cloudy_pct
-    filters = [_has_bands(sensor.bands), _touches(grid)]
-    if temporal is not None:
-        filters.append(_within(temporal))
-    clouds = cloudy_pct is not None and cloudy_pct < 100
-    if cloudy_pct is not None and clouds:
-        filters.append(_less_cloud(cloudy_pct))
+    filters = _filters(sensor, grid, temporal)
     counts = {"scenes": len(scenes)}
-    said: list[str] = []
+    steps: list[str] = []
     left = list(scenes)
     undated = 0
     for step in filters:
@@ -82,31 +76,40 @@ def select_scenes(
         if step.key == "period":
             undated = sum(scene.acquired is None for scene in before)
         counts[step.key] = len(left)
-        said.append(f"{len(left)} {step.says}")
+        steps.append(f"{len(left)} {step.shown}")
         if not left:
             raise NoImageryError(
                 f"no imagery for the place and period in {where!r}: of {len(scenes)} scenes "
-                f"{', '.join(said)} {step.mend(before)}"
+                f"{', '.join(steps)} {step.fix(before)}"
             )
     newest = newest_products(left)
     counts["newest"] = len(newest)
     unstated = sum(scene.cloud_pct is None for scene in newest)
     notes = []
-    if clouds and unstated:
+    if filters[-1].key == "cloud" and unstated:
         notes.append(
-            f"cloudy_pct={cloudy_pct:g} was not applied to {unstated} scenes that state no cloud "
-            "cover"
+            f"cloudy_pct={sensor.cloudy_pct:g} was not applied to {unstated} scenes that state no "
+            "cloud cover"
         )
     if undated:
-        notes.append(f"{undated} scenes without a date were left out, since a period was asked for")
+        notes.append(f"{undated} scenes without a date were left out, since a period was requested")
     return Selection(tuple(sorted(newest, key=lambda s: s.order)), counts, tuple(notes))
+
+
+def _filters(sensor: SensorSpec, grid: Grid, temporal: TemporalSpec | None) -> list[_Filter]:
+    filters = [_has_bands(sensor.bands), _touches(grid)]
+    if temporal is not None:
+        filters.append(_within(temporal))
+    if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
+        filters.append(_less_cloud(sensor.cloudy_pct))
+    return filters
 
 
 def newest_products(scenes: Iterable[Scene]) -> list[Scene]:
     """Return ``scenes`` with only the newest processing of each acquisition.
 
-    Two are the same one only if their products, times and footprints agree: the parts of a tile
-    that is split between datastrips share most of their names, and all of them are wanted.
+    Two are the same acquisition only if their products, times and footprints agree: the parts of a
+    tile that is split between datastrips have similar names, and all of them are needed.
     """
     newest: dict[tuple[str, ...], list[Scene]] = {}
     for scene in scenes:
@@ -131,7 +134,7 @@ def _same_pixels(one: Scene, other: Scene) -> bool:
 
 
 def _same_footprint(one: Scene, other: Scene) -> bool:
-    """Return whether two footprints nearly agree: their boxes, and what of these is filled."""
+    """Return whether two footprints nearly agree: their boxes, and their outlines if known."""
     ours, theirs = one.footprint or (), other.footprint or ()
     if not ours or len(ours) != len(theirs):
         return False
@@ -154,9 +157,9 @@ def _has_bands(bands: Sequence[str]) -> _Filter:
     )
 
 
-def check_has_mask(cloud_mask: CloudMask | None, where: str) -> None:
-    """Raise `ProviderError` for a cloud mask that no files have, whatever the scene."""
-    if cloud_mask == "cloud_score_plus":
+def check_has_mask(sensor: SensorSpec, where: str) -> None:
+    """Raise `ProviderError` for a cloud mask that no scene on files has."""
+    if sensor.cloud_mask == "cloud_score_plus":
         raise ProviderError(
             f"got cloud_mask='cloud_score_plus', which only backend='gee' has, not {where!r}; use "
             "cloud_mask='scl' or leave it out"
@@ -169,19 +172,19 @@ def scenes_fit_for(sensor: SensorSpec, scenes: Sequence[Scene], where: str) -> l
     Raises
     ------
     ProviderError
-        If none has, or none of them can be masked as it is asked; ``where`` names the source.
+        If none has, or none of them has the cloud mask; ``where`` names the source.
     """
-    check_has_mask(sensor.cloud_mask, where)
+    check_has_mask(sensor, where)
     fitting = [scene for scene in scenes if scene.find(sensor.bands) is not None]
     if not fitting:
         raise ProviderError(
-            f"none of {len(scenes)} scenes looked at in {where!r} has the bands "
+            f"none of {len(scenes)} scenes examined in {where!r} has the bands "
             f"{', '.join(sensor.bands)} ({_bands_that_exist(scenes)}); {_NAME_BANDS}"
         )
     if sensor.cloud_mask == "scl" and not any(scene.scl for scene in fitting):
         raise ProviderError(
-            f"got cloud_mask='scl', but none of {len(fitting)} scenes in {where!r} has an asset "
-            "'scl'; leave cloud_mask out"
+            f"got cloud_mask='scl', but none of {len(fitting)} scenes in {where!r} has an "
+            "asset 'scl'; leave cloud_mask out"
         )
     return fitting
 
@@ -191,24 +194,24 @@ def _bands_that_exist(scenes: Iterable[Scene]) -> str:
     scenes = list(scenes)
     names = sorted({name for scene in scenes if scene.named for name in scene.bands})
     counts = sorted({len(scene.bands) for scene in scenes if not scene.named})
-    said = [f"the bands that exist are {', '.join(names)}"] if names else []
+    parts = [f"the bands that exist are {', '.join(names)}"] if names else []
     if counts:
-        said.append(f"files without band names have {' or '.join(map(str, counts))} bands")
-    return "; ".join(said) or "there are none"
+        parts.append(f"files without band names have {' or '.join(map(str, counts))} bands")
+    return "; ".join(parts) or "there are none"
 
 
 def _touches(grid: Grid) -> _Filter:
     place = grid_boxes(grid)
     return _Filter(
-        "place", lambda scene: touch(scene.footprint, place), "touch the place", _where_they_lie
+        "place", lambda scene: touch(scene.footprint, place), "touch the place", _where_they_are
     )
 
 
-def _where_they_lie(scenes: Sequence[Scene]) -> str:
+def _where_they_are(scenes: Sequence[Scene]) -> str:
     known = [box for scene in scenes for box in scene.footprint or ()]
     west, south, east, north = zip(*known, strict=True)
     return (
-        f"(they lie within lon {min(west):.4f} to {max(east):.4f}, lat {min(south):.4f} to "
+        f"(they are within lon {min(west):.4f} to {max(east):.4f}, lat {min(south):.4f} to "
         f"{max(north):.4f}); choose another place"
     )
 
@@ -218,16 +221,16 @@ def _within(period: TemporalSpec) -> _Filter:
         day = scene.acquired
         return day is not None and period.start <= day.date() < period.end
 
-    return _Filter("period", passes, f"lie in {period.start} to {period.end}", _when_they_are)
+    return _Filter("period", passes, f"are in {period.start} to {period.end}", _when_they_are)
 
 
 def _when_they_are(scenes: Sequence[Scene]) -> str:
     days = [scene.acquired.date() for scene in scenes if scene.acquired is not None]
     undated = f"{len(scenes) - len(days)} have no date"
     if not days:
-        return f"({undated}); give them dates, or put them apart from scenes that have one"
+        return f"({undated}); add dates to them, or keep them apart from scenes that have one"
     more = f", {undated}" if len(days) < len(scenes) else ""
-    return f"(they are of {min(days)} to {max(days)}{more}); choose another period"
+    return f"(they are from {min(days)} to {max(days)}{more}); choose another period"
 
 
 def _less_cloud(cloudy_pct: float) -> _Filter:

@@ -1,4 +1,4 @@
-"""STAC catalogues: the ones known by name, APIs that are searched, static ones that are walked."""
+"""STAC catalogues: presets by name, APIs that are searched, static catalogues that are walked."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pystac_client import ItemSearch
     from pystac_client.stac_api_io import StacApiIO
 
-# Items on a page of an answer: what both presets allow.
+# Items per page of a search, which both presets allow.
 _PAGE = 100
-# Items of one search: far more than decades of one place, far less than pages without end.
+# Items of one search: far more than decades of one place, far fewer than endless pages.
 _MOST_ITEMS = 10_000
 _WALKERS = 8
 
@@ -41,8 +41,8 @@ class Address:
         URL or path of an API's landing page, or of a static Catalog, Collection, ItemCollection or
         Item.
     sas_url : str or None
-        URL below which ``/token/{collection}`` gives what signs the hrefs of items; None where
-        they are read as they are.
+        URL below which ``/token/{collection}`` returns the token that signs the hrefs of items;
+        None for hrefs that need none.
     """
 
     url: str
@@ -64,7 +64,7 @@ PRESETS = {
 
 
 def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
-    """Return the address that a preset's name, a URL or a path means.
+    """Return the address of a preset, a URL or a path.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
 
 
 class Catalogue(Protocol):
-    """What holds items."""
+    """A source of items."""
 
     def collection_ids(self) -> Sequence[str]:
         """Return the ids of its collections."""
@@ -103,32 +103,32 @@ class Catalogue(Protocol):
         period: TemporalSpec | None = None,
         most: int | None = None,
     ) -> tuple[list[Item], dict[str, str]]:
-        """Return the items of a collection (None: all), those at a place and time at least.
+        """Return the items of a collection (None: all), at least those at a place and time.
 
-        With them comes what cannot be used -> reason.
+        The mapping names what cannot be used -> reason.
 
         Raises
         ------
         ProviderError
-            If it cannot be asked, or answers what is no STAC.
+            If a request fails, or the answer is not STAC.
         """
 
     def files(self) -> set[str]:
-        """Return the paths and URLs that it is made of; empty for an API."""
+        """Return the paths and URLs of its files; empty for an API."""
 
 
 def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
-    """Return the catalogue at an address; its first page is read.
+    """Return the catalogue at an address, having read its first page.
 
     Raises
     ------
     ProviderError
-        If it cannot be read or is no STAC.
+        If it cannot be read or is not STAC.
     """
     page = read_json(io, address.url)
     kind = page.get("type") if isinstance(page, dict) else None
     if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
-        raise _no_stac(address.url, f"type {kind!r}")
+        raise _not_stac(address.url, f"type {kind!r}")
     links = _links(page, address.url)
     if kind == "Catalog" and any(rel == "search" for rel, _, _ in links):
         return _Api(address, io, links)
@@ -173,7 +173,7 @@ class _Api:
     ) -> tuple[list[Item], dict[str, str]]:
         from pystac_client import ItemSearch
 
-        # A bare date would mean its whole day. The end, which the interval holds, goes later.
+        # A bare date would mean its whole day. The end is included here, and left out later.
         when = None if period is None else f"{period.start}T00:00:00Z/{period.end}T00:00:00Z"
         found: dict[tuple[str | None, str], Item] = {}
         left_out: dict[str, str] = {}
@@ -200,27 +200,27 @@ class _Api:
         return set()
 
     def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
-        """Yield the items of each page of an answer, which has an end."""
+        """Yield the items of each page of a search; raise if the pages do not end."""
         seen: set[str] = set()
         for page in search.pages_as_dicts():
             contents = page["features"]
             names = {str(dict(content).get("id")) for content in contents}
             if names <= seen:
                 raise ProviderError(
-                    f"{shown_path(self._search)!r} gave a page of items again after {len(seen)} "
-                    "items, expected others or the end; use another catalogue"
+                    f"{shown_path(self._search)!r} returned the same page of items again after "
+                    f"{len(seen)} items, expected new items or the last page; use another catalogue"
                 )
             seen |= names
             if len(seen) > _MOST_ITEMS:
                 raise ProviderError(
-                    f"{shown_path(self._search)!r} gave more than {_MOST_ITEMS} items for one "
+                    f"{shown_path(self._search)!r} returned more than {_MOST_ITEMS} items for one "
                     "place; choose a shorter period"
                 )
             yield contents
 
 
 class _Static:
-    """A catalogue of files, read as a whole when first needed."""
+    """A catalogue of files, read completely when first needed."""
 
     def __init__(self, address: Address, io: StacApiIO, page: dict[str, Any]) -> None:
         self._url = address.url
@@ -255,7 +255,7 @@ class _Static:
         """All items, level by level."""
         items: list[Item] = []
         level: list[tuple[str, Any]] = [(self._url, self._page)]
-        self._read_from = {self._url}  # all anew after a failure that may have passed
+        self._read_from = {self._url}  # from the start after a transient error
         while level:
             further: list[str] = []
             for href, page in level:
@@ -269,16 +269,16 @@ class _Static:
             pages = ordered(further, self._read, workers=_WALKERS, ahead=4 * _WALKERS)
             level = [(href, page) for href, page in zip(further, pages, strict=True) if page]
         if not items:
-            said = "; ".join(f"{name}: {why}" for name, why in list(self._left_out.items())[:3])
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(self._left_out.items())[:3])
             raise ProviderError(
                 f"no imagery in {shown_path(self._url)!r}: it has no items and no search"
-                f"{'; left out: ' + said if said else ''}; name the first page of an API or of a "
-                "static catalogue"
+                f"{'; left out: ' + reasons if reasons else ''}; use the address of an API's "
+                "landing page or of a static catalogue"
             )
         return items
 
     def _read(self, href: str) -> Any:
-        """Return a page; one that is missing or damaged is left out, what may pass is raised."""
+        """Return a page, None if it is missing or damaged; transient errors are raised."""
         try:
             return read_json(self._io, href)
         except ProviderError as exc:
@@ -293,7 +293,7 @@ class _Static:
         if kind == "FeatureCollection":
             contents = page.get("features") or []
         elif kind not in ("Feature", "Catalog", "Collection"):
-            self._left_out[shown_path(href)] = f"is no STAC (type {kind!r})"
+            self._left_out[shown_path(href)] = f"is not STAC (type {kind!r})"
         return parsed_items(contents, href, self._left_out)
 
 
@@ -321,13 +321,13 @@ def _stac(href: str) -> Iterator[None]:
     try:
         yield
     except json.JSONDecodeError:
-        raise  # which `asking` words
+        raise  # `asking` has a message for it
     except malformed() as exc:
-        raise _no_stac(href, f"{type(exc).__name__}: {exc}") from exc
+        raise _not_stac(href, f"{type(exc).__name__}: {exc}") from exc
 
 
-def _no_stac(href: str, reason: str) -> ProviderError:
+def _not_stac(href: str, reason: str) -> ProviderError:
     return ProviderError(
-        f"{shown_path(href)!r} answered JSON that is no STAC ({reason}), expected an API's landing "
-        "page, a Catalog, a Collection or items; correct the address of the catalogue"
+        f"{shown_path(href)!r} answered JSON that is not STAC ({reason}), expected an API's "
+        "landing page, a Catalog, a Collection or items; correct the address of the catalogue"
     )

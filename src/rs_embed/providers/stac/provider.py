@@ -1,4 +1,4 @@
-"""Imagery of a STAC API or a static STAC catalogue: its COGs are read over HTTP."""
+"""Imagery of a STAC API or a static STAC catalogue, whose COGs are read over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rs_embed.providers.base import Cost
 from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.indexing import fingerprint_of
 from rs_embed.providers.scenes.items import usable_scenes
-from rs_embed.providers.scenes.reading import compose, with_left_out
+from rs_embed.providers.scenes.reading import compose, files_per_scene, with_left_out
 from rs_embed.providers.scenes.scene import Box, Scene, grid_boxes
 from rs_embed.providers.scenes.selection import (
     Selection,
@@ -45,31 +45,31 @@ from rs_embed.specs import SensorSpec, TemporalSpec
 if TYPE_CHECKING:
     from pystac import Item
 
-# The collection of models' contracts, and what it is called here.
+# The collection of models' contracts, and its id in STAC catalogues.
 CONTRACT_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
 SENTINEL_2 = "sentinel-2-l2a"
 
 GDAL_OPTIONS: Mapping[str, str] = MappingProxyType(
     {
-        # No request for a listing of the folder, nor for each sidecar that there might be.
+        # No requests for a listing of the folder, or for possible sidecar files.
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        # Waits double: what passes within a second costs no second reading of the place.
+        # Waits double: an error of less than a second does not repeat the whole place.
         "GDAL_HTTP_MAX_RETRY": "2",
         "GDAL_HTTP_RETRY_DELAY": "0.25",
-        # Seconds; without them a read that hangs would never end.
+        # Seconds; without them a read could hang for ever.
         "GDAL_HTTP_CONNECTTIMEOUT": "10",
         "GDAL_HTTP_TIMEOUT": "60",
         # Buckets named s3:// are read without an account.
         "AWS_NO_SIGN_REQUEST": "YES",
     }
 )
-# Side of a tile of the presets' COGs, and what one takes (uint16, compressed).
+# Side of a tile of the presets' COGs, and its size (uint16, compressed).
 _TILE_PX = 1024
 _TILE_MB = 1.5
-# Who asks whether a catalogue answers does not want to wait for it.
+# A person waits for the status.
 _BRIEFLY = Patience(attempts=2)
 _KEPT_SCENES = 4096
-# Items looked at to know a collection: one of them may be damaged.
+# Items read to learn what a collection has: one of them may be damaged.
 _EXAMPLES = 5
 
 
@@ -82,9 +82,9 @@ class StacProvider:
         ``"earth-search"`` or ``"planetary-computer"``; URL or path of another API or of a static
         catalogue; or an `Address` with a service that signs. That of ``settings`` if not given.
     patience : Patience
-        How often, and for how long, requests and reads that may succeed later are repeated.
+        How often, and for how long, requests and reads that may succeed later are retried.
     readers : int
-        Threads that read the scenes of one place; 0 reads them one after the other.
+        Threads that read the scenes of one place; 0 reads them one after another.
     max_reads : int
         Reads at once, over all places.
     settings : Settings, optional
@@ -92,9 +92,9 @@ class StacProvider:
 
     Notes
     -----
-    The collection of the models' contract, ``COPERNICUS/S2_SR_HARMONIZED``, means
-    ``sentinel-2-l2a``, or the only collection that a catalogue has; others are named by their STAC
-    id. A static catalogue is read once: make a new provider to see items that came later.
+    The collection of the models' contract, ``COPERNICUS/S2_SR_HARMONIZED``, stands for
+    ``sentinel-2-l2a``, or for the only collection of a catalogue; others have their STAC id.
+    A static catalogue is read once: make a new provider to see items that were added later.
     """
 
     name = "stac"
@@ -133,11 +133,11 @@ class StacProvider:
         return importlib.util.find_spec("pystac_client") is not None
 
     def check_sensor(self, sensor: SensorSpec) -> None:
-        """Raise `ProviderError` for a collection, bands or cloud mask that are not there.
+        """Raise `ProviderError` for a collection, bands or cloud mask that it does not have.
 
-        The catalogue is asked for the collection and a few items of it, once.
+        Requests the collection and a few of its items, once.
         """
-        check_has_mask(sensor.cloud_mask, self._address().shown)
+        check_has_mask(sensor, self._address().shown)
         source = self._source()
         scenes = source.examples(source.collection(sensor.collection))
         scenes_fit_for(sensor, scenes, source.address.shown)
@@ -151,15 +151,15 @@ class StacProvider:
         Raises
         ------
         ProviderError
-            If the catalogue cannot be asked, no scene remains, or one that does cannot be read;
-            transient where that may pass.
+            If the catalogue does not answer, no scene remains, or one cannot be read; transient if
+            the same request may succeed later.
         """
         source = self._source()
         collection = source.collection(sensor.collection)
         place = grid_boxes(grid)
         if place is None:
             raise ProviderError(
-                f"the place {grid.bounds} lies outside the area of its CRS; choose another crs"
+                f"the place {grid.bounds} is outside the area of its CRS; use another crs"
             )
         scenes, left_out = source.scenes(collection, place, temporal)
         if not scenes:
@@ -170,23 +170,23 @@ class StacProvider:
         return with_left_out(replace(raster, source={**raster.source, **about}), left_out, "items")
 
     def identity(self) -> str:
-        """Return the catalogue's address, and what the contract's collection means there.
+        """Return the catalogue's address, and its id of the contract's collection.
 
-        Of a catalogue on disk also a digest of the names, sizes and times of its files, as they
-        are now; a server does not tell whether it serves something else since.
+        For a catalogue on disk also a digest of the current names, sizes and times of its files; a
+        server does not report whether its content has changed.
         """
         address = self._address()
         signer = None if address.sas_url is None else shown_path(address.sas_url)
-        said = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
+        identity = f"{address.shown} signed by {signer}, {CONTRACT_COLLECTION}={SENTINEL_2}"
         if "://" in address.url:
-            return said
-        return f"{said}, files {fingerprint_of(self._source().files())}"
+            return identity
+        return f"{identity}, files {fingerprint_of(self._source().files())}"
 
     def cost(self, grid: Grid, *, sensor: SensorSpec) -> Cost:
-        """Return one search; what is read depends on how many scenes it finds."""
+        """Return one search; the number of reads depends on how many scenes it finds."""
         height, width = grid.shape
-        tiles = (height / _TILE_PX + 1) * (width / _TILE_PX + 1)  # on average, wherever it lies
-        files = len(sensor.bands) + (sensor.cloud_mask == "scl")
+        tiles = (height / _TILE_PX + 1) * (width / _TILE_PX + 1)  # on average, at any position
+        files = files_per_scene(sensor)
         return Cost(
             requests=1,
             more=f"for each scene that is used about {files * (1 + tiles):.0f} reads and "
@@ -194,7 +194,7 @@ class StacProvider:
         )
 
     def status(self, *, online: bool = False) -> str:
-        """Return which catalogue is used, or how to install what reads it."""
+        """Return the catalogue, or how to install what reads it."""
         if not self.configured():
             return f"missing: the package pystac-client is not installed; {install('stac')}"
         address = self._address()
@@ -217,20 +217,20 @@ class StacProvider:
         period: TemporalSpec | None,
         left_out: Mapping[str, str],
     ) -> NoImageryError:
-        """Return the error for a search that found nothing, saying what there is at the place."""
-        asked = "at any time" if period is None else f"in {period.start} to {period.end}"
+        """Return the error for a search without results; it says what exists at the place."""
+        when = "at any time" if period is None else f"in {period.start} to {period.end}"
         days = source.days_at(collection, place)
-        there = (
-            "it has none there at any time; choose another place or collection"
+        others = (
+            "there are none at the place at any time; choose another place or collection"
             if not days
-            else f"it has some there (one is of {days[0]}); choose another period"
+            else f"there are others at the place (one is from {days[0]}); choose another period"
         )
         unusable = "".join(f"; {name}: {why}" for name, why in list(left_out.items())[:3])
         return NoImageryError(
             f"no imagery for the place and period in {source.address.shown!r}: a search in "
-            f"{collection!r} found 0 scenes {asked}"
+            f"{collection!r} found 0 scenes {when}"
             + (f" that can be used ({len(left_out)} cannot{unusable})" if left_out else "")
-            + f", and {there}"
+            + f", and {others}"
         )
 
     def _read(
@@ -254,7 +254,7 @@ class StacProvider:
             except ProviderError as exc:
                 if exc.transient or not is_unread(exc):
                     raise
-            # No verdict is final before the server was asked again, with a new token if need be.
+            # Try again before an error is final, with a new token if need be.
             try:
                 return composed()
             except ProviderError as exc:
@@ -267,13 +267,13 @@ class StacProvider:
 
 def _denied(exc: ProviderError) -> ProviderError:
     return ProviderError(
-        f"{exc}; access was refused twice, also with a token signed anew where the catalogue has "
-        "any: the files may need an account, or another collection's token"
+        f"{exc}; access was refused twice, the second time with a new token if the catalogue has "
+        "any: the files may need an account, or the token of another collection"
     )
 
 
 class _Source:
-    """A catalogue, opened when first asked, with what is known of it; any thread may use it."""
+    """A catalogue, opened on first use, and what is known about it; any thread may use it."""
 
     def __init__(self, address: Address, patience: Patience) -> None:
         self.address = address
@@ -285,8 +285,8 @@ class _Source:
         self._examples: dict[str | None, list[Scene]] = {}
         self._scenes: dict[tuple[object, ...], Scene] = {}
 
-    def collection(self, asked: str) -> str | None:
-        """Return the id of the collection that is meant; None where items belong to none.
+    def collection(self, name: str) -> str | None:
+        """Return the id of the collection of that name; None if items belong to no collection.
 
         Raises
         ------
@@ -294,33 +294,33 @@ class _Source:
             If there is no such collection.
         """
         with self._lock:
-            if asked not in self._collections:
-                self._collections[asked] = self._look_up(asked)
-            return self._collections[asked]
+            if name not in self._collections:
+                self._collections[name] = self._look_up(name)
+            return self._collections[name]
 
-    def _look_up(self, asked: str) -> str | None:
+    def _look_up(self, name: str) -> str | None:
         catalogue = self._open()
-        wanted = SENTINEL_2 if asked == CONTRACT_COLLECTION else asked
+        wanted = SENTINEL_2 if name == CONTRACT_COLLECTION else name
         if catalogue.has(wanted):
             return wanted
         known = catalogue.collection_ids()
-        if asked != CONTRACT_COLLECTION:
-            near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5)
+        if name != CONTRACT_COLLECTION:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise ProviderError(
-                f"got collection={asked!r}, expected one that {self.address.shown!r} has; {hint}"
+                f"got collection={name!r}, expected one that {self.address.shown!r} has; {hint}"
                 f"it has {some(known, 12) or 'none'}"
             )
         if len(known) > 1:
             raise ProviderError(
                 f"{self.address.shown!r} has several collections and none is {SENTINEL_2!r}, which "
-                f"{asked!r} means; name one with sensor=SensorSpec(collection=..., bands=...): "
+                f"{name!r} stands for; name one with sensor=SensorSpec(collection=..., bands=...): "
                 f"{some(known, 12)}"
             )
         return known[0] if known else None
 
     def examples(self, collection: str | None) -> Sequence[Scene]:
-        """Return some scenes of a collection, or all where that asks nothing."""
+        """Return some scenes of a collection, or all of a static catalogue."""
         with self._lock:
             if collection not in self._examples:
                 scenes, left_out = self._as_scenes(*self._open().items(collection, most=_EXAMPLES))
@@ -335,21 +335,21 @@ class _Source:
     def scenes(
         self, collection: str | None, place: Sequence[Box], period: TemporalSpec | None
     ) -> tuple[list[Scene], dict[str, str]]:
-        """Return the scenes at a place and time, and what was left out with the reason."""
+        """Return the scenes at a place and time, and what was left out -> reason."""
         return self._as_scenes(*self._open().items(collection, place, period))
 
     def days_at(self, collection: str | None, place: Sequence[Box]) -> list[str]:
-        """Return the day of a scene that there is at a place at any time; empty if none is."""
+        """Return days of some scenes at a place at any time; empty if there are none."""
         scenes, _ = self._as_scenes(*self._open().items(collection, place, most=_EXAMPLES))
         return [str(s.acquired.date()) for s in scenes if s.acquired is not None]
 
     def files(self) -> set[str]:
-        """Return what a static catalogue is made of."""
+        """Return the files of a static catalogue."""
         return self._open().files()
 
     @contextmanager
     def signed(self, scenes: tuple[Scene, ...]) -> Iterator[tuple[Scene, ...]]:
-        """Give the scenes with tokens, which are not used again if access is refused."""
+        """Yield the scenes with tokens, which are not used again if access is refused."""
         signer = self._signer
         if signer is None:
             yield scenes
@@ -375,11 +375,11 @@ class _Source:
     def _as_scenes(
         self, items: Sequence[Item], left_out: dict[str, str]
     ) -> tuple[list[Scene], dict[str, str]]:
-        """Return the scene of each item, the same object each time, and what is none."""
+        """Return the scene of each item, the same object each time, and what was left out."""
         scenes: list[Scene] = []
         left_out = dict(left_out)
         for item in items:
-            # Ids are unique in a collection of an API alone, and few items say when they changed.
+            # Ids are unique only in a collection of an API, and few items state their last change.
             hrefs = tuple(asset.get_absolute_href() for asset in item.assets.values())
             key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
             scene = self._scenes.get(key)

@@ -1,7 +1,7 @@
 """Signed URLs of Planetary Computer: a token per collection, renewed before it ends.
 
-The package ``planetary-computer`` signs by the name of the host alone and cannot renew a token that
-was refused.
+The package ``planetary-computer`` goes by the host's name alone and cannot renew a token that was
+refused.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rs_embed.providers.stac.web import asking, refused
 if TYPE_CHECKING:
     from requests import Session
 
-# Seconds before its end from which a token is not used any more: a read begun with it may last.
+# Seconds before its end at which a token is replaced: a read that began with it may take long.
 _MARGIN_S = 300
 _TIMEOUT_S = (10, 60)
-# What these loggers of rasterio say may hold a URL with its token.
+# Messages of these loggers of rasterio may contain a URL with its token.
 _TALKATIVE = ("_base", "_env", "_err", "_io", "_warp", "env", "vrt")
 _SIGNATURE = re.compile(r"\?[^\s'\"<>?]*\bsig=[^\s'\",<>]*")
 
@@ -37,7 +37,7 @@ _SIGNATURE = re.compile(r"\?[^\s'\"<>?]*\bsig=[^\s'\",<>]*")
 class _Token:
     text: str
     until: float
-    """By `time.monotonic`: a clock that is set wrong does no harm."""
+    """By `time.monotonic`, which does not depend on the clock being right."""
 
 
 class Signer:
@@ -52,51 +52,50 @@ class Signer:
             logging.getLogger(f"rasterio.{name}").addFilter(_without_signature)
 
     def token(self, collection: str) -> str:
-        """Return a token that is valid for a while yet.
+        """Return a token that is valid for a few minutes at least.
 
         Raises
         ------
         ProviderError
-            If none is given.
+            If the service returns none.
         """
         with self._lock:
             known = self._tokens.get(collection)
             if known is None or time.monotonic() >= known.until:
-                known = self._tokens[collection] = self._ask(collection)
+                known = self._tokens[collection] = self._request(collection)
             return known.text
 
     def forget(self, collection: str, token: str) -> None:
-        """Have a token that was refused replaced, unless another thread has done so."""
+        """Drop a token that was refused, unless another thread has replaced it."""
         with self._lock:
             known = self._tokens.get(collection)
             if known is not None and known.text == token:
                 del self._tokens[collection]
 
-    def _ask(self, collection: str) -> _Token:
+    def _request(self, collection: str) -> _Token:
         href = f"{self._address}/token/{collection}"
         with asking(href):
-            asked = time.monotonic()
+            began = time.monotonic()
             answer = self._session.get(href, timeout=_TIMEOUT_S)
             if not answer.ok:
                 raise refused(repr(shown_path(href)), answer.status_code, answer.text)
-            said = answer.json()
+            content = answer.json()
         try:
-            text = str(said["token"])
-            lasts_s = _seconds_left(str(said["msft:expiry"]), answer.headers.get("Date"))
+            text = str(content["token"])
+            lasts_s = _seconds_left(str(content["msft:expiry"]), answer.headers.get("Date"))
         except (KeyError, TypeError, ValueError) as exc:
             raise ProviderError(
-                f"{shown_path(href)!r} answered no token ({type(exc).__name__}: {exc}), expected "
-                "'token' and 'msft:expiry'; check the address of the service"
+                f"{shown_path(href)!r} did not answer with a token ({type(exc).__name__}: {exc}), "
+                "expected 'token' and 'msft:expiry'; check the address of the service"
             ) from exc
-        return _Token(text, asked + lasts_s - min(_MARGIN_S, lasts_s / 2))
+        return _Token(text, began + lasts_s - min(_MARGIN_S, lasts_s / 2))
 
 
 @lru_cache(maxsize=4096)
 def signed(scene: Scene, token: str, service: str) -> Scene:
-    """Return ``scene`` with a token at each of its URLs that has no query of its own.
+    """Return ``scene`` with a token on each of its URLs that has no query of its own.
 
-    A token is for Azure's blob storage, or for the host of the ``service`` that gave it; no other
-    host is told.
+    Only Azure's blob storage and the host of the ``service`` are sent the token.
     """
     own = urlsplit(service).hostname
 
@@ -115,7 +114,7 @@ def signed(scene: Scene, token: str, service: str) -> Scene:
 
 
 def _seconds_left(expiry: str, date: str | None) -> float:
-    """Return how long a token is valid, by the server's own clock where it tells the time."""
+    """Return how long a token is valid, by the server's own clock if it states the time."""
     until = datetime.fromisoformat(expiry)
     until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
     now = datetime.now(UTC) if date is None else parsedate_to_datetime(date)
@@ -123,8 +122,8 @@ def _seconds_left(expiry: str, date: str | None) -> float:
 
 
 def _without_signature(record: logging.LogRecord) -> bool:
-    """Take signatures out of what is logged."""
-    said = record.getMessage()
-    if "sig=" in said:
-        record.msg, record.args = _SIGNATURE.sub("?(signed)", said), ()
+    """Remove signatures from a log record."""
+    message = record.getMessage()
+    if "sig=" in message:
+        record.msg, record.args = _SIGNATURE.sub("?(signed)", message), ()
     return True

@@ -1,4 +1,4 @@
-"""Requests to a STAC API: how they are repeated, and what their failures are to us."""
+"""Requests to a STAC API: retries, and their errors as ours."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
 
 PASSING_CODES = (408, 429, 500, 502, 503, 504)
-# Seconds: to connect, and between two pieces of an answer; searches of long periods are slow.
+# Seconds: to connect, and between two chunks of an answer; searches of long periods are slow.
 _TIMEOUT_S = (10, 60)
-# More threads than this search at once only where a caller asks for them.
+# More threads search at once only if the caller configures them.
 _CONNECTIONS = 32
 _SHOWN = 160
 _CONNECT_AGAIN = 3
 
 
 def api_io(patience: Patience) -> StacApiIO:
-    """Return what pystac-client reads with: it repeats requests that may succeed later.
+    """Return the IO of pystac-client with retries of requests that may succeed later.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def api_io(patience: Patience) -> StacApiIO:
     from urllib3 import Retry
 
     class BoundedRetry(Retry):
-        """Does what ``Retry-After`` says, unless that is longer than patience lasts."""
+        """Follows ``Retry-After`` unless it exceeds the patience."""
 
         def get_retry_after(self, response: Any) -> float | None:
             seconds = super().get_retry_after(response)
@@ -56,18 +56,18 @@ def api_io(patience: Patience) -> StacApiIO:
 
     retries = BoundedRetry(
         total=patience.attempts - 1,
-        # A host that has no address or takes no connection seldom comes back within seconds.
+        # A host without an address or that refuses connections seldom recovers within seconds.
         connect=min(_CONNECT_AGAIN, patience.attempts - 1),
         status_forcelist=PASSING_CODES,
         allowed_methods=None,  # a search is a POST that changes nothing
         backoff_factor=patience.wait_initial_s,
         backoff_max=patience.wait_max_s,
         backoff_jitter=patience.wait_initial_s,
-        raise_on_status=False,  # the last answer says more than that there were too many
+        raise_on_status=False,  # the last answer says more than "too many retries"
     )
 
     class PatientIO(stac_api_io.StacApiIO):  # type: ignore[misc, name-defined]
-        """Asks again where an answer broke off, which urllib3 leaves to its callers."""
+        """Retries truncated answers, which urllib3 leaves to its callers."""
 
         def request(self, *args: Any, **kwargs: Any) -> str:
             for _ in range(patience.attempts - 1):
@@ -90,7 +90,7 @@ def read_json(io: StacApiIO, href: str) -> Any:
     Raises
     ------
     ProviderError
-        See `asking`; also if it is no JSON.
+        See `asking`; also if it is not JSON.
     """
     with asking(href):
         return json.loads(io.read_text(href))
@@ -98,7 +98,7 @@ def read_json(io: StacApiIO, href: str) -> Any:
 
 @contextmanager
 def asking(href: str) -> Iterator[None]:
-    """Turn failures of a request into ours; ``href`` is named in them.
+    """Turn errors of a request into ours, which name ``href``.
 
     Raises
     ------
@@ -118,14 +118,14 @@ def asking(href: str) -> Iterator[None]:
         if status is not None:
             raise refused(where, status, str(exc)) from exc
         if isinstance(exc.__context__, UnicodeDecodeError):
-            raise _no_json(where, exc.__context__) from exc
+            raise _not_json(where, exc.__context__) from exc
         raise _unreachable(where, exc.__context__ or exc) from exc
     except requests.JSONDecodeError as exc:
-        raise _no_json(where, exc) from exc
+        raise _not_json(where, exc) from exc
     except requests.RequestException as exc:
         raise _unreachable(where, exc) from exc
     except ValueError as exc:
-        raise _no_json(where, exc) from exc
+        raise _not_json(where, exc) from exc
     except OSError as exc:
         raise ProviderError(f"cannot read {where} ({exc}); correct the catalogue") from exc
 
@@ -135,27 +135,27 @@ def _of(where: str, exc: ProviderError) -> ProviderError:
 
 
 def refused(where: str, status: int, text: str) -> ProviderError:
-    """Return the error for an answer that is none."""
+    """Return the error for an HTTP status that reports a failure."""
     transient = status in PASSING_CODES
-    mend = {
-        401: "it asks for an account, which rs_embed does not send; use another catalogue",
-        403: "it refuses access; use another catalogue, or a network that it admits",
+    fix = {
+        401: "it requires an account, which is not supported; use another catalogue",
+        403: "it refuses access; use another catalogue, or a network that it accepts",
         404: "there is nothing at this address; correct the catalogue",
-        429: "it answers no more requests for now; use fewer fetch_workers, or try again later",
+        429: "it accepts no more requests for now; use fewer fetch_workers, or try again later",
     }.get(status, "try again later" if transient else "correct the catalogue")
-    said = " ".join(text.split())[:_SHOWN]
+    shown = " ".join(text.split())[:_SHOWN]
     return ProviderError(
-        f"{where} answered HTTP {status} ({said or 'no text'}): {mend}", transient=transient
+        f"{where} answered HTTP {status} ({shown or 'no text'}): {fix}", transient=transient
     )
 
 
 def _unreachable(where: str, exc: BaseException) -> ProviderError:
     import requests
 
-    # Which of the two it is, requests does not say where all retries failed.
+    # requests does not say which of them it is if all retries failed.
     lasting = isinstance(exc, requests.exceptions.SSLError | requests.exceptions.InvalidURL)
-    broken_off = requests.exceptions.ChunkedEncodingError
-    passing = isinstance(exc, requests.ConnectionError | requests.Timeout | broken_off)
+    truncated = requests.exceptions.ChunkedEncodingError
+    passing = isinstance(exc, requests.ConnectionError | requests.Timeout | truncated)
     reason = str(exc).partition(" (Caused by ")[2].removesuffix(")") or str(exc)
     reason = re.sub(r"^\w+\(|HTTPS?Connection\([^)]*\): |[\"']", "", reason).removesuffix(")")
     return ProviderError(
@@ -164,8 +164,9 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
     )
 
 
-def _no_json(where: str, exc: Exception) -> ProviderError:
+def _not_json(where: str, exc: Exception) -> ProviderError:
     return ProviderError(
-        f"{where} answered what is no JSON ({str(exc)[:_SHOWN]}), expected STAC; correct the "
-        "address of the catalogue, or log in to the network first if it shows a page of its own"
+        f"{where} answered something that is not JSON ({str(exc)[:_SHOWN]}), expected STAC; "
+        "correct the address of the catalogue, or log in to the network first if it "
+        "shows a page of its own"
     )

@@ -1,4 +1,4 @@
-"""What tests of other packages inherit: the suite that every provider passes. Needs pytest."""
+"""Suites that tests of other packages inherit: what every provider passes. Needs pytest."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rs_embed.errors import NoImageryError, ProviderError
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.base import Provider
+from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ SCENES = (*NORTH, SOUTH, *ZONES)
 def write_contract_scenes(folder: Path) -> Path:
     """Write `SCENES` as STAC items with one COG per band, and return ``folder``.
 
-    Each item lies at ``<id>/<id>.json`` with relative hrefs beside its files.
+    Each item is at ``<id>/<id>.json`` with relative hrefs beside its files.
     """
     import rasterio
 
@@ -153,8 +154,9 @@ def contract_item(scene: ContractScene) -> dict[str, Any]:
 class ProviderContract:
     """What every provider of dated imagery must do, on the scenes of `write_contract_scenes`.
 
-    A test class inherits it and gives a fixture ``provider`` that serves these scenes, from
-    ``contract_scenes`` (the folder) or a server of its own::
+    A test class inherits it and defines a fixture ``provider`` that serves these scenes, from
+    ``contract_scenes`` (the folder) or a server of its own. A class that an entry point names is
+    also built by ``from_settings``::
 
         class TestMine(ProviderContract):
             @pytest.fixture
@@ -163,29 +165,29 @@ class ProviderContract:
     """
 
     sensor = SENSOR
-    """What is asked for; replace its collection where another one serves the scenes."""
+    """The sensor of the requests; replace its collection if another one has the scenes."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def contract_scenes(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Give the folder with the scenes."""
+        """Return the folder with the scenes."""
         return write_contract_scenes(tmp_path_factory.mktemp("contract"))
 
     @pytest.fixture
     def provider(self) -> Provider:
-        """Give the provider under test."""
+        """Return the provider under test."""
         raise NotImplementedError
 
     def fetch(
         self, provider: Provider, grid: Grid, period: TemporalSpec = JUNE, **changes: Any
     ) -> Raster:
-        """Return what the provider gives for ``grid``, having checked the sensor."""
+        """Return the pixels of ``grid``, having checked the sensor."""
         sensor = replace(self.sensor, **changes)
         provider.check_sensor(sensor)
         return provider.fetch(grid, temporal=period, sensor=sensor)
 
     def test_name_and_status(self, provider: Provider) -> None:
-        """It has a name, has dates, and says in one line that it is ready."""
+        """It has a name and dates, and its status is one line that says that it is ready."""
         assert provider.name
         assert provider.dated
         assert provider.status().startswith("ready: ")
@@ -193,7 +195,7 @@ class ProviderContract:
         assert "\n" not in provider.status(online=True)
 
     def test_cost(self, provider: Provider) -> None:
-        """It grows with the place, and is known beforehand."""
+        """It grows with the place."""
         small, large = (
             provider.cost(NORTH[0].grid.window(0, 0, side, side), sensor=self.sensor)
             for side in (64, 4096)
@@ -202,7 +204,7 @@ class ProviderContract:
         assert small.download_bytes <= large.download_bytes
 
     def test_identity(self, provider: Provider) -> None:
-        """It is the same as long as nothing changes."""
+        """It stays the same as long as nothing changes."""
         before = provider.identity()
         assert before
         self.fetch(provider, NORTH[0].grid.window(20, 70, 20, 20))
@@ -218,6 +220,15 @@ class ProviderContract:
         assert np.array_equal(copied.valid, raster.valid)
         assert copied.source == raster.source
         assert copy.identity() == provider.identity()
+
+    def test_from_settings(self, provider: Provider) -> None:
+        """Settings without any variable build one; its ``status`` says what is missing."""
+        build = getattr(type(provider), "from_settings", None)
+        if build is None:
+            pytest.skip("no entry point can name a class without from_settings")
+        built = build(Settings.from_environ({}))
+        assert built.name == provider.name
+        assert built.status().startswith(("ready: ", "missing: "))
 
     @pytest.mark.parametrize("scene", [NORTH[0], SOUTH], ids=lambda scene: scene.id)
     def test_pixels_on_the_lattice_are_those_of_the_file(
@@ -259,8 +270,8 @@ class ProviderContract:
         from pyproj import Transformer
 
         target = known_crs(crs)
-        there = Transformer.from_crs(scene.grid.crs, target, always_xy=True)
-        x, y = there.transform(scene.left + 600, scene.top - 480)
+        to_target = Transformer.from_crs(scene.grid.crs, target, always_xy=True)
+        x, y = to_target.transform(scene.left + 600, scene.top - 480)
         half = pixel_m * 8
         corner = Affine(pixel_m, 0, x - half + shift_m, 0, -pixel_m, y + half - shift_m)
         grid = Grid(target, corner, (16, 15))
@@ -368,14 +379,14 @@ class ProviderContract:
             assert (numbers[inside] > 0).all()
 
     def test_a_place_without_imagery(self, provider: Provider) -> None:
-        """Is an error, and trying again is in vain."""
+        """Is an error that is not transient."""
         grid = NORTH[0].grid.window(5000, 5000, 20, 20)
         with pytest.raises(NoImageryError) as info:
             self.fetch(provider, grid)
         assert not info.value.transient
 
     def test_only_clouds(self, provider: Provider) -> None:
-        """Names the limit, which is the mend, and says that trying again is in vain."""
+        """Is an error that names the limit and is not transient."""
         grid = NORTH[0].grid.window(20, 70, 20, 20)
         with pytest.raises(NoImageryError, match=r"\b5\b.*cloudy_pct") as info:
             self.fetch(provider, grid, cloudy_pct=5)
@@ -392,7 +403,7 @@ class ProviderContract:
             provider.check_sensor(replace(self.sensor, **change))
 
     def test_many_threads_get_the_same(self, provider: Provider) -> None:
-        """From one provider at once."""
+        """From one provider at the same time."""
         grid = NORTH[0].grid.window(0, 0, 60, 60)
         with ThreadPoolExecutor(4) as pool:
             rasters = list(pool.map(lambda _: self.fetch(provider, grid), range(8)))
@@ -405,7 +416,7 @@ def true_pixels(grid: Grid, scene: ContractScene) -> tuple[NDArray[Any], NDArray
     """Return where the centres of ``grid`` fall in a scene: columns and rows, centres at .5."""
     from pyproj import Transformer
 
-    back = Transformer.from_crs(grid.crs, scene.grid.crs, always_xy=True)
-    x, y = back.transform(*np.meshgrid(grid.x, grid.y))
+    to_scene = Transformer.from_crs(grid.crs, scene.grid.crs, always_xy=True)
+    x, y = to_scene.transform(*np.meshgrid(grid.x, grid.y))
     columns, rows = ~scene.grid.transform @ (x, y)
     return columns, rows

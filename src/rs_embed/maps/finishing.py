@@ -1,0 +1,152 @@
+"""From the kept windows of a map to its file, with the meta that describes how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed._version import __version__
+from rs_embed.embedding.identity import determining_keys
+from rs_embed.embedding.task import gsd_for_model
+from rs_embed.geo.grid import gsd_m
+from rs_embed.maps.blending import strips
+from rs_embed.maps.finished_windows import SeenWindows, window_key
+from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.writing import write_map
+from rs_embed.maps.report import MapReport
+from rs_embed.maps.request import AreaTask
+from rs_embed.runs.run import DurableRun
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rs_embed.geo.tiling import Tile
+
+# What determines tokens besides the model and the pixels.
+_OF_THE_MAP = ("tile_size", "overlap_px", "stride_px", "seams")
+
+
+def finish_map(
+    area: AreaTask,
+    run: DurableRun,
+    tiles: Mapping[str, Tile],
+    seen: SeenWindows,
+    began: float,
+) -> MapReport:
+    """Write the map from what is kept, and return the report.
+
+    Parameters
+    ----------
+    area : AreaTask
+        The map.
+    run : DurableRun
+        Its run, with all windows kept, and at least one token.
+    tiles : mapping
+        Key of each window in the run -> window, in the order of the layout.
+    seen : SeenWindows
+        Summary of the windows.
+    began : float
+        When the run began, see `time.monotonic`.
+    """
+    shared = run.shared or {}
+    failed = run.failed()
+    notes = {note.message: note for note in (*area.notes, *seen.notes)}
+    valid_tokens = 0
+
+    def tokens(wanted: list[Tile]) -> Iterator[NDArray[np.float32] | None]:
+        """Yield what is kept of windows; None where there is nothing, or it failed."""
+        layout = area.layout
+        shape = (layout.passes, layout.passes, *layout.tile_patches, -1)
+        for result in run.results(map(window_key, wanted)):
+            vector = result.vector
+            yield None if vector is None or not vector.size else vector.reshape(shape)
+
+    def map_strips(rows: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the map strip by strip; how many tokens it has is known after the last one."""
+        nonlocal valid_tokens
+        count = 0
+        for strip in strips(area.layout, tokens, shared["dimensions"], area.seams, rows):
+            count += int(np.count_nonzero(~np.isnan(strip[..., 0])))
+            yield strip
+        valid_tokens = count
+
+    meta = _meta(area, shared, seen, len(failed), list(notes))
+    content = MapContent(area.layout.tokens, shared["dimensions"], map_strips, meta)
+    written = write_map(run.path, content, area.encoding, when=area.acquired)
+    return MapReport(
+        path=written.path,
+        item=written.item,
+        windows=len(tiles),
+        resumed=run.resumed,
+        failed={area.layout.window(tiles[key]).bounds: why for key, why in failed.items()},
+        tokens=int(area.layout.wanted.sum()),
+        valid_tokens=valid_tokens,
+        seconds=time.monotonic() - began,
+        bytes=written.bytes_written,
+        peak_memory_bytes=_peak_memory(),
+        encoding_error=None if written.error is None else written.error.to_json(),
+    )
+
+
+def _meta(
+    area: AreaTask,
+    shared: Mapping[str, Any],
+    seen: SeenWindows,
+    failed: int,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """Return how the map was made, as JSON values."""
+    layout = area.layout
+    policy, gsd = area.task.plan.gsd, gsd_m(layout.area)
+    windows = len(layout.tiles)
+    meta = {
+        "model": area.task.description.id,
+        "rs_embed_version": __version__,
+        **shared,
+        "output": "map",
+        "grid": layout.tokens.to_json(),
+        "area_grid": layout.area.to_json(),
+        "gsd_m": gsd,
+        "gsd_m_range": seen.gsd_m,
+        "input_res": gsd_for_model(policy, gsd, layout.tile_size),
+        "input_res_range": seen.input_res,
+        "gsd_policy": policy if isinstance(policy, str) else "number",
+        **area.task.plan.input_meta,
+        "used_patch_size": layout.patch_size,
+        "stride_px": layout.stride_px,
+        "tiles": {
+            "count": windows, "size": layout.tile_size, "overlap_px": layout.overlap_px,
+            "seams": area.seams, "empty": windows - seen.count - failed, "failed": failed,
+        },
+        "source_items": seen.items,
+        "request": {
+            **area.stated,
+            "dtype": area.encoding.dtype,
+            "pca": area.encoding.pca,
+            "acquired": None if area.acquired is None else area.acquired.isoformat(),
+        },
+        "warnings": warnings,
+    }  # fmt: skip
+    digest = hashlib.sha256(seen.sha256.encode())
+    digest.update(json.dumps([area.identity[name] for name in _OF_THE_MAP]).encode())
+    digest.update(repr(layout.wanted.shape).encode() + layout.wanted.tobytes())
+    recorded = determining_keys(area.task.description.options)
+    digest.update(json.dumps([meta.get(key) for key in recorded]).encode())
+    meta["fingerprint"] = digest.hexdigest()
+    return meta
+
+
+def _peak_memory() -> int | None:
+    """Return the greatest memory that the process has had, bytes."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,220 @@
+"""One durable run: each result is on disk before the next, and the same call continues it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from rs_embed.embedding.identity import which_weights
+from rs_embed.errors import CheckpointError, ExportError
+from rs_embed.runs.journal import Journal, JournalResult, discard
+
+logger = logging.getLogger("rs_embed.runs")
+# Key of the record that is about all items, and is not one of them.
+_SHARED = "common"
+
+
+def partial_path(path: Path) -> Path:
+    """Return where the results of an unfinished run are kept, beside its output."""
+    return path.with_name(f"{path.name}.partial")
+
+
+class DurableRun:
+    """The items of one output, kept in ``<output>.partial`` until the output is written.
+
+    A context manager; nothing on disk changes before it is entered. The same request continues
+    an unfinished run, another one is refused, and no two processes work on the same output. What
+    a person should know (what is done already, what is kept after an interruption) is logged by
+    the logger ``rs_embed.runs`` at level INFO.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The output.
+    identity : mapping
+        Everything that determines the results, as JSON values.
+    keys : iterable of str
+        Names of the items, in order.
+    items : tuple of str
+        What one item and several items are called.
+    overwrite : bool
+        Whether to delete what an unfinished run has kept, and to replace a finished output.
+
+    Attributes
+    ----------
+    partial : pathlib.Path
+        Where results are kept.
+    fresh, failed_before : tuple of str
+        Items still to be made, and to be tried again after the fresh ones: those are then made in
+        the same order as if nothing had failed.
+    resumed : int
+        Items that earlier runs have done.
+    kept : int
+        Items that are done by now.
+    shared : dict or None
+        What is the same for all items, see `keep`.
+
+    Raises
+    ------
+    ExportError
+        If the output exists and is finished. When entered: if it cannot be written, or what is
+        kept belongs to another request, is damaged, or is in use by another process.
+    """
+
+    _journal: Journal
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        keys: Iterable[str],
+        *,
+        items: tuple[str, str],
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.partial = path, partial_path(path)
+        self._request = json.dumps(identity)
+        self._keys = dict.fromkeys(keys)
+        self._items = items
+        self._overwrite = overwrite
+        self._disposable = False
+        self.fresh: tuple[str, ...] = ()
+        self.failed_before: tuple[str, ...] = ()
+        self.resumed = self.kept = 0
+        self.shared: dict[str, Any] | None = None
+        if path.exists() and not overwrite and not self.partial.exists():
+            raise ExportError(
+                f"{path} exists already and is finished; choose another name, or replace it with "
+                "overwrite=True (--overwrite)"
+            )
+
+    def remaining(self) -> int:
+        """Return how many items are still to be made, without entering; nothing changes on disk."""
+        if self._overwrite or not self.partial.exists():
+            return len(self._keys)
+        with Journal(self.partial, self._request) as journal:
+            return len(self._keys.keys() - journal.done())
+
+    def __enter__(self) -> Self:
+        if self._overwrite:
+            discard(self.partial)
+        self._journal = Journal(self.partial, self._request)
+        try:
+            done, failed = self._journal.done(), self._journal.failed()
+            self.shared = self._journal.meta_of(_SHARED)
+        except BaseException:
+            self._journal.close()
+            raise
+        self.fresh = tuple(key for key in self._keys if key not in done and key not in failed)
+        self.failed_before = tuple(key for key in self._keys if key in failed)
+        self.resumed = self.kept = len(done & self._keys.keys())
+        if self.resumed:
+            logger.info("resuming: %s done", self._counted(self.resumed))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        disposable = self._disposable
+        try:
+            done = self._journal.done() - {_SHARED}
+            self.kept = len(done & self._keys.keys())
+            # A file that holds nothing must not refuse a corrected request.
+            disposable = disposable or not done
+        finally:
+            if disposable:
+                self._journal.delete()
+            else:
+                self._journal.close()
+        if exc is None or self._disposable:
+            return
+        interrupted = isinstance(exc, KeyboardInterrupt)
+        if interrupted or self.kept:
+            why = "interrupted" if interrupted else "stopped"
+            logger.info("%s: %s kept; %s continue", why, self._counted(self.kept), self._again())
+
+    def check_weights(self, provenance: Mapping[str, Any]) -> None:
+        """Raise `CheckpointError` if kept items were made with other weights of the same name."""
+        weights = which_weights(provenance)
+        before = weights if self.shared is None else which_weights(self.shared)
+        if weights != before:
+            raise CheckpointError(
+                f"got weights {weights}, but the {self._items[1]} kept in {self.partial} were made "
+                f"with {before} under the same name; restore those weights, or start again with "
+                "overwrite=True (--overwrite)"
+            )
+
+    def keep(
+        self, results: Sequence[JournalResult], shared: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write results to disk: all of them or, if the process ends meanwhile, none.
+
+        Parameters
+        ----------
+        results : sequence of JournalResult
+            What was made.
+        shared : mapping, optional
+            JSON values that are the same for all items, with the provenance of the weights. The
+            first one is kept, later ones are ignored.
+
+        Raises
+        ------
+        ExportError
+            If the disk is full.
+        """
+        records = list(results)
+        if self.shared is None and shared is not None:
+            records.append(JournalResult(_SHARED, np.zeros(0, np.float32), shared, None))
+        self._journal.add_all(records)
+        self.kept += sum(result.error is None for result in results)
+        if self.shared is None and shared is not None:
+            self.shared = dict(shared)
+
+    def results(self, keys: Iterable[str] | None = None) -> Iterator[JournalResult]:
+        """Yield what is kept of each of ``keys``, of all items if not given, in their order.
+
+        Raises
+        ------
+        ExportError
+            If there is nothing for a key, or it is damaged.
+        """
+        return self._journal.results(list(self._keys if keys is None else keys))
+
+    def metas(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield key and meta of each item that has one, in their order; vectors are not read."""
+        return self._journal.metas(self._keys)
+
+    def failed(self) -> dict[str, str]:
+        """Return the items that failed, and why."""
+        failed = self._journal.failed()
+        return {key: why for key, why in failed.items() if key in self._keys}
+
+    def damaged(self, reason: str) -> ExportError:
+        """Return the error for kept results that cannot be used."""
+        return self._journal.damaged(reason)
+
+    def finished(self, *, disposable: bool) -> None:
+        """Note the end of the work; delete what is kept on exit if it is ``disposable``."""
+        self._disposable = disposable
+        if not disposable:
+            failed = len(self._keys) - self.kept
+            logger.info("%s; %s try again", self._number(failed, " failed"), self._again())
+
+    def _counted(self, count: int) -> str:
+        return f"{self._number(count)} {'is' if count == 1 else 'are'}"
+
+    def _number(self, count: int, suffix: str = "") -> str:
+        total = len(self._keys)
+        return f"{count} of {total} {self._items[total != 1]}{suffix}"
+
+    def _again(self) -> str:
+        return f"run it again{' without overwrite' if self._overwrite else ''} to"
