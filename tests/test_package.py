@@ -138,8 +138,6 @@ def test_another_package_adds_a_model(checkpoint: Path) -> None:
         find_model("scalemae")
 
 
-# Rewritten in another change; both follow the rule after it.
-NOT_YET = ("batch.py", "map.py")
 COMMANDS = Path(rs_embed.__file__).parent / "cli"
 PLUMBING = ("cli", "settings", "progress", "errors", "_optional", "_version")
 
@@ -161,11 +159,7 @@ def private_uses(source: str) -> Iterator[str]:
             yield from {node.attr} - {*rs_embed.__all__}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in sorted(COMMANDS.rglob("*.py")) if path.name not in NOT_YET],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", sorted(COMMANDS.rglob("*.py")), ids=lambda path: path.name)
 def test_the_command_line_uses_public_names_only(path: Path) -> None:
     assert list(private_uses(path.read_text())) == []
 
