@@ -26,7 +26,7 @@ from rs_embed.models.scalemae.encoder import resolve_device
 from rs_embed.training.config import PretrainConfig, SourceConfig, hidden_patches
 from rs_embed.training.objective import Objective
 from rs_embed.training.pretraining import pretrain
-from rs_embed.training.recipe import read_config
+from rs_embed.training.recipe import read_recipe
 from rs_embed.training.views import random_masks
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "scalemae-tiny.toml"
@@ -75,7 +75,7 @@ def _config(folder: Path, options: argparse.Namespace) -> PretrainConfig:
     for number in range(IMAGES):
         pixels = rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(images / f"{number:04}.png", compress_level=0)
-    config = read_config(RECIPE)
+    config = read_recipe(RECIPE)
     return replace(
         config,
         data=replace(config.data, sources=(SourceConfig(str(images), gsd_m=10.0),)),

@@ -27,7 +27,7 @@ from rs_embed.training.config import (
     RunConfig,
     ViewConfig,
 )
-from rs_embed.training.recipe import read_config
+from rs_embed.training.recipe import read_recipe
 from tests.test_grid import ground_extent, ground_pixel
 
 ROOT = Path(__file__).parents[1]
@@ -233,4 +233,4 @@ def test_the_recipe_of_the_docs_can_be_read(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "pretraining.md").read_text()
     recipe = page.partition("```toml\n")[2].partition("```")[0]
     (tmp_path / "run.toml").write_text(recipe)
-    assert read_config(tmp_path / "run.toml").optimiser.steps == 20000
+    assert read_recipe(tmp_path / "run.toml").optimiser.steps == 20000

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -56,16 +58,8 @@ def test_all_is_sorted_and_everything_in_it_exists() -> None:
 def test_type_checkers_see_the_same_names_as_users() -> None:
     tree = ast.parse(Path(rs_embed.__file__).read_text())
     (block,) = [n for n in tree.body if isinstance(n, ast.If)]
-    bound = [name for node in block.body for name in _bound(node) if not name.startswith("_")]
-    assert {*bound, "__version__"} == set(rs_embed.__all__)
-    assert len(set(bound)) == len(bound)
-
-
-def _bound(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.ImportFrom):
-        return [str(alias.asname) for alias in node.names]
-    assert isinstance(node, ast.Assign)
-    return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    seen = {alias.asname for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+    assert seen | {"__version__"} == set(rs_embed.__all__)
 
 
 def test_every_error_and_warning_is_public_and_drawn() -> None:
@@ -142,3 +136,66 @@ def test_another_package_adds_a_model(checkpoint: Path) -> None:
     assert {"odd", "gone"} <= set(list_models())  # broken ones are shown, and harm no other
     with pytest.raises(UnknownNameError, match="several packages register the model 'scalemae'"):
         find_model("scalemae")
+
+
+COMMANDS = Path(rs_embed.__file__).parent / "cli"
+PLUMBING = ("cli", "settings", "progress", "errors", "_optional", "_version")
+
+
+def private_uses(source: str) -> Iterator[str]:
+    """What a module of the command line takes from rs_embed that Python users cannot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (n.name for n in node.names if n.name.startswith("rs_embed."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rs_embed":
+            deep = str(node.module).partition(".")[2]
+            if not deep:
+                yield from (n.name for n in node.names if n.name not in rs_embed.__all__)
+            elif deep.split(".")[0] not in PLUMBING:
+                yield str(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "rs_embed":
+            yield from {node.attr} - {*rs_embed.__all__}
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS.rglob("*.py")), ids=lambda path: path.name)
+def test_the_command_line_uses_public_names_only(path: Path) -> None:
+    assert list(private_uses(path.read_text())) == []
+
+
+def test_private_uses_are_found() -> None:
+    code = """
+        import rs_embed.models.base
+        import rs_embed
+        from rs_embed import get_embedding, nonsense
+        from rs_embed.geo.grid import Grid
+        from rs_embed.settings import Settings
+        def f():
+            from .. import geo
+            rs_embed.evaluate, rs_embed.registry
+    """
+    assert set(private_uses(textwrap.dedent(code))) == {
+        "rs_embed.models.base", "nonsense", "rs_embed.geo.grid", "from .. import geo", "registry",
+    }  # fmt: skip
+
+
+def test_documented_names_are_public() -> None:
+    root = Path(__file__).parents[1]
+    # The page on the architecture is about modules.
+    pages = {root / "README.md", *(root / "docs").glob("*.md")} - {root / "docs/architecture.md"}
+    found = set()
+    for page in pages:
+        text = page.read_text()
+        for names in re.findall(r"from rs_embed import (\([^)]+\)|[^\n(]+)", text):
+            found |= {(page.name, name) for name in re.findall(r"\w+", names.partition("#")[0])}
+        found |= {(page.name, n) for n in re.findall(r"(?<![\w/.])rs_embed\.([\w.]*\w)", text)}
+        found |= {(page.name, n) for n in re.findall(r"(?:from|import) rs_embed\.([\w.]+)", text)}
+    assert len(found) > 20
+    # The groups of entry points, and the suites for other packages' models and providers.
+    known = {*rs_embed.__all__, "models", "providers"}
+    assert {
+        (page, name)
+        for page, name in found
+        if name not in known and not re.fullmatch(r"testing(\.\w+)?", name)
+    } == set()

@@ -1,4 +1,4 @@
-"""What is asked is checked when it is built, and every refusal says how to mend it."""
+"""Requests are checked when they are built, and every error says how to fix it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_period_is_half_open_days() -> None:
 @pytest.mark.parametrize(
     ("start", "end", "match"),
     [
-        ("2022-06-01", "2022-06-01", "expected start < end: the end day is not part"),
+        ("2022-06-01", "2022-06-01", "expected start < end; the end day is not part"),
         ("2022-09-01", "2022-06-01", "expected start < end"),
         ("2022-6-1", "2022-09-01", "got start='2022-6-1'.*expected a calendar day"),
         ("20220601", "2022-09-01", "got start='20220601'"),
@@ -101,7 +101,7 @@ def test_malformed_year(year: Any) -> None:
         ({"bands": "B4"}, "got bands='B4', expected names"),
         ({"bands": ("B4", "B4", "B2")}, "each once"),
         ({"bands": ()}, "at least one name"),
-        ({"cloudy_pct": 101}, "got cloudy_pct=101, expected percent"),
+        ({"cloudy_pct": 101}, "got cloudy_pct=101, expected a percentage"),
         ({"composite": "medain"}, "unknown composite 'medain'.*did you mean 'median'"),
         ({"crs": 32633}, "got crs=32633"),
         ({"fill_value": math.nan}, "got fill_value=nan"),

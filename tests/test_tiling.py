@@ -327,7 +327,10 @@ def test_a_sliver_is_embedded(coordinate_model: object, width: int) -> None:
         ),
         (lambda: InputPrepSpec.tile(96, 20), "overlap_px=20, expected a multiple of .* 16 or 32"),
         (lambda: InputPrepSpec.tile(overlap_px=64), "overlap_px=64 for tiles of 64 px"),
-        (lambda: InputPrepSpec.tile(96, 96), "overlap_px=96 for tile_size=96, expected less"),
+        (
+            lambda: InputPrepSpec.tile(96, 96),
+            "overlap_px=96 with tile_size=96, expected an overlap smaller",
+        ),
         (lambda: InputPrepSpec.tile(96, -16), "overlap_px=-16, expected a whole number"),
         (lambda: InputPrepSpec.tile(0), "tile_size=0, expected a whole number of at least 1"),
         (lambda: InputPrepSpec.tile(cast(int, 96.0)), "tile_size=96.0, expected a whole number"),

@@ -49,7 +49,7 @@ from rs_embed.training.config import (
 from rs_embed.training.objective import Objective, info_nce
 from rs_embed.training.packing import packed, tiles_of
 from rs_embed.training.pretraining import pretrain
-from rs_embed.training.recipe import read_config
+from rs_embed.training.recipe import read_recipe
 from rs_embed.training.state import Training, read_state
 from rs_embed.training.views import Pyramid, random_crops, random_masks
 from tests.conftest import python_environment
@@ -122,13 +122,13 @@ def stepped(config: PretrainConfig, steps: int, folder: str = "run", **options: 
 
 def test_a_recipe_is_read_and_its_paths_are_made_absolute(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(RECIPE)
-    config = read_config(tmp_path / "a.toml")
+    config = read_recipe(tmp_path / "a.toml")
     assert config.network == NetworkConfig(16, 1, 2, 8)
     assert config.data.sources[0].path == str(tmp_path / "images")
     assert (config.run.folder, config.initial) == (str(tmp_path / "run"), str(tmp_path / "weights"))
     assert config.views.shares == (1.0, 2.0)
     assert config.contrast.weight == 0  # as published
-    elsewhere = read_config(tmp_path / "a.toml", data=tmp_path / "data")
+    elsewhere = read_recipe(tmp_path / "a.toml", data=tmp_path / "data")
     assert elsewhere.data.sources[0].path == str(tmp_path / "data" / "images")
 
 
@@ -139,7 +139,7 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
     (tmp_path / "runs" / "first").mkdir(parents=True)
     (tmp_path / "a.toml").write_text(RECIPE.replace('"weights"', f'"{name}"'))
     expected = str(tmp_path / name) if name == "runs/first" else name
-    assert read_config(tmp_path / "a.toml").initial == expected
+    assert read_recipe(tmp_path / "a.toml").initial == expected
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_invalid_recipe(tmp_path: Path, old: str, new: str, says: str) -> Non
     assert RECIPE.count(old) == 1
     (tmp_path / "a.toml").write_text(RECIPE.replace(old, new))
     with pytest.raises(SpecError, match=says):
-        read_config(tmp_path / "a.toml")
+        read_recipe(tmp_path / "a.toml")
 
 
 def test_a_recipe_needs_an_optional_package(
@@ -198,17 +198,17 @@ def test_a_recipe_needs_an_optional_package(
     (tmp_path / "a.toml").write_text(RECIPE)
     monkeypatch.setitem(sys.modules, "pydantic", None)
     with pytest.raises(MissingDependencyError, match=r"reading a recipe needs .*'\.\[train\]'"):
-        read_config(tmp_path / "a.toml")
+        read_recipe(tmp_path / "a.toml")
 
 
 def test_there_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot read .*none.toml"):
-        read_config(tmp_path / "none.toml")
+        read_recipe(tmp_path / "none.toml")
 
 
 def test_the_recipe_that_ships_can_be_read() -> None:
     path = Path(__file__).parents[1] / "recipes" / "scalemae-tiny.toml"
-    config = read_config(path)
+    config = read_recipe(path)
     assert config.network == NetworkConfig(192, 12, 3, 8)
     assert not any("rufiji" in source.path for source in config.data.sources)  # GPL
 

@@ -75,9 +75,7 @@ if TYPE_CHECKING:
     from rs_embed.tables.batch import BatchReport as BatchReport
     from rs_embed.tables.batch import export_batch as export_batch
     from rs_embed.training.pretraining import pretrain as pretrain
-    from rs_embed.training.recipe import read_config as _read_config
-
-    read_recipe = _read_config
+    from rs_embed.training.recipe import read_recipe as read_recipe
 
 # Module -> its public names, loaded on first use so that importing rs_embed costs nothing.
 _MODULES = {
@@ -115,16 +113,13 @@ _MODULES = {
     "training.recipe": "read_recipe",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
-# Public names that are others in their modules.
-_ORIGINAL = {"read_recipe": "read_config"}
 __all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    value = getattr(module, _ORIGINAL.get(name, name))
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

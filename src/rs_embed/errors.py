@@ -1,27 +1,27 @@
-"""The exceptions and warnings of rs_embed, all of them, and how a warning is given.
+"""All exceptions and warnings of rs_embed, and how warnings are given.
 
 ::
 
     RsEmbedError
-    ├── SpecError (ValueError)              what was asked cannot be meant
-    │   └── UnknownNameError (LookupError)  no model, backend or option of that name
-    ├── SettingsError (ValueError)          an environment variable holds nonsense
-    ├── GridError (ValueError)              a grid without usable metres or north
-    ├── ImageryError (ValueError)           pixels that must not reach the model
-    ├── DatasetError (ValueError)           a set of images that cannot be read or scored
-    ├── ProviderError (RuntimeError)        a source gave no imagery (``.transient``)
-    │   └── NoImageryError (LookupError)    it has none for the place and period
-    ├── ModelError (RuntimeError)           the model cannot do what was asked
-    │   └── CheckpointError                 weights missing, foreign or broken
-    ├── TrainingError (RuntimeError)        a pretraining run that cannot go on
-    ├── ExportError (OSError)               a result could not be written or read
-    └── MissingDependencyError (ImportError)
+    ├── SpecError (ValueError)              invalid request
+    │   └── UnknownNameError (LookupError)  unknown model, backend, option or choice
+    ├── SettingsError (ValueError)          invalid environment variable
+    ├── GridError (ValueError)              grid without usable metres or orientation
+    ├── ImageryError (ValueError)           unreadable or invalid pixels
+    ├── DatasetError (ValueError)           set of images that cannot be read or scored
+    ├── ProviderError (RuntimeError)        source failed to provide imagery (``.transient``)
+    │   └── NoImageryError (LookupError)    no imagery for the place and period
+    ├── ModelError (RuntimeError)           model, device or output unsuited to the request
+    │   └── CheckpointError                 missing, foreign or damaged weights
+    ├── TrainingError (RuntimeError)        pretraining run that cannot continue
+    ├── ExportError (OSError)               result that cannot be written or read
+    └── MissingDependencyError (ImportError)  optional package not installed
 
     RsEmbedWarning (UserWarning)
-    ├── GsdWarning         the GSD was assumed, or lies far from what was trained on
-    ├── CoverageWarning    part of the input is not seen by the model
-    ├── TemporalWarning    the period was assumed, or could not be applied
-    └── ImageryWarning     pixels were repaired or left out
+    ├── GsdWarning         GSD assumed, or far from the GSDs of the training
+    ├── CoverageWarning    part of the area not seen by the model
+    ├── TemporalWarning    period assumed, or not applied
+    └── ImageryWarning     pixels left out, or their meaning assumed
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 
 
 class RsEmbedError(Exception):
-    """Root of every error that rs_embed raises on purpose.
+    """Base class of all errors of rs_embed.
 
     Attributes
     ----------
@@ -77,11 +77,11 @@ class RsEmbedError(Exception):
 
 
 class SpecError(RsEmbedError, ValueError):
-    """A place, period, sensor, output or option that cannot be meant."""
+    """Invalid place, period, sensor, output or option."""
 
 
 class UnknownNameError(SpecError, LookupError):
-    """No model, backend, option or choice of that name; the near matches are named."""
+    """Unknown model, backend, option or choice; the message suggests similar names."""
 
     @classmethod
     def among(
@@ -108,30 +108,30 @@ class UnknownNameError(SpecError, LookupError):
 
 
 class SettingsError(RsEmbedError, ValueError):
-    """An ``RS_EMBED_*`` environment variable holds a value that cannot be used."""
+    """Invalid value of an ``RS_EMBED_*`` environment variable."""
 
 
 class GridError(RsEmbedError, ValueError):
-    """A grid whose metres or orientation are unusable, or a window outside it."""
+    """Grid without usable metres or orientation, or a window outside it."""
 
 
 class ImageryError(RsEmbedError, ValueError):
-    """Pixels that must not reach the model: wrong bands, units, validity or place."""
+    """Pixels that cannot be read, or have invalid bands, units, validity or place."""
 
 
 class DatasetError(RsEmbedError, ValueError):
-    """A set of images that cannot be read, or whose labels and splits do not serve."""
+    """Set of images that cannot be read, or whose labels or splits are unusable."""
 
 
 class ProviderError(RsEmbedError, RuntimeError):
-    """A source could not give the imagery.
+    """A source failed to provide the imagery.
 
     Attributes
     ----------
     transient : bool
-        True where the same request may succeed later, so that retrying is sensible.
+        True if the same request may succeed later, so that a retry is sensible.
     retry_after_s : float or None
-        Seconds after which the service asks to be tried again; None where it does not say.
+        Seconds until the service wants the next try; None if it does not state them.
     """
 
     def __init__(
@@ -143,35 +143,35 @@ class ProviderError(RsEmbedError, RuntimeError):
 
 
 class NoImageryError(ProviderError, LookupError):
-    """A source has no imagery for the place and period, or none that passes the filters."""
+    """No imagery for the place and period, or none that passes the filters."""
 
 
 class ModelError(RsEmbedError, RuntimeError):
-    """The model, its device or its output does not allow what was asked."""
+    """The model, its device or its output does not suit the request."""
 
 
 class CheckpointError(ModelError):
-    """Weights that are missing, foreign, truncated, or unsafe to open."""
+    """Weights that are missing, foreign, truncated or unsafe to open."""
 
 
 class TrainingError(RsEmbedError, RuntimeError):
-    """A pretraining run cannot go on: its loss is not finite, or another run uses its folder."""
+    """A pretraining run cannot continue: invalid loss, or a folder used by another run."""
 
 
 class ExportError(RsEmbedError, OSError):
-    """A result could not be written to, or read from, a file."""
+    """A result cannot be written to, or read from, a file."""
 
 
 class MissingDependencyError(RsEmbedError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra to install."""
 
 
 class RsEmbedWarning(UserWarning):
-    """Root of every warning of rs_embed; what it says is in ``Embedding.meta`` too."""
+    """Base class of all warnings of rs_embed; also recorded in ``Embedding.meta``."""
 
 
 class GsdWarning(RsEmbedWarning):
-    """The ground sample distance was assumed, or is far from what the weights were trained on."""
+    """The GSD was assumed, or is far from the GSDs that the weights were trained on."""
 
 
 class CoverageWarning(RsEmbedWarning):
@@ -188,20 +188,20 @@ class ImageryWarning(RsEmbedWarning):
 
 @dataclass(frozen=True)
 class Note:
-    """A warning still to be given: noted where it arises, given in the caller's thread."""
+    """A warning that is collected where it arises and given in the caller's thread."""
 
     message: str
     category: type[RsEmbedWarning]
 
 
 def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:
-    """Return up to ``most`` of the names, and how many more there are."""
+    """Return up to ``most`` of the names, and the number of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + more
 
 
 def give_warnings(notes: Iterable[Note]) -> None:
-    """Warn at the line of the caller's code that entered rs_embed, wherever we are inside it."""
+    """Warn at the line of the caller's code that called rs_embed."""
     here = str(Path(__file__).parent) + os.sep
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):

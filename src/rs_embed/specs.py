@@ -1,4 +1,4 @@
-"""What is asked for: a place, a period, a sensor, an output. Frozen, and checked when built."""
+"""Parts of a request: place, period, sensor, output. Frozen, and checked when built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INPUT_PREPS: tuple[InputPrepMode, ...] = ("resize", "tile", "auto")
 
 @dataclass(frozen=True)
 class BBox:
-    """A box in geographic coordinates (EPSG:4326), degrees.
+    """A box in geographic coordinates (EPSG:4326), in degrees.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class BBox:
     Raises
     ------
     SpecError
-        If an edge is not a finite number, lies outside the globe, or min >= max.
+        If an edge is not a finite number, is out of range, or min >= max.
     """
 
     minlon: float
@@ -53,7 +53,7 @@ class BBox:
             if getattr(self, low) >= getattr(self, high):
                 raise SpecError(
                     f"got {low}={getattr(self, low)} and {high}={getattr(self, high)}, expected "
-                    f"{low} < {high}; the order is BBox(minlon, minlat, maxlon, maxlat), and a box "
+                    f"{low} < {high}; the order is minlon, minlat, maxlon, maxlat, and a box "
                     "across the antimeridian must be split in two"
                 )
 
@@ -77,7 +77,7 @@ class PointBuffer:
     Raises
     ------
     SpecError
-        If a value is not a finite number or lies outside its range.
+        If a value is not a finite number or is out of range.
     """
 
     lon: float
@@ -100,7 +100,7 @@ Spatial = BBox | PointBuffer
 
 @dataclass(frozen=True)
 class TemporalSpec:
-    """A period of whole days, half-open: ``start`` belongs to it, ``end`` does not.
+    """A period of whole days, half-open: it includes ``start`` but not ``end``.
 
     Build it with :meth:`range` or :meth:`year`.
 
@@ -118,8 +118,8 @@ class TemporalSpec:
             object.__setattr__(self, name, _as_date(name, getattr(self, name)))
         if self.start >= self.end:
             raise SpecError(
-                f"got the period {self.start} to {self.end}, expected start < end: the end day is "
-                "not part of the period, so one day is range('2022-06-01', '2022-06-02')"
+                f"got the period {self.start} to {self.end}, expected start < end; the end day is "
+                "not part of the period: one day is 2022-06-01 to 2022-06-02"
             )
 
     @classmethod
@@ -137,7 +137,7 @@ class TemporalSpec:
 
 @dataclass(frozen=True)
 class SensorSpec:
-    """Which imagery the model is given; replaces the model's own default as a whole.
+    """The imagery for the model; replaces the model's default sensor as a whole.
 
     Parameters
     ----------
@@ -146,27 +146,26 @@ class SensorSpec:
     bands : tuple of str
         Band names in the model's order (red, green, blue).
     scale_m : float or None
-        Ground sample distance, metres per pixel; None is that of the model's contract at a
-        provider, and that of the imagery for own imagery.
+        Ground sample distance, metres per pixel. None is the model's default at a provider, and
+        the file's pixel size for own imagery.
     cloudy_pct : float or None
-        Keep scenes with less cloud than this, percent; None is the model's default.
+        Keep scenes with less cloud cover than this, percent; None is the model's default.
     composite : {"median", "mosaic"} or None
         How several scenes become one image; None is the model's default.
     fill_value : float or None
-        Value that marks nodata in the pixels; None is what the imagery declares, else 0.
+        Pixel value that means nodata; None is the nodata value of the imagery, else 0.
     crs : str or None
-        CRS to sample in; None is the UTM zone (or polar grid) of the place.
+        CRS to sample in; None is the UTM zone (or polar projection) of the place.
     cloud_mask : {"scl", "cloud_score_plus"} or None
-        What marks the pixels of each scene that are left out as cloud; None leaves out none. See
-        `FetchSpec`.
+        How clouds in each scene are masked; None masks none. See `FetchSpec`.
     reflectance_scale, reflectance_offset : float or None
-        Reflectance = value * scale + offset. None is 1/10000 and 0, the digital numbers of
-        Sentinel-2; stating them also vouches for the units, so values are no longer questioned.
+        Reflectance = value * scale + offset. None is 1/10000 and 0, as for
+        Sentinel-2. If they are stated, the units of the values are not checked.
 
     Raises
     ------
     SpecError
-        If a value is of the wrong type or outside its range.
+        If a value has the wrong type or is out of range.
     """
 
     collection: str
@@ -196,7 +195,7 @@ class SensorSpec:
             finite_number("reflectance_offset", self.reflectance_offset)
 
     def with_fetch(self, fetch: FetchSpec) -> SensorSpec:
-        """Return this sensor with the values that ``fetch`` states put in their places."""
+        """Return this sensor with the values that ``fetch`` states."""
         stated = {f.name: getattr(fetch, f.name) for f in fields(fetch)}
         return replace(self, **{k: v for k, v in stated.items() if v is not None})
 
@@ -208,24 +207,24 @@ class FetchSpec:
     Parameters
     ----------
     scale_m : float or None
-        Ground sample distance, metres per pixel. For own pixels: what one pixel covers.
+        Ground sample distance, metres per pixel. For own pixels: their size on the ground.
     cloudy_pct : float or None
-        Keep scenes with less cloud than this, percent.
+        Keep scenes with less cloud cover than this, percent.
     composite : {"median", "mosaic"} or None
         How several scenes become one image.
     crs : str or None
         CRS to sample in instead of the UTM zone of the place.
     fill_value : float or None
-        Value that marks nodata in the pixels.
+        Pixel value that means nodata.
     cloud_mask : {"scl", "cloud_score_plus"} or None
-        Leave out of each scene, before they are combined, what Sentinel-2's scene classification
-        calls nodata, saturated, cloud, cirrus or shadow (``"scl"``), or what Cloud Score+ rates
-        below 0.6 (``"cloud_score_plus"``, Earth Engine only).
+        Mask each scene before they are combined: the classes nodata, saturated, cloud, cirrus and
+        shadow of Sentinel-2's scene classification (``"scl"``), or a Cloud Score+ below 0.6
+        (``"cloud_score_plus"``, Earth Engine only).
 
     Raises
     ------
     SpecError
-        If a value is of the wrong type or outside its range; `UnknownNameError` for names.
+        If a value has the wrong type or is out of range; `UnknownNameError` for names.
     """
 
     scale_m: float | None = None
@@ -241,7 +240,7 @@ class FetchSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes back: one vector (:meth:`pooled`) or a token grid (:meth:`grid`).
+    """The kind of result: one vector (:meth:`pooled`) or a token grid (:meth:`grid`).
 
     Raises
     ------
@@ -260,7 +259,9 @@ class OutputSpec:
         if self.pooling is not None and self.pooling not in POOLINGS:
             raise UnknownNameError.among("pooling", self.pooling, POOLINGS)
         if self.mode == "grid" and self.pooling is not None:
-            raise SpecError(f"got pooling={self.pooling!r} for a grid, which is not pooled")
+            raise SpecError(
+                f"got pooling={self.pooling!r} for a grid, which is not pooled; leave pooling out"
+            )
 
     @classmethod
     def pooled(cls, pooling: Pooling = "mean") -> OutputSpec:
@@ -269,7 +270,7 @@ class OutputSpec:
 
     @classmethod
     def grid(cls) -> OutputSpec:
-        """Return every patch token in its place, nodata where too few pixels are valid."""
+        """Return a grid of patch tokens, with nodata where too few pixels are valid."""
         return cls("grid")
 
 
@@ -280,24 +281,24 @@ class InputPrepSpec:
     Parameters
     ----------
     mode : {"resize", "tile", "auto"}
-        ``"resize"``: the short side is resized, the centre is cropped: one forward pass.
-        ``"tile"``: the image is cut into windows of its own pixels, all of it is seen at its own
-        GSD. ``"auto"``: resize where that shrinks nothing and crops no more than usual (no side
-        longer than what the resize makes of the short one), else tile.
+        ``"resize"``: resize the short side and crop the centre; one forward pass.
+        ``"tile"``: cut the whole image into windows at its own GSD. ``"auto"``: resize images
+        that it neither shrinks nor crops more than usual (no side longer than the short side
+        after the resize), tile others.
     tile_size : int or None
         Side of a tile, pixels, a multiple of the patch size; None is the model's ``image_size``.
         A smaller image is one smaller tile.
     overlap_px : int
-        Least overlap of neighbouring tiles, pixels, a multiple of the patch size below
-        ``tile_size``. A token in an overlap is taken from the tile in which it lies deeper.
+        Minimum overlap of neighbouring tiles, pixels: a multiple of the patch size, less than
+        ``tile_size``. Tokens in an overlap come from the tile whose edge is farther away.
 
     Raises
     ------
     UnknownNameError
         If the mode is not one of the choices.
     SpecError
-        If a size is not a whole number, or is given for ``"resize"``, or the overlap is not below
-        the tile.
+        If a size is not a whole number or is given for ``"resize"``, or the overlap is not less
+        than the tile.
     """
 
     mode: InputPrepMode = "resize"
@@ -317,8 +318,8 @@ class InputPrepSpec:
             )
         if self.tile_size is not None and self.overlap_px >= self.tile_size:
             raise SpecError(
-                f"got overlap_px={self.overlap_px} for tile_size={self.tile_size}, expected less "
-                "than the tile"
+                f"got overlap_px={self.overlap_px} with tile_size={self.tile_size}, expected an "
+                "overlap smaller than the tile"
             )
 
     @classmethod
@@ -328,7 +329,7 @@ class InputPrepSpec:
 
     @classmethod
     def tile(cls, tile_size: int | None = None, overlap_px: int = 0) -> InputPrepSpec:
-        """Return the preparation that sees all of the image at its own GSD."""
+        """Return the preparation that covers the whole image at its own GSD."""
         return cls("tile", tile_size, overlap_px)
 
     @classmethod
@@ -360,7 +361,7 @@ def check_positive(name: str, value: object, unit: str) -> None:
 
 def finite_number(name: str, value: object) -> float:
     """Return ``value`` as a float; raise `SpecError` unless it is a finite number."""
-    # NumPy scalars are registered as Real; bool, though an int in Python, never means one here.
+    # NumPy scalars are registered as Real; a bool is an int in Python, but not a number here.
     if isinstance(value, bool) or not isinstance(value, Real):
         raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected a number")
     try:
@@ -379,7 +380,7 @@ def check_whole(name: str, value: object, least: int) -> None:
 
 
 def whole(name: str, value: object, least: int) -> int:
-    """Return ``value``, which NumPy may have made, as an int; as `check_whole` otherwise."""
+    """Return ``value``, which may be a NumPy integer, as an int; checked as by `check_whole`."""
     check_whole(name, value, least)
     return int(value)  # type: ignore[call-overload, no-any-return]
 
@@ -395,7 +396,7 @@ def _check_fetch_values(spec: SensorSpec | FetchSpec) -> None:
     if spec.scale_m is not None:
         check_positive("scale_m", spec.scale_m, "ground metres per pixel")
     if spec.cloudy_pct is not None and not 0 <= finite_number("cloudy_pct", spec.cloudy_pct) <= 100:
-        raise SpecError(f"got cloudy_pct={spec.cloudy_pct!r}, expected percent from 0 to 100")
+        raise SpecError(f"got cloudy_pct={spec.cloudy_pct!r}, expected a percentage from 0 to 100")
     if spec.composite is not None and spec.composite not in COMPOSITES:
         raise UnknownNameError.among("composite", spec.composite, COMPOSITES)
     if spec.cloud_mask is not None and spec.cloud_mask not in CLOUD_MASKS:
@@ -413,7 +414,7 @@ def _as_date(name: str, value: object) -> date:
         try:
             if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
                 return date.fromisoformat(value)
-            reason = "another notation"
+            reason = "not in that format"
         except ValueError as exc:
             reason = str(exc)
         raise SpecError(f"got {name}={value!r} ({reason}), expected a calendar day as 'YYYY-MM-DD'")

@@ -25,7 +25,7 @@ class SourceConfig:
     Attributes
     ----------
     path : str
-        What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_config` makes it absolute.
+        What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_recipe` makes it absolute.
     gsd_m : float or None
         Ground metres per pixel of images without a georeference.
     split : str or None

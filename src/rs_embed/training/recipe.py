@@ -15,7 +15,7 @@ from rs_embed.models.weights import is_remote_or_shipped
 from rs_embed.training.config import PretrainConfig
 
 
-def read_config(path: Path, *, data: Path | None = None) -> PretrainConfig:
+def read_recipe(path: Path, *, data: Path | None = None) -> PretrainConfig:
     """Return the run that a TOML file describes, with absolute paths.
 
     Parameters
