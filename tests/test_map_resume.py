@@ -290,7 +290,7 @@ def test_another_area_file_imagery_or_environment_is_refused(
     monkeypatch.delenv("RS_EMBED_SCALEMAE_IMG")
     imagery = {"imagery": stopped["backend"]._root}
     without = {k: v for k, v in stopped.items() if k != "backend"}
-    with pytest.raises(ExportError, match="backend"):
+    with pytest.raises(ExportError, match="imagery was not given"):
         embed_area("scalemae", **without | imagery)
     assert names(folder) == ["map.zarr.partial"]
 

@@ -137,9 +137,8 @@ def test_the_command_line_has_its_options(scene: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["meta"]["gain"] == 3
     done = CliRunner().invoke(app, [*arguments, "--display", "visual"])
     assert isinstance(done.exception, UnknownNameError)
-    assert "option of model 'twelve_bands' 'display', expected one of gain, side" in str(
-        done.exception
-    )
+    message = str(done.exception)
+    assert "option 'display' of model 'twelve_bands', expected one of gain, side" in message
 
 
 def test_what_it_refuses(numbers: NDArray[np.uint16]) -> None:
@@ -167,7 +166,7 @@ def test_what_it_refuses(numbers: NDArray[np.uint16]) -> None:
             "got 9 x 9 patch tokens, expected 16 x 16",
         ),
         (
-            "Means.encode = lambda *_: Tokens(None, np.ones((1, 16, 16, 3), 'f4') / 0, None, 'x')",
+            "Means.encode = lambda *_: Tokens(None, np.float32(np.nan) * WHOLE, None, 'x')",
             "768 values that are not finite",
         ),
     ],
@@ -176,7 +175,8 @@ def test_a_package_that_breaks_the_contract_is_named(
     numbers: NDArray[np.uint16], install: Callable[..., Path], broken: str, match: str
 ) -> None:
     entry = "[rs_embed.models]\nbroken = broken_bands:MODEL\n"
-    install("broken", entry, broken_bands=f"{PACKAGE.read_text()}\n{broken}\n")
+    whole = "WHOLE = np.ones((1, 16, 16, 3), np.float32)"
+    install("broken", entry, broken_bands=f"{PACKAGE.read_text()}\n{whole}\n{broken}\n")
     sys.modules.pop("broken_bands", None)
     with pytest.raises(ModelError, match=match):
         get_embedding("broken", input_chw=numbers, fetch=SCALED, side=64)

@@ -114,12 +114,8 @@ def identity(task: Task, source: Source, **more: Any) -> dict[str, Any]:
     SpecError
         If ``imagery`` is computed when it is read, so that nothing identifies it.
     """
-    settled = {
-        "rs_embed_version": __version__,
-        **task.settled(),
-        **source.settled(task.description.inputs),
-        **more,
-    }
+    pixels = source.settled(task.description.inputs)  # first: the task may have to download
+    settled = {"rs_embed_version": __version__, **task.settled(), **pixels, **more}
     return {
         name: value
         for name, value in settled.items()

@@ -81,7 +81,12 @@ class Task:
         return Sizes(self.plan.image_size, self.plan.patch_size)
 
     def settled(self) -> dict[str, Any]:
-        """Return what identifies the task, as JSON values; see `rs_embed.embedding.identity`."""
+        """Return what identifies the task, as JSON values; see `rs_embed.embedding.identity`.
+
+        Weights are downloaded if only that tells the model's sizes.
+        """
+        if not self.plan.sizes_known:
+            self.plan.load()
         tile_size, overlap_px = _tile_sizes(self.prep, self.sizes())
         tiled = self.prep.mode != "resize"
         return {

@@ -273,15 +273,18 @@ def _of_group(
 def _window(
     layout: Layout, seen: _Seen, outcomes: Sequence[ImageTokens | ModelError]
 ) -> WindowTokens:
-    """Return the tokens of a window, or the first error of its passes."""
+    """Return the tokens of a window, or the first error of its passes.
+
+    Raises
+    ------
+    ModelError
+        If the model gives what makes no map, for any window.
+    """
     patches = []
     for outcome in outcomes:
         if isinstance(outcome, ModelError):
             return _failed(seen.tile, outcome)
-        try:
-            patches.append(outcome.patch_tokens("a map"))
-        except ModelError as exc:
-            return _failed(seen.tile, exc)
+        patches.append(outcome.patch_tokens("a map"))
         kind = outcome.kind
     passes = layout.passes
     tokens = np.stack(patches).reshape(passes, passes, *patches[0].shape)  # k k h w D

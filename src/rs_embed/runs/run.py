@@ -25,6 +25,15 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def check_unfinished(path: Path, *, overwrite: bool) -> None:
+    """Raise `ExportError` if an output exists and is finished, unless it is to be replaced."""
+    if path.exists() and not overwrite and not partial_path(path).exists():
+        raise ExportError(
+            f"{path} exists already and is finished; choose another name, or replace it with "
+            "overwrite=True (--overwrite)"
+        )
+
+
 class DurableRun:
     """The items of one output, kept in ``<output>.partial`` until the output is written.
 
@@ -88,11 +97,7 @@ class DurableRun:
         self.failed_before: tuple[str, ...] = ()
         self.resumed = self.kept = 0
         self.shared: dict[str, Any] | None = None
-        if path.exists() and not overwrite and not self.partial.exists():
-            raise ExportError(
-                f"{path} exists already and is finished; choose another name, or replace it with "
-                "overwrite=True (--overwrite)"
-            )
+        check_unfinished(path, overwrite=overwrite)
 
     def remaining(self) -> int:
         """Return how many items are still to be made, without entering; nothing changes on disk."""

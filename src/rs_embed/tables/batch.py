@@ -19,7 +19,7 @@ from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, some
 from rs_embed.files.places import NamedPlace, read_places
 from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
 from rs_embed.runs.journal import JournalResult
-from rs_embed.runs.run import DurableRun
+from rs_embed.runs.run import DurableRun, check_unfinished
 from rs_embed.settings import Settings
 from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, to_json
 
@@ -147,6 +147,7 @@ def export_batch(
     """
     path = Path(output)
     MANY_VECTORS.check(path)
+    check_unfinished(path, overwrite=overwrite)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
     by_key = _by_key(_named(places, buffer_m))
@@ -220,7 +221,7 @@ def _settled(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     **arguments: Any,
 ) -> tuple[Task, Source]:
-    """Return task and source of all places; the model is loaded if only that tells its sizes."""
+    """Return task and source of all places."""
     pixels = {name: arguments.pop(name) for name in _PIXELS if name in arguments}
     task = settle(
         model,
@@ -231,8 +232,6 @@ def _settled(
         options=arguments,
         settings=settings,
     )
-    if not task.plan.sizes_known:
-        task.plan.load()  # sizes that a download brings are part of the identity
     # Any place: whether the rest of the request is valid does not depend on it.
     source = Source(spatial=BBox(0, 0, 1, 1), **pixels).resolved(settings)
     return task, replace(source, spatial=None)
