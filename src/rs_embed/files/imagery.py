@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from rs_embed.errors import ImageryError
 from rs_embed.files.rasters import nodata_value, read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
-from rs_embed.geo.raster import Raster
+from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, overlap, padded
 from rs_embed.specs import Spatial
 
@@ -139,26 +139,9 @@ def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
     window = window_in(raster.grid)
     if window == raster.grid:
         return raster
-    rows, columns = common_window(window, raster.grid)
-    valid = raster.valid[rows, columns]
-    if not valid.size:
-        return _nothing(window, raster.bands, raster.data.dtype, raster.reflectance, raster.source)
-    part = raster.grid.window(rows.start, columns.start, *valid.shape)
-    data, valid = padded(raster.data[:, rows, columns], valid, part, window)
+    part = common_window(window, raster.grid)
+    data, valid = padded(raster.data[:, *part], raster.valid[part], raster.grid, window)
     return replace(raster, data=data, valid=valid, grid=window)
-
-
-def _nothing(
-    window: Grid,
-    bands: Sequence[str],
-    dtype: Any,
-    reflectance: tuple[float, float] | None,
-    source: Mapping[str, Any],
-) -> Raster:
-    """Return a window without any pixel of the imagery."""
-    pixels = np.zeros((len(bands), *window.shape), dtype)
-    valid = np.zeros(window.shape, dtype=bool)
-    return Raster(pixels, valid, tuple(bands), window, reflectance, source)
 
 
 def _from_north(array: Any, y_dim: Any) -> Any:
@@ -193,19 +176,10 @@ def _from_xarray(
     grid = _array_grid(picked, y_dim, x_dim)
     window = window_in(grid)
     rows, columns = common_window(window, grid)
+    read = picked.isel({y_dim: rows, x_dim: columns}).values
+    valid = valid_mask(read, nodata_value(nodata, fill_value))
+    data, valid = padded(read, valid, grid, window)
     source = {"xarray": str(array.name or ""), "resampling": "none"}
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return _nothing(window, bands, array.dtype, _attributed_units(array), source)
-    part = picked.isel({y_dim: rows, x_dim: columns})
-    read_grid = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
-    read = Raster.from_array(
-        part.values,
-        bands=bands,
-        crs=read_grid.crs,
-        transform=read_grid.transform,
-        nodata=nodata_value(nodata, fill_value),
-    )
-    data, valid = padded(read.data, read.valid, read_grid, window)
     return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
 
 

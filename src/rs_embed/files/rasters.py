@@ -336,7 +336,7 @@ def _read_window(
     valid = valid_mask(pixels, nodata)
     if _has_mask(dataset, indexes):
         valid &= dataset.dataset_mask(window=part)[::step] > 0
-    return padded(pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window)
+    return padded(pixels, valid, file_grid, window)
 
 
 def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:

@@ -132,7 +132,7 @@ class Grid:
         GridError
             If the grid has no CRS.
         """
-        to_degrees = _to_geographic(_crs_of(self))
+        to_degrees = transformer(_crs_of(self), "EPSG:4326")
         west, south, east, north = to_degrees.transform_bounds(*self.bounds, densify_pts=21)
         return west, south, east, north
 
@@ -190,31 +190,22 @@ def gsd_m(grid: Grid) -> float:
 
 # Creating a transformer takes longer than most uses of it. It is safe to share between threads.
 @lru_cache(maxsize=64)
-def _from_geographic(crs: CRS) -> Transformer:
-    """Return the transformer from longitude and latitude to a CRS."""
+def transformer(source: CRS | str, target: CRS | str) -> Transformer:
+    """Return the transformer between two CRS; x, or longitude, comes first in both."""
     from pyproj import Transformer
 
-    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-
-
-@lru_cache(maxsize=64)
-def _to_geographic(crs: CRS) -> Transformer:
-    """Return the transformer from a CRS to longitude and latitude."""
-    from pyproj import Transformer
-
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     """Return the width and height of the central pixel on the ellipsoid, metres."""
     from pyproj import Geod
 
-    to_geographic = _to_geographic(crs)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     # Measure three pixels: the rounding of the inverse projection then stays far below 0.01 %.
     ends = [(column - 1.5, row), (column + 1.5, row), (column, row - 1.5), (column, row + 1.5)]
     xs, ys = zip(*(grid.transform @ end for end in ends), strict=True)
-    lon, lat = to_geographic.transform(xs, ys)
+    lon, lat = transformer(crs, "EPSG:4326").transform(xs, ys)
     if not np.isfinite([*lon, *lat]).all():
         raise GridError(f"the centre of {grid.bounds} is outside the area of {crs.to_string()}")
     _, _, lengths = Geod(ellps="WGS84").inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]],
@@ -233,14 +224,12 @@ def pixels_per_pixel(grid: Grid, source: Grid) -> float:
     GridError
         If either grid has no CRS.
     """
-    from pyproj import Transformer
-
     crs, source_crs = _crs_of(grid), _crs_of(source)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     corners = [(column, row), (column + 1, row), (column, row + 1)]
     xs, ys = zip(*(grid.transform @ corner for corner in corners), strict=True)
-    if crs != source_crs:  # in each new thread, creating a transformer takes milliseconds
-        xs, ys = Transformer.from_crs(crs, source_crs, always_xy=True).transform(xs, ys)
+    if crs != source_crs:
+        xs, ys = transformer(crs, source_crs).transform(xs, ys)
     if not np.isfinite([*xs, *ys]).all():
         return 1.0
     to_pixel = ~source.transform
@@ -331,7 +320,7 @@ def roi_window(
     GridError
         If the place is smaller than a pixel, larger than ``most_px``, or outside the CRS's area.
     """
-    from_geographic = _from_geographic(_crs_of(lattice))
+    from_geographic = transformer("EPSG:4326", _crs_of(lattice))
     to_pixel = ~lattice.transform
     column, row = to_pixel @ from_geographic.transform(*spatial.centre)
     if not math.isfinite(column) or not math.isfinite(row):

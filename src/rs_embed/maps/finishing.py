@@ -39,20 +39,10 @@ def finish_map(
     seen: SeenWindows,
     began: float,
 ) -> MapReport:
-    """Write the map from what is kept, and return the report.
+    """Write the map from the windows that are kept, and return the report.
 
-    Parameters
-    ----------
-    area : AreaTask
-        The map.
-    run : DurableRun
-        Its run, with all windows kept, and at least one token.
-    tiles : mapping
-        Key of each window in the run -> window, in the order of the layout.
-    seen : SeenWindows
-        Summary of the windows.
-    began : float
-        When the run began, see `time.monotonic`.
+    All windows are kept, with at least one token; ``tiles`` are the windows by their key in the
+    run, in the order of the layout; ``began`` is `time.monotonic` at the start of the run.
     """
     shared = run.shared or {}
     failed = run.failed()

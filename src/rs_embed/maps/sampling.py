@@ -16,7 +16,7 @@ from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
 from rs_embed.files.imagery import declared_nodata
 from rs_embed.files.polygons import read_polygons
-from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
 from rs_embed.geo.polygons import Polygons
 from rs_embed.geo.raster import valid_mask
 
@@ -53,7 +53,7 @@ def sample_points(
     Returns
     -------
     xarray.DataArray
-        ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point lies
+        ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point is
         outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given if
         ``crs`` is geographic, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
         the cell in the map, -1 outside. A cell includes its edges to the first row and column (top
@@ -80,12 +80,11 @@ def sample_points(
            [1., 5.]], dtype=float32)
     """
     import xarray as xr
-    from pyproj import Transformer
 
     placed = _placed(source)
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
-    to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
+    to_map = transformer(stated, known_crs(placed.grid.crs))
     x, y = _in_map(given, to_map)
     row, column = _cells(x, y, placed.grid)
     inside = row >= 0
@@ -134,14 +133,14 @@ def zonal_mean(
     xarray.DataArray
         ``(zone, d)`` float32 in the order of the features. Cells without a token have no weight.
         NaN in all ``d`` for a zone without a token. Coordinates: ``id`` of the feature;
-        ``coverage``, the share of the polygon's area that lies on cells with a token, 0 to 1.
+        ``coverage``, the share of the polygon's area that is on cells with a token, 0 to 1.
 
     Raises
     ------
     SpecError
         If a polygon or the map is invalid.
     GridError
-        If a polygon lies outside the area of the map's CRS.
+        If a polygon is outside the area of the map's CRS.
     MissingDependencyError
         If exactextract or shapely is not installed.
 
@@ -197,13 +196,13 @@ def _outside(inside: NDArray[np.bool_], swapped: NDArray[np.bool_], *, in_degree
     """Return the warning of points outside; ``swapped``: which of these are inside if swapped."""
     count = len(inside)
     message = (
-        f"{np.count_nonzero(~inside)} of {count} points lie outside the map, so their tokens are "
+        f"{np.count_nonzero(~inside)} of {count} points are outside the map, so their tokens are "
         "NaN"
     )
     if swapped.any():
         first, then = ("longitude", "latitude") if in_degrees else ("x", "y")
         message += (
-            f"; with {first} and {then} swapped {np.count_nonzero(swapped)} of them would lie "
+            f"; with {first} and {then} swapped {np.count_nonzero(swapped)} of them would be "
             f"inside: put {first} first, then {then}"
         )
     return Note(message, CoverageWarning)
@@ -220,7 +219,7 @@ def _without_tokens(
     for chosen, where in ((outside, "outside the map"), (empty & ~outside, "on cells without one")):
         ids = [zones.ids[number] for number in np.flatnonzero(chosen)]
         if ids:
-            parts.append(f"{len(ids)} lie {where} (ids {some(ids, 5)})")
+            parts.append(f"{len(ids)} are {where} (ids {some(ids, 5)})")
     if outside.any():
         lost = np.flatnonzero(outside)
         hint = Polygons(

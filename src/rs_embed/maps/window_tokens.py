@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
 
 
+_ODD = Note(
+    "some pixels have values that no reflectance has, and were left out as nodata; if they mark "
+    "nodata, state their value with fetch=FetchSpec(fill_value=...)",
+    ImageryWarning,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class WindowTokens:
     """What came of one window.
@@ -97,9 +104,9 @@ def window_tokens(
     task : Task
         Model and options.
     layout : Layout
-        Where the windows lie.
+        All windows.
     tiles : sequence of Tile
-        Those to be made, in the layout's order.
+        The windows to embed, in the layout's order.
     read : callable
         Returns the pixels on a grid; runs in any thread.
     encoder : callable
@@ -165,29 +172,15 @@ def _prepared(
     ]
     digest = hashlib.sha256(np.packbits(valid).tobytes())
     digest.update(np.ascontiguousarray(image).data)
+    scenes = (item for source in pixels.sources for item in source.get("items", ()))
     meta = {
         "input_res": input_res,
         "gsd_m": gsd,
         "seen_sha256": digest.hexdigest(),
         "valid": int(raster.valid.sum()),
-        "items": _items(pixels),
+        "items": list({str(item.get("id")): dict(item) for item in scenes}.values()),
     }
-    return _Seen(tile, images, valid, meta, (*pixels.notes, *_odd(odd)), pixels.meta)
-
-
-def _odd(count: int) -> Iterator[Note]:
-    if count:
-        yield Note(
-            "some pixels have values that no reflectance has, and were left out as nodata; if they "
-            "mark nodata, say so with fetch=FetchSpec(fill_value=...)",
-            ImageryWarning,
-        )
-
-
-def _items(pixels: WindowPixels) -> list[dict[str, Any]]:
-    """Return the scenes that the pixels come from, each once."""
-    items = [item for source in pixels.sources for item in source.get("items", ())]
-    return list({str(item.get("id")): dict(item) for item in items}.values())
+    return _Seen(tile, images, valid, meta, (*pixels.notes, *[_ODD] * bool(odd)), pixels.meta)
 
 
 def _passes(layout: Layout, tile: Tile) -> list[tuple[slice, slice]]:
@@ -218,17 +211,14 @@ def interleaved(tokens: NDArray[Any]) -> NDArray[Any]:
 
 
 def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.bool_]:
-    """Return which of a tile's valid tokens lie in wanted cells of the area."""
-    there = interleaved(valid)
-    (top, _), (left, _) = (
-        ((span.start - before) * layout.passes, 0)
-        for span, before in zip((tile.rows, tile.columns), layout.offset, strict=True)
+    """Return which of a tile's valid tokens are in wanted cells of the area."""
+    cells = layout.cells(tile)
+    wanted = layout.wanted[cells]
+    row, column = (
+        cell.start - (span.start - before) * layout.passes
+        for cell, span, before in zip(cells, (tile.rows, tile.columns), layout.offset, strict=True)
     )
-    rows, columns = layout.cells(tile)
-    wanted = layout.wanted[rows, columns]
-    first_row, first_column = rows.start - top, columns.start - left
-    height, width = wanted.shape
-    inside = there[first_row : first_row + height, first_column : first_column + width]
+    inside = interleaved(valid)[row : row + wanted.shape[0], column : column + wanted.shape[1]]
     found: NDArray[np.bool_] = inside & wanted
     return found
 
@@ -240,33 +230,25 @@ def _encoded(
     batch_size: int | None,
 ) -> Iterator[list[WindowTokens]]:
     """Yield the windows in groups that fill a forward pass."""
+
+    def embedded() -> Iterator[WindowTokens]:
+        outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
+        for item in group:
+            if isinstance(item, WindowTokens):
+                yield item
+            else:
+                yield _window(layout, item, [next(outcomes) for _ in item.images])
+
     group: list[_Seen | WindowTokens] = []
-    images = 0
+    images: list[GsdImage] = []
     for item in seen:
         group.append(item)
-        if isinstance(item, _Seen):
-            images += len(item.images)
-            if images >= (batch_size or encoder().batch_size):
-                yield list(_of_group(layout, group, encoder, batch_size))
-                group, images = [], 0
+        images += item.images if isinstance(item, _Seen) else []
+        if isinstance(item, _Seen) and len(images) >= (batch_size or encoder().batch_size):
+            yield list(embedded())
+            group, images = [], []
     if group:
-        yield list(_of_group(layout, group, encoder, batch_size))
-
-
-def _of_group(
-    layout: Layout,
-    group: Sequence[_Seen | WindowTokens],
-    encoder: Callable[[], Encoder],
-    batch_size: int | None,
-) -> Iterator[WindowTokens]:
-    """Yield what comes of a group, in its order."""
-    images = [image for item in group if isinstance(item, _Seen) for image in item.images]
-    outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
-    for item in group:
-        if isinstance(item, WindowTokens):
-            yield item
-        else:
-            yield _window(layout, item, [next(outcomes) for _ in item.images])
+        yield list(embedded())
 
 
 def _window(

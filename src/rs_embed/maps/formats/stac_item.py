@@ -15,6 +15,7 @@ import numpy as np
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.geo.bands import canonical_band
+from rs_embed.geo.grid import known_crs, transformer
 from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.formats.paths import sync, sync_name
 from rs_embed.maps.formats.provenance import (
@@ -347,8 +348,6 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
 
 def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitudes and latitudes of the edges, counter-clockwise from the top left."""
-    from pyproj import Transformer
-
     left, bottom, right, top = grid.bounds
     steps = np.arange(_STEPS_PER_SIDE) / _STEPS_PER_SIDE
     across, down = left + steps * (right - left), top + steps * (bottom - top)
@@ -356,8 +355,7 @@ def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     count = _STEPS_PER_SIDE
     xs = np.concatenate([np.full(count, left), across, np.full(count, right), back, [left]])
     ys = np.concatenate([down, np.full(count, bottom), up, np.full(count, top), [top]])
-    to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    lon, lat = to_degrees.transform(xs, ys)
+    lon, lat = transformer(known_crs(grid.crs), "EPSG:4326").transform(xs, ys)
     return np.asarray(lon), np.asarray(lat)
 
 
