@@ -28,7 +28,7 @@ from rs_embed.files.vectors import (
     write_vector,
     write_vectors,
 )
-from rs_embed.runs.journal import Journal
+from rs_embed.runs.journal import Journal, JournalResult
 from tests.processes import line_of, running
 
 REQUEST = json.dumps({"image_size": 224, "model": "scalemae", "sensor": {"scale_m": 10}})
@@ -49,9 +49,9 @@ def path(tmp_path: Path) -> Path:
 def test_results_come_back_in_the_order_asked(path: Path) -> None:
     meta = {"model": "scalemae", "nested": {"a": [1, 2.5, None]}, "text": "Ünïcode"}
     with Journal(path, REQUEST) as journal:
-        journal.add("a", vector(1), meta, None)
-        journal.add("ß", None, None, "no scene")
-        journal.add("c", vector(3), None, None)
+        journal.add(JournalResult("a", vector(1), meta))
+        journal.add(JournalResult("ß", None, None, "no scene"))
+        journal.add(JournalResult("c", vector(3)))
     with Journal(path, REQUEST) as journal:
         assert journal.done() == {"a", "c"}
         c, b, a = journal.results(["c", "ß", "a"])
@@ -68,9 +68,9 @@ def test_results_come_back_in_the_order_asked(path: Path) -> None:
 
 def test_what_failed_is_tried_again(path: Path) -> None:
     with Journal(path, REQUEST) as journal:
-        journal.add("a", None, None, "time-out")
+        journal.add(JournalResult("a", None, None, "time-out"))
         assert journal.done() == set()
-        journal.add("a", vector(1), None, None)
+        journal.add(JournalResult("a", vector(1)))
         assert journal.done() == {"a"}
         (result,) = journal.results(["a"])
         assert result.error is None
@@ -89,12 +89,12 @@ def test_what_failed_is_tried_again(path: Path) -> None:
 )
 def test_what_is_no_result(path: Path, value: Any, error: str | None, match: str) -> None:
     with Journal(path, REQUEST) as journal, pytest.raises(SpecError, match=match):
-        journal.add("k", value, None, error)
+        journal.add(JournalResult("k", value, None, error))
 
 
 def test_delete_leaves_nothing(path: Path) -> None:
     with Journal(path, REQUEST) as journal:
-        journal.add("a", vector(1), None, None)
+        journal.add(JournalResult("a", vector(1)))
         journal.delete()
         assert list(path.parent.iterdir()) == []
         with pytest.raises(ExportError, match="cannot use .*closed"):
@@ -108,13 +108,13 @@ def test_delete_leaves_nothing(path: Path) -> None:
 WRITER = """
     import sys
     import numpy as np
-    from rs_embed.runs.journal import Journal
+    from rs_embed.runs.journal import Journal, JournalResult
 
     path, request, start = sys.argv[1], sys.argv[2], int(sys.argv[3])
     with Journal(path, request) as journal:
         assert journal.done() == {f"place {i}" for i in range(start)}
         for i in range(start, 10**6):
-            journal.add(f"place {i}", np.full(1024, i, np.float32), {"i": i}, None)
+            journal.add(JournalResult(f"place {i}", np.full(1024, i, np.float32), {"i": i}))
             print(i, flush=True)
 """
 
@@ -231,7 +231,7 @@ def test_a_journal_that_was_tampered_with(path: Path, change: str) -> None:
 def filled(path: Path, count: int = 40) -> bytes:
     with Journal(path, REQUEST) as journal:
         for i in range(count):
-            journal.add(str(i), vector(i, 1024), {"i": i}, None)
+            journal.add(JournalResult(str(i), vector(i, 1024), {"i": i}))
     return path.read_bytes()
 
 
@@ -285,7 +285,7 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
         import resource, signal, sys
         import numpy as np
         from rs_embed.errors import ExportError
-        from rs_embed.runs.journal import Journal
+        from rs_embed.runs.journal import Journal, JournalResult
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -293,7 +293,8 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
         try:
             with Journal(sys.argv[1], sys.argv[2]) as journal:
                 for added in range(100):
-                    journal.add(str(added), np.full(1024, added, np.float32), None, None)
+                    vector = np.full(1024, added, np.float32)
+                    journal.add(JournalResult(str(added), vector))
         except ExportError as exc:
             print(added, "cannot write" in str(exc))
     """

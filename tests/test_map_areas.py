@@ -41,7 +41,7 @@ from rs_embed.errors import (
 )
 from rs_embed.maps.first_look import scattered
 from rs_embed.maps.request import settle_area
-from rs_embed.runs.journal import Journal
+from rs_embed.runs.journal import Journal, JournalResult
 from tests.coordinate_model import coordinate_scene
 from tests.map_cases import NORTH_UP, Faulty, box, kept_windows, names
 from tests.map_worker import digests
@@ -80,7 +80,7 @@ def test_a_dry_run_counts_what_is_left_and_checks_what_a_run_would(
     partial = folder / "map.zarr.partial"
     identity = json.dumps(settle_area("coordinates", imagery=scene).identity)
     with Journal(partial, identity) as journal:
-        journal.add("0 0", None, None, "unreadable")
+        journal.add(JournalResult("0 0", None, None, "unreadable"))
         assert "in use by another process" in str(run_map(*command).exception)
     assert "16 windows, " in run_map(*command).output
     partial.unlink()  # it is still there

@@ -45,8 +45,8 @@ def read_imagery(
     fit : callable
         Returns the window to read in place of that of ``spatial``, on the same lattice.
     window : Grid, optional
-        Exactly these pixels of the imagery's lattice, instead of ``spatial``; they may lie beyond
-        the image, invalid then.
+        Exactly these pixels of the imagery's lattice, instead of ``spatial``; beyond the image
+        they are invalid.
 
     Raises
     ------
@@ -62,7 +62,10 @@ def read_imagery(
             raise ImageryError(
                 f"got fill_value={fill_value:g} for a Raster, which has its own mask; leave it out"
             )
-        return _window_of(_select(imagery, bands).north_up(), window_in)
+        raster = _georeferenced(imagery)
+        indexes = band_indexes(raster.bands, bands, "the raster")
+        picked = replace(raster, data=raster.data[[i - 1 for i in indexes]], bands=tuple(bands))
+        return _window_of(picked.north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
         return read_file(os.fspath(imagery), bands, window_in, fill_value)
     if type(imagery).__module__.partition(".")[0] == "xarray":
@@ -126,12 +129,6 @@ def _georeferenced(raster: Raster) -> Raster:
             "with fetch=FetchSpec(scale_m=...)"
         )
     return raster
-
-
-def _select(raster: Raster, bands: Sequence[str]) -> Raster:
-    indexes = band_indexes(_georeferenced(raster).bands, bands, "the raster")
-    data = raster.data[[i - 1 for i in indexes]]
-    return replace(raster, data=data, bands=tuple(bands))
 
 
 def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:

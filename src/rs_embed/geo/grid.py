@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 
 from rs_embed.errors import GridError
-from rs_embed.specs import BBox, PointBuffer, Spatial
+from rs_embed.specs import PointBuffer, Spatial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -169,10 +169,12 @@ def gsd_m(grid: Grid) -> float:
             f"got the CRS {crs.name!r} ({crs.type_name}), expected a projected CRS; assign one"
         )
     if not crs.is_projected:
+        west, south, east, north = grid.geographic_bounds()
+        target = metric_crs((west + east) / 2, (south + north) / 2)
         raise GridError(
             f"got imagery in degrees ({crs.to_string()}, {transform.a:g} per pixel), expected a "
             "projected CRS: a degree is not the same length in all directions; reproject it, e.g. "
-            f"gdalwarp -t_srs {_metric_crs_name(grid)} -r bilinear in.tif out.tif"
+            f"gdalwarp -t_srs {target.to_string()} -r bilinear in.tif out.tif"
         )
     across_x, across_y = _ground_pixel(grid, crs)
     if not 0.99 <= across_x / across_y <= 1.01:
@@ -331,15 +333,26 @@ def roi_window(
         side = round(2 * spatial.buffer_m / pixel_m)
         spans = [(_centred_start(centre, side), side) for centre in (column, row)]
     else:
-        spans = _outward_spans(from_geographic, to_pixel, spatial)
+        # Parallels near a pole are strongly curved: six points per degree are exact to 0.01 px.
+        points = max(21, math.ceil(6 * (spatial.maxlon - spatial.minlon)))
+        bounds = from_geographic.transform_bounds(
+            spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat, densify_pts=points
+        )
+        if not np.isfinite(bounds).all():
+            raise GridError(f"{spatial} is outside the area of the CRS")
+        spans = _snapped(to_pixel, bounds)
     (left, width), (top, height) = spans
     if width < 1 or height < 1:
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
     if width * height > most_px:
+        # As many parts of each side that square parts are small enough.
+        down, across = (
+            max(1, math.ceil(side / math.isqrt(MAX_PIXELS))) for side in (height, width)
+        )
         raise GridError(
             f"{spatial} is {height:,.0f} x {width:,.0f} px of {pixel_m:g} m, expected at most "
-            f"{most_px:,} px; split it into at least {_parts(height)} x {_parts(width)} places "
-            "of one batch, or use larger pixels"
+            f"{most_px:,} px; split it into at least {down} x {across} places of one batch, or use "
+            "larger pixels"
         )
     return lattice.window(top, left, height, width)
 
@@ -358,11 +371,6 @@ def bounds_window(lattice: Grid, bounds: tuple[float, float, float, float]) -> G
     return lattice.window(top, left, max(height, 1), max(width, 1))
 
 
-def _parts(side_px: float) -> int:
-    """Return the number of parts of a side for which square parts are small enough."""
-    return max(1, math.ceil(side_px / math.isqrt(MAX_PIXELS)))
-
-
 def _centred_start(centre: float, side: int) -> int:
     """Return the first pixel of ``side`` pixels around ``centre``.
 
@@ -372,17 +380,6 @@ def _centred_start(centre: float, side: int) -> int:
     if side % 2:
         return math.floor(centre) - side // 2
     return math.floor(centre + 0.5) - side // 2
-
-
-def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tuple[int, int]]:
-    # Parallels near a pole are strongly curved: six points per degree are exact to 0.01 px.
-    points = max(21, math.ceil(6 * (box.maxlon - box.minlon)))
-    left, bottom, right, top = from_geographic.transform_bounds(
-        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=points
-    )
-    if not np.isfinite([left, bottom, right, top]).all():
-        raise GridError(f"{box} is outside the area of the CRS")
-    return _snapped(to_pixel, (left, bottom, right, top))
 
 
 def _snapped(to_pixel: Affine, bounds: tuple[float, float, float, float]) -> list[tuple[int, int]]:
@@ -451,8 +448,3 @@ def projected_crs(text: str) -> CRS:
             "the UTM zone of the place"
         )
     return crs
-
-
-def _metric_crs_name(grid: Grid) -> str:
-    west, south, east, north = grid.geographic_bounds()
-    return metric_crs((west + east) / 2, (south + north) / 2).to_string()

@@ -62,18 +62,9 @@ def read_windows(
     """Yield the pixels of each tile's window, in order, or the error that prevents it.
 
     Every block is read once, in threads, a few ahead of the first window that needs it, and
-    released after the last. A window in a block that cannot be read is read alone.
-
-    Parameters
-    ----------
-    layout : Layout
-        The windows.
-    tiles : sequence of Tile
-        In the layout's order, row by row, so that few blocks are held.
-    read : callable
-        Returns the pixels on a grid; runs in any thread.
-    workers : int
-        Threads; 0 reads in the calling thread.
+    released after the last. A window in a block that cannot be read is read alone. ``tiles`` are
+    in the layout's order, row by row, so that few blocks are held; without ``workers`` the
+    calling thread reads.
     """
     side = _block_side(layout)
     needs = [_blocks_of(layout, tile, side) for tile in tiles]

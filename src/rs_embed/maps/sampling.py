@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,7 +150,7 @@ def zonal_mean(
     """
     import xarray as xr
 
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     zones = read_polygons(polygons, layer=layer)
     placed = _placed(source)
     shapes = np.array(zones.in_cells(placed.grid), dtype=object)
@@ -184,6 +184,10 @@ def zonal_mean(
     )
 
 
+def _required(package: str) -> Any:
+    return require(package, extra="maps", purpose="the mean of polygons")
+
+
 def _in_map(
     points: NDArray[np.float64], to_map: Transformer
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -212,22 +216,18 @@ def _without_tokens(
     zones: Polygons, shapes: NDArray[Any], empty: NDArray[np.bool_], grid: Grid
 ) -> Note:
     """Return the warning of zones without a token: where they are, and their ids."""
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     height, width = grid.shape
     outside = shapely.area(shapely.clip_by_rect(shapes, 0, 0, width, height)) == 0
     parts, hint = [], ""
     for chosen, where in ((outside, "outside the map"), (empty & ~outside, "on cells without one")):
-        ids = [zones.ids[number] for number in np.flatnonzero(chosen)]
+        ids = list(compress(zones.ids, chosen))
         if ids:
-            parts.append(f"{len(ids)} are {where} (ids {some(ids, 5)})")
+            parts.append(f"{len(ids)} {where} (ids {some(ids, 5)})")
     if outside.any():
-        lost = np.flatnonzero(outside)
-        hint = Polygons(
-            tuple(zones.geometries[n] for n in lost),
-            tuple(zones.ids[n] for n in lost),
-            zones.crs,
-            zones.name,
-        ).order_hint(grid)
+        geometries = tuple(compress(zones.geometries, outside))
+        lost = Polygons(geometries, tuple(compress(zones.ids, outside)), zones.crs, zones.name)
+        hint = lost.order_hint(grid)
     message = (
         f"{np.count_nonzero(empty)} of {len(shapes)} zones hold no token, so their means are NaN: "
         f"{' and '.join(parts)}{hint}"
@@ -249,18 +249,14 @@ class _Placed:
         return {"d": ("d", self.array["d"].values)} if "d" in self.array.coords else {}
 
 
-def _open(path: Path) -> Any:
-    from rs_embed.maps.formats.opening import open_map
-
-    return open_map(path)
-
-
 def _placed(source: Any) -> _Placed:
     """Return a map with the grid of its coordinates, also if it was cut from a larger one."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 
-    array = _open(Path(source)) if isinstance(source, str | os.PathLike) else source
+    from rs_embed.maps.formats.opening import open_map
+
+    array = open_map(source) if isinstance(source, str | os.PathLike) else source
     if not isinstance(array, xr.DataArray):
         raise SpecError(
             f"got a map of type {type(array).__name__}, expected a path or an xarray.DataArray "
@@ -371,19 +367,15 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
         rows = columns = side
     for top in range(0, height, rows):
         for left in range(0, width, columns):
-            yield (
-                slice(top, min(top + rows, height)),
-                slice(left, min(left + columns, width)),
-            )
+            bottom, right = min(top + rows, height), min(left + columns, width)
+            yield slice(top, bottom), slice(left, right)
 
 
 def _shares(
     shapes: NDArray[Any], rows: slice, columns: slice
 ) -> Iterator[tuple[int, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
     """Yield, for each shape in a block, its cells (counted along rows) and their shares in it."""
-    purpose = "the mean of polygons"
-    exactextract = require("exactextract", extra="maps", purpose=purpose)
-    rasters = require("exactextract.raster", extra="maps", purpose=purpose)
+    exactextract, rasters = _required("exactextract"), _required("exactextract.raster")
     features = []
     for number, shape in enumerate(shapes):
         area = _northward(shape, rows, columns)
@@ -407,7 +399,7 @@ def _shares(
 
 def _northward(shape: BaseGeometry, rows: slice, columns: slice) -> BaseGeometry | None:
     """Return the part of a shape in a block with y upward; None if its area is 0."""
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     clipped = shapely.clip_by_rect(shape, columns.start, rows.start, columns.stop, rows.stop)
     parts = shapely.get_parts(clipped)
     areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]

@@ -58,8 +58,8 @@ class JournalResult:
 
     key: str
     vector: NDArray[np.float32] | None
-    meta: Mapping[str, Any] | None
-    error: str | None
+    meta: Mapping[str, Any] | None = None
+    error: str | None = None
 
 
 class Journal:
@@ -87,7 +87,10 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], request: str) -> None:
-        requested = _parsed(request)
+        try:
+            requested = json.loads(request)
+        except (TypeError, ValueError) as exc:
+            raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
         self.path = Path(path)
         check_place(self.path)
         with self._errors_mapped():
@@ -151,43 +154,18 @@ class Journal:
         self.close()
         _remove(self.path)
 
-    def add(
-        self,
-        key: str,
-        vector: NDArray[np.float32] | None,
-        meta: Mapping[str, Any] | None,
-        error: str | None,
-    ) -> None:
-        """Write the result of ``key`` to disk, replacing an earlier one.
+    def add(self, *results: JournalResult) -> None:
+        """Write results to disk, replacing earlier ones of the same keys.
 
-        Parameters
-        ----------
-        key : str
-            Name of the place.
-        vector : numpy.ndarray or None
-            ``(D,)`` float32; None where it failed.
-        meta : mapping or None
-            JSON values.
-        error : str or None
-            Why there is no vector; exactly one of ``vector`` and ``error`` is given.
+        If the process ends meanwhile, all or none of them are written.
 
         Raises
         ------
         SpecError
-            If both or neither of ``vector`` and ``error`` are given, or the vector is not
+            If a result has both or neither of ``vector`` and ``error``, or its vector is not
             ``(D,)`` float32.
         ExportError
             If the disk is full or the journal is closed.
-        """
-        self.add_all([JournalResult(key, vector, meta, error)])
-
-    def add_all(self, results: Iterable[JournalResult]) -> None:
-        """Write several results, all or, if the process ends meanwhile, none of them.
-
-        Raises
-        ------
-        SpecError, ExportError
-            As `add`.
         """
         rows = [_row(result) for result in results]
         with self._errors_mapped():
@@ -346,13 +324,6 @@ def _checksum(*parts: str | bytes | None) -> int:
     for part in parts:
         total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
     return total
-
-
-def _parsed(request: str) -> Any:
-    try:
-        return json.loads(request)
-    except (TypeError, ValueError) as exc:
-        raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

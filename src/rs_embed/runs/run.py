@@ -173,8 +173,8 @@ class DurableRun:
         """
         records = list(results)
         if self.shared is None and shared is not None:
-            records.append(JournalResult(_SHARED, np.zeros(0, np.float32), shared, None))
-        self._journal.add_all(records)
+            records.append(JournalResult(_SHARED, np.zeros(0, np.float32), shared))
+        self._journal.add(*records)
         self.kept += sum(result.error is None for result in results)
         if self.shared is None and shared is not None:
             self.shared = dict(shared)

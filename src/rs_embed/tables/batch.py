@@ -273,14 +273,14 @@ def _keep(
     for key, result in results:
         if not isinstance(result, RsEmbedError):
             run.check_weights(result.meta)
-            kept = JournalResult(key, result.data, result.meta, None)
+            kept = JournalResult(key, result.data, result.meta)
             run.keep([kept], shared=which_weights(result.meta))
         elif on_error == "raise":
             error = result.restated(f"place {places[key].id!r}: {result}")
             error.index = list(places).index(key)  # among all places, not among those left
             raise error from result
         else:
-            run.keep([JournalResult(key, None, None, str(result))])
+            run.keep([JournalResult(key, None, error=str(result))])
 
 
 def _write(run: DurableRun, places: Mapping[str, NamedPlace]) -> dict[str, str]:

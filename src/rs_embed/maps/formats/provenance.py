@@ -52,7 +52,8 @@ def model_address(meta: Mapping[str, Any]) -> str:
     weights, checksum = meta.get("weights"), meta.get("weights_sha256")
     if isinstance(weights, str) and is_uri(weights):
         return weights
-    if isinstance(weights, str) and not _is_file(weights):
+    is_file = str(weights).endswith(tuple(_ARTIFACT_TYPES)) or Path(str(weights)).exists()
+    if isinstance(weights, str) and not is_file:
         name, _, revision = weights.partition("@")
         if _HUB_NAME.fullmatch(name):
             return f"https://huggingface.co/{name}" + (f"/tree/{revision}" if revision else "")
@@ -179,16 +180,9 @@ def _file_address(path: str) -> str:
         address = path.removeprefix(prefix)
         if path.startswith(prefix) and "://" in address and is_uri(address):
             return address
-    if path.startswith("/vsi"):
-        return f"urn:rs-embed:imagery:{quote(path, safe='')}"
-    if _PART_OF_A_FILE.match(path):
+    if path.startswith("/vsi") or _PART_OF_A_FILE.match(path):
         return f"urn:rs-embed:imagery:{quote(path, safe='')}"
     return Path(path).absolute().as_uri()
-
-
-def _is_file(weights: str) -> bool:
-    """Return whether this is a path rather than a name on the hub."""
-    return weights.endswith(tuple(_ARTIFACT_TYPES)) or Path(weights).exists()
 
 
 def _collection_address(collection: str) -> str:
