@@ -13,7 +13,7 @@ import numpy as np
 from rs_embed.errors import ImageryError
 from rs_embed.files.rasters import nodata_value, read_file, read_header
 from rs_embed.geo.bands import band_indexes
-from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
+from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, known_crs, roi_window
 from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, overlap, padded
 from rs_embed.specs import Spatial
@@ -149,10 +149,8 @@ def _from_north(array: Any, y_dim: Any) -> Any:
 
 
 def _array_grid(array: Any, y_dim: Any, x_dim: Any) -> Grid:
-    from pyproj import CRS
-
-    crs = CRS.from_wkt(array.rio.crs.to_wkt())
-    return Grid(crs, array.rio.transform(recalc=True), (array.sizes[y_dim], array.sizes[x_dim]))
+    crs, shape = known_crs(array.rio.crs.to_wkt()), (array.sizes[y_dim], array.sizes[x_dim])
+    return Grid(crs, array.rio.transform(recalc=True), shape)
 
 
 def _from_xarray(

@@ -358,14 +358,9 @@ def roi_window(
 
 
 def bounds_window(lattice: Grid, bounds: tuple[float, float, float, float]) -> Grid:
-    """Return the window of ``lattice`` that covers ``bounds``, snapped outward.
+    """Return the window of a north-up ``lattice`` that covers ``bounds``, snapped outward.
 
-    Parameters
-    ----------
-    lattice : Grid
-        North-up grid whose pixel edges are kept.
-    bounds : tuple of float
-        Left, bottom, right, top, CRS units.
+    ``bounds`` are left, bottom, right, top, CRS units.
     """
     (left, width), (top, height) = _snapped(~lattice.transform, bounds)
     return lattice.window(top, left, max(height, 1), max(width, 1))

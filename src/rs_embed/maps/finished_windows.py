@@ -74,9 +74,8 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
 
 def window_meta(meta: Mapping[str, Any], notes: Sequence[Note]) -> dict[str, Any]:
     """Return the meta of a window with its warnings, as JSON values."""
-    if not notes:
-        return dict(meta)
-    return {**meta, _NOTES: [[note.category.__name__, note.message] for note in notes]}
+    listed = [[note.category.__name__, note.message] for note in notes]
+    return {**meta, _NOTES: listed} if listed else dict(meta)
 
 
 def _widened(bounds: list[float], value: float) -> list[float]:

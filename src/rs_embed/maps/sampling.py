@@ -283,13 +283,21 @@ def _placed(source: Any) -> _Placed:
 
 def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
     """Return the outer edge of the first cell and the step between cells, CRS units."""
+    from rioxarray.exceptions import RioXarrayError
+
     if dim not in array.coords or not array.sizes[dim]:
         raise SpecError(
             f"got a map without coordinates along {dim!r}, expected the centres of its cells"
         )
     centres = array[dim].values.astype(np.float64)
     if len(centres) == 1:
-        step = _stated_step(array, dim)
+        try:
+            step = float(array.rio.resolution()[dim == "y"])
+        except RioXarrayError as exc:
+            raise SpecError(
+                f"got a map of one cell along {dim!r} and no transform, expected its size; set it "
+                "with array.rio.write_transform(...)"
+            ) from exc
         return float(centres[0]) - step / 2, step
     step = float(centres[-1] - centres[0]) / (len(centres) - 1)
     regular = centres[0] + step * np.arange(len(centres))
@@ -299,20 +307,6 @@ def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
             "size; cut parts from it with slices without gaps"
         )
     return float(centres[0]) - step / 2, step
-
-
-def _stated_step(array: xr.DataArray, dim: str) -> float:
-    """Return the step of a map that has one cell along ``dim``, from its transform."""
-    from rioxarray.exceptions import RioXarrayError
-
-    try:
-        step_x, step_y = array.rio.resolution()
-    except RioXarrayError as exc:
-        raise SpecError(
-            f"got a map of one cell along {dim!r} and no transform, expected its size; set it with "
-            "array.rio.write_transform(...)"
-        ) from exc
-    return float(step_x if dim == "x" else step_y)
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:

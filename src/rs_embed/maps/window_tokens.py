@@ -99,25 +99,11 @@ def window_tokens(
     A group is what goes through the model together, and the windows before it that need no model.
     Which windows make a group depends on those from the first of ``tiles`` on alone.
 
-    Parameters
-    ----------
-    task : Task
-        Model and options.
-    layout : Layout
-        All windows.
-    tiles : sequence of Tile
-        The windows to embed, in the layout's order.
-    read : callable
-        Returns the pixels on a grid; runs in any thread.
-    encoder : callable
-        Returns the model; called when the first window is known to be good.
-    workers : int
-        Threads that read.
-    batch_size : int or None
-        Images per forward pass; None leaves it to the device.
-    units_seen : bool
-        Whether some windows together were found to be of their units, see `probe`. If not, each
-        must be by itself; a window of dark water may then look like another unit.
+    ``tiles`` are the windows to embed, in the layout's order. ``read`` returns the pixels on a
+    grid, in any of ``workers`` threads; ``encoder`` returns the model when the first window is
+    known to be good; ``batch_size`` counts images per forward pass, None leaves it to the device.
+    ``units_seen`` states whether some windows together were found to be in their units, see
+    `probe`. If not, each must be by itself; a window of dark water may then look like another unit.
     """
     with ExitStack() as stages:
         pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))

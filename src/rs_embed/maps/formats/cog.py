@@ -61,9 +61,10 @@ def write_cog(
 
     Every block is read back. Blocks are compressed with ZSTD and a predictor. Nodata is NaN, or
     -128 in int8, whose scales are the scales of the bands. float16 is stored as such
-    (``NBITS=16``) and read by GDAL as float32. The tag ``RS_EMBED_META`` holds the meta as JSON. With a PCA the tag ``RS_EMBED_PCA``
-    holds JSON of ``components`` and ``mean``: base64 of little-endian float32, row by row, and
-    their ``shape``. The default ``layout`` follows from the benchmark of the formats.
+    (``NBITS=16``) and read by GDAL as float32. The tag ``RS_EMBED_META`` holds the meta as JSON.
+    With a PCA the tag ``RS_EMBED_PCA`` holds JSON of ``components`` and ``mean``: base64 of
+    little-endian float32, row by row, and their ``shape``. The default ``layout`` follows from the
+    benchmark of the formats.
 
     Raises
     ------

@@ -78,7 +78,10 @@ def source_addresses(meta: Mapping[str, Any]) -> list[str]:
         known += _item_addresses(item, source)
     if not known:
         read = (source.get(key) for key in ("path", "root", "catalogue"))
-        known = [_read_address(place, backend) for place in read if isinstance(place, str)][:1]
+        for place in [place for place in read if isinstance(place, str)][:1]:
+            # The packaged scene is named by its path in the package, not on a machine.
+            packaged = f"urn:rs-embed:imagery:{quote(place, safe='')}"
+            known = [packaged if backend == "sample" else _file_address(place)]
     sensor = meta.get("sensor")
     collection = sensor.get("collection") if isinstance(sensor, Mapping) else sensor
     if not known and backend in (None, "gee") and isinstance(collection, str):
@@ -106,8 +109,7 @@ def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the layout of tokens on the imagery: patches side by side; 1 px if unknown."""
     size = meta.get("used_patch_size")
     pixels = size if isinstance(size, int) and size > 0 else 1
-    side = [pixels, pixels]
-    return {"layout_type": "regular_grid", "chip_size": side, "stride": list(side)}
+    return {"layout_type": "regular_grid", "chip_size": [pixels] * 2, "stride": [pixels] * 2}
 
 
 def input_bands(meta: Mapping[str, Any]) -> list[str]:
@@ -165,13 +167,6 @@ def _item_addresses(item: Mapping[str, Any], source: Mapping[str, Any]) -> list[
         files = [str(name) for name in item["files"]]
         return [_file_address(f if is_uri(f) else os.path.join(folder, f)) for f in files]
     return [f"urn:rs-embed:item:{quote(str(item.get('id')), safe='')}"]
-
-
-def _read_address(place: str, backend: object) -> str:
-    # The packaged scene is named by its path in the package, not on a machine.
-    if backend == "sample":
-        return f"urn:rs-embed:imagery:{quote(place, safe='')}"
-    return _file_address(place)
 
 
 def _file_address(path: str) -> str:

@@ -311,7 +311,7 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         lon = np.array([-180.0, 180.0, 180.0, -180.0, -180.0])
         lat = np.array([south, south, north, north, south])
     else:
-        lon, lat = _simplified(lon, lat, 0.01 * _cell_degrees(lon, lat, grid.shape))
+        lon, lat = _simplified(lon, lat, grid.shape)
     lon = lon - 360 * np.floor((lon.min() + 180) / 360)  # west in -180..180
     west, south, east, north = (float(v) for v in (lon.min(), lat.min(), lon.max(), lat.max()))
     if east <= 180:
@@ -335,20 +335,15 @@ def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.asarray(lon), np.asarray(lat)
 
 
-def _cell_degrees(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
-) -> float:
-    """Return the side of a cell, degrees of a great circle, from the length of the outline."""
-    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
-    return float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
-
-
 def _simplified(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
+    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return an outline without the points that are near the line between their neighbours."""
     shapely = require("shapely", extra="maps", purpose="the outline of a map")
-    tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
+    # The side of a cell, degrees of a great circle, follows from the length of the outline.
+    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
+    cell = float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
+    tolerance = max(0.01 * cell, _LEAST_TOLERANCE_DEG)
     at = np.stack([lon, lat], axis=1)
     starts = range(0, len(at) - 1, _STEPS_PER_SIDE)
     sides = [shapely.linestrings(at[start : start + _STEPS_PER_SIDE + 1]) for start in starts]
