@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,22 @@ def read_imagery(
     GridError
         If it is rotated, in degrees, or has pixels that are not square on the ground.
     """
-    window_in = partial(_window_in, spatial=spatial, fit=fit, window=window)
+
+    def window_in(grid: Grid) -> Grid:
+        if window is not None:
+            return window
+        gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
+        if spatial is not None:
+            place = fit(roi_window(grid, spatial))
+            overlap(place, grid)
+            return place
+        if math.prod(grid.shape) > MAX_PIXELS:
+            raise ImageryError(
+                f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
+                f"{MAX_PIXELS:,} px; cut a window out of it with spatial="
+            )
+        return grid
+
     if isinstance(imagery, Raster):
         if fill_value is not None:
             raise ImageryError(
@@ -100,25 +115,6 @@ def imagery_grid(imagery: Any) -> Grid:
     else:
         raise _no_imagery(imagery)
     gsd_m(grid)
-    return grid
-
-
-def _window_in(
-    grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid], window: Grid | None
-) -> Grid:
-    """Return the window of a place, or all of ``grid`` without one."""
-    if window is not None:
-        return window
-    gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
-    if spatial is not None:
-        place = fit(roi_window(grid, spatial))
-        overlap(place, grid)
-        return place
-    if grid.shape[0] * grid.shape[1] > MAX_PIXELS:
-        raise ImageryError(
-            f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
-            f"{MAX_PIXELS:,} px; cut a window out of it with spatial="
-        )
     return grid
 
 
@@ -193,13 +189,7 @@ def declared_nodata(array: Any) -> float | None:
 
 
 def _dimensions(array: Any) -> tuple[Any, Any, Any]:
-    """Return the names of the dimensions of bands, y and x of an array with CRS.
-
-    Raises
-    ------
-    ImageryError
-        If it has others, no CRS, or no regular coordinates.
-    """
+    """Return the names of the dimensions of bands, y and x of an array with CRS; refuse others."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
     from rioxarray.exceptions import RioXarrayError

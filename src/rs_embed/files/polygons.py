@@ -37,7 +37,7 @@ _SWAP = (
     "lambda at: at[:, ::-1])"
 )
 # How GEOS describes an invalid polygon: Self-intersection[1 2].
-_PLACE = re.compile(r"(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]")
+_PLACE = re.compile(r"^(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]$")
 _FIX = (
     "repair it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and check "
     "the result"
@@ -313,21 +313,14 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
     if crs.is_geographic:
         _check_degrees(geometry, name, feature.label)
     if not geometry.is_valid:
+        x, y = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
+        place = rf"\g<what> at {x} \g<x>, {y} \g<y>"
+        reason = _PLACE.sub(place, shapely.is_valid_reason(geometry))
         raise SpecError(
             f"{name}: {feature.label} is not a valid polygon "
-            f"({_reason(shapely.is_valid_reason(geometry), crs)}), expected rings that do not "
-            f"cross or touch along a line; {_FIX}"
+            f"({reason}), expected rings that do not cross or touch along a line; {_FIX}"
         )
     return geometry
-
-
-def _reason(reason: str, crs: CRS) -> str:
-    """Return why GEOS finds a polygon invalid, with the names of the coordinates."""
-    found = _PLACE.fullmatch(reason)
-    if found is None:
-        return reason
-    names = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
-    return f"{found['what']} at {names[0]} {found['x']}, {names[1]} {found['y']}"
 
 
 def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:

@@ -66,7 +66,8 @@ def read_windows(
     in the layout's order, row by row, so that few blocks are held; without ``workers`` the
     calling thread reads.
     """
-    side = _block_side(layout)
+    # Smaller for areas so wide that a row of blocks is large.
+    side = int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * layout.seen.shape[1]))))
     needs = [_blocks_of(layout, tile, side) for tile in tiles]
     last = {block: number for number, blocks in enumerate(needs) for block in blocks}
     reads = ordered(
@@ -85,12 +86,6 @@ def read_windows(
             for at in blocks:
                 if last[at] == number:
                     del held[at]
-
-
-def _block_side(layout: Layout) -> int:
-    """Return the side of blocks, pixels: smaller for areas so wide that a row is large."""
-    width = layout.seen.shape[1]
-    return int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * width))))
 
 
 def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:

@@ -35,7 +35,11 @@ def plan_map(area: AreaTask, windows: int) -> MapPlan:
     encoder = area.task.plan.load()
     images = windows * area.layout.passes**2
     size = max(1, min(area.settings.scalemae_batch_size or encoder.batch_size, images))
-    blank = _blank(area)
+    preparation, bands = area.task.plan.preparation, area.task.description.inputs.bands
+    side = area.layout.patch_size
+    zeros = np.zeros((len(bands), *(side * n for n in area.layout.tile_patches)), np.uint16)
+    image = preparation.image(zeros, DEFAULT_REFLECTANCE)
+    blank = GsdImage(preparation.tensor(image), 1.0)
     # The first image warms up, the second shows whether a batch is short enough to be tried.
     seconds, depth = _timed(encoder, blank, 1)
     area.check_tokens(depth)
@@ -44,15 +48,6 @@ def plan_map(area: AreaTask, windows: int) -> MapPlan:
     if 1 < size < _LONGEST_TRIAL_S / seconds:
         seconds = _timed(encoder, blank, size)[0] / size
     return plan_of(area, depth, windows, seconds * images)
-
-
-def _blank(area: AreaTask) -> GsdImage:
-    """Return the input of the network for a window of zeros."""
-    layout, preparation = area.layout, area.task.plan.preparation
-    bands = len(area.task.description.inputs.bands)
-    height, width = (patches * layout.patch_size for patches in layout.tile_patches)
-    zeros = np.zeros((bands, height, width), np.uint16)
-    return GsdImage(preparation.tensor(preparation.image(zeros, DEFAULT_REFLECTANCE)), 1.0)
 
 
 def _timed(encoder: Encoder, blank: GsdImage, count: int) -> tuple[float, int]:

@@ -64,7 +64,7 @@ class WindowTokens:
 
     tile: Tile
     tokens: NDArray[np.float32] | None
-    meta: dict[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
     error: RsEmbedError | None = None
     notes: tuple[Note, ...] = ()
     kind: str = ""
@@ -125,15 +125,11 @@ def _see(
 ) -> _Seen | WindowTokens:
     tile, pixels = given
     if isinstance(pixels, RsEmbedError):
-        return _failed(tile, pixels)
+        return WindowTokens(tile, None, error=pixels)
     try:
         return _prepared(task, layout, tile, pixels, units_seen=units_seen)
     except RsEmbedError as exc:
-        return _failed(tile, exc)
-
-
-def _failed(tile: Tile, error: RsEmbedError) -> WindowTokens:
-    return WindowTokens(tile, None, {}, error=error)
+        return WindowTokens(tile, None, error=exc)
 
 
 def _prepared(
@@ -142,13 +138,13 @@ def _prepared(
     """Return the images of a window, or that there is nothing to see."""
     raster = pixels.raster
     if raster is None or not raster.valid.any():
-        return WindowTokens(tile, None, {}, notes=pixels.notes)
+        return WindowTokens(tile, None, notes=pixels.notes)
     vouched = units_seen or pixels.meta["reflectance_source"] != "contract"
     check_units(raster, reflectance=pixels.reflectance, vouched=vouched)
     raster, odd = without_odd(raster, pixels.reflectance)
     valid = _valid_tokens(raster.valid, layout, tile)
     if not _wanted(valid, layout, tile).any():
-        return WindowTokens(tile, None, {}, notes=pixels.notes)
+        return WindowTokens(tile, None, notes=pixels.notes)
     preparation = task.plan.preparation
     image = image_of(raster, pixels.reflectance, preparation)
     gsd = gsd_m(raster.grid)
@@ -244,11 +240,11 @@ def _window(
     patches = []
     for outcome in outcomes:
         if isinstance(outcome, ModelError):
-            return _failed(seen.tile, outcome)
+            return WindowTokens(seen.tile, None, error=outcome)
         try:
             patches.append(outcome.patch_tokens("a map"))
         except ModelError as exc:
-            return _failed(seen.tile, exc)
+            return WindowTokens(seen.tile, None, error=exc)
         kind = outcome.kind
     passes = layout.passes
     tokens = np.stack(patches).reshape(passes, passes, *patches[0].shape)  # k k h w D

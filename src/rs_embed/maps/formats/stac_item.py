@@ -151,20 +151,16 @@ def _time(meta: Mapping[str, Any], when: datetime | None) -> dict[str, Any]:
     period = meta.get("temporal")
     if period:
         first, after = _moment(period["start"]), _moment(period["end"])
-        return _between(first, max(first, after - timedelta(seconds=1)))
-    times = _item_times(meta)
-    if times:
-        return _between(times[0], times[-1])
-    if when is None:
+        last = max(first, after - timedelta(seconds=1))
+    elif times := _item_times(meta):
+        first, last = times[0], times[-1]
+    elif when is not None:
+        first = last = when if when.tzinfo else when.replace(tzinfo=UTC)
+    else:
         raise SpecError(
             "the meta of the map has neither a period nor times of its imagery, and a STAC Item "
             "needs one; pass the time of the imagery as when=datetime(...)"
         )
-    moment = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return _between(moment, moment)
-
-
-def _between(first: datetime, last: datetime) -> dict[str, Any]:
     start, end = (
         moment.astimezone(UTC).isoformat().replace("+00:00", "Z") for moment in (first, last)
     )

@@ -231,13 +231,7 @@ def _spatial_ref(grid: Grid) -> dict[str, Any]:
 
 
 def _group(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
-    """Return attributes of the group.
-
-    Notes
-    -----
-    Zarr conventions geo-embeddings/embeddings-zarr-convention, zarr-conventions/spatial and
-    zarr-experimental/geo-proj, each at tag v1, with the members that their schemas require.
-    """
+    """Return attributes of the group, with the members that the conventions require."""
     grid, meta = content.grid, content.meta
     attributes: dict[str, Any] = {
         "zarr_conventions": [dict(entry) for entry in _CONVENTIONS],
