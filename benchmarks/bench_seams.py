@@ -14,6 +14,7 @@ run.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 import warnings
 from functools import partial
@@ -28,7 +29,6 @@ from scenes import SAMPLE
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.maps.blending import SEAMS, Seams, strips
 from rs_embed.maps.request import AreaTask, settle_area
-from rs_embed.maps.seams import SeamMetric, seam_metric
 from rs_embed.maps.window_tokens import window_tokens
 
 GOAL = 1.10
@@ -96,6 +96,9 @@ def main() -> None:
     parser.add_argument("--tile-size", type=int)
     parser.add_argument("--weights", default="scalemae-tiny")
     options = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.seams import seam_metric
+
     warnings.simplefilter("ignore", RsEmbedWarning)
     print(machine())
     rows, at_default = [], []
@@ -108,7 +111,7 @@ def main() -> None:
             bare = bare or cost
             for seams in SEAMS if share else SEAMS[-1:]:
                 drift = f"{apart(runs[0][0]):.2f}" if share else ""
-                metric: SeamMetric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
+                metric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
                 rows.append(
                     [
                         scene.stem, name, seams, str(len(args.layout.tiles)),

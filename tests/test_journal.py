@@ -49,9 +49,9 @@ def path(tmp_path: Path) -> Path:
 def test_results_come_back_in_the_order_asked(path: Path) -> None:
     meta = {"model": "scalemae", "nested": {"a": [1, 2.5, None]}, "text": "Ünïcode"}
     with Journal(path, REQUEST) as journal:
-        journal.add(JournalResult("a", vector(1), meta, None))
+        journal.add(JournalResult("a", vector(1), meta))
         journal.add(JournalResult("ß", None, None, "no scene"))
-        journal.add(JournalResult("c", vector(3), None, None))
+        journal.add(JournalResult("c", vector(3)))
     with Journal(path, REQUEST) as journal:
         assert journal.done() == {"a", "c"}
         c, b, a = journal.results(["c", "ß", "a"])
@@ -70,7 +70,7 @@ def test_what_failed_is_tried_again(path: Path) -> None:
     with Journal(path, REQUEST) as journal:
         journal.add(JournalResult("a", None, None, "time-out"))
         assert journal.done() == set()
-        journal.add(JournalResult("a", vector(1), None, None))
+        journal.add(JournalResult("a", vector(1)))
         assert journal.done() == {"a"}
         (result,) = journal.results(["a"])
         assert result.error is None
@@ -94,7 +94,7 @@ def test_what_is_no_result(path: Path, value: Any, error: str | None, match: str
 
 def test_delete_leaves_nothing(path: Path) -> None:
     with Journal(path, REQUEST) as journal:
-        journal.add(JournalResult("a", vector(1), None, None))
+        journal.add(JournalResult("a", vector(1)))
         journal.delete()
         assert list(path.parent.iterdir()) == []
         with pytest.raises(ExportError, match="cannot use .*closed"):
@@ -114,7 +114,7 @@ WRITER = """
     with Journal(path, request) as journal:
         assert journal.done() == {f"place {i}" for i in range(start)}
         for i in range(start, 10**6):
-            journal.add(JournalResult(f"place {i}", np.full(1024, i, np.float32), {"i": i}, None))
+            journal.add(JournalResult(f"place {i}", np.full(1024, i, np.float32), {"i": i}))
             print(i, flush=True)
 """
 
@@ -231,7 +231,7 @@ def test_a_journal_that_was_tampered_with(path: Path, change: str) -> None:
 def filled(path: Path, count: int = 40) -> bytes:
     with Journal(path, REQUEST) as journal:
         for i in range(count):
-            journal.add(JournalResult(str(i), vector(i, 1024), {"i": i}, None))
+            journal.add(JournalResult(str(i), vector(i, 1024), {"i": i}))
     return path.read_bytes()
 
 
@@ -294,7 +294,7 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
             with Journal(sys.argv[1], sys.argv[2]) as journal:
                 for added in range(100):
                     vector = np.full(1024, added, np.float32)
-                    journal.add(JournalResult(str(added), vector, None, None))
+                    journal.add(JournalResult(str(added), vector))
         except ExportError as exc:
             print(added, "cannot write" in str(exc))
     """

@@ -118,7 +118,7 @@ class TestPoints:
         with pytest.warns(CoverageWarning) as given:
             found = sample_points(coordinate_map(), points, crs="EPSG:32633")
         assert [str(one.message) for one in given] == [
-            "5 of 6 points lie outside the map, so their tokens are NaN"
+            "5 of 6 points are outside the map, so their tokens are NaN"
         ]
         assert given[0].filename == __file__
         np.testing.assert_array_equal(np.isnan(found.values).all(axis=1), [True] * 5 + [False])
@@ -127,7 +127,7 @@ class TestPoints:
 
     def test_where_the_crs_has_no_place_there_is_nothing(self) -> None:
         tokens = coordinate_map(epsg=2154)
-        with pytest.warns(CoverageWarning, match="1 of 1 points lie outside"):
+        with pytest.warns(CoverageWarning, match="1 of 1 points are outside"):
             assert np.isnan(sample_points(tokens, [(0, -90)])).all()
 
     def test_swapped_points_are_told_the_order(self) -> None:
@@ -136,7 +136,7 @@ class TestPoints:
         points = [right[0], right[1][::-1], (0, 0)]
         with pytest.warns(
             CoverageWarning,
-            match="2 of 3 points .* swapped 1 of them would lie inside: put longitude first, then",
+            match="2 of 3 points .* swapped 1 of them would be inside: put longitude first, then",
         ):
             found = sample_points(coordinate_map(), points)
         np.testing.assert_array_equal(np.isnan(found.values[:, 0]), [False, True, True])
@@ -319,7 +319,7 @@ class TestZones:
         shape = area((2, 3), (7, 3), (7, 5), (2, 5))
         with pytest.warns(
             CoverageWarning,
-            match=r"1 of 2 zones hold .* NaN: 1 lie on cells without one \(ids zone 1\)$",
+            match=r"1 of 2 zones hold .* NaN: 1 on cells without one \(ids zone 1\)$",
         ):
             found = zonal_mean(tokens, zones(shape, area((2, 3), (3.5, 3), (3.5, 4.5), (2, 4.5))))
         mean, _ = by_cells(tokens, shape)
@@ -342,8 +342,8 @@ class TestZones:
         with pytest.warns(CoverageWarning) as given:
             found = zonal_mean(tokens, zones(there, area((20, 20), (25, 20), (25, 25)), empty))
         assert [str(one.message) for one in given] == [
-            "2 of 3 zones hold no token, so their means are NaN: 1 lie outside the map (ids "
-            "zone 1) and 1 lie on cells without one (ids zone 2)"
+            "2 of 3 zones hold no token, so their means are NaN: 1 outside the map (ids "
+            "zone 1) and 1 on cells without one (ids zone 2)"
         ]
         np.testing.assert_array_equal(np.isnan(found.values).all(axis=1), [False, True, True])
         assert found.coverage.values[1] == 0
@@ -370,7 +370,7 @@ class TestZones:
         assert found.coverage.item() == 0
 
     def test_beside_the_map_edges_in_common_do_not_count(self) -> None:
-        with pytest.warns(CoverageWarning, match="1 lie outside the map"):
+        with pytest.warns(CoverageWarning, match="1 outside the map"):
             found = zonal_mean(coordinate_map(), zones(area((14, 2), (16, 2), (16, 4), (14, 4))))
         assert np.isnan(found.values).all()
 

@@ -33,9 +33,9 @@ from rs_embed import (
     zonal_mean,
 )
 from rs_embed.maps.request import settle_area
-from rs_embed.maps.seams import seam_metric
 from rs_embed.specs import to_json
 from tests.coordinate_model import coordinate_scene, decoded
+from tests.seams import seam_metric
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rs_embed.TemporalWarning"),
@@ -327,7 +327,7 @@ def test_a_map_is_read_back_by_its_path(
     embed_area("coordinates", imagery=write_scene(SCENE), output=out, **stored)
     transform = Affine(10, 0, 400000, 0, -10, 5200000)
     at = [transform @ (40, 24), transform @ (-5, 5)]  # pixels of the scene
-    with pytest.warns(CoverageWarning, match="1 of 2 points lie outside the map"):
+    with pytest.warns(CoverageWarning, match="1 of 2 points are outside the map"):
         found = sample_points(out, at, crs="EPSG:32633").values
     step = 255 / 127 if stored else 0.02
     np.testing.assert_allclose(found[0], [39.5, 23.5, 0], atol=step)  # the cell's middle

@@ -196,23 +196,15 @@ def _ours(path: str) -> Iterator[None]:
         if os.path.isdir(path):
             reason = "it is a folder"
         else:
-            reason = _without_credentials(str(exc.__cause__ or exc), path, shown)
+            # GDAL may name a file by the end of its URL only.
+            query = "".join(path.partition("?")[1:])
+            reason = str(exc.__cause__ or exc).replace(path, shown).replace(query, "")
         missing = "No such file" in reason
         fix = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
         error = ImageryError(f"cannot read {shown!r} as an image ({reason}); {fix}")
         if shown != path:
             raise error from None  # a traceback would show the credentials in it
         raise error from exc
-
-
-def _without_credentials(message: str, path: str, shown: str) -> str:
-    """Return a message of GDAL, which may name a file by the end of its URL only."""
-    query = path.partition("?")[2]
-    return (
-        message.replace(path, shown).replace(f"?{query}", "")
-        if query
-        else message.replace(path, shown)
-    )
 
 
 def shown_path(path: str) -> str:

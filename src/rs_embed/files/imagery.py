@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import numpy as np
 from rs_embed.errors import ImageryError
 from rs_embed.files.rasters import nodata_value, read_file, read_header
 from rs_embed.geo.bands import band_indexes
-from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
-from rs_embed.geo.raster import Raster
+from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, known_crs, roi_window
+from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, overlap, padded
 from rs_embed.specs import Spatial
 
@@ -45,8 +45,8 @@ def read_imagery(
     fit : callable
         Returns the window to read in place of that of ``spatial``, on the same lattice.
     window : Grid, optional
-        Exactly these pixels of the imagery's lattice, instead of ``spatial``; they may lie beyond
-        the image, invalid then.
+        Exactly these pixels of the imagery's lattice, instead of ``spatial``; beyond the image
+        they are invalid.
 
     Raises
     ------
@@ -56,13 +56,31 @@ def read_imagery(
     GridError
         If it is rotated, in degrees, or has pixels that are not square on the ground.
     """
-    window_in = partial(_window_in, spatial=spatial, fit=fit, window=window)
+
+    def window_in(grid: Grid) -> Grid:
+        if window is not None:
+            return window
+        gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
+        if spatial is not None:
+            place = fit(roi_window(grid, spatial))
+            overlap(place, grid)
+            return place
+        if math.prod(grid.shape) > MAX_PIXELS:
+            raise ImageryError(
+                f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
+                f"{MAX_PIXELS:,} px; cut a window out of it with spatial="
+            )
+        return grid
+
     if isinstance(imagery, Raster):
         if fill_value is not None:
             raise ImageryError(
                 f"got fill_value={fill_value:g} for a Raster, which has its own mask; leave it out"
             )
-        return _window_of(_select(imagery, bands).north_up(), window_in)
+        raster = _georeferenced(imagery)
+        indexes = band_indexes(raster.bands, bands, "the raster")
+        picked = replace(raster, data=raster.data[[i - 1 for i in indexes]], bands=tuple(bands))
+        return _window_of(picked.north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
         return read_file(os.fspath(imagery), bands, window_in, fill_value)
     if type(imagery).__module__.partition(".")[0] == "xarray":
@@ -100,25 +118,6 @@ def imagery_grid(imagery: Any) -> Grid:
     return grid
 
 
-def _window_in(
-    grid: Grid, *, spatial: Spatial | None, fit: Callable[[Grid], Grid], window: Grid | None
-) -> Grid:
-    """Return the window of a place, or all of ``grid`` without one."""
-    if window is not None:
-        return window
-    gsd_m(grid)  # refuses degrees, rotation and oblong pixels before anything is read
-    if spatial is not None:
-        place = fit(roi_window(grid, spatial))
-        overlap(place, grid)
-        return place
-    if grid.shape[0] * grid.shape[1] > MAX_PIXELS:
-        raise ImageryError(
-            f"got imagery of {grid.shape[0]} x {grid.shape[1]} px, expected at most "
-            f"{MAX_PIXELS:,} px; cut a window out of it with spatial="
-        )
-    return grid
-
-
 def _georeferenced(raster: Raster) -> Raster:
     if raster.grid.crs is None:
         raise ImageryError(
@@ -128,37 +127,14 @@ def _georeferenced(raster: Raster) -> Raster:
     return raster
 
 
-def _select(raster: Raster, bands: Sequence[str]) -> Raster:
-    indexes = band_indexes(_georeferenced(raster).bands, bands, "the raster")
-    data = raster.data[[i - 1 for i in indexes]]
-    return replace(raster, data=data, bands=tuple(bands))
-
-
 def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
     """Return a window of a raster in memory; pixels beyond the raster are invalid."""
     window = window_in(raster.grid)
     if window == raster.grid:
         return raster
-    rows, columns = common_window(window, raster.grid)
-    valid = raster.valid[rows, columns]
-    if not valid.size:
-        return _nothing(window, raster.bands, raster.data.dtype, raster.reflectance, raster.source)
-    part = raster.grid.window(rows.start, columns.start, *valid.shape)
-    data, valid = padded(raster.data[:, rows, columns], valid, part, window)
+    part = common_window(window, raster.grid)
+    data, valid = padded(raster.data[:, *part], raster.valid[part], raster.grid, window)
     return replace(raster, data=data, valid=valid, grid=window)
-
-
-def _nothing(
-    window: Grid,
-    bands: Sequence[str],
-    dtype: Any,
-    reflectance: tuple[float, float] | None,
-    source: Mapping[str, Any],
-) -> Raster:
-    """Return a window without any pixel of the imagery."""
-    pixels = np.zeros((len(bands), *window.shape), dtype)
-    valid = np.zeros(window.shape, dtype=bool)
-    return Raster(pixels, valid, tuple(bands), window, reflectance, source)
 
 
 def _from_north(array: Any, y_dim: Any) -> Any:
@@ -169,10 +145,8 @@ def _from_north(array: Any, y_dim: Any) -> Any:
 
 
 def _array_grid(array: Any, y_dim: Any, x_dim: Any) -> Grid:
-    from pyproj import CRS
-
-    crs = CRS.from_wkt(array.rio.crs.to_wkt())
-    return Grid(crs, array.rio.transform(recalc=True), (array.sizes[y_dim], array.sizes[x_dim]))
+    crs, shape = known_crs(array.rio.crs.to_wkt()), (array.sizes[y_dim], array.sizes[x_dim])
+    return Grid(crs, array.rio.transform(recalc=True), shape)
 
 
 def _from_xarray(
@@ -193,19 +167,10 @@ def _from_xarray(
     grid = _array_grid(picked, y_dim, x_dim)
     window = window_in(grid)
     rows, columns = common_window(window, grid)
+    read = picked.isel({y_dim: rows, x_dim: columns}).values
+    valid = valid_mask(read, nodata_value(nodata, fill_value))
+    data, valid = padded(read, valid, grid, window)
     source = {"xarray": str(array.name or ""), "resampling": "none"}
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return _nothing(window, bands, array.dtype, _attributed_units(array), source)
-    part = picked.isel({y_dim: rows, x_dim: columns})
-    read_grid = grid.window(rows.start, columns.start, part.sizes[y_dim], part.sizes[x_dim])
-    read = Raster.from_array(
-        part.values,
-        bands=bands,
-        crs=read_grid.crs,
-        transform=read_grid.transform,
-        nodata=nodata_value(nodata, fill_value),
-    )
-    data, valid = padded(read.data, read.valid, read_grid, window)
     return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
 
 
@@ -224,13 +189,7 @@ def declared_nodata(array: Any) -> float | None:
 
 
 def _dimensions(array: Any) -> tuple[Any, Any, Any]:
-    """Return the names of the dimensions of bands, y and x of an array with CRS.
-
-    Raises
-    ------
-    ImageryError
-        If it has others, no CRS, or no regular coordinates.
-    """
+    """Return the names of the dimensions of bands, y and x of an array with CRS; refuse others."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
     from rioxarray.exceptions import RioXarrayError

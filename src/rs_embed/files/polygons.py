@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 _GEOJSON = (".geojson", ".json")
+_EXPECTED = (
+    "expected polygons as GeoJSON (.geojson), GeoPackage (.gpkg), Shapefile (.shp) or FlatGeobuf "
+    "(.fgb)"
+)
 _REPROJECT = (
     "are these metres of a projection? Then reproject them: ogr2ogr -s_srs EPSG:<code> -t_srs "
     "EPSG:4326 out.geojson in.geojson"
@@ -33,7 +37,7 @@ _SWAP = (
     "lambda at: at[:, ::-1])"
 )
 # How GEOS describes an invalid polygon: Self-intersection[1 2].
-_PLACE = re.compile(r"(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]")
+_PLACE = re.compile(r"^(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]$")
 _FIX = (
     "repair it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and check "
     "the result"
@@ -68,7 +72,7 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
         If it cannot be read, or a feature is not a valid polygon; the message names the
         feature, the place and a fix. Nothing is repaired silently.
     UnknownNameError
-        If there is no such layer.
+        If the file has no such layer.
     GridError
         If the ``crs`` of the object is unknown, or neither geographic nor projected.
     MissingDependencyError
@@ -119,10 +123,7 @@ def _refuse_layer(layer: str | None, name: str) -> None:
 
 def _from_path(path: Path, layer: str | None) -> Polygons:
     if not path.exists():
-        raise SpecError(
-            f"{path}: no such file, expected polygons as GeoJSON (.geojson), GeoPackage (.gpkg), "
-            "Shapefile (.shp) or FlatGeobuf (.fgb)"
-        )
+        raise SpecError(f"{path}: no such file, {_EXPECTED}")
     if path.suffix.lower() not in _GEOJSON:
         return _from_layer(path, layer)
     _refuse_layer(layer, str(path))
@@ -154,18 +155,18 @@ def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
     shapely = require_shapely()
     for number, entry in enumerate(source):
         if isinstance(entry, shapely.Geometry):
-            yield _Feature(str(number), _label(number, str(number)), entry)
+            yield _Feature(str(number), f"feature {number}", entry)
             continue
         if not isinstance(entry, Mapping):
             raise SpecError(
-                f"{name}: {_label(number, str(number))}: got {type(entry).__name__}, expected "
-                "shapely geometries or GeoJSON mappings in a list of polygons"
+                f"{name}: feature {number}: got {type(entry).__name__}, expected shapely "
+                "geometries or GeoJSON mappings in a list of polygons"
             )
         if entry.get("crs") is not None or entry.get("type") == "FeatureCollection":
             raise SpecError(
-                f"{name}: {_label(number, str(number))}: got a GeoJSON object with many features "
-                "or a CRS of its own, expected a geometry or feature in longitude and latitude; "
-                "pass that object alone, not in a list"
+                f"{name}: feature {number}: got a GeoJSON object with many features or a CRS of "
+                "its own, expected a geometry or feature in longitude and latitude; pass that "
+                "object alone, not in a list"
             )
         yield from _geojson_features(entry, name, first=number)
 
@@ -224,10 +225,10 @@ def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | No
 def _from_layer(path: Path, layer: str | None) -> Polygons:
     """Return the polygons of a file that GDAL reads."""
     shapely = require_shapely()
-    purpose = f"reading polygons of {path.name}"
-    pyogrio = require("pyogrio", extra="maps", purpose=purpose)
-    raw = require("pyogrio.raw", extra="maps", purpose=purpose)
-    errors = require("pyogrio.errors", extra="maps", purpose=purpose)
+    pyogrio, raw, errors = (
+        require(module, extra="maps", purpose=f"reading polygons of {path.name}")
+        for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
+    )
     try:
         chosen = _layer(path, layer, pyogrio.list_layers(path))
         fields = pyogrio.read_info(path, layer=chosen)["fields"]
@@ -236,10 +237,7 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
             path, layer=chosen, columns=names, force_2d=True, return_fids=True
         )
     except (errors.DataSourceError, errors.DataLayerError) as exc:
-        raise SpecError(
-            f"{path}: cannot be read ({exc}), expected polygons as GeoJSON (.geojson), GeoPackage "
-            "(.gpkg), Shapefile (.shp) or FlatGeobuf (.fgb)"
-        ) from exc
+        raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
     own = columns[0] if names else [None] * len(fids)
     features = []
     for number, (fid, value, wkb) in enumerate(zip(fids, own, content, strict=True)):
@@ -315,21 +313,14 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
     if crs.is_geographic:
         _check_degrees(geometry, name, feature.label)
     if not geometry.is_valid:
+        x, y = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
+        place = rf"\g<what> at {x} \g<x>, {y} \g<y>"
+        reason = _PLACE.sub(place, shapely.is_valid_reason(geometry))
         raise SpecError(
             f"{name}: {feature.label} is not a valid polygon "
-            f"({_reason(shapely.is_valid_reason(geometry), crs)}), expected rings that do not "
-            f"cross or touch along a line; {_FIX}"
+            f"({reason}), expected rings that do not cross or touch along a line; {_FIX}"
         )
     return geometry
-
-
-def _reason(reason: str, crs: CRS) -> str:
-    """Return why GEOS finds a polygon invalid, with the names of the coordinates."""
-    found = _PLACE.fullmatch(reason)
-    if found is None:
-        return reason
-    names = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
-    return f"{found['what']} at {names[0]} {found['x']}, {names[1]} {found['y']}"
 
 
 def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:

@@ -336,7 +336,7 @@ def _read_window(
     valid = valid_mask(pixels, nodata)
     if _has_mask(dataset, indexes):
         valid &= dataset.dataset_mask(window=part)[::step] > 0
-    return padded(pixels, valid, file_grid.window(rows.start, columns.start, *valid.shape), window)
+    return padded(pixels, valid, file_grid, window)
 
 
 def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:
@@ -372,12 +372,7 @@ def nodata_value(declared: float | None, stated: float | None) -> float:
 def declared_units(file: Any, indexes: Sequence[int]) -> tuple[float, float] | None:
     """Return the (scale, offset) that bands of a file declare, None for the GDAL defaults.
 
-    Parameters
-    ----------
-    file : Header or rasterio dataset
-        The file.
-    indexes : sequence of int
-        Positions of the bands, from 1.
+    ``file`` is a `Header` or a dataset of rasterio; positions of bands count from 1.
 
     Raises
     ------

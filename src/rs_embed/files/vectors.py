@@ -103,16 +103,8 @@ def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
     """Write many vectors into one ``.npz`` with the columns of `Vectors`, in the order given.
 
     ``numpy.load`` returns the arrays as arrays, and ``meta.jsonl`` and ``error.jsonl`` as bytes:
-    text in UTF-8, a line of JSON for each place. Memory holds the vectors once, and the texts.
-
-    Parameters
-    ----------
-    path : Path
-        File to write; it appears whole or not at all.
-    rows : iterable of VectorRow
-        Read once.
-    count : int
-        Number of rows.
+    text in UTF-8, a line of JSON for each place. Memory holds the vectors once, and the texts. The
+    file appears whole or not at all.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 
 from rs_embed.errors import GridError
-from rs_embed.specs import BBox, PointBuffer, Spatial
+from rs_embed.specs import PointBuffer, Spatial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class Grid:
         GridError
             If the grid has no CRS.
         """
-        to_degrees = _to_geographic(_crs_of(self))
+        to_degrees = transformer(_crs_of(self), "EPSG:4326")
         west, south, east, north = to_degrees.transform_bounds(*self.bounds, densify_pts=21)
         return west, south, east, north
 
@@ -169,10 +169,12 @@ def gsd_m(grid: Grid) -> float:
             f"got the CRS {crs.name!r} ({crs.type_name}), expected a projected CRS; assign one"
         )
     if not crs.is_projected:
+        west, south, east, north = grid.geographic_bounds()
+        target = metric_crs((west + east) / 2, (south + north) / 2)
         raise GridError(
             f"got imagery in degrees ({crs.to_string()}, {transform.a:g} per pixel), expected a "
             "projected CRS: a degree is not the same length in all directions; reproject it, e.g. "
-            f"gdalwarp -t_srs {_metric_crs_name(grid)} -r bilinear in.tif out.tif"
+            f"gdalwarp -t_srs {target.to_string()} -r bilinear in.tif out.tif"
         )
     across_x, across_y = _ground_pixel(grid, crs)
     if not 0.99 <= across_x / across_y <= 1.01:
@@ -190,31 +192,22 @@ def gsd_m(grid: Grid) -> float:
 
 # Creating a transformer takes longer than most uses of it. It is safe to share between threads.
 @lru_cache(maxsize=64)
-def _from_geographic(crs: CRS) -> Transformer:
-    """Return the transformer from longitude and latitude to a CRS."""
+def transformer(source: CRS | str, target: CRS | str) -> Transformer:
+    """Return the transformer between two CRS; x, or longitude, comes first in both."""
     from pyproj import Transformer
 
-    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-
-
-@lru_cache(maxsize=64)
-def _to_geographic(crs: CRS) -> Transformer:
-    """Return the transformer from a CRS to longitude and latitude."""
-    from pyproj import Transformer
-
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:
     """Return the width and height of the central pixel on the ellipsoid, metres."""
     from pyproj import Geod
 
-    to_geographic = _to_geographic(crs)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     # Measure three pixels: the rounding of the inverse projection then stays far below 0.01 %.
     ends = [(column - 1.5, row), (column + 1.5, row), (column, row - 1.5), (column, row + 1.5)]
     xs, ys = zip(*(grid.transform @ end for end in ends), strict=True)
-    lon, lat = to_geographic.transform(xs, ys)
+    lon, lat = transformer(crs, "EPSG:4326").transform(xs, ys)
     if not np.isfinite([*lon, *lat]).all():
         raise GridError(f"the centre of {grid.bounds} is outside the area of {crs.to_string()}")
     _, _, lengths = Geod(ellps="WGS84").inv([lon[0], lon[2]], [lat[0], lat[2]], [lon[1], lon[3]],
@@ -233,14 +226,12 @@ def pixels_per_pixel(grid: Grid, source: Grid) -> float:
     GridError
         If either grid has no CRS.
     """
-    from pyproj import Transformer
-
     crs, source_crs = _crs_of(grid), _crs_of(source)
     column, row = grid.shape[1] / 2, grid.shape[0] / 2
     corners = [(column, row), (column + 1, row), (column, row + 1)]
     xs, ys = zip(*(grid.transform @ corner for corner in corners), strict=True)
-    if crs != source_crs:  # in each new thread, creating a transformer takes milliseconds
-        xs, ys = Transformer.from_crs(crs, source_crs, always_xy=True).transform(xs, ys)
+    if crs != source_crs:
+        xs, ys = transformer(crs, source_crs).transform(xs, ys)
     if not np.isfinite([*xs, *ys]).all():
         return 1.0
     to_pixel = ~source.transform
@@ -331,7 +322,7 @@ def roi_window(
     GridError
         If the place is smaller than a pixel, larger than ``most_px``, or outside the CRS's area.
     """
-    from_geographic = _from_geographic(_crs_of(lattice))
+    from_geographic = transformer("EPSG:4326", _crs_of(lattice))
     to_pixel = ~lattice.transform
     column, row = to_pixel @ from_geographic.transform(*spatial.centre)
     if not math.isfinite(column) or not math.isfinite(row):
@@ -342,36 +333,37 @@ def roi_window(
         side = round(2 * spatial.buffer_m / pixel_m)
         spans = [(_centred_start(centre, side), side) for centre in (column, row)]
     else:
-        spans = _outward_spans(from_geographic, to_pixel, spatial)
+        # Parallels near a pole are strongly curved: six points per degree are exact to 0.01 px.
+        points = max(21, math.ceil(6 * (spatial.maxlon - spatial.minlon)))
+        bounds = from_geographic.transform_bounds(
+            spatial.minlon, spatial.minlat, spatial.maxlon, spatial.maxlat, densify_pts=points
+        )
+        if not np.isfinite(bounds).all():
+            raise GridError(f"{spatial} is outside the area of the CRS")
+        spans = _snapped(to_pixel, bounds)
     (left, width), (top, height) = spans
     if width < 1 or height < 1:
         raise GridError(f"{spatial} is smaller than one pixel of {pixel_m:g} m; enlarge it")
     if width * height > most_px:
+        # As many parts of each side that square parts are small enough.
+        down, across = (
+            max(1, math.ceil(side / math.isqrt(MAX_PIXELS))) for side in (height, width)
+        )
         raise GridError(
             f"{spatial} is {height:,.0f} x {width:,.0f} px of {pixel_m:g} m, expected at most "
-            f"{most_px:,} px; split it into at least {_parts(height)} x {_parts(width)} places "
-            "of one batch, or use larger pixels"
+            f"{most_px:,} px; split it into at least {down} x {across} places of one batch, or use "
+            "larger pixels"
         )
     return lattice.window(top, left, height, width)
 
 
 def bounds_window(lattice: Grid, bounds: tuple[float, float, float, float]) -> Grid:
-    """Return the window of ``lattice`` that covers ``bounds``, snapped outward.
+    """Return the window of a north-up ``lattice`` that covers ``bounds``, snapped outward.
 
-    Parameters
-    ----------
-    lattice : Grid
-        North-up grid whose pixel edges are kept.
-    bounds : tuple of float
-        Left, bottom, right, top, CRS units.
+    ``bounds`` are left, bottom, right, top, CRS units.
     """
     (left, width), (top, height) = _snapped(~lattice.transform, bounds)
     return lattice.window(top, left, max(height, 1), max(width, 1))
-
-
-def _parts(side_px: float) -> int:
-    """Return the number of parts of a side for which square parts are small enough."""
-    return max(1, math.ceil(side_px / math.isqrt(MAX_PIXELS)))
 
 
 def _centred_start(centre: float, side: int) -> int:
@@ -383,17 +375,6 @@ def _centred_start(centre: float, side: int) -> int:
     if side % 2:
         return math.floor(centre) - side // 2
     return math.floor(centre + 0.5) - side // 2
-
-
-def _outward_spans(from_geographic: Any, to_pixel: Affine, box: BBox) -> list[tuple[int, int]]:
-    # Parallels near a pole are strongly curved: six points per degree are exact to 0.01 px.
-    points = max(21, math.ceil(6 * (box.maxlon - box.minlon)))
-    left, bottom, right, top = from_geographic.transform_bounds(
-        box.minlon, box.minlat, box.maxlon, box.maxlat, densify_pts=points
-    )
-    if not np.isfinite([left, bottom, right, top]).all():
-        raise GridError(f"{box} is outside the area of the CRS")
-    return _snapped(to_pixel, (left, bottom, right, top))
 
 
 def _snapped(to_pixel: Affine, bounds: tuple[float, float, float, float]) -> list[tuple[int, int]]:
@@ -462,8 +443,3 @@ def projected_crs(text: str) -> CRS:
             "the UTM zone of the place"
         )
     return crs
-
-
-def _metric_crs_name(grid: Grid) -> str:
-    west, south, east, north = grid.geographic_bounds()
-    return metric_crs((west + east) / 2, (south + north) / 2).to_string()

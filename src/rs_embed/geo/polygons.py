@@ -12,7 +12,7 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import GridError, SpecError, some
-from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,11 +70,13 @@ class Polygons:
             )
 
     @property
+    def _array(self) -> NDArray[Any]:
+        return np.array(self.geometries, dtype=object)
+
+    @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top in CRS units."""
-        left, bottom, right, top = require_shapely().total_bounds(
-            np.array(self.geometries, dtype=object)
-        )
+        left, bottom, right, top = require_shapely().total_bounds(self._array)
         return float(left), float(bottom), float(right), float(top)
 
     def geographic_bounds(self) -> tuple[float, float, float, float]:
@@ -86,23 +88,24 @@ class Polygons:
         Raises
         ------
         GridError
-            If they lie outside the area of the CRS.
+            If they are outside the area of the CRS.
         """
         shapely = require_shapely()
         degrees = known_crs("EPSG:4326")
-        to_degrees = _transformer(self.crs, degrees)
+        to_degrees = transformer(self.crs, degrees)
         spans, lats = [], []
-        for line in _boundary_lines(self):
-            lon, lat = _drawn(line, to_degrees, self, degrees).T
+        # The outer ring of every part; holes are within it.
+        for ring in shapely.get_exterior_ring(shapely.get_parts(self._array)):
+            lon, lat = _drawn(shapely.get_coordinates(ring), to_degrees, self, degrees).T
             unwrapped = np.unwrap(lon, period=360)
             spans.append((float(unwrapped.min()), float(unwrapped.max())))
             lats += [float(lat.min()), float(lat.max())]
         if not self.crs.is_geographic:
-            from_degrees = _transformer(degrees, self.crs)
+            from_degrees = transformer(degrees, self.crs)
             for pole in (-90.0, 90.0):
                 x, y = from_degrees.transform(0.0, pole)
                 if np.isfinite([x, y]).all():
-                    inside = shapely.intersects_xy(np.array(self.geometries, dtype=object), x, y)
+                    inside = shapely.intersects_xy(self._array, x, y)
                     lats += [pole] * bool(inside.any())
                     spans += [(-180.0, 180.0)] * bool(inside.any())
         west, east = _narrowest(spans)
@@ -118,20 +121,20 @@ class Polygons:
         Raises
         ------
         GridError
-            If ``crs`` is unknown, or neither geographic nor projected, or the polygons lie outside
+            If ``crs`` is unknown, or neither geographic nor projected, or the polygons are outside
             its area, or one of them is so narrow (about a nanometre) that rounding removes it.
         """
         target = ground_crs(crs)
         if target == self.crs:
             return self
         shapely = require_shapely()
-        transformer = _transformer(self.crs, target)
+        to_target = transformer(self.crs, target)
 
         def drawn(geometry: BaseGeometry) -> BaseGeometry:
             polygons = []
             for part in shapely.get_parts(geometry):
                 rings = [
-                    _drawn(shapely.get_coordinates(ring), transformer, self, target)
+                    _drawn(shapely.get_coordinates(ring), to_target, self, target)
                     for ring in (part.exterior, *part.interiors)
                 ]
                 if target.is_geographic and (np.abs(np.diff(rings[0][:, 0])) > 180).any():
@@ -159,7 +162,7 @@ class Polygons:
         slack = 10 * folded.length * EDGE_TOLERANCE_M / _metres_per_unit(target)
         if repaired.geom_type not in KINDS or abs(repaired.area - folded.area) > slack:
             raise GridError(
-                f"{self.name} folds onto itself in {target.to_string()}, so it lies at the edge of "
+                f"{self.name} folds onto itself in {target.to_string()}, so it is at the edge of "
                 "the area of that CRS or beyond; choose a CRS for the place"
             )
         return repaired
@@ -173,13 +176,9 @@ class Polygons:
         Raises
         ------
         GridError
-            If the grid has no CRS, or the polygons lie outside its area.
+            If the grid has no CRS, or the polygons are outside its area.
         """
-        if grid.crs is None:
-            raise GridError(
-                "got a grid without CRS, expected one with a CRS; polygons are placed by it"
-            )
-        to_cell = ~grid.transform
+        crs, to_cell = _crs_of(grid), ~grid.transform
 
         def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
             cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
@@ -187,12 +186,12 @@ class Polygons:
             return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
 
         transform = require_shapely().transform
-        return tuple(transform(g, placed) for g in self.to_crs(grid.crs).geometries)
+        return tuple(transform(g, placed) for g in self.to_crs(crs).geometries)
 
     def meets(self, grid: Grid) -> bool:
         """Return whether a polygon shares area with the rectangle of a grid.
 
-        Also False if the polygons lie outside the area of the CRS of the grid.
+        Also False if the polygons are outside the area of the CRS of the grid.
 
         Raises
         ------
@@ -200,10 +199,7 @@ class Polygons:
             If the grid has no CRS.
         """
         shapely = require_shapely()
-        if grid.crs is None:
-            raise GridError(
-                "got a grid without CRS, expected one with a CRS; polygons are placed by it"
-            )
+        _crs_of(grid)
         try:
             shapes = np.array(self.in_cells(grid), dtype=object)
         except GridError:
@@ -212,12 +208,12 @@ class Polygons:
         return bool((shapely.area(within) > 0).any())
 
     def order_hint(self, grid: Grid) -> str:
-        """Return a hint for the message that polygons lie outside a grid of a map or of imagery.
+        """Return a hint for the message that polygons are outside a grid of a map or of imagery.
 
         Returns
         -------
         str
-            Text that begins with ``"; "`` if they are in degrees and would lie on the grid with
+            Text that begins with ``"; "`` if they are in degrees and would be on the grid with
             longitude and latitude swapped; else empty.
         """
         shapely = require_shapely()
@@ -230,7 +226,7 @@ class Polygons:
         if not Polygons(turned, self.ids, self.crs, self.name).meets(grid):
             return ""
         return (
-            "; with longitude and latitude swapped they would lie there: put longitude first, "
+            "; with longitude and latitude swapped they would be there: put longitude first, "
             "then latitude"
         )
 
@@ -252,7 +248,7 @@ class Polygons:
         Raises
         ------
         GridError
-            If the grid has no CRS, or the polygons lie outside its area.
+            If the grid has no CRS, or the polygons are outside its area.
         """
         from rasterio.features import rasterize
 
@@ -260,7 +256,8 @@ class Polygons:
         in_cells = self.in_cells(grid)
         # A cell shares area with a polygon if its boundary runs through the cell, or if no
         # boundary does and its centre is inside.
-        lines = [line for geometry in in_cells for line in _rings(geometry)]
+        rings = shapely.get_rings(shapely.get_parts(np.array(in_cells, dtype=object)))
+        lines = [shapely.get_coordinates(ring) for ring in rings]
         starts = np.concatenate([line[:-1] for line in lines])
         ends = np.concatenate([line[1:] for line in lines])
         touched = _crossed(starts, ends, grid.shape)
@@ -280,22 +277,22 @@ class Polygons:
         features have one part or several, or on their ids.
         """
         shapely = require_shapely()
-        parts = shapely.normalize(shapely.get_parts(np.array(self.geometries, dtype=object)))
+        parts = shapely.normalize(shapely.get_parts(self._array))
         digest = hashlib.sha256(self.crs.to_string().encode())
         for content in sorted(shapely.to_wkb(parts, output_dimension=2, byte_order=1)):
             digest.update(content)
         return digest.hexdigest()
 
 
+def _crs_of(grid: Grid) -> CRS:
+    if grid.crs is None:
+        raise GridError("got a grid without CRS, expected one with a CRS to place the polygons in")
+    return grid.crs
+
+
 def require_shapely() -> Any:
     """Return the module, or raise `MissingDependencyError`."""
     return require("shapely", extra="maps", purpose="an area drawn as polygons")
-
-
-def _transformer(source: CRS, target: CRS) -> Transformer:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _metres_per_unit(crs: CRS) -> float:
@@ -305,7 +302,7 @@ def _metres_per_unit(crs: CRS) -> float:
     return crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
 
 
-def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS) -> Any:
+def _drawn(line: NDArray[np.float64], to_target: Transformer, of: Polygons, target: CRS) -> Any:
     """Return ``(n, 2)`` positions of a line in another CRS, with vertices added where it bends.
 
     The gap between an arc and its chord shrinks with the square of the chord, so a segment that
@@ -313,13 +310,15 @@ def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, ta
     """
     tolerance = EDGE_TOLERANCE_M / _metres_per_unit(target)
     turn = 360.0 if target.is_geographic else None
-    line = _cut(line, _LONGEST_SEGMENT_M / _metres_per_unit(of.crs))
+    longest = _LONGEST_SEGMENT_M / _metres_per_unit(of.crs)
+    lengths = np.hypot(*np.diff(line, axis=0).T)
+    line = _subdivided(line, np.maximum(1, np.ceil(lengths / longest)).astype(np.int64))
     for _ in range(5):
-        vertices = _transformed(line, transformer, of, target)
+        vertices = _transformed(line, to_target, of, target)
         parts = np.ones(len(line) - 1)
         for share in (0.25, 0.5, 0.75):
             inner = line[:-1] + share * np.diff(line, axis=0)
-            between = _transformed(inner, transformer, of, target)
+            between = _transformed(inner, to_target, of, target)
             steps, gap = np.diff(vertices, axis=0), between - vertices[:-1]
             if turn:  # positions on either side of the antimeridian are near each other
                 for offset in (steps, gap):
@@ -337,11 +336,6 @@ def _drawn(line: NDArray[np.float64], transformer: Transformer, of: Polygons, ta
     )
 
 
-def _cut(line: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
-    lengths = np.hypot(*np.diff(line, axis=0).T)
-    return _subdivided(line, np.maximum(1, np.ceil(lengths / longest)).astype(np.int64))
-
-
 def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the line with each segment cut into its number of equal parts."""
     segment = np.repeat(np.arange(len(parts)), parts)
@@ -350,32 +344,15 @@ def _subdivided(line: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[
     return np.concatenate([inner, line[-1:]])
 
 
-def _transformed(
-    at: NDArray[np.float64], transformer: Transformer, of: Polygons, target: CRS
-) -> Any:
-    target_at = np.stack(transformer.transform(at[:, 0], at[:, 1]), axis=1)
+def _transformed(at: NDArray[np.float64], to_target: Transformer, of: Polygons, target: CRS) -> Any:
+    target_at = np.stack(to_target.transform(at[:, 0], at[:, 1]), axis=1)
     if not np.isfinite(target_at).all():
         lost = at[~np.isfinite(target_at).all(axis=1)][0]
         raise GridError(
-            f"{of.name} lies outside the area of {target.to_string()}: "
+            f"{of.name} is outside the area of {target.to_string()}: "
             f"({lost[0]:.10g}, {lost[1]:.10g}) has no place there; choose a CRS for the place"
         )
     return target_at
-
-
-def _rings(geometry: BaseGeometry) -> list[NDArray[np.float64]]:
-    """Return the ``(n, 2)`` positions of each ring, the last the same as the first."""
-    shapely = require_shapely()
-    rings = shapely.get_rings(shapely.get_parts(geometry))
-    return [shapely.get_coordinates(ring) for ring in rings]
-
-
-def _boundary_lines(polygons: Polygons) -> list[NDArray[np.float64]]:
-    """Return the outer ring of every part; holes are within it."""
-    shapely = require_shapely()
-    parts = shapely.get_parts(np.array(polygons.geometries, dtype=object))
-    rings = shapely.get_exterior_ring(parts)
-    return [shapely.get_coordinates(ring) for ring in rings]
 
 
 def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
@@ -388,9 +365,8 @@ def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
         end = start + (east - west)
         pieces += [(start, end)] if end <= 180 else [(start, 180.0), (-180.0, end - 360)]
     pieces.sort()
-    best = (pieces[0][0] + 360 - max(end for _, end in pieces), pieces[0][0],
-            max(end for _, end in pieces))  # fmt: skip
-    reached = pieces[0][1]
+    (first, reached), last = pieces[0], max(end for _, end in pieces)
+    best = (first + 360 - last, first, last)  # width of a gap, and the arc that it leaves
     for start, end in pieces[1:]:
         if start - reached > best[0]:
             best = (start - reached, start, reached)

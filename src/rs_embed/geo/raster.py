@@ -70,7 +70,12 @@ class Raster:
                 "got NaN or infinite pixels that are marked valid; build the raster with "
                 "Raster.from_array, or exclude them from valid"
             )
-        _check_reflectance(self.reflectance)
+        scale, offset = self.reflectance or (1, 0)
+        if not (np.isfinite([scale, offset]).all() and scale > 0):
+            raise ImageryError(
+                f"the imagery declares scale {scale} and offset {offset}, expected a scale above 0 "
+                "and finite numbers; correct it, e.g. gdal_edit -scale 0.0001 -offset 0"
+            )
         try:
             json.dumps(dict(self.source))
         except TypeError as exc:
@@ -112,7 +117,9 @@ class Raster:
         GridError
             If the CRS is unknown or the transform degenerate.
         """
-        check_band_names(bands)
+        is_sequence = isinstance(bands, Sequence) and not isinstance(bands, str)
+        if not is_sequence or not all(isinstance(band, str) for band in bands):
+            raise ImageryError(f"got bands={bands!r}, expected names such as ('B4', 'B3', 'B2')")
         pixels = check_pixels(data, len(bands))
         if (crs is None) != (transform is None):
             raise ImageryError("got only one of crs and transform, expected both or neither")
@@ -176,24 +183,6 @@ def check_pixels(data: Any, band_count: int) -> NDArray[Any]:
             f"(bands, height, width){hint}"
         )
     return pixels
-
-
-def check_band_names(bands: Any) -> None:
-    """Raise `ImageryError` unless ``bands`` is a sequence of names."""
-    is_sequence = isinstance(bands, Sequence) and not isinstance(bands, str)
-    if not is_sequence or not all(isinstance(band, str) for band in bands):
-        raise ImageryError(f"got bands={bands!r}, expected names such as ('B4', 'B3', 'B2')")
-
-
-def _check_reflectance(reflectance: tuple[float, float] | None) -> None:
-    if reflectance is None:
-        return
-    scale, offset = reflectance
-    if not (np.isfinite([scale, offset]).all() and scale > 0):
-        raise ImageryError(
-            f"the imagery declares scale {scale} and offset {offset}, expected a scale above 0 and "
-            "finite numbers; correct it, e.g. gdal_edit -scale 0.0001 -offset 0"
-        )
 
 
 def valid_mask(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

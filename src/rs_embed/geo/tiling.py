@@ -17,7 +17,7 @@ class Span:
     start, stop : int
         Extent of the tile.
     own_start, own_stop : int
-        Tokens taken from this tile; the spans of one axis own each token exactly once.
+        Tokens that the tile provides; the spans of one axis own each token exactly once.
     """
 
     start: int
@@ -28,7 +28,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of the image for one forward pass, and the tokens that are taken from it.
+    """A window of the image for one forward pass, and the tokens that it provides.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Tile:
 
     @property
     def own(self) -> tuple[slice, slice]:
-        """Rows and columns of the tokens taken from this tile, counted on the lattice."""
+        """Rows and columns of the tokens that the tile provides, counted on the lattice."""
         rows, columns = self.rows, self.columns
         return slice(rows.own_start, rows.own_stop), slice(columns.own_start, columns.own_stop)
 

@@ -23,25 +23,23 @@ def overlap(window: Grid, imagery: Grid) -> tuple[slice, slice]:
 
 def common_window(window: Grid, imagery: Grid) -> tuple[slice, slice]:
     """Return the rows and columns of ``imagery`` that ``window`` covers; they may be empty."""
-    row, column = window.offset_in(imagery)
-    rows = slice(max(row, 0), min(row + window.shape[0], imagery.shape[0]))
-    columns = slice(max(column, 0), min(column + window.shape[1], imagery.shape[1]))
-    return rows, columns
+    (row, column), (height, width) = window.offset_in(imagery), imagery.shape
+    top, left = max(row, 0), max(column, 0)
+    bottom, right = min(row + window.shape[0], height), min(column + window.shape[1], width)
+    return slice(top, max(top, bottom)), slice(left, max(left, right))
 
 
 def padded(
-    pixels: NDArray[Any], valid: NDArray[np.bool_], grid: Grid, window: Grid
+    pixels: NDArray[Any], valid: NDArray[np.bool_], imagery: Grid, window: Grid
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return ``pixels`` and ``valid`` padded to ``window``; pixels added are invalid."""
-    if grid.shape == window.shape:
+    """Return the part of ``imagery`` within ``window``, padded to it; pixels added are invalid."""
+    if valid.shape == window.shape:
         return pixels, valid
-    row, column = grid.offset_in(window)
-    height, width = valid.shape
-    margins = (
-        (row, window.shape[0] - row - height),
-        (column, window.shape[1] - column - width),
-    )
-    return np.pad(pixels, ((0, 0), *margins)), np.pad(valid, margins)
+    part = common_window(imagery, window)
+    whole = np.zeros((len(pixels), *window.shape), pixels.dtype)
+    usable = np.zeros(window.shape, dtype=bool)
+    whole[:, *part], usable[part] = pixels, valid
+    return whole, usable
 
 
 def elsewhere(window: Grid, imagery: Grid) -> ImageryError:

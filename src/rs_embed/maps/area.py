@@ -90,7 +90,7 @@ def embed_area(
     pca : int, optional
         Store this many principal components instead of all dimensions.
     acquired : str or date, optional
-        When own imagery was taken (ISO 8601, UTC), for the STAC Item; without it there is none.
+        Time of own imagery (ISO 8601, UTC), for the STAC Item; without it, none is written.
     device : {"auto", "cpu", "cuda", "mps"}
         Where the model runs.
     overwrite : bool

@@ -48,21 +48,18 @@ def strips(
         Height of a strip; the last one may be lower.
     """
     height, width = layout.tokens.shape
-    left = height
+    left, count = height, 0
     strip = np.empty((min(rows, left), width, dimensions), np.float32)
-    count = 0
     for part in _within_area(layout, _finished(layout, windows, dimensions, seams)):
-        used = 0
-        while used < len(part):
-            piece = part[used : used + len(strip) - count]
+        rest = part
+        while len(rest):
+            piece, rest = np.split(rest, [len(strip) - count])
             strip[count : count + len(piece)] = piece
-            used += len(piece)
             count += len(piece)
             if count == len(strip):
                 yield strip
-                left -= count
+                left, count = left - count, 0
                 strip = np.empty((min(rows, left), width, dimensions), np.float32)
-                count = 0
 
 
 def _within_area(
@@ -117,22 +114,13 @@ def _finished(
                 continue
             rows = slice(span.start * passes - at, span.stop * passes - at)
             columns = slice(tile.columns.start * passes, tile.columns.stop * passes)
-            share = tile_weight(layout, tile, seams)
-            _add(total[rows, columns], weight[rows, columns], interleaved(tokens), share)
+            added = interleaved(tokens)
+            valid = ~np.isnan(added[..., 0])
+            share = np.where(valid, tile_weight(layout, tile, seams), np.float32(0))
+            by_token = share[..., None]
+            total[rows, columns] += by_token * np.where(by_token > 0, added, np.float32(0))
+            weight[rows, columns] += share
     yield from flush(height)
-
-
-def _add(
-    total: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    tokens: NDArray[np.float32],
-    share: NDArray[np.float32],
-) -> None:
-    """Add weighted tokens to the sums of neighbouring windows in place; nodata adds nothing."""
-    valid_share = np.where(np.isnan(tokens[..., 0]), np.float32(0), share)
-    by_token = valid_share[..., None]
-    total += by_token * np.where(by_token > 0, tokens, np.float32(0))
-    weight += valid_share
 
 
 def tile_weight(layout: Layout, tile: Tile, seams: Seams) -> NDArray[np.float32]:

@@ -62,20 +62,12 @@ def read_windows(
     """Yield the pixels of each tile's window, in order, or the error that prevents it.
 
     Every block is read once, in threads, a few ahead of the first window that needs it, and
-    released after the last. A window in a block that cannot be read is read alone.
-
-    Parameters
-    ----------
-    layout : Layout
-        The windows.
-    tiles : sequence of Tile
-        In the layout's order, row by row, so that few blocks are held.
-    read : callable
-        Returns the pixels on a grid; runs in any thread.
-    workers : int
-        Threads; 0 reads in the calling thread.
+    released after the last. A window in a block that cannot be read is read alone. ``tiles`` are
+    in the layout's order, row by row, so that few blocks are held; without ``workers`` the
+    calling thread reads.
     """
-    side = _block_side(layout)
+    # Smaller for areas so wide that a row of blocks is large.
+    side = int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * layout.seen.shape[1]))))
     needs = [_blocks_of(layout, tile, side) for tile in tiles]
     last = {block: number for number, blocks in enumerate(needs) for block in blocks}
     reads = ordered(
@@ -84,7 +76,7 @@ def read_windows(
         workers=workers,
         ahead=workers,
     )
-    held: dict[tuple[int, int], _Block] = {}
+    held: dict[tuple[int, int], tuple[Grid, Acquired | RsEmbedError]] = {}
     with closing(reads):
         for number, (tile, blocks) in enumerate(zip(tiles, needs, strict=True)):
             while not all(block in held for block in blocks):
@@ -94,20 +86,6 @@ def read_windows(
             for at in blocks:
                 if last[at] == number:
                     del held[at]
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """A block that was read, or the error."""
-
-    grid: Grid
-    outcome: Acquired | RsEmbedError
-
-
-def _block_side(layout: Layout) -> int:
-    """Return the side of blocks, pixels: smaller for areas so wide that a row is large."""
-    width = layout.seen.shape[1]
-    return int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * width))))
 
 
 def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:
@@ -123,36 +101,31 @@ def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:
 
 def _read_block(
     seen: Grid, side: int, read: Callable[[Grid], Acquired], at: tuple[int, int]
-) -> tuple[tuple[int, int], _Block]:
+) -> tuple[tuple[int, int], tuple[Grid, Acquired | RsEmbedError]]:
     row, column = (index * side for index in at)
     height, width = seen.shape
     grid = seen.window(row, column, min(side, height - row), min(side, width - column))
     try:
-        return at, _Block(grid, read(grid))
+        return at, (grid, read(grid))
     except RsEmbedError as exc:
-        return at, _Block(grid, exc)
+        return at, (grid, exc)
 
 
 def _window_of(
-    window: Grid, blocks: Sequence[_Block], read: Callable[[Grid], Acquired]
+    window: Grid,
+    blocks: Sequence[tuple[Grid, Acquired | RsEmbedError]],
+    read: Callable[[Grid], Acquired],
 ) -> WindowPixels | RsEmbedError:
     """Return the pixels of a window; pixels in blocks without imagery are invalid."""
     parts: list[tuple[Grid, Acquired]] = []
-    for block in blocks:
-        if isinstance(block.outcome, RsEmbedError):
-            if isinstance(block.outcome, NoImageryError):
-                continue
-            return _read_alone(window, read)
-        parts.append((block.grid, block.outcome))
     try:
+        for grid, outcome in blocks:
+            if not isinstance(outcome, RsEmbedError):
+                parts.append((grid, outcome))
+            elif not isinstance(outcome, NoImageryError):
+                parts = [(window, read(window))]  # what fails may be elsewhere in the block
+                break
         return _joined(window, parts)
-    except ImageryError as exc:
-        return exc
-
-
-def _read_alone(window: Grid, read: Callable[[Grid], Acquired]) -> WindowPixels | RsEmbedError:
-    try:
-        return _joined(window, [(window, read(window))])
     except NoImageryError:
         return _joined(window, [])
     except RsEmbedError as exc:

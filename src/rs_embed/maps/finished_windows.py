@@ -48,13 +48,7 @@ def window_key(tile: Tile) -> str:
 
 
 def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
-    """Return the summary of the metas of finished windows.
-
-    Parameters
-    ----------
-    metas : iterable
-        Key and meta of each window, see `window_meta`, in the order of the layout.
-    """
+    """Return the summary of finished windows: keys and metas in the order of the layout."""
     count = 0
     gsd_m: list[float] = []
     input_res: list[float] = []
@@ -70,7 +64,9 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
             input_res = _widened(input_res, meta["input_res"])
             items.update((item["id"], item) for item in meta["items"])
             digest.update(f"{key} {meta['input_res']!r} {meta['seen_sha256']}\n".encode())
-    oldest_first = sorted(items.values(), key=_acquired)
+    oldest_first = sorted(
+        items.values(), key=lambda item: (str(item.get("acquired")), str(item.get("id")))
+    )
     return SeenWindows(
         count, gsd_m, input_res, oldest_first, tuple(notes.values()), digest.hexdigest()
     )
@@ -78,14 +74,9 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
 
 def window_meta(meta: Mapping[str, Any], notes: Sequence[Note]) -> dict[str, Any]:
     """Return the meta of a window with its warnings, as JSON values."""
-    if not notes:
-        return dict(meta)
-    return {**meta, _NOTES: [[note.category.__name__, note.message] for note in notes]}
+    listed = [[note.category.__name__, note.message] for note in notes]
+    return {**meta, _NOTES: listed} if listed else dict(meta)
 
 
 def _widened(bounds: list[float], value: float) -> list[float]:
     return [min([value, *bounds]), max([value, *bounds])]
-
-
-def _acquired(item: Mapping[str, Any]) -> tuple[str, str]:
-    return str(item.get("acquired")), str(item.get("id"))

@@ -39,7 +39,7 @@ def finish_map(
     seen: SeenWindows,
     began: float,
 ) -> MapReport:
-    """Write the map from what is kept, and return the report.
+    """Write the map from the windows that are kept, and return the report.
 
     At least one token must be kept. ``tiles`` are the windows by their keys in the order of the
     layout, ``seen`` is their summary, and ``began`` the `time.monotonic` of the start.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,27 +17,18 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
     from rs_embed.maps.request import AreaTask
 
-# Windows with valid pixels to look at; a provider is asked for no more in all.
+# Windows with valid pixels to look at; of a provider no more are read in all.
 _WINDOWS = 5
 # For own imagery, where valid pixels may be rare: windows that may be read, and that may fail.
 _MOST_READ = 200
 _MOST_FAILURES = 25
 
 
-@dataclass
-class _Look:
-    """The windows that were looked at."""
-
-    with_pixels: list[Acquired] = field(default_factory=list)
-    failed: list[tuple[RsEmbedError, Tile]] = field(default_factory=list)
-    readable: int = 0
-
-
 def probe(area: AreaTask) -> bool:
     """Read some windows, raise what is wrong with all of them, return whether units were seen.
 
     More windows of own imagery are read, until some have valid pixels, since no provider vouches
-    for its units. A provider is asked for a few only, as each of them may be slow.
+    for its units. Of a provider only a few are read, as each of them may be slow.
 
     Returns
     -------
@@ -53,31 +43,26 @@ def probe(area: AreaTask) -> bool:
         imagery; `ImageryError` if the valid pixels cannot be in the stated units.
     """
     own = area.source.own_pixels
-    look = _look(area, _MOST_READ, _MOST_FAILURES) if own else _look(area, _WINDOWS, _WINDOWS)
-    if look.failed and not look.readable:
-        error, tile = look.failed[0]
-        if not isinstance(error, NoImageryError):
-            _raise_of_window(area, error, tile)
-    if look.with_pixels:
-        _check_together(look.with_pixels)
-    return bool(look.with_pixels) or not own
-
-
-def _look(area: AreaTask, most_read: int, most_failures: int) -> _Look:
-    """Read windows until enough of them have valid pixels, or cannot be read."""
-    look = _Look()
+    most_read, most_failures = (_MOST_READ, _MOST_FAILURES) if own else (_WINDOWS, _WINDOWS)
+    with_pixels: list[Acquired] = []
+    failed: list[tuple[RsEmbedError, Tile]] = []
+    readable = False
     for tile in islice(scattered(area.layout.tiles), most_read):
         try:
             acquired = area.read(area.layout.window(tile))
         except RsEmbedError as exc:
-            look.failed.append((exc, tile))
+            failed.append((exc, tile))
         else:
-            look.readable += 1
+            readable = True
             if acquired.raster.valid.any():
-                look.with_pixels.append(acquired)
-        if len(look.with_pixels) == _WINDOWS or len(look.failed) == most_failures:
+                with_pixels.append(acquired)
+        if len(with_pixels) == _WINDOWS or len(failed) == most_failures:
             break
-    return look
+    if failed and not readable and not isinstance(failed[0][0], NoImageryError):
+        _raise_of_window(area, *failed[0])
+    if with_pixels:
+        _check_together(with_pixels)
+    return bool(with_pixels) or not own
 
 
 def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:

@@ -20,55 +20,38 @@ _LONGEST_TRIAL_S = 5
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
-def plan_map(asked: AreaTask, windows: int) -> MapPlan:
-    """Return what a map takes; the model is loaded and timed on blank images, nothing is read.
+def plan_map(area: AreaTask, windows: int) -> MapPlan:
+    """Return what the ``windows`` left of a map take; nothing is read.
 
-    Parameters
-    ----------
-    asked : AreaTask
-        The map.
-    windows : int
-        How many of its windows are left.
+    The model is loaded and timed on blank images.
 
     Raises
     ------
     SpecError
-        If the tokens cannot be stored as asked.
+        If the tokens cannot be stored in the requested encoding.
     ModelError
         If the model cannot be loaded or gives no patch tokens; `CheckpointError` for weights.
     """
-    encoder = asked.task.plan.load()
-    layout = asked.layout
-    images = windows * layout.passes**2
-    size = max(1, min(asked.settings.scalemae_batch_size or encoder.batch_size, images))
-    blank = _blank(asked)
-    # The first image warms up, the second tells whether a whole batch is short enough to be tried.
+    encoder = area.task.plan.load()
+    images = windows * area.layout.passes**2
+    size = max(1, min(area.settings.scalemae_batch_size or encoder.batch_size, images))
+    preparation, bands = area.task.plan.preparation, area.task.description.inputs.bands
+    side = area.layout.patch_size
+    zeros = np.zeros((len(bands), *(side * n for n in area.layout.tile_patches)), np.uint16)
+    image = preparation.image(zeros, DEFAULT_REFLECTANCE)
+    blank = GsdImage(preparation.tensor(image), 1.0)
+    # The first image warms up, the second shows whether a batch is short enough to be tried.
     seconds, depth = _timed(encoder, blank, 1)
-    asked.check_tokens(depth)
+    area.check_tokens(depth)
     if seconds < _LONGEST_TRIAL_S:
         seconds, _ = _timed(encoder, blank, 1)
     if 1 < size < _LONGEST_TRIAL_S / seconds:
         seconds = _timed(encoder, blank, size)[0] / size
-    return plan_of(asked, depth, windows, seconds * images)
-
-
-def _blank(asked: AreaTask) -> GsdImage:
-    """Return the input of the network for a window of zeros."""
-    layout, preparation = asked.layout, asked.task.plan.preparation
-    bands = len(asked.task.description.inputs.bands)
-    height, width = (patches * layout.patch_size for patches in layout.tile_patches)
-    zeros = np.zeros((bands, height, width), np.uint16)
-    return GsdImage(preparation.tensor(preparation.image(zeros, DEFAULT_REFLECTANCE)), 1.0)
+    return plan_of(area, depth, windows, seconds * images)
 
 
 def _timed(encoder: Encoder, blank: GsdImage, count: int) -> tuple[float, int]:
-    """Return the seconds that so many blank windows take, and the length of a token.
-
-    Raises
-    ------
-    ModelError
-        If the model gives no patch tokens.
-    """
+    """Return the seconds that so many blank windows take, and the length of a token."""
     start = time.monotonic()
     (first, *_) = list(encode(encoder, [blank] * count, batch_size=count))
     seconds = time.monotonic() - start
@@ -77,23 +60,14 @@ def _timed(encoder: Encoder, blank: GsdImage, count: int) -> tuple[float, int]:
     return seconds, first.patch_tokens("a map").shape[-1]
 
 
-def plan_of(asked: AreaTask, dimensions: int, windows: int, seconds: float | None) -> MapPlan:
-    """Return what a map takes, of which ``windows`` are left.
+def plan_of(area: AreaTask, dimensions: int, windows: int, seconds: float | None) -> MapPlan:
+    """Return what a map of tokens of so many dimensions takes, of which ``windows`` are left.
 
-    Parameters
-    ----------
-    asked : AreaTask
-        The map.
-    dimensions : int
-        Length of a token.
-    windows : int
-        Windows to go through the model.
-    seconds : float or None
-        What they take, if it was measured.
+    ``seconds`` is what these take in the model, if it was measured.
     """
-    layout = asked.layout
+    layout = area.layout
     grid = layout.tokens
-    stored = asked.encoding.pca or dimensions
+    stored = area.encoding.pca or dimensions
     return MapPlan(
         windows=windows,
         images=windows * layout.passes**2,
@@ -102,7 +76,7 @@ def plan_of(asked: AreaTask, dimensions: int, windows: int, seconds: float | Non
         dimensions=dimensions,
         cell=abs(grid.transform.a),
         crs="" if grid.crs is None else grid.crs.to_string(),
-        output_bytes=grid.shape[0] * grid.shape[1] * stored * _BYTES[asked.encoding.dtype],
+        output_bytes=grid.shape[0] * grid.shape[1] * stored * _BYTES[area.encoding.dtype],
         kept_bytes=len(layout.tiles) * layout.tokens_per_window * dimensions * 4,
         seconds=seconds,
     )

@@ -18,7 +18,7 @@ from rs_embed._version import __version__
 from rs_embed.embedding.checks import MIN_SIDE_PX
 from rs_embed.embedding.identity import identity, imagery_identity
 from rs_embed.embedding.source import Acquired, Source
-from rs_embed.embedding.task import Sizes, Task, settle
+from rs_embed.embedding.task import Task, settle
 from rs_embed.errors import (
     CoverageWarning,
     GridError,
@@ -41,7 +41,7 @@ from rs_embed.geo.grid import (
 )
 from rs_embed.geo.polygons import Polygons
 from rs_embed.geo.tiling import whole_patches
-from rs_embed.geo.windows import common_window, elsewhere
+from rs_embed.geo.windows import common_window, elsewhere, overlap
 from rs_embed.maps.blending import SEAMS, Seams
 from rs_embed.maps.formats.encoding import MapEncoding
 from rs_embed.maps.layout import Layout, layout_of
@@ -91,7 +91,7 @@ class AreaTask:
     notes : tuple of Note
         Warnings to give.
     acquired : datetime or None
-        When imagery without dates was taken, for the STAC Item.
+        Time of imagery without dates, for the STAC Item.
     """
 
     task: Task
@@ -106,7 +106,7 @@ class AreaTask:
     acquired: datetime | None = None
 
     def check_tokens(self, dimensions: int) -> None:
-        """Raise `SpecError` if tokens of so many dimensions cannot be kept or stored as asked."""
+        """Raise `SpecError` if tokens of so many dimensions cannot be kept or encoded."""
         self.encoding.check_tokens(dimensions)
         size = self.layout.tokens_per_window * dimensions * 4
         if size > MAX_VECTOR_BYTES:
@@ -142,13 +142,7 @@ def settle_area(
     cache: Any = None,
     **options: Any,
 ) -> AreaTask:
-    """Return the map that is asked for; parameters are those of ``embed_area``.
-
-    Raises
-    ------
-    SpecError, SettingsError, ImageryError, GridError, ProviderError, ModelError
-        See ``embed_area``.
-    """
+    """Return the requested map; parameters and errors are the same as for ``embed_area``."""
     if seams not in SEAMS:
         raise UnknownNameError.among("seams", seams, SEAMS)
     tile_size = None if tile_size is None else whole("tile_size", tile_size, 1)
@@ -166,32 +160,29 @@ def settle_area(
         options=options,
         settings=settings,
     )
-    source, polygons = _source(
-        spatial,
-        layer,
-        Source(
-            temporal=temporal,
-            sensor=sensor,
-            fetch=fetch,
-            backend=backend,
-            imagery=imagery,
-            cache=cache,
-        ),
-        settings,
+    pixels = Source(
+        temporal=temporal,
+        sensor=sensor,
+        fetch=fetch,
+        backend=backend,
+        imagery=imagery,
+        cache=cache,
     )
-    provider = source.provider
-    when = _moment(acquired, dated=provider is not None and provider.dated)
+    source, polygons = _source(spatial, layer, pixels, settings)
+    dated = source.provider is not None and source.provider.dated
+    when = _moment(acquired, dated=dated)
     source.check_source(task.description.inputs)
-    sizes = _sizes(task)
+    # Weights that must be downloaded to know their sizes are.
+    sizes = task.sizes() if task.plan.sizes_known else task.plan.load()
     tile = sizes.image_size if tile_size is None else tile_size
     patch = sizes.patch_size
-    overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
-    pixels, within, cut = _pixels(source, polygons, task.description.inputs)
+    default_overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
+    requested, within, cut = _pixels(source, polygons, task.description.inputs)
     layout = layout_of(
-        pixels,
+        requested,
         within=within,
         tile_size=tile,
-        overlap_px=overlap if overlap_px is None else overlap_px,
+        overlap_px=default_overlap if overlap_px is None else overlap_px,
         patch_size=patch,
         stride_px=patch if stride_px is None else stride_px,
     )
@@ -203,7 +194,7 @@ def settle_area(
     if encoding.pca is not None and encoding.pca > layout.wanted.sum():
         raise SpecError(
             f"got pca={encoding.pca} for a map of {layout.wanted.sum()} tokens, expected at most "
-            "as many components as tokens; give less, or none"
+            "as many components as tokens; use a smaller pca=, or none"
         )
     lattice = {
         "tile_size": layout.tile_size,
@@ -213,11 +204,10 @@ def settle_area(
         "area": _area_text(layout, polygons),
     }
     stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
-    undated = provider is None or not provider.dated
-    notes = (*cut, *_notes(layout, within), *_no_item(undated and when is None))
+    notes = (*cut, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,
-        source=replace(source, spatial=None),  # each window says what to read
+        source=replace(source, spatial=None),  # pixels are read window by window
         layout=layout,
         seams=seams,
         encoding=encoding,
@@ -269,7 +259,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _moment(acquired: object, *, dated: bool) -> datetime | None:
-    """Return when imagery without dates was taken, in UTC."""
+    """Return the time of imagery without dates, in UTC."""
     if acquired is None:
         return None
     if dated:
@@ -280,27 +270,15 @@ def _moment(acquired: object, *, dated: bool) -> datetime | None:
     try:
         text = acquired.isoformat() if isinstance(acquired, date) else str(acquired)
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            return moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as exc:  # years 0 and 10000 in UTC
         raise SpecError(
             f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
         ) from exc
 
 
-def _no_item(missing: bool) -> tuple[Note, ...]:
-    if not missing:
-        return ()
-    message = (
-        "no STAC Item will be written beside the map: nobody says when the imagery was taken; "
-        "state it with acquired='YYYY-MM-DD' (--acquired)"
-    )
-    return (Note(message, TemporalWarning),)
-
-
 def _area_text(layout: Layout, polygons: Polygons | None) -> str:
-    """Return which area is asked for: its cells, and a digest of them and of the polygons."""
+    """Return the requested area: its cells, and a digest of them and of the polygons."""
     rows, columns = layout.tokens.shape
     transform = tuple(layout.tokens.transform)[:6]
     crs = known_crs(layout.tokens.crs).to_string()
@@ -324,68 +302,57 @@ def _check_names(model: str, options: Mapping[str, Any]) -> None:
             raise UnknownNameError.among("argument of embed_area", name, names)
 
 
-def _sizes(task: Task) -> Sizes:
-    """Return the model's sizes; weights that must be downloaded to tell are."""
-    if task.plan.sizes_known:
-        return task.sizes()
-    encoder = task.plan.load()
-    return Sizes(encoder.image_size, encoder.patch_size)
-
-
 def _pixels(
     source: Source, polygons: Polygons | None, contract: InputContract
 ) -> tuple[Grid, Grid | None, tuple[Note, ...]]:
-    """Return the pixels asked for, all that there are where that is known, and warnings."""
-    there: Grid | None = None
+    """Return the requested pixels, all pixels of own imagery, and warnings."""
+    imagery: Grid | None = None
     cut: tuple[Note, ...] = ()
     if source.own_pixels:
-        there = imagery_grid(source.imagery)
-        asked, cut = _pixels_of_imagery(there, source.spatial, polygons)
-        source.check_gsd(asked, contract)
+        imagery = imagery_grid(source.imagery)
+        requested, cut = _pixels_of_imagery(imagery, source.spatial, polygons)
+        source.check_gsd(requested, contract)
     else:
-        asked = _pixels_of_provider(source, polygons, contract)
-    pixels, what = (asked, "an area") if there is None else (there, "imagery")
+        requested = _pixels_of_provider(source, polygons, contract)
+    pixels, what = (requested, "an area") if imagery is None else (imagery, "imagery")
     if min(pixels.shape) < MIN_SIDE_PX:
         raise ImageryError(
             f"got {what} of {pixels.shape[0]} x {pixels.shape[1]} px, expected a short side of at "
             f"least {MIN_SIDE_PX} px"
         )
-    return asked, there, cut
+    return requested, imagery, cut
 
 
 def _pixels_of_imagery(
-    there: Grid, place: BBox | PointBuffer | None, polygons: Polygons | None
+    imagery: Grid, place: BBox | PointBuffer | None, polygons: Polygons | None
 ) -> tuple[Grid, tuple[Note, ...]]:
     """Return the pixels of the imagery that an area covers; all of them where none is given."""
     if polygons is not None:
         try:
-            bounds = polygons.to_crs(known_crs(there.crs)).bounds
+            bounds = polygons.to_crs(known_crs(imagery.crs)).bounds
         except GridError as exc:
-            raise GridError(f"{exc}{polygons.order_hint(there)}") from exc
-        if not polygons.meets(there):
-            west, south, east, north = there.geographic_bounds()
+            raise GridError(f"{exc}{polygons.order_hint(imagery)}") from exc
+        if not polygons.meets(imagery):
+            west, south, east, north = imagery.geographic_bounds()
             raise ImageryError(
-                f"{polygons.name} lies outside the imagery, which covers lon {west:.4f} to "
-                f"{east:.4f}, lat {south:.4f} to {north:.4f}{polygons.order_hint(there)}"
+                f"{polygons.name} is outside the imagery, which covers lon {west:.4f} to "
+                f"{east:.4f}, lat {south:.4f} to {north:.4f}{polygons.order_hint(imagery)}"
             )
-        asked = bounds_window(there, bounds)
+        requested = bounds_window(imagery, bounds)
     elif place is not None:
-        asked = roi_window(there, place, most_px=math.inf)
+        requested = roi_window(imagery, place, most_px=math.inf)
     else:
-        return there, ()
-    rows, columns = common_window(asked, there)
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        raise elsewhere(asked, there)
+        return imagery, ()
+    rows, columns = overlap(requested, imagery)
     shape = rows.stop - rows.start, columns.stop - columns.start
-    share = shape[0] * shape[1] / (asked.shape[0] * asked.shape[1])
+    share = math.prod(shape) / math.prod(requested.shape)
     cut = Note(
         f"the imagery ends within the area: {1 - share:.0%} of the rectangle around it are not in "
         "the map",
         CoverageWarning,
     )
-    return there.window(rows.start, columns.start, *shape), (
-        cut,
-    ) if share < 1 - _NEGLIGIBLE else ()
+    part = imagery.window(rows.start, columns.start, *shape)
+    return part, (cut,) if share < 1 - _NEGLIGIBLE else ()
 
 
 def _pixels_of_provider(source: Source, polygons: Polygons | None, contract: InputContract) -> Grid:
@@ -409,8 +376,8 @@ def _pixels_of_provider(source: Source, polygons: Polygons | None, contract: Inp
     return bounds_window(lattice, polygons.to_crs(crs).bounds)
 
 
-def _notes(layout: Layout, within: Grid | None) -> Iterator[Note]:
-    """Yield what is worth a warning in where the windows lie."""
+def _notes(layout: Layout, within: Grid | None, *, has_time: bool) -> Iterator[Note]:
+    """Yield warnings about the place of the windows, and about a missing STAC Item."""
     height, width = layout.lattice.shape
     if min(height, width) < layout.tile_size:
         yield Note(
@@ -428,9 +395,15 @@ def _notes(layout: Layout, within: Grid | None) -> Iterator[Note]:
     if within is not None and layout.wanted.any():
         inside = common_window(layout.area, within)
         kept = (inside[0].stop - inside[0].start) * (inside[1].stop - inside[1].start)
-        share = kept / (layout.area.shape[0] * layout.area.shape[1])
+        share = kept / math.prod(layout.area.shape)
         if share < 1 / 1.1:
             yield Note(
-                f"{1 - share:.0%} of the map lie beyond the imagery, where its last patches end",
+                f"{1 - share:.0%} of the map is beyond the imagery, where its last patches end",
                 CoverageWarning,
             )
+    if not has_time:
+        yield Note(
+            "no STAC Item will be written beside the map, since the time of the imagery is not "
+            "known; state it with acquired='YYYY-MM-DD' (--acquired)",
+            TemporalWarning,
+        )

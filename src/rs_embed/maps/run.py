@@ -14,7 +14,7 @@ import numpy as np
 from rs_embed.embedding.encoding import gsd_notes
 from rs_embed.errors import ImageryError, RsEmbedError, give_warnings
 from rs_embed.files.writing import check_place
-from rs_embed.maps.finished_windows import SeenWindows, seen_windows, window_key, window_meta
+from rs_embed.maps.finished_windows import seen_windows, window_key, window_meta
 from rs_embed.maps.finishing import finish_map
 from rs_embed.maps.first_look import probe
 from rs_embed.maps.formats.table import MAPS
@@ -68,7 +68,11 @@ def map_run(path: Path, area: AreaTask, *, overwrite: bool = False) -> DurableRu
 
 
 def make_map(area: AreaTask, run: DurableRun, *, progress: bool | None = None) -> MapReport:
-    """Embed the windows that are left, write the map, and return the report; see `map_run`."""
+    """Embed the windows that are left, write the map, and return the report.
+
+    ``run`` is entered, see `map_run`; ``progress`` and errors are the same as for ``embed_area``.
+    Finished windows are kept.
+    """
     return _Making(area, run).make(progress)
 
 
@@ -100,7 +104,10 @@ class _Making:
                 # nothing had failed.
                 for keys in (run.fresh, run.failed_before):
                     self._embed([self._tiles[key] for key in keys], bar, units_seen=units_seen)
-        seen = self._seen()
+        try:
+            seen = seen_windows(run.metas())
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise run.damaged(f"the meta of a window is invalid: {exc!r}") from exc
         give_warnings(seen.notes)
         if run.shared is None:
             run.finished(disposable=True)
@@ -140,7 +147,7 @@ class _Making:
             logger.info("%s left: %s", counted(left), cost)
 
     def _loaded(self) -> Encoder:
-        """Return the model, loaded once, with the same weights as those of kept windows."""
+        """Return the model, loaded once, with the weights of the kept windows."""
         if self._encoder is None:
             encoder = self._area.task.plan.load()
             self._run.check_weights(encoder.provenance)
@@ -182,12 +189,6 @@ class _Making:
             **{key: about.get(key) for key in _ABOUT_PIXELS},
             "source": source, "dimensions": dimensions, "tokens_kind": window.kind,
         }  # fmt: skip
-
-    def _seen(self) -> SeenWindows:
-        try:
-            return seen_windows(self._run.metas())
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            raise self._run.damaged(f"the meta of a window is invalid: {exc!r}") from exc
 
     def _raise_nothing(self) -> NoReturn:
         """Raise the error of a map without a single token."""

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
 from rs_embed.files.imagery import declared_nodata
 from rs_embed.files.polygons import read_polygons
-from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs
+from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
 from rs_embed.geo.polygons import Polygons
 from rs_embed.geo.raster import valid_mask
 
@@ -53,7 +53,7 @@ def sample_points(
     Returns
     -------
     xarray.DataArray
-        ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point lies
+        ``(point, d)`` float32 in the order of the points. NaN in all ``d`` where a point is
         outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given if
         ``crs`` is geographic, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
         the cell in the map, -1 outside. A cell includes its edges to the first row and column (top
@@ -80,12 +80,11 @@ def sample_points(
            [1., 5.]], dtype=float32)
     """
     import xarray as xr
-    from pyproj import Transformer
 
     placed = _placed(source)
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
-    to_map = Transformer.from_crs(stated, placed.grid.crs, always_xy=True)
+    to_map = transformer(stated, known_crs(placed.grid.crs))
     x, y = _in_map(given, to_map)
     row, column = _cells(x, y, placed.grid)
     inside = row >= 0
@@ -134,14 +133,14 @@ def zonal_mean(
     xarray.DataArray
         ``(zone, d)`` float32 in the order of the features. Cells without a token have no weight.
         NaN in all ``d`` for a zone without a token. Coordinates: ``id`` of the feature;
-        ``coverage``, the share of the polygon's area that lies on cells with a token, 0 to 1.
+        ``coverage``, the share of the polygon's area that is on cells with a token, 0 to 1.
 
     Raises
     ------
     SpecError
         If a polygon or the map is invalid.
     GridError
-        If a polygon lies outside the area of the map's CRS.
+        If a polygon is outside the area of the map's CRS.
     MissingDependencyError
         If exactextract or shapely is not installed.
 
@@ -151,7 +150,7 @@ def zonal_mean(
     """
     import xarray as xr
 
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     zones = read_polygons(polygons, layer=layer)
     placed = _placed(source)
     shapes = np.array(zones.in_cells(placed.grid), dtype=object)
@@ -185,6 +184,10 @@ def zonal_mean(
     )
 
 
+def _required(package: str) -> Any:
+    return require(package, extra="maps", purpose="the mean of polygons")
+
+
 def _in_map(
     points: NDArray[np.float64], to_map: Transformer
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -197,13 +200,13 @@ def _outside(inside: NDArray[np.bool_], swapped: NDArray[np.bool_], *, in_degree
     """Return the warning of points outside; ``swapped``: which of these are inside if swapped."""
     count = len(inside)
     message = (
-        f"{np.count_nonzero(~inside)} of {count} points lie outside the map, so their tokens are "
+        f"{np.count_nonzero(~inside)} of {count} points are outside the map, so their tokens are "
         "NaN"
     )
     if swapped.any():
         first, then = ("longitude", "latitude") if in_degrees else ("x", "y")
         message += (
-            f"; with {first} and {then} swapped {np.count_nonzero(swapped)} of them would lie "
+            f"; with {first} and {then} swapped {np.count_nonzero(swapped)} of them would be "
             f"inside: put {first} first, then {then}"
         )
     return Note(message, CoverageWarning)
@@ -213,22 +216,18 @@ def _without_tokens(
     zones: Polygons, shapes: NDArray[Any], empty: NDArray[np.bool_], grid: Grid
 ) -> Note:
     """Return the warning of zones without a token: where they are, and their ids."""
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     height, width = grid.shape
     outside = shapely.area(shapely.clip_by_rect(shapes, 0, 0, width, height)) == 0
     parts, hint = [], ""
     for chosen, where in ((outside, "outside the map"), (empty & ~outside, "on cells without one")):
-        ids = [zones.ids[number] for number in np.flatnonzero(chosen)]
+        ids = list(compress(zones.ids, chosen))
         if ids:
-            parts.append(f"{len(ids)} lie {where} (ids {some(ids, 5)})")
+            parts.append(f"{len(ids)} {where} (ids {some(ids, 5)})")
     if outside.any():
-        lost = np.flatnonzero(outside)
-        hint = Polygons(
-            tuple(zones.geometries[n] for n in lost),
-            tuple(zones.ids[n] for n in lost),
-            zones.crs,
-            zones.name,
-        ).order_hint(grid)
+        geometries = tuple(compress(zones.geometries, outside))
+        lost = Polygons(geometries, tuple(compress(zones.ids, outside)), zones.crs, zones.name)
+        hint = lost.order_hint(grid)
     message = (
         f"{np.count_nonzero(empty)} of {len(shapes)} zones hold no token, so their means are NaN: "
         f"{' and '.join(parts)}{hint}"
@@ -250,18 +249,14 @@ class _Placed:
         return {"d": ("d", self.array["d"].values)} if "d" in self.array.coords else {}
 
 
-def _open(path: Path) -> Any:
-    from rs_embed.maps.formats.opening import open_map
-
-    return open_map(path)
-
-
 def _placed(source: Any) -> _Placed:
     """Return a map with the grid of its coordinates, also if it was cut from a larger one."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 
-    array = _open(Path(source)) if isinstance(source, str | os.PathLike) else source
+    from rs_embed.maps.formats.opening import open_map
+
+    array = open_map(source) if isinstance(source, str | os.PathLike) else source
     if not isinstance(array, xr.DataArray):
         raise SpecError(
             f"got a map of type {type(array).__name__}, expected a path or an xarray.DataArray "
@@ -288,13 +283,21 @@ def _placed(source: Any) -> _Placed:
 
 def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
     """Return the outer edge of the first cell and the step between cells, CRS units."""
+    from rioxarray.exceptions import RioXarrayError
+
     if dim not in array.coords or not array.sizes[dim]:
         raise SpecError(
             f"got a map without coordinates along {dim!r}, expected the centres of its cells"
         )
     centres = array[dim].values.astype(np.float64)
     if len(centres) == 1:
-        step = _stated_step(array, dim)
+        try:
+            step = float(array.rio.resolution()[dim == "y"])
+        except RioXarrayError as exc:
+            raise SpecError(
+                f"got a map of one cell along {dim!r} and no transform, expected its size; set it "
+                "with array.rio.write_transform(...)"
+            ) from exc
         return float(centres[0]) - step / 2, step
     step = float(centres[-1] - centres[0]) / (len(centres) - 1)
     regular = centres[0] + step * np.arange(len(centres))
@@ -304,20 +307,6 @@ def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
             "size; cut parts from it with slices without gaps"
         )
     return float(centres[0]) - step / 2, step
-
-
-def _stated_step(array: xr.DataArray, dim: str) -> float:
-    """Return the step of a map that has one cell along ``dim``, from its transform."""
-    from rioxarray.exceptions import RioXarrayError
-
-    try:
-        step_x, step_y = array.rio.resolution()
-    except RioXarrayError as exc:
-        raise SpecError(
-            f"got a map of one cell along {dim!r} and no transform, expected its size; set it with "
-            "array.rio.write_transform(...)"
-        ) from exc
-    return float(step_x if dim == "x" else step_y)
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
@@ -372,19 +361,15 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
         rows = columns = side
     for top in range(0, height, rows):
         for left in range(0, width, columns):
-            yield (
-                slice(top, min(top + rows, height)),
-                slice(left, min(left + columns, width)),
-            )
+            bottom, right = min(top + rows, height), min(left + columns, width)
+            yield slice(top, bottom), slice(left, right)
 
 
 def _shares(
     shapes: NDArray[Any], rows: slice, columns: slice
 ) -> Iterator[tuple[int, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
     """Yield, for each shape in a block, its cells (counted along rows) and their shares in it."""
-    purpose = "the mean of polygons"
-    exactextract = require("exactextract", extra="maps", purpose=purpose)
-    rasters = require("exactextract.raster", extra="maps", purpose=purpose)
+    exactextract, rasters = _required("exactextract"), _required("exactextract.raster")
     features = []
     for number, shape in enumerate(shapes):
         area = _northward(shape, rows, columns)
@@ -408,7 +393,7 @@ def _shares(
 
 def _northward(shape: BaseGeometry, rows: slice, columns: slice) -> BaseGeometry | None:
     """Return the part of a shape in a block with y upward; None if its area is 0."""
-    shapely = require("shapely", extra="maps", purpose="the mean of polygons")
+    shapely = _required("shapely")
     clipped = shapely.clip_by_rect(shape, columns.start, rows.start, columns.stop, rows.stop)
     parts = shapely.get_parts(clipped)
     areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]

@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
 
 
+_ODD = Note(
+    "some pixels have values outside the range of reflectance and were treated as nodata; if the "
+    "imagery marks nodata with such a value, state it: fetch=FetchSpec(fill_value=...)",
+    ImageryWarning,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class WindowTokens:
     """What came of one window.
@@ -57,7 +64,7 @@ class WindowTokens:
 
     tile: Tile
     tokens: NDArray[np.float32] | None
-    meta: dict[str, Any]
+    meta: Mapping[str, Any] = field(default_factory=dict)
     error: RsEmbedError | None = None
     notes: tuple[Note, ...] = ()
     kind: str = ""
@@ -92,25 +99,11 @@ def window_tokens(
     A group is what goes through the model together, and the windows before it that need no model.
     Which windows make a group depends on those from the first of ``tiles`` on alone.
 
-    Parameters
-    ----------
-    task : Task
-        Model and options.
-    layout : Layout
-        Where the windows lie.
-    tiles : sequence of Tile
-        Those to be made, in the layout's order.
-    read : callable
-        Returns the pixels on a grid; runs in any thread.
-    encoder : callable
-        Returns the model; called when the first window is known to be good.
-    workers : int
-        Threads that read.
-    batch_size : int or None
-        Images per forward pass; None leaves it to the device.
-    units_seen : bool
-        Whether some windows together were found to be of their units, see `probe`. If not, each
-        must be by itself; a window of dark water may then look like another unit.
+    ``tiles`` are the windows to embed, in the layout's order. ``read`` returns the pixels on a
+    grid, in any of ``workers`` threads; ``encoder`` returns the model when the first window is
+    known to be good; ``batch_size`` counts images per forward pass, None leaves it to the device.
+    ``units_seen`` states whether some windows together were found to be in their units, see
+    `probe`. If not, each must be by itself; a window of dark water may then look like another unit.
     """
     with ExitStack() as stages:
         pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))
@@ -132,15 +125,11 @@ def _see(
 ) -> _Seen | WindowTokens:
     tile, pixels = given
     if isinstance(pixels, RsEmbedError):
-        return _failed(tile, pixels)
+        return WindowTokens(tile, None, error=pixels)
     try:
         return _prepared(task, layout, tile, pixels, units_seen=units_seen)
     except RsEmbedError as exc:
-        return _failed(tile, exc)
-
-
-def _failed(tile: Tile, error: RsEmbedError) -> WindowTokens:
-    return WindowTokens(tile, None, {}, error=error)
+        return WindowTokens(tile, None, error=exc)
 
 
 def _prepared(
@@ -149,13 +138,13 @@ def _prepared(
     """Return the images of a window, or that there is nothing to see."""
     raster = pixels.raster
     if raster is None or not raster.valid.any():
-        return WindowTokens(tile, None, {}, notes=pixels.notes)
+        return WindowTokens(tile, None, notes=pixels.notes)
     vouched = units_seen or pixels.meta["reflectance_source"] != "contract"
     check_units(raster, reflectance=pixels.reflectance, vouched=vouched)
     raster, odd = without_odd(raster, pixels.reflectance)
     valid = _valid_tokens(raster.valid, layout, tile)
     if not _wanted(valid, layout, tile).any():
-        return WindowTokens(tile, None, {}, notes=pixels.notes)
+        return WindowTokens(tile, None, notes=pixels.notes)
     preparation = task.plan.preparation
     image = image_of(raster, pixels.reflectance, preparation)
     gsd = gsd_m(raster.grid)
@@ -165,30 +154,15 @@ def _prepared(
     ]
     digest = hashlib.sha256(np.packbits(valid).tobytes())
     digest.update(np.ascontiguousarray(image).data)
+    scenes = (item for source in pixels.sources for item in source.get("items", ()))
     meta = {
         "input_res": input_res,
         "gsd_m": gsd,
         "seen_sha256": digest.hexdigest(),
         "valid": int(raster.valid.sum()),
-        "items": _items(pixels),
+        "items": list({str(item.get("id")): dict(item) for item in scenes}.values()),
     }
-    return _Seen(tile, images, valid, meta, (*pixels.notes, *_odd(odd)), pixels.meta)
-
-
-def _odd(count: int) -> Iterator[Note]:
-    if count:
-        yield Note(
-            "some pixels have values outside the range of reflectance and were treated as nodata; "
-            "if the imagery marks nodata with such a value, state it: "
-            "fetch=FetchSpec(fill_value=...)",
-            ImageryWarning,
-        )
-
-
-def _items(pixels: WindowPixels) -> list[dict[str, Any]]:
-    """Return the scenes that the pixels come from, each once."""
-    items = [item for source in pixels.sources for item in source.get("items", ())]
-    return list({str(item.get("id")): dict(item) for item in items}.values())
+    return _Seen(tile, images, valid, meta, (*pixels.notes, *[_ODD] * bool(odd)), pixels.meta)
 
 
 def _passes(layout: Layout, tile: Tile) -> list[tuple[slice, slice]]:
@@ -219,17 +193,14 @@ def interleaved(tokens: NDArray[Any]) -> NDArray[Any]:
 
 
 def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.bool_]:
-    """Return which of a tile's valid tokens lie in wanted cells of the area."""
-    there = interleaved(valid)
-    (top, _), (left, _) = (
-        ((span.start - before) * layout.passes, 0)
-        for span, before in zip((tile.rows, tile.columns), layout.offset, strict=True)
+    """Return which of a tile's valid tokens are in wanted cells of the area."""
+    cells = layout.cells(tile)
+    wanted = layout.wanted[cells]
+    row, column = (
+        cell.start - (span.start - before) * layout.passes
+        for cell, span, before in zip(cells, (tile.rows, tile.columns), layout.offset, strict=True)
     )
-    rows, columns = layout.cells(tile)
-    wanted = layout.wanted[rows, columns]
-    first_row, first_column = rows.start - top, columns.start - left
-    height, width = wanted.shape
-    inside = there[first_row : first_row + height, first_column : first_column + width]
+    inside = interleaved(valid)[row : row + wanted.shape[0], column : column + wanted.shape[1]]
     found: NDArray[np.bool_] = inside & wanted
     return found
 
@@ -241,33 +212,25 @@ def _encoded(
     batch_size: int | None,
 ) -> Iterator[list[WindowTokens]]:
     """Yield the windows in groups that fill a forward pass."""
+
+    def embedded() -> Iterator[WindowTokens]:
+        outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
+        for item in group:
+            if isinstance(item, WindowTokens):
+                yield item
+            else:
+                yield _window(layout, item, [next(outcomes) for _ in item.images])
+
     group: list[_Seen | WindowTokens] = []
-    images = 0
+    images: list[GsdImage] = []
     for item in seen:
         group.append(item)
-        if isinstance(item, _Seen):
-            images += len(item.images)
-            if images >= (batch_size or encoder().batch_size):
-                yield list(_of_group(layout, group, encoder, batch_size))
-                group, images = [], 0
+        images += item.images if isinstance(item, _Seen) else []
+        if isinstance(item, _Seen) and len(images) >= (batch_size or encoder().batch_size):
+            yield list(embedded())
+            group, images = [], []
     if group:
-        yield list(_of_group(layout, group, encoder, batch_size))
-
-
-def _of_group(
-    layout: Layout,
-    group: Sequence[_Seen | WindowTokens],
-    encoder: Callable[[], Encoder],
-    batch_size: int | None,
-) -> Iterator[WindowTokens]:
-    """Yield what comes of a group, in its order."""
-    images = [image for item in group if isinstance(item, _Seen) for image in item.images]
-    outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
-    for item in group:
-        if isinstance(item, WindowTokens):
-            yield item
-        else:
-            yield _window(layout, item, [next(outcomes) for _ in item.images])
+        yield list(embedded())
 
 
 def _window(
@@ -283,7 +246,7 @@ def _window(
     patches = []
     for outcome in outcomes:
         if isinstance(outcome, ModelError):
-            return _failed(seen.tile, outcome)
+            return WindowTokens(seen.tile, None, error=outcome)
         patches.append(outcome.patch_tokens("a map"))
         kind = outcome.kind
     passes = layout.passes

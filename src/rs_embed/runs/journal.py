@@ -58,8 +58,8 @@ class JournalResult:
 
     key: str
     vector: NDArray[np.float32] | None
-    meta: Mapping[str, Any] | None
-    error: str | None
+    meta: Mapping[str, Any] | None = None
+    error: str | None = None
 
 
 class Journal:
@@ -87,7 +87,10 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], request: str) -> None:
-        requested = _parsed(request)
+        try:
+            requested = json.loads(request)
+        except (TypeError, ValueError) as exc:
+            raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
         self.path = Path(path)
         check_place(self.path)
         with self._errors_mapped():
@@ -152,13 +155,15 @@ class Journal:
         _remove(self.path)
 
     def add(self, *results: JournalResult) -> None:
-        """Write results to disk, all of them or none; they replace earlier ones of their keys.
+        """Write results to disk, replacing earlier ones of the same keys.
+
+        If the process ends meanwhile, all or none of them are written.
 
         Raises
         ------
         SpecError
-            If a result has both a vector and an error, or neither, or its vector is not ``(D,)``
-            float32.
+            If a result has both or neither of ``vector`` and ``error``, or its vector is not
+            ``(D,)`` float32.
         ExportError
             If the disk is full or the journal is closed.
         """
@@ -313,13 +318,6 @@ def _checksum(*parts: str | bytes | None) -> int:
     for part in parts:
         total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
     return total
-
-
-def _parsed(request: str) -> Any:
-    try:
-        return json.loads(request)
-    except (TypeError, ValueError) as exc:
-        raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -124,12 +123,7 @@ class DurableRun:
             logger.info("resuming: %s done", self._counted(self.resumed))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         disposable = self._disposable
         try:
             done = self._journal.done() - {_SHARED}
@@ -178,7 +172,7 @@ class DurableRun:
             If the disk is full.
         """
         if self.shared is None and shared is not None:
-            record = JournalResult(_SHARED, np.zeros(0, np.float32), shared, None)
+            record = JournalResult(_SHARED, np.zeros(0, np.float32), shared)
             self._journal.add(record, *results)
             self.shared = dict(shared)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -22,9 +22,6 @@ from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_unfinished
 from rs_embed.settings import Settings
 from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, to_json
-
-if TYPE_CHECKING:
-    from rs_embed.embedding.result import Embedding
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
@@ -162,8 +159,7 @@ def export_batch(
         overwrite=overwrite,
     ) as run:
         began = time.monotonic()
-        results = _results(run, by_key, task, source, settings, progress)
-        _keep(run, by_key, results, on_error)
+        _embed(run, by_key, task, source, settings, on_error=on_error, progress=progress)
         errors = _write(run, by_key)
         run.finished(disposable=not errors)
     return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
@@ -237,15 +233,17 @@ def _settled(
     return task, replace(source, spatial=None)
 
 
-def _results(
+def _embed(
     run: DurableRun,
     places: Mapping[str, NamedPlace],
     task: Task,
     source: Source,
     settings: Settings,
+    *,
+    on_error: str,
     progress: bool | None,
-) -> Iterator[tuple[str, Embedding | RsEmbedError]]:
-    """Yield key and result of the places that are left."""
+) -> None:
+    """Embed the places that are left, and keep each result as it comes."""
     left = (*run.fresh, *run.failed_before)
     if not left:
         return
@@ -259,27 +257,17 @@ def _results(
         progress=progress,
     )
     with closing(results):
-        yield from zip(left, results, strict=True)
-
-
-def _keep(
-    run: DurableRun,
-    places: Mapping[str, NamedPlace],
-    results: Iterator[tuple[str, Embedding | RsEmbedError]],
-    on_error: str,
-) -> None:
-    """Keep each result as it comes."""
-    for key, result in results:
-        if not isinstance(result, RsEmbedError):
-            run.check_weights(result.meta)
-            kept = JournalResult(key, result.data, result.meta, None)
-            run.keep([kept], shared=which_weights(result.meta))
-        elif on_error == "raise":
-            error = result.restated(f"place {places[key].id!r}: {result}")
-            error.index = list(places).index(key)  # among all places, not among those left
-            raise error from result
-        else:
-            run.keep([JournalResult(key, None, None, str(result))])
+        for key, result in zip(left, results, strict=True):
+            if not isinstance(result, RsEmbedError):
+                run.check_weights(result.meta)
+                kept = JournalResult(key, result.data, result.meta)
+                run.keep([kept], shared=which_weights(result.meta))
+            elif on_error == "raise":
+                error = result.restated(f"place {places[key].id!r}: {result}")
+                error.index = list(places).index(key)  # among all places, not only what is left
+                raise error from result
+            else:
+                run.keep([JournalResult(key, None, error=str(result))])
 
 
 def _write(run: DurableRun, places: Mapping[str, NamedPlace]) -> dict[str, str]:

@@ -97,7 +97,7 @@ class ModelContract:
     def test_frame_is_whole_patches_within_the_raster(
         self, plan: Plan, shape: tuple[int, int]
     ) -> None:
-        """The resize keeps proportions, and the crop lies within it."""
+        """The resize keeps proportions, and the crop is within it."""
         frame = plan.preparation.frame(shape, plan.image_size)
         for side, resized in zip(shape, frame.resized, strict=True):
             factor = min(frame.resized) / min(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from dataclasses import dataclass
@@ -56,24 +57,14 @@ class CogLayout:
 def write_cog(
     path: Path, content: MapContent, encoding: FittedEncoding, layout: CogLayout | None = None
 ) -> None:
-    """Write a map as a cloud-optimised GeoTIFF, and check that every block reads back.
+    """Write a map as a cloud-optimised GeoTIFF, whole or not at all.
 
-    Blocks are compressed with ZSTD and a predictor. Nodata is NaN, or -128 in int8, whose scales
-    are the scales of the bands. float16 is stored as such (``NBITS=16``) and read by GDAL as
-    float32. The tag ``RS_EMBED_META`` holds the meta as JSON. With a PCA the tag ``RS_EMBED_PCA``
-    holds JSON of ``components`` and ``mean``: base64 of little-endian float32, row by row, and
-    their ``shape``.
-
-    Parameters
-    ----------
-    path : Path
-        File to write; it appears whole or not at all.
-    content : MapContent
-        The map.
-    encoding : FittedEncoding
-        How to store it, fitted to this map.
-    layout : CogLayout, optional
-        Blocks; the default follows from the benchmark of the formats.
+    Every block is read back. Blocks are compressed with ZSTD and a predictor. Nodata is NaN, or
+    -128 in int8, whose scales are the scales of the bands. float16 is stored as such
+    (``NBITS=16``) and read by GDAL as float32. The tag ``RS_EMBED_META`` holds the meta as JSON.
+    With a PCA the tag ``RS_EMBED_PCA`` holds JSON of ``components`` and ``mean``: base64 of
+    little-endian float32, row by row, and their ``shape``. The default ``layout`` follows from the
+    benchmark of the formats.
 
     Raises
     ------
@@ -99,9 +90,11 @@ def write_cog(
                 GDAL_TIFF_OVR_BLOCKSIZE=str(layout.block_px), GDAL_CACHEMAX=_CACHE_BYTES
             ):
                 _write_unordered(unordered, content, encoding)
-                with rasterio.open(unordered, "r+") as file:
-                    factors = _overview_factors(content.grid.shape, layout.block_px)
-                    if factors:
+                # Powers of 2 until the map fits a block.
+                levels = math.ceil(math.log2(max(content.grid.shape) / layout.block_px))
+                if levels > 0:
+                    factors = [2**level for level in range(1, levels + 1)]
+                    with rasterio.open(unordered, "r+") as file:
                         file.build_overviews(factors, Resampling.average)
                 shutil.copy(unordered, partial, driver="GTiff", COPY_SRC_OVERVIEWS="YES", **options)
                 _check_blocks(partial)
@@ -161,14 +154,6 @@ def _write_unordered(path: Path, content: MapContent, encoding: FittedEncoding) 
             row += len(strip)
 
 
-def _overview_factors(shape: tuple[int, int], block_px: int) -> list[int]:
-    """Return powers of 2 until the map fits a block."""
-    factors = [2]
-    while max(shape) > block_px * factors[-1]:
-        factors.append(2 * factors[-1])
-    return factors if max(shape) > block_px else []
-
-
 def _check_blocks(path: Path) -> None:
     """Raise unless every block is in the file and can be read: GDAL may hide a full disk."""
     import rasterio
@@ -180,13 +165,8 @@ def _check_blocks(path: Path) -> None:
         with rasterio.open(path, **level) as file:
             for (row, column), window in file.block_windows(1):
                 for band in file.indexes:
-                    at, size = (
-                        int(
-                            file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=band)
-                            or 0
-                        )
-                        for what in ("OFFSET", "SIZE")
-                    )
+                    tags = (f"BLOCK_{name}_{column}_{row}" for name in ("OFFSET", "SIZE"))
+                    at, size = (int(file.get_tag_item(tag, "TIFF", bidx=band) or 0) for tag in tags)
                     if at == 0 or at + size > length:
                         raise ExportError(
                             f"cannot write {path}: block {column}, {row} of band {band} is not in "

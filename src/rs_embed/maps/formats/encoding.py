@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -84,8 +84,7 @@ class MapEncoding:
         fitted = FittedEncoding(self, content.dimensions, pca, scales, None)
         if pca is None and self.dtype == "float32":
             return fitted
-        error = _error(content, fitted)
-        return FittedEncoding(self, content.dimensions, pca, scales, error)
+        return replace(fitted, error=_error(content, fitted))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,10 +238,6 @@ class FittedEncoding:
         stored: NDArray[Any] = np.clip(np.rint(values / self.scales), -127, 127).astype(np.int8)
         return stored
 
-    def _restored(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        decoded = self.decode(stored)
-        return decoded if self.pca is None else self.pca.restored(decoded)
-
 
 @dataclass(frozen=True)
 class EncodingError:
@@ -360,7 +355,9 @@ def _error(content: MapContent, fitted: FittedEncoding) -> EncodingError:
                 f"got values beyond the range of {fitted.encoding.dtype} (65504), expected "
                 "smaller ones; store float32 or int8"
             )
-        decoded, original = fitted._restored(stored).astype(np.float64), tokens.astype(np.float64)
+        values = fitted.decode(stored)
+        values = values if fitted.pca is None else fitted.pca.restored(values)
+        decoded, original = values.astype(np.float64), tokens.astype(np.float64)
         distance = _cosine_distances(original, decoded)
         number += len(tokens)
         distances += float(distance.sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +61,6 @@ class MapFormat(Format):
             raise ExportError(
                 f"cannot write {path}: {sidecar.name} beside it would be read with it; remove "
                 "that, or choose another name"
-            )
-        if not os.access(path.parent, os.W_OK):
-            raise ExportError(
-                f"cannot write {path}: {path.parent} is read-only; choose another place"
             )
         self.require()
 

@@ -71,9 +71,7 @@ def placed(path: Path, form: MapFormat) -> Iterator[Path]:
 
 def size_bytes(path: Path) -> int:
     """Return the bytes of a file, or of all files of a folder."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+    return sum(file.stat().st_size for file in _files(path))
 
 
 def sync(path: Path) -> None:
@@ -81,7 +79,7 @@ def sync(path: Path) -> None:
 
     A map must survive a power cut before the finished windows it was made from are removed.
     """
-    for file in [at for at in path.rglob("*") if at.is_file()] if path.is_dir() else [path]:
+    for file in _files(path):
         with file.open("rb+") as opened:
             os.fsync(opened)
 
@@ -94,6 +92,10 @@ def sync_name(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
 
 
 def _remove(path: Path) -> None:

@@ -52,7 +52,8 @@ def model_address(meta: Mapping[str, Any]) -> str:
     weights, checksum = meta.get("weights"), meta.get("weights_sha256")
     if isinstance(weights, str) and is_uri(weights):
         return weights
-    if isinstance(weights, str) and not _is_file(weights):
+    is_file = str(weights).endswith(tuple(_ARTIFACT_TYPES)) or Path(str(weights)).exists()
+    if isinstance(weights, str) and not is_file:
         name, _, revision = weights.partition("@")
         if _HUB_NAME.fullmatch(name):
             return f"https://huggingface.co/{name}" + (f"/tree/{revision}" if revision else "")
@@ -77,7 +78,10 @@ def source_addresses(meta: Mapping[str, Any]) -> list[str]:
         known += _item_addresses(item, source)
     if not known:
         read = (source.get(key) for key in ("path", "root", "catalogue"))
-        known = [_read_address(place, backend) for place in read if isinstance(place, str)][:1]
+        for place in [place for place in read if isinstance(place, str)][:1]:
+            # The packaged scene is named by its path in the package, not on a machine.
+            packaged = f"urn:rs-embed:imagery:{quote(place, safe='')}"
+            known = [packaged if backend == "sample" else _file_address(place)]
     sensor = meta.get("sensor")
     collection = sensor.get("collection") if isinstance(sensor, Mapping) else sensor
     if not known and backend in (None, "gee") and isinstance(collection, str):
@@ -105,8 +109,7 @@ def chip_layout(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return the layout of tokens on the imagery: patches side by side; 1 px if unknown."""
     size = meta.get("used_patch_size")
     pixels = size if isinstance(size, int) and size > 0 else 1
-    side = [pixels, pixels]
-    return {"layout_type": "regular_grid", "chip_size": side, "stride": list(side)}
+    return {"layout_type": "regular_grid", "chip_size": [pixels] * 2, "stride": [pixels] * 2}
 
 
 def input_bands(meta: Mapping[str, Any]) -> list[str]:
@@ -166,29 +169,15 @@ def _item_addresses(item: Mapping[str, Any], source: Mapping[str, Any]) -> list[
     return [f"urn:rs-embed:item:{quote(str(item.get('id')), safe='')}"]
 
 
-def _read_address(place: str, backend: object) -> str:
-    # The packaged scene is named by its path in the package, not on a machine.
-    if backend == "sample":
-        return f"urn:rs-embed:imagery:{quote(place, safe='')}"
-    return _file_address(place)
-
-
 def _file_address(path: str) -> str:
     """Return the URI of a file: its URL, a ``file:`` URL, or a URN of its name in GDAL."""
     for prefix in ("/vsicurl/", ""):
         address = path.removeprefix(prefix)
         if path.startswith(prefix) and "://" in address and is_uri(address):
             return address
-    if path.startswith("/vsi"):
-        return f"urn:rs-embed:imagery:{quote(path, safe='')}"
-    if _PART_OF_A_FILE.match(path):
+    if path.startswith("/vsi") or _PART_OF_A_FILE.match(path):
         return f"urn:rs-embed:imagery:{quote(path, safe='')}"
     return Path(path).absolute().as_uri()
-
-
-def _is_file(weights: str) -> bool:
-    """Return whether this is a path rather than a name on the hub."""
-    return weights.endswith(tuple(_ARTIFACT_TYPES)) or Path(weights).exists()
 
 
 def _collection_address(collection: str) -> str:

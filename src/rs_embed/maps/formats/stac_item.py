@@ -15,6 +15,7 @@ import numpy as np
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.geo.bands import canonical_band
+from rs_embed.geo.grid import known_crs, transformer
 from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.formats.paths import sync, sync_name
 from rs_embed.maps.formats.provenance import (
@@ -65,20 +66,7 @@ def write_item(
     """Write a STAC 1.1 Item of a map with relative paths; it appears whole or not at all.
 
     Its time is ``meta["temporal"]``, the end excluded; else the time of the source items; else
-    ``when``.
-
-    Parameters
-    ----------
-    map_path : Path
-        The map; the item is written beside it, to `item_path`.
-    media_type : str
-        Media type of its format.
-    content : MapContent
-        The map.
-    encoding : FittedEncoding
-        How it is stored.
-    when : datetime, optional
-        Time of the imagery if the meta has none; UTC if it has no time zone.
+    ``when``, in UTC if it has no time zone. The item is written beside the map, to `item_path`.
 
     Raises
     ------
@@ -103,7 +91,7 @@ def write_item(
 
 
 def has_time(meta: Mapping[str, Any]) -> bool:
-    """Return whether the meta says when the imagery was taken."""
+    """Return whether the meta states the time of the imagery."""
     return bool(meta.get("temporal")) or bool(_item_times(meta))
 
 
@@ -121,7 +109,11 @@ def _item(
         "title": f"{meta['model']} embeddings",
         "data_type": encoding.dtype.name,
         **({"gsd": meta["gsd_m"]} if isinstance(meta.get("gsd_m"), int | float) else {}),
-        **_proj(grid),
+        "proj:code": None,  # if no authority has one
+        **proj_fields(grid),
+        "proj:shape": list(grid.shape),
+        "proj:transform": [float(value) for value in tuple(grid.transform)[:6]],
+        "proj:bbox": [float(value) for value in grid.bounds],
         **_emb(content, encoding),
         **_mlm(content),
         **_bands(meta),
@@ -160,27 +152,21 @@ def _time(meta: Mapping[str, Any], when: datetime | None) -> dict[str, Any]:
     if period:
         first, after = _moment(period["start"]), _moment(period["end"])
         last = max(first, after - timedelta(seconds=1))
-        return _between(first, last)
-    times = _item_times(meta)
-    if times:
-        return _between(times[0], times[-1])
-    if when is None:
+    elif times := _item_times(meta):
+        first, last = times[0], times[-1]
+    elif when is not None:
+        first = last = when if when.tzinfo else when.replace(tzinfo=UTC)
+    else:
         raise SpecError(
             "the meta of the map has neither a period nor times of its imagery, and a STAC Item "
             "needs one; pass the time of the imagery as when=datetime(...)"
         )
-    return _between(*2 * [when if when.tzinfo else when.replace(tzinfo=UTC)])
-
-
-def _between(first: datetime, last: datetime) -> dict[str, Any]:
-    start, end = (_timestamp(moment) for moment in (first, last))
+    start, end = (
+        moment.astimezone(UTC).isoformat().replace("+00:00", "Z") for moment in (first, last)
+    )
     if start == end:
         return {"datetime": start}
     return {"datetime": None, "start_datetime": start, "end_datetime": end}
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _moment(text: str) -> datetime:
@@ -191,17 +177,6 @@ def _moment(text: str) -> datetime:
 def _item_times(meta: Mapping[str, Any]) -> list[datetime]:
     times = (item.get("datetime") for item in source_items(meta))
     return sorted(_moment(text) for text in times if isinstance(text, str))
-
-
-def _proj(grid: Grid) -> dict[str, Any]:
-    """Return fields of the projection extension 2.0; its code is null if there is none."""
-    return {
-        "proj:code": None,
-        **proj_fields(grid),
-        "proj:shape": list(grid.shape),
-        "proj:transform": [float(value) for value in tuple(grid.transform)[:6]],
-        "proj:bbox": [float(value) for value in grid.bounds],
-    }
 
 
 def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
@@ -332,23 +307,19 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         lon = np.array([-180.0, 180.0, 180.0, -180.0, -180.0])
         lat = np.array([south, south, north, north, south])
     else:
-        lon, lat = _simplified(lon, lat, 0.01 * _cell_degrees(lon, lat, grid.shape))
-    west, east = float(lon.min()), float(lon.max())
-    if west >= -180 and east <= 180:
-        return _geojson([_ring(lon, lat)]), [west, float(lat.min()), east, float(lat.max())]
-    turn = 360 * np.floor((west + 180) / 360)
-    lon, west, east = lon - turn, west - turn, east - turn
+        lon, lat = _simplified(lon, lat, grid.shape)
+    lon = lon - 360 * np.floor((lon.min() + 180) / 360)  # west in -180..180
+    west, south, east, north = (float(v) for v in (lon.min(), lat.min(), lon.max(), lat.max()))
     if east <= 180:
-        return _geojson([_ring(lon, lat)]), [west, float(lat.min()), east, float(lat.max())]
+        ring = _ring(lon, lat)
+        return {"type": "Polygon", "coordinates": [ring]}, [west, south, east, north]
     sides = [_clipped(lon, lat, keep_east=False), _clipped(lon, lat, keep_east=True)]
-    rings = [_ring(side[0] - 360 * part, side[1]) for part, side in enumerate(sides)]
-    return _geojson(rings), [west, float(lat.min()), east - 360, float(lat.max())]
+    rings = [[_ring(side[0] - 360 * part, side[1])] for part, side in enumerate(sides)]
+    return {"type": "MultiPolygon", "coordinates": rings}, [west, south, east - 360, north]
 
 
 def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitudes and latitudes of the edges, counter-clockwise from the top left."""
-    from pyproj import Transformer
-
     left, bottom, right, top = grid.bounds
     steps = np.arange(_STEPS_PER_SIDE) / _STEPS_PER_SIDE
     across, down = left + steps * (right - left), top + steps * (bottom - top)
@@ -356,25 +327,19 @@ def _outline(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     count = _STEPS_PER_SIDE
     xs = np.concatenate([np.full(count, left), across, np.full(count, right), back, [left]])
     ys = np.concatenate([down, np.full(count, bottom), up, np.full(count, top), [top]])
-    to_degrees = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    lon, lat = to_degrees.transform(xs, ys)
+    lon, lat = transformer(known_crs(grid.crs), "EPSG:4326").transform(xs, ys)
     return np.asarray(lon), np.asarray(lat)
 
 
-def _cell_degrees(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
-) -> float:
-    """Return the side of a cell, degrees of a great circle, from the length of the outline."""
-    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
-    return float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
-
-
 def _simplified(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], tolerance: float
+    lon: NDArray[np.float64], lat: NDArray[np.float64], shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return an outline without the points that are near the line between their neighbours."""
     shapely = require("shapely", extra="maps", purpose="the outline of a map")
-    tolerance = max(tolerance, _LEAST_TOLERANCE_DEG)
+    # The side of a cell, degrees of a great circle, follows from the length of the outline.
+    east = np.diff(lon) * np.cos(np.radians(lat[:-1]))
+    cell = float(np.hypot(east, np.diff(lat)).sum()) / (2 * sum(shape))
+    tolerance = max(0.01 * cell, _LEAST_TOLERANCE_DEG)
     at = np.stack([lon, lat], axis=1)
     starts = range(0, len(at) - 1, _STEPS_PER_SIDE)
     sides = [shapely.linestrings(at[start : start + _STEPS_PER_SIDE + 1]) for start in starts]
@@ -402,9 +367,3 @@ def _clipped(
 
 def _ring(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> list[list[float]]:
     return [[round(float(x), 7), round(float(y), 7)] for x, y in zip(lon, lat, strict=True)]
-
-
-def _geojson(rings: list[list[list[float]]]) -> dict[str, Any]:
-    if len(rings) == 1:
-        return {"type": "Polygon", "coordinates": rings}
-    return {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}

@@ -52,20 +52,8 @@ def write_map(
     """Write a map in the format of its suffix, and its STAC Item as ``<name>.json`` beside it.
 
     A map of that name is replaced once the new one is complete. The same content gives the same
-    bytes. If the time of the imagery is not known, no item is written.
-
-    Parameters
-    ----------
-    path : Path
-        File or folder to write.
-    content : MapContent
-        The map: north up, with a CRS.
-    encoding : MapEncoding, optional
-        How to store the tokens; float32 without a PCA if not given.
-    when : datetime, optional
-        Time of imagery that has none.
-    formats : Formats
-        Formats to choose from by the suffix.
+    bytes. The default ``encoding`` is float32 without a PCA. ``when`` is the time of imagery whose
+    meta has none; if it is not known, no item is written.
 
     Raises
     ------
@@ -82,21 +70,17 @@ def write_map(
     """
     chosen = formats.of(path)
     chosen.check(path)
-    _check_grid(content)
-    fitted = (encoding or MapEncoding()).fitted(content)
-    chosen.write(path, content, fitted)
-    item: Path | None = item_path(path)
-    if has_time(content.meta) or when is not None:
-        write_item(path, chosen.media_type, content, fitted, when=when)
-    else:
-        item_path(path).unlink(missing_ok=True)
-        item = None
-    return WrittenMap(path, item, size_bytes(path), fitted.error)
-
-
-def _check_grid(content: MapContent) -> None:
     transform = content.grid.transform
     if content.grid.crs is None:
         raise GridError("the map has no CRS, so its place on Earth is unknown; assign one")
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise GridError(f"got a map with transform {tuple(transform)[:6]}, expected north up")
+    fitted = (encoding or MapEncoding()).fitted(content)
+    chosen.write(path, content, fitted)
+    item = item_path(path)
+    known = has_time(content.meta) or when is not None
+    if known:
+        write_item(path, chosen.media_type, content, fitted, when=when)
+    else:
+        item.unlink(missing_ok=True)
+    return WrittenMap(path, item if known else None, size_bytes(path), fitted.error)

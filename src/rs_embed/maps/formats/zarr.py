@@ -101,18 +101,8 @@ def write_zarr(
 
     Memory holds the stored values of the rows of a shard in all columns: 128 MiB, or 64 rows if
     the map is so wide that these take more (``64 * columns * dimensions * itemsize`` bytes).
-    Tokens are read in strips of 32 MiB, however high the map is.
-
-    Parameters
-    ----------
-    path : Path
-        Folder to write; it appears whole or not at all.
-    content : MapContent
-        The map.
-    encoding : FittedEncoding
-        How to store it, fitted to this map.
-    layout : ZarrLayout, optional
-        Chunks; the default follows from the benchmark of the formats.
+    Tokens are read in strips of 32 MiB, however high the map is. The folder appears whole or not
+    at all. The default ``layout`` follows from the benchmark of the formats.
 
     Raises
     ------
@@ -163,17 +153,14 @@ def _rows(
     held = np.empty((encoding.dimensions, min(high, height), width), encoding.dtype)
     start = count = 0
     for strip in content.strips(content.rows_at_once):
-        values = encoding.encode(strip).transpose(2, 0, 1)
-        used = 0
-        while used < len(strip):
-            rows = values[:, used : used + held.shape[1] - count]
+        rest = encoding.encode(strip).transpose(2, 0, 1)
+        while rest.shape[1]:
+            rows, rest = np.split(rest, [held.shape[1] - count], axis=1)
             held[:, count : count + rows.shape[1]] = rows
-            used += rows.shape[1]
             count += rows.shape[1]
             if count == held.shape[1] or start + count == height:
                 yield slice(start, start + count), held[:, :count]
-                start += count
-                count = 0
+                start, count = start + count, 0
 
 
 def _write_coordinates(group: Any, grid: Grid, encoding: FittedEncoding) -> None:
@@ -244,13 +231,7 @@ def _spatial_ref(grid: Grid) -> dict[str, Any]:
 
 
 def _group(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
-    """Return attributes of the group.
-
-    Notes
-    -----
-    Zarr conventions geo-embeddings/embeddings-zarr-convention, zarr-conventions/spatial and
-    zarr-experimental/geo-proj, each at tag v1, with the members that their schemas require.
-    """
+    """Return attributes of the group, with the members that the conventions require."""
     grid, meta = content.grid, content.meta
     attributes: dict[str, Any] = {
         "zarr_conventions": [dict(entry) for entry in _CONVENTIONS],
