@@ -29,51 +29,29 @@ _DECLARE = "declare them (gdal_edit -scale 0.0001 -offset 0), or keep such scene
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One scene on the grid of the composite.
-
-    Attributes
-    ----------
-    id : str
-        Its name in messages.
-    read : callable
-        ``read(rows)`` returns data ``(bands, rows, width)`` and valid ``(rows, width)`` of a slice
-        of rows.
-    dtype : numpy.dtype
-        Type of what it returns.
-    reflectance : tuple of float or None
-        (scale, offset) that it declares.
-    blocks : tuple of int or None
-        First row at which a block of its file begins, and rows of a block, which are best read at
-        once. None if that is not known.
-    """
+    """One scene on the grid of the composite."""
 
     id: str
+    # read(rows) returns data (bands, rows, width) and valid (rows, width) of a slice of rows.
     read: Callable[[slice], Pixels]
     dtype: np.dtype[Any]
-    reflectance: tuple[float, float] | None
+    reflectance: tuple[float, float] | None  # (scale, offset) that it declares
+    # First row at which a block of its file begins, and rows of a block, which are best read at
+    # once; None if not known.
     blocks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Composited:
-    """The composite, and which layers contributed pixels.
+    """The composite, and which layers contributed pixels."""
 
-    Attributes
-    ----------
-    data : numpy.ndarray
-        ``(bands, height, width)``; 0 where nothing is valid, except that a single layer is passed
-        on unchanged.
-    valid : numpy.ndarray
-        ``(height, width)`` bool.
-    reflectance : tuple of float or None
-        (scale, offset) of the values; None if no layer declares any.
-    used : tuple of bool
-        For each layer, whether it has a valid pixel (median) or a visible one (mosaic).
-    """
-
+    # (bands, height, width); 0 where nothing is valid, except that a single layer is passed on
+    # unchanged.
     data: NDArray[Any]
-    valid: NDArray[np.bool_]
+    valid: NDArray[np.bool_]  # (height, width) bool
+    # (scale, offset) of the values; None if no layer declares any.
     reflectance: tuple[float, float] | None
+    # For each layer, whether it has a valid pixel (median) or a visible one (mosaic).
     used: tuple[bool, ...]
 
 

@@ -38,27 +38,13 @@ _DAY_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{6}|(?:19|20)\d\d-\d\d-\d\d)(?!\d
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The scenes under a root, and what was left out with the reason.
-
-    Attributes
-    ----------
-    root : Path
-        Where they were searched.
-    scenes : tuple of Scene
-        All that can be used.
-    left_out : mapping
-        Path or id of the others -> reason.
-    described : frozenset of str
-        Paths of the STAC files that were read.
-    walked : bool
-        Whether the root is a folder that was searched.
-    """
+    """The scenes under a root, and what was left out with the reason."""
 
     root: Path
     scenes: tuple[Scene, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    described: frozenset[str] = frozenset()
-    walked: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)  # path or id -> reason
+    described: frozenset[str] = frozenset()  # paths of the STAC files that were read
+    walked: bool = False  # whether the root is a folder that was searched
 
     @property
     def dated(self) -> bool:

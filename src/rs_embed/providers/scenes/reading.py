@@ -52,48 +52,22 @@ _TREATMENTS = {
 
 @dataclass(frozen=True, eq=False)
 class SceneOnGrid:
-    """A scene as it is read on one grid.
-
-    Attributes
-    ----------
-    scene : Scene
-        The scene.
-    grid : Grid
-        The grid.
-    files : tuple of BandFile
-        Its bands, in the order of the request.
-    dtype : numpy.dtype
-        Type of the values.
-    reflectance : tuple of float or None
-        (scale, offset) of the values; None if they are not declared.
-    coarser : float
-        Side of a source pixel in pixels of the grid.
-    resampling : str
-        How it is resampled to the grid.
-    treatment : str
-        How the offset of Sentinel-2's digital numbers is handled.
-    subtracts : bool
-        Whether it is subtracted.
-    scl : BandFile or None
-        Classification that masks clouds; None for no mask.
-    opened : OpenFiles
-        The open files of all scenes.
-    blocks : tuple of int or None
-        First row of the grid at which a block of the first file begins, and rows of a block; None
-        where it is reprojected.
-    """
+    """A scene as it is read on one grid."""
 
     scene: Scene
     grid: Grid
-    files: tuple[BandFile, ...]
+    files: tuple[BandFile, ...]  # its bands, in the order of the request
     dtype: np.dtype[Any]
+    # (scale, offset) of the values; None if they are not declared.
     reflectance: tuple[float, float] | None
-    coarser: float
+    coarser: float  # side of a source pixel in pixels of the grid
     resampling: str
-    treatment: str
-    subtracts: bool
-    scl: BandFile | None
+    treatment: str  # how the offset of Sentinel-2's digital numbers is handled
+    subtracts: bool  # whether it is subtracted
+    scl: BandFile | None  # classification that masks clouds; None for no mask
     opened: OpenFiles
+    # First row of the grid at which a block of the first file begins, and rows of a block; None
+    # where it is reprojected.
     blocks: tuple[int, int] | None
 
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -46,54 +46,24 @@ class BandAt:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One acquisition of one tile.
+    """One acquisition of one tile."""
 
-    Attributes
-    ----------
-    id : str
-        Id of the item, or path of the file below the root.
-    acquired : datetime.datetime or None
-        In UTC; None if it is not recorded.
-    cloud_pct : float or None
-        Cloud cover of the whole scene, percent; None if it is not stated.
-    bands : mapping
-        Name -> file and position; positions as names if the file names none.
-    footprint : tuple of Box or None
-        Its bounding box, two across the antimeridian; None if it is not known.
-    named : bool
-        Whether the bands have names; if not, they count in the order of the request.
-    scl : BandAt or None
-        Scene classification map.
-    collection : str or None
-        Its collection.
-    offset_applied : bool or None
-        Value of ``earthsearch:boa_offset_applied``.
-    nodata : float or None
-        Nodata value that its file declares, if it was opened.
-    product : Product
-        What is known about its Sentinel-2 product.
-    outline : tuple of float or None
-        Area and centroid (x, y) of its pixels, degrees; None if only their box is known.
-    is_file : bool
-        Whether it is a plain file without an item.
-    href : str or None
-        URL of its item, without credentials.
-    """
-
-    id: str
-    acquired: datetime | None
-    cloud_pct: float | None
+    id: str  # id of the item, or path of the file below the root
+    acquired: datetime | None  # in UTC
+    cloud_pct: float | None  # of the whole scene
+    # Name -> file and position; positions as names if the file names none.
     bands: Mapping[str, BandAt]
-    footprint: tuple[Box, ...] | None
-    named: bool = True
+    footprint: tuple[Box, ...] | None  # its bounding box, two across the antimeridian
+    named: bool = True  # else they count in the order of the request
     scl: BandAt | None = None
     collection: str | None = None
-    offset_applied: bool | None = None
-    nodata: float | None = None
+    offset_applied: bool | None = None  # earthsearch:boa_offset_applied
+    nodata: float | None = None  # that its file declares, if it was opened
     product: Product = field(default_factory=Product)
+    # area and centroid (x, y) of its pixels, degrees; None if only their box is known
     outline: tuple[float, float, float] | None = None
-    is_file: bool = False
-    href: str | None = None
+    is_file: bool = False  # a plain file without an item
+    href: str | None = None  # URL of its item, without credentials
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
         """Return the places of the ``wanted`` bands, None if one of them is missing."""
