@@ -1021,7 +1021,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = findings()["backend local"]
     assert (found["state"], found["found"]) == ("missing", "RS_EMBED_LOCAL is not set")
-    assert found["mend"].startswith("set RS_EMBED_LOCAL to a folder")
+    assert found["fix"].startswith("set RS_EMBED_LOCAL to a folder")
     monkeypatch.setenv("RS_EMBED_LOCAL", str(tmp_path / "gone"))
     assert findings()["backend local"]["state"] == "broken"
     monkeypatch.setenv("RS_EMBED_LOCAL", str(write(tmp_path / "a.tif", 900)))
