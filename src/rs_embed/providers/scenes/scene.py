@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -222,9 +222,7 @@ def _described(asset: Asset) -> list[dict[str, Any]]:
     bands = fields.get("eo:bands") or fields.get("bands")
     if not bands:
         return units
-    return [
-        {**band, **stated} for band, stated in zip_longest(bands, units[: len(bands)], fillvalue={})
-    ]
+    return [{**band, **(units[i] if i < len(units) else {})} for i, band in enumerate(bands)]
 
 
 def _band_at(asset: Asset, at: int) -> BandAt:
