@@ -87,18 +87,11 @@ class _Source(Iterator[Item]):
 def ordered(
     items: Iterable[Item], work: Callable[[Item], Result], *, workers: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Yield ``work(item)`` for each item, in order, computed in threads.
+    """Yield ``work(item)`` for each item, in order, computed in ``workers`` threads.
 
-    Parameters
-    ----------
-    items : iterable
-        Consumed in the caller's thread. If it raises, earlier results are yielded first.
-    work : callable
-        Called in any thread. Its exceptions are raised here, in the order of the items.
-    workers : int
-        Number of threads; 0 uses the caller's thread.
-    ahead : int
-        Maximum number of items in progress or waiting to be consumed.
+    0 uses the caller's thread, which always consumes ``items``; if they raise, earlier results are
+    yielded first. Exceptions of ``work`` are raised here, in the order of the items. At most
+    ``ahead`` items are in progress or wait to be consumed.
     """
     if workers == 0:
         yield from map(work, items)
@@ -129,18 +122,10 @@ def ordered(
 def grouped(
     items: Iterable[Item], key: Callable[[Item], Hashable], *, size: int, hold: int
 ) -> Iterator[list[Item]]:
-    """Yield lists of items with equal keys; full lists are yielded at once.
+    """Yield lists of up to ``size`` items with equal keys; full lists are yielded at once.
 
-    Parameters
-    ----------
-    items : iterable
-        Items to group. If it raises, earlier items are yielded first.
-    key : callable
-        Items with equal keys may share a list; an item whose key is None is yielded alone, at once.
-    size : int
-        Length of a full list.
-    hold : int
-        Maximum number of later items that an item waits for; then its list is yielded unfilled.
+    An item whose key is None is yielded alone, at once. Others wait for at most ``hold`` later
+    items; then their list is yielded unfilled. If ``items`` raise, earlier ones are yielded first.
     """
     pending: dict[Hashable, list[Item]] = {}  # in the order of the first items
     arrival: dict[Hashable, int] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -14,14 +13,8 @@ if TYPE_CHECKING:
 class Bar:
     """A context manager; the bar appears after the first item, if more are to come.
 
-    Parameters
-    ----------
-    show : bool or None
-        Whether to show it; None shows it if standard error is a terminal.
-    unit : str
-        Name of an item, in the singular.
-    total : int or None
-        Number of items; None if unknown.
+    It is shown if ``show``, or, where that is None, if standard error is a terminal. ``unit`` is
+    the name of an item in the singular, ``total`` their number, None if it is unknown.
     """
 
     def __init__(self, show: bool | None, *, unit: str, total: int | None = 0) -> None:
@@ -71,11 +64,6 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()

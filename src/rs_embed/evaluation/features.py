@@ -29,21 +29,12 @@ _MOST_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class View:
-    """One way to show every image.
+    """One way to show every image."""
 
-    Attributes
-    ----------
-    scale : float
-        Share of full resolution, 1 at most.
-    side_px : int
-        Side of the image as it is shown, pixels.
-    told : bool
-        Whether the model is told the GSD of the image as it is shown; that of full resolution
-        otherwise.
-    """
-
-    scale: float
-    side_px: int
+    scale: float  # share of full resolution, 1 at most
+    side_px: int  # side of the image as it is shown, pixels
+    # Whether the model is told the GSD of the image as it is shown; that of full resolution
+    # otherwise.
     told: bool
 
 
@@ -99,33 +90,17 @@ def shown(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
 
 @dataclass
 class Embeddings:
-    """Embeds images as they come, in batches of one side.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        The loaded model.
-    preparation : Preparation
-        How pictures become its input.
-    policy : float or str
-        The option ``gsd``: ``"metres"``, ``"relative"``, or the number at full resolution.
-    full_px : int
-        Side at full resolution, pixels.
-    sides : dict
-        Side at each scale, pixels.
-    poolings : sequence of str
-        ``"cls"``, ``"mean"``, ``"max"``.
-    batch_size : int or None
-        Images of 224 px a forward pass; None leaves it to the encoder. Smaller images go in more
-        at once.
-    """
+    """Embeds images as they come, in batches of one side."""
 
     encoder: Encoder
     preparation: Preparation
+    # The option `gsd`: "metres", "relative", or the number at full resolution.
     policy: float | str
-    full_px: int
-    sides: dict[float, int]
+    full_px: int  # side at full resolution, pixels
+    sides: dict[float, int]  # side at each scale, pixels
     poolings: Sequence[str]
+    # Images of 224 px a forward pass; None leaves it to the encoder. Smaller images go in more at
+    # once.
     batch_size: int | None = None
     _waiting: dict[float, list[tuple[NDArray[np.uint8], float]]] = field(
         default_factory=lambda: defaultdict(list)

@@ -24,18 +24,10 @@ PROTOCOLS = ("knn", "probe")
 
 @dataclass(frozen=True)
 class Protocols:
-    """How vectors are scored.
+    """How vectors are scored."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        Among ``"knn"`` and ``"probe"``.
-    k : int
-        Neighbours that vote.
-    """
-
-    names: tuple[str, ...]
-    k: int
+    names: tuple[str, ...]  # among "knn" and "probe"
+    k: int  # neighbours that vote
 
     @classmethod
     def checked(cls, names: Sequence[str], k: int) -> Protocols:

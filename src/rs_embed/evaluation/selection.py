@@ -12,49 +12,24 @@ from rs_embed.errors import DatasetError, some
 
 @dataclass(frozen=True)
 class Known:
-    """One image or vector of a set, before it is read.
+    """One image or vector of a set, before it is read."""
 
-    Attributes
-    ----------
-    key : hashable
-        Unique in the set.
-    name : str
-        Its name, by which the set is ordered.
-    label : str or None
-        Its class.
-    split : str or None
-        ``"train"``, ``"val"``, or None where nothing states it.
-    assumed : bool
-        Whether `rs_embed.datasets.held_out` gave the split, since the set states none.
-    """
-
-    key: Hashable
-    name: str
-    label: str | None
-    split: str | None
+    key: Hashable  # unique in the set
+    name: str  # its name, by which the set is ordered
+    label: str | None  # its class
+    split: str | None  # "train", "val", or None where nothing states it
+    # Whether `rs_embed.datasets.held_out` gave the split, since the set states none.
     assumed: bool = False
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The labelled images or vectors that are used.
+    """The labelled images or vectors that are used."""
 
-    Attributes
-    ----------
-    label_of : dict
-        Class of each key.
-    reference : frozenset
-        Keys of the references; the others are queries.
-    classes : tuple of str
-        All classes, sorted.
-    notes : tuple of str
-        What was assumed.
-    """
-
-    label_of: dict[Hashable, str]
-    reference: frozenset[Hashable]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
+    label_of: dict[Hashable, str]  # class of each key
+    reference: frozenset[Hashable]  # keys of the references; the others are queries
+    classes: tuple[str, ...]  # sorted
+    notes: tuple[str, ...]  # what was assumed
 
     @property
     def queries(self) -> int:

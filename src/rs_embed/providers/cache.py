@@ -99,7 +99,7 @@ class PatchCache:
         ImageryError
             If an entry is damaged, foreign or cannot be read. A damaged one is removed.
         """
-        path = self._path(key)
+        path = self.folder / name_of(key)
         try:
             content = read(path)
         except FileNotFoundError:
@@ -137,7 +137,7 @@ class PatchCache:
         size = sum(map(len, parts))
         if size > self._room:
             return
-        path = self._path(key)
+        path = self.folder / name_of(key)
         partial = self.folder / f".{uuid.uuid4().hex}.part"
         try:
             try:
@@ -201,40 +201,30 @@ class PatchCache:
             removed[1] += entry.size
         return removed[0], removed[1]
 
-    def _path(self, key: Mapping[str, Any]) -> Path:
-        return self.folder / name_of(key)
-
     def _count(self, size: int) -> None:
-        """Count what was written, and list the folder when it is due."""
+        """Count what was written; when it is due, remove entries until the rest fits."""
         with self._lock:
             self._written += size
             if self._written <= self.max_bytes // _WRITTEN_SHARE:
                 return
             self._written = 0
         self._remove_abandoned()
-        self._evict()
-
-    def _evict(self) -> None:
-        """Remove the least recently used until the rest fits. Other processes may do the same."""
         files = [
             (status.st_mtime_ns, file.path, status.st_size) for file, status in self._files(NAME)
         ]
         total = sum(size for _, _, size in files)
-        for _, path, size in sorted(files):
+        for _, path, size in sorted(files):  # the least recently used first
             if total <= self._room:
                 return
             total -= size
-            if is_ours(path):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+            _remove_ours(path)
 
     def _remove_abandoned(self) -> None:
         """Remove what processes left behind that were killed while writing."""
         longest_ago = time.time() - _PARTIAL_AGE_S
         for file, status in self._files(_PARTIAL):
-            if status.st_mtime < longest_ago and is_ours(file.path):
-                with suppress(FileNotFoundError):
-                    os.unlink(file.path)
+            if status.st_mtime < longest_ago:
+                _remove_ours(file.path)
 
     def _files(self, names: re.Pattern[str]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
         """Yield the files with such names that still exist."""
@@ -249,6 +239,13 @@ class PatchCache:
                         yield file, file.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
+
+
+def _remove_ours(path: str) -> None:
+    """Remove a file if it is ours; another process may have been faster."""
+    if is_ours(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _today() -> date:

@@ -33,27 +33,13 @@ _MAGIC = _KIND + b"%d " % FORMAT
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the cache, from its first lines.
-
-    Attributes
-    ----------
-    path : Path
-        Path of the file.
-    size : int
-        Bytes.
-    used : datetime.datetime
-        Time when it was last served or written, UTC.
-    fetched : datetime.datetime
-        Time when it was fetched, UTC; as `used` if it is damaged.
-    key : mapping or None
-        What determines its pixels, see `CachedProvider.key`; None if it is damaged.
-    """
+    """A file of the cache, from its first lines."""
 
     path: Path
-    size: int
-    used: datetime
-    fetched: datetime
-    key: Mapping[str, Any] | None
+    size: int  # bytes
+    used: datetime  # last served or written, UTC
+    fetched: datetime  # UTC; as `used` if the file is damaged
+    key: Mapping[str, Any] | None  # see `CachedProvider.key`; None if the file is damaged
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as JSON values; place and period are None where it is damaged."""

@@ -77,7 +77,8 @@ class LocalProvider:
 
         No pixel is read.
         """
-        fitting = scenes_fit_for(sensor, self._scenes_of(sensor), self._shown())
+        where = str(self._indexed().root)
+        fitting = scenes_fit_for(sensor, self._scenes_of(sensor), where)
         for scene in fitting:
             if None not in (sensor.fill_value, scene.nodata) and sensor.fill_value != scene.nodata:
                 raise ProviderError(
@@ -133,11 +134,8 @@ class LocalProvider:
         if isinstance(found, ProviderError):
             if not root.exists():
                 self._found.forget()  # searching again is quick, and it may be mounted later
-            raise ProviderError(str(found), transient=found.transient) from found
+            raise found.restated(str(found)) from found
         return found
-
-    def _shown(self) -> str:
-        return str(self._indexed().root)
 
     def _scenes_of(self, sensor: SensorSpec) -> Sequence[Scene]:
         """Return the scenes of the sensor's collection, to which plain files always belong."""

@@ -35,27 +35,13 @@ _PIXELS, _INDEX = "tiles.u8", "tiles.json"
 
 @dataclass(frozen=True, eq=False)
 class Tiles:
-    """What a pretraining run draws from.
+    """What a pretraining run draws from."""
 
-    Attributes
-    ----------
-    pixels : numpy.ndarray
-        ``(N, 3, side, side)`` uint8, memory-mapped: red, green, blue.
-    gsd_m : numpy.ndarray
-        ``(N,)`` float32: ground metres per pixel.
-    source : numpy.ndarray
-        ``(N,)`` int64: number of the source in the configuration.
-    repeat : numpy.ndarray
-        ``(N,)`` int64: how often an epoch holds each tile.
-    digest : str
-        SHA-256 of the pixels, which a resumed run compares.
-    """
-
-    pixels: NDArray[np.uint8]
-    gsd_m: NDArray[np.float32]
-    source: NDArray[np.int64]
-    repeat: NDArray[np.int64]
-    digest: str
+    pixels: NDArray[np.uint8]  # (N, 3, side, side) uint8, memory-mapped: red, green, blue
+    gsd_m: NDArray[np.float32]  # (N,) float32: ground metres per pixel
+    source: NDArray[np.int64]  # (N,) int64: number of the source in the configuration
+    repeat: NDArray[np.int64]  # (N,) int64: how often an epoch holds each tile
+    digest: str  # SHA-256 of the pixels, which a resumed run compares
 
     def __len__(self) -> int:
         return len(self.pixels)

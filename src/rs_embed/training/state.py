@@ -24,28 +24,14 @@ _LISTED = 8
 
 @dataclass
 class Training:
-    """What a step changes. Random draws and the order of the data depend on the step alone.
-
-    Attributes
-    ----------
-    objective : Objective
-        Encoder, decoder and heads.
-    average : torch.nn.Module
-        The encoder with the moving average of the weights; without one, the encoder of
-        ``objective``.
-    optimiser : torch.optim.Optimizer
-        With its moments.
-    step : int
-        Updates so far.
-    seconds : float
-        Time that they took, over all runs.
-    """
+    """What a step changes. Random draws and the order of the data depend on the step alone."""
 
     objective: Objective
+    # The encoder with the moving average of the weights; without one, the encoder of `objective`.
     average: nn.Module
     optimiser: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
+    step: int = 0  # updates so far
+    seconds: float = 0.0  # time that they took, over all runs
 
 
 def write_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:

@@ -61,18 +61,10 @@ def random_masks(
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The two bands of an image, each at its own resolution.
+    """The two bands of an image, each at its own resolution."""
 
-    Attributes
-    ----------
-    low : torch.Tensor
-        ``B 3 s s``: the image reduced to a few cells, at the side of the input again.
-    high : torch.Tensor
-        ``B 3 S S``: what the cells leave of the image, at its own side.
-    """
-
-    low: Tensor
-    high: Tensor
+    low: Tensor  # B 3 s s: the image reduced to a few cells, at the side of the input again
+    high: Tensor  # B 3 S S: what the cells leave of the image, at its own side
 
     @classmethod
     def of(cls, image: Tensor, side: int, cells: int) -> Pyramid:

@@ -100,12 +100,11 @@ def translated(exc: BaseException) -> ProviderError:
     if isinstance(exc, auth.TransportError):
         return _disconnected(exc)
     if isinstance(exc, auth.GoogleAuthError):
-        lasting = not getattr(exc, "retryable", False)
+        first = str(exc.args[0])[:200] if exc.args else ""  # the second is a whole answer
         return ProviderError(
-            f"Google does not accept the credentials ({type(exc).__name__}: "
-            f"{_first_argument(exc)}); run: earthengine authenticate (or renew the key of "
-            "the service account)",
-            transient=not lasting,
+            f"Google does not accept the credentials ({type(exc).__name__}: {first}); run: "
+            "earthengine authenticate (or renew the key of the service account)",
+            transient=bool(getattr(exc, "retryable", False)),
         )
     if isinstance(exc, PageError):
         return not_the_service()
@@ -124,21 +123,13 @@ def translated(exc: BaseException) -> ProviderError:
 
 def _response(exc: BaseException) -> Any:
     """Return the HTTP response that an exception is about, None without one."""
-    for one in (exc, exc.__context__, exc.__cause__):
-        response = getattr(one, "resp", None)
-        if response is not None:
-            return response
-    return None
+    found = (getattr(one, "resp", None) for one in (exc, exc.__context__, exc.__cause__))
+    return next((response for response in found if response is not None), None)
 
 
 def _reason(exc: BaseException) -> str:
     reason = getattr(exc, "reason", None)
     return " ".join(str(reason if reason else exc).split())
-
-
-def _first_argument(exc: BaseException) -> str:
-    """Return the first, short argument of an exception: the second is a whole answer."""
-    return str(exc.args[0])[:200] if exc.args else ""
 
 
 def not_the_service() -> ProviderError:
@@ -152,7 +143,7 @@ def not_the_service() -> ProviderError:
 
 def _disconnected(exc: BaseException) -> ProviderError:
     *_, innermost = chain = list(_chain(exc))
-    reason = next((why for kind, why in _UNREACHABLE.items() if _any(chain, kind)), None)
+    reason = _unreachable(chain)
     urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)
     hosts = (urlsplit(str(url)).hostname for url in urls if url)
     host = next(filter(None, hosts), "the service")
@@ -165,8 +156,7 @@ def _disconnected(exc: BaseException) -> ProviderError:
 
 def is_unreachable(error: ProviderError) -> bool:
     """Return whether nothing answered at all, which seldom changes within seconds."""
-    chain = list(_chain(error))
-    return any(_any(chain, kind) for kind in _UNREACHABLE)
+    return _unreachable(list(_chain(error))) is not None
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -177,8 +167,10 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         deeper = deeper.__cause__ or deeper.__context__
 
 
-def _any(chain: Sequence[BaseException], kind: type[BaseException]) -> bool:
-    return any(isinstance(one, kind) for one in chain)
+def _unreachable(chain: Sequence[BaseException]) -> str | None:
+    """Return why nothing answered, in words; None if something did."""
+    kinds = (kind for kind in _UNREACHABLE if any(isinstance(one, kind) for one in chain))
+    return next((_UNREACHABLE[kind] for kind in kinds), None)
 
 
 def _refused(status: int, reason: str, response: Any) -> ProviderError:

@@ -16,37 +16,17 @@ _LATTICE_M = (10, 20)
 
 @dataclass(frozen=True)
 class Collection:
-    """What is known about one collection.
-
-    Attributes
-    ----------
-    id : str
-        Name at Earth Engine.
-    bands : mapping
-        Name of each reflectance band -> side of its pixels, metres.
-    reflectance : tuple of float
-        (scale, offset): reflectance = value * scale + offset.
-    clouds : str
-        Property that holds the cloud cover of an image, percent.
-    others : tuple of str
-        Bands that are not reflectance.
-    tile, baseline : str or None
-        Properties that hold the MGRS tile and the processing baseline.
-    masks : tuple of str
-        Cloud masks that are available for it.
-    note : str
-        What a user should know about its values; may be empty.
-    """
+    """What is known about one collection."""
 
     id: str
-    bands: Mapping[str, int]
-    reflectance: tuple[float, float]
-    clouds: str
-    others: tuple[str, ...] = ()
-    tile: str | None = None
-    baseline: str | None = None
-    masks: tuple[CloudMask, ...] = ()
-    note: str = ""
+    bands: Mapping[str, int]  # name of each reflectance band -> side of its pixels, metres
+    reflectance: tuple[float, float]  # (scale, offset): reflectance = value * scale + offset
+    clouds: str  # property that holds the cloud cover of an image, percent
+    others: tuple[str, ...] = ()  # bands that are not reflectance
+    tile: str | None = None  # property that holds the MGRS tile
+    baseline: str | None = None  # property that holds the processing baseline
+    masks: tuple[CloudMask, ...] = ()  # cloud masks that are available for it
+    note: str = ""  # what a user should know about its values; may be empty
     _spelled: Mapping[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

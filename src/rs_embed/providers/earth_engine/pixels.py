@@ -37,11 +37,6 @@ class Part:
     width: int
 
     @property
-    def window(self) -> tuple[int, int, int, int]:
-        """What `Grid.window` takes."""
-        return self.row, self.column, self.height, self.width
-
-    @property
     def index(self) -> tuple[slice, slice, slice]:
         """Its position in ``(bands, height, width)``."""
         return (
@@ -50,24 +45,19 @@ class Part:
             slice(self.column, self.column + self.width),
         )
 
-    def whole(self, grid: Grid) -> bool:
-        """Return whether it is the whole grid."""
-        return (self.height, self.width) == tuple(grid.shape)
+    def of(self, grid: Grid) -> Grid:
+        """Return its part of the grid, which may be all of it."""
+        if (self.height, self.width) == tuple(grid.shape):
+            return grid
+        return grid.window(self.row, self.column, self.height, self.width)
 
 
 def parts_of(
     shape: tuple[int, int], bands: int, request_bytes: int = REQUEST_BYTES
 ) -> tuple[Part, ...]:
-    """Return rectangles of similar size, each small enough for one request, row by row.
+    """Return rectangles of similar size that cover ``shape`` (height, width), row by row.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Height and width, pixels.
-    bands : int
-        Number of bands.
-    request_bytes : int
-        Greatest size of a request as the service counts it.
+    None is larger than ``request_bytes``, as the service counts them.
     """
     height, width = shape
     down, across = math.ceil(height / SIDE_PX), math.ceil(width / SIDE_PX)
@@ -142,14 +132,7 @@ def _wire_crs(grid: Grid) -> dict[str, str]:
 def decoded(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return ``(bands, height, width)`` of an NPY file with a float32 field for each band.
 
-    Parameters
-    ----------
-    body : bytes
-        The file.
-    names : sequence of str
-        Fields that it must have, in this order.
-    shape : tuple of int
-        Height and width that it must have.
+    It must have the fields ``names`` in this order, and the ``shape`` (height, width).
 
     Raises
     ------
@@ -157,14 +140,18 @@ def decoded(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArra
         If it is something else: transient if it is truncated or not an NPY file.
     """
     if not body.startswith(_MAGIC):
+        text = body[:60].decode("ascii", "replace").strip()
+        shown = f"{len(body)} bytes that begin with {text!r}" if body else "nothing"
         raise ProviderError(
-            f"Earth Engine answered with something other than pixels ({_beginning(body)}); a proxy "
-            "may have answered instead, try again later",
+            f"Earth Engine answered with something other than pixels ({shown}); a proxy may have "
+            "answered instead, try again later",
             transient=True,
         )
     stream = io.BytesIO(body)
     try:
-        found_shape, fortran, dtype = _header(stream)
+        old = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+        found_shape, fortran, dtype = read(stream)
     except ValueError as exc:
         raise _cut_off(len(body)) from exc
     wanted = np.dtype([(name, "<f4") for name in names])
@@ -181,20 +168,8 @@ def decoded(body: bytes, names: Sequence[str], shape: tuple[int, int]) -> NDArra
     return np.moveaxis(values, 2, 0)
 
 
-def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
-
-
 def _cut_off(got: int, expected: int | None = None) -> ProviderError:
     of = "" if expected is None else f" of {expected}"
     return ProviderError(
         f"Earth Engine's pixels are cut off: {got}{of} bytes came; try again later", transient=True
     )
-
-
-def _beginning(body: bytes) -> str:
-    text = body[:60].decode("ascii", "replace").strip()
-    return f"{len(body)} bytes that begin with {text!r}" if body else "nothing"

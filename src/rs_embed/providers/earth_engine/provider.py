@@ -303,8 +303,7 @@ class EarthEngineProvider:
         def attempt(part: Part) -> NDArray[np.float32]:
             if failures:
                 raise _AbandonedError
-            within = grid if part.whole(grid) else grid.window(*part.window)
-            body = self._session.pixels(image, wire_grid(within))
+            body = self._session.pixels(image, wire_grid(part.of(grid)))
             return decoded(body, names_of(bands), (part.height, part.width))
 
         def fetch_part(part: Part) -> tuple[Part, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -59,29 +59,13 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Resampling:
-    """How which images are resampled to the grid.
+    """How which images are resampled to the grid."""
 
-    Attributes
-    ----------
-    kind : {"none", "bilinear", "average"}
-        For images of other tiles than ``kept``.
-    kept : tuple of str
-        MGRS tiles whose images are not resampled.
-    used : list of str
-        What was used, sorted.
-    resampled : int
-        Images that were.
-    input_pixels : int
-        Greatest number of pixels that are averaged into one.
-    notes : tuple of str
-        Warnings for the user.
-    """
-
-    kind: str
-    kept: tuple[str, ...]
-    used: list[str]
-    resampled: int
-    input_pixels: int
+    kind: str  # "none", "bilinear" or "average", for images of other tiles than `kept`
+    kept: tuple[str, ...]  # MGRS tiles whose images are not resampled
+    used: list[str]  # what was used, sorted
+    resampled: int  # images that were
+    input_pixels: int  # greatest number of pixels that are averaged into one
     notes: tuple[str, ...]
 
 
@@ -152,17 +136,15 @@ class Query:
 
     def at_place(self) -> Any:
         """Return the images that touch the place."""
-        filters = [
-            self.ee.Filter.bounds(self.ee.Geometry.Rectangle(list(box), "EPSG:4326", False))
-            for box in self.boxes
-        ]
+        rectangle = self.ee.Geometry.Rectangle
+        boxes = (rectangle(list(box), "EPSG:4326", False) for box in self.boxes)
+        filters = [self.ee.Filter.bounds(box) for box in boxes]
         one = filters[0] if len(filters) == 1 else self.ee.Filter.Or(*filters)
         return self.ee.ImageCollection(self.sensor.collection).filter(one)
 
     def in_period(self) -> Any:
         """Return the images that touch the place in the period."""
-        start, end = self.period.start.isoformat(), self.period.end.isoformat()
-        return self.at_place().filterDate(start, end)
+        return self.at_place().filterDate(str(self.period.start), str(self.period.end))
 
     @cached_property  # writing it takes a tenth of a fetch's processor time
     def selected(self) -> Any:
@@ -209,11 +191,13 @@ class Query:
 
     def _on_grid(self, plan: Resampling) -> Any:
         """Return the bands of all images, masked and as they are to be resampled, with times."""
-        images = self._linked(self.selected)
+        images = self.selected
+        if self.sensor.cloud_mask == "cloud_score_plus":
+            images = images.linkCollection(self.ee.ImageCollection(_CLOUD_SCORE_PLUS), ["cs_cdf"])
         as_it_is = self._ready(self._masked)
         if plan.used == ["none"]:
             return images.map(as_it_is)
-        bilinear = self._ready(self._bilinear)
+        bilinear = self._ready(partial(self._masked, bilinear=True))
         if plan.kind == "average":
             return images.map(self._ready(self._averaged(plan)))
         if not plan.kept or self.known is None:
@@ -236,12 +220,6 @@ class Query:
 
         return ready
 
-    def _linked(self, images: Any) -> Any:
-        if self.sensor.cloud_mask != "cloud_score_plus":
-            return images
-        scores = self.ee.ImageCollection(_CLOUD_SCORE_PLUS)
-        return images.linkCollection(scores, ["cs_cdf"])
-
     def _clear(self, image: Any) -> Any:
         """Return the clear pixels, None for no mask; not resampled, since classes have no mean."""
         if self.sensor.cloud_mask == "scl":
@@ -251,12 +229,9 @@ class Query:
             return image.select("cs_cdf").gte(CLEAR_SCORE)
         return None
 
-    def _masked(self, image: Any) -> Any:
+    def _masked(self, image: Any, *, bilinear: bool = False) -> Any:
         bands, clear = image.select(list(self.names)), self._clear(image)
-        return bands if clear is None else bands.updateMask(clear)
-
-    def _bilinear(self, image: Any) -> Any:
-        bands, clear = image.select(list(self.names)).resample("bilinear"), self._clear(image)
+        bands = bands.resample("bilinear") if bilinear else bands
         return bands if clear is None else bands.updateMask(clear)
 
     def _averaged(self, plan: Resampling) -> Callable[[Any], Any]:
@@ -271,11 +246,9 @@ class Query:
 
     @property
     def _properties(self) -> tuple[str, ...]:
-        if self.known is None:
-            return ()
-        return tuple(
-            name for name in (self.known.clouds, self.known.baseline, self.known.tile) if name
-        )
+        known = self.known
+        names = () if known is None else (known.clouds, known.baseline, known.tile)
+        return tuple(name for name in names if name)
 
 
 def names_of(bands: int) -> list[str]:

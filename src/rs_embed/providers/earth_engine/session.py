@@ -26,11 +26,7 @@ from rs_embed.providers.earth_engine.failures import (
     not_the_service,
 )
 from rs_embed.providers.sharing import Turns
-from rs_embed.settings import (
-    EE_ENDPOINT,
-    google_credentials,
-    stated_google_credentials,
-)
+from rs_embed.settings import EE_ENDPOINT, google_credentials, stated_google_credentials
 
 Result = TypeVar("Result")
 
@@ -66,26 +62,13 @@ def url_of(endpoint: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Account:
-    """The account that requests count to, the service's address, and how long to wait for it.
+    """The account that requests count to, the service's address, and how long to wait for it."""
 
-    Attributes
-    ----------
-    project : str or None
-        Google Cloud project; None is the one in the credentials.
-    credentials : google.auth.credentials.Credentials or None
-        None is what is stored on this machine.
-    endpoint : str
-        Name or URL.
-    timeout_s : float
-        Seconds after which a request without an answer is given up.
-    origin : str or None
-        The same for copies of the same credentials, which pickle makes; None without any.
-    """
-
-    project: str | None
-    credentials: Any
+    project: str | None  # None is the one in the credentials
+    credentials: Any  # of google.auth; None is what is stored on this machine
     endpoint: str
-    timeout_s: float
+    timeout_s: float  # seconds after which a request without an answer is given up
+    # The same for copies of the same credentials, which pickle makes; None without any.
     origin: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -115,10 +98,8 @@ class Account:
         """Return the project that the credentials name, read from their file."""
         if self.credentials is not None:
             return _project_of(self.credentials)
-        for path in google_credentials():
-            if path.is_file():
-                return _project_in(path)
-        return None
+        stored = next((path for path in google_credentials() if path.is_file()), None)
+        return None if stored is None else _project_in(stored)
 
     def missing(self) -> str | None:
         """Return what is not configured and how to fix it; None if nothing is missing."""
@@ -126,7 +107,12 @@ class Account:
             return f"the package earthengine-api is not installed; {install('gee')}"
         if not self.has_credentials():
             stated = stated_google_credentials()
-            return NO_CREDENTIALS if stated is None else _no_such_file(stated)
+            if stated is None:
+                return NO_CREDENTIALS
+            return (
+                f"GOOGLE_APPLICATION_CREDENTIALS names {str(stated)!r}, which is not a file; "
+                "correct it, or unset it and run: earthengine authenticate"
+            )
         if not (self.project or self.carried_project()):
             return NO_PROJECT
         return None
@@ -155,13 +141,7 @@ class Session:
         return ee
 
     def value(self, expression: Any) -> Any:
-        """Return what an expression evaluates to, tried once.
-
-        Raises
-        ------
-        ProviderError
-            See `translated`.
-        """
+        """Return what an expression evaluates to, tried once; raise as `guarded`."""
         ee = self.client()
         try:
             return self._once(lambda: ee.data.computeValue(expression))
@@ -169,13 +149,7 @@ class Session:
             raise not_the_service() from exc
 
     def pixels(self, expression: Any, grid: dict[str, Any]) -> bytes:
-        """Return the bytes of an NPY file of an image's pixels on a grid, tried once.
-
-        Raises
-        ------
-        ProviderError
-            See `translated`.
-        """
+        """Return an NPY file of an image's pixels on a grid, tried once; raise as `guarded`."""
         ee = self.client()
         wanted = {"expression": expression, "fileFormat": "NPY", "grid": grid}
         answer = self._once(lambda: ee.data.computePixels(wanted))
@@ -186,16 +160,9 @@ class Session:
             return guarded(request)
 
 
-@dataclass(frozen=True, eq=False)
-class _Begun:
-    """The session that we began: the client knows one for the whole process."""
-
-    project: str
-    account: Account
-
-
 _LOCK = threading.Lock()
-_begun: list[_Begun] = []
+# Project and account of the session that we began: the client knows one for the whole process.
+_begun: list[tuple[str, Account]] = []
 
 
 def is_users(ee: ModuleType) -> bool:
@@ -209,7 +176,7 @@ def _initialise(ee: ModuleType, account: Account) -> None:
     if is_users(ee):
         return
     if ee.data.is_initialized() and _begun:
-        _check_same(account, _begun[-1])
+        _check_same(account, *_begun[-1])
         return
     url = account.url  # errors that need no request come first
     if account.has_credentials() and (missing := account.missing()) is not None:
@@ -233,15 +200,14 @@ def _initialise(ee: ModuleType, account: Account) -> None:
         raise
     ee.data.setUserAgent(_AGENT)
     ee.data.setDefaultWorkloadTag(WORKLOAD_TAG)
-    _begun[:] = [_Begun(project, account)]
+    _begun[:] = [(project, account)]
 
 
-def _check_same(account: Account, begun: _Begun) -> None:
-    first = begun.account
-    if account.project not in (None, begun.project) or account.url != first.url:
+def _check_same(account: Account, project: str, first: Account) -> None:
+    if account.project not in (None, project) or account.url != first.url:
         raise ProviderError(
             f"got project {account.project!r} at {account.shown_endpoint}, but Earth Engine was "
-            f"initialised for project {begun.project!r} at {first.shown_endpoint} before, and its "
+            f"initialised for project {project!r} at {first.shown_endpoint} before, and its "
             "client knows one session per process; use that one, another process, or call "
             "ee.Reset() in between"
         )
@@ -271,18 +237,8 @@ def _credentials(ee: ModuleType, account: Account) -> Any:
 
 
 def _project_of(credentials: Any) -> str | None:
-    for name in ("quota_project_id", "project_id"):
-        value = getattr(credentials, name, None)
-        if isinstance(value, str) and value:
-            return value
-    return None
-
-
-def _no_such_file(path: Path) -> str:
-    return (
-        f"GOOGLE_APPLICATION_CREDENTIALS names {str(path)!r}, which is not a file; correct it, or "
-        "unset it and run: earthengine authenticate"
-    )
+    found = (getattr(credentials, name, None) for name in ("quota_project_id", "project_id"))
+    return next((project for project in found if isinstance(project, str) and project), None)
 
 
 def _project_in(path: Path) -> str | None:
@@ -314,12 +270,7 @@ def _transport(timeout_s: float) -> Any:
 
     class Transport:
         def request(
-            self,
-            uri: str,
-            method: str = "GET",
-            body: Any = None,
-            headers: Any = None,
-            **_: Any,
+            self, uri: str, method: str = "GET", body: Any = None, headers: Any = None, **_: Any
         ) -> tuple[Any, bytes]:
             kept = sessions.get(os.getpid()) or session()
             answer_s = min(timeout_s, _DESCRIPTION_S) if method == "GET" else timeout_s

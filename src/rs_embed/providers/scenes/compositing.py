@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any
 
@@ -29,51 +31,29 @@ _DECLARE = "declare them (gdal_edit -scale 0.0001 -offset 0), or keep such scene
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One scene on the grid of the composite.
-
-    Attributes
-    ----------
-    id : str
-        Its name in messages.
-    read : callable
-        ``read(rows)`` returns data ``(bands, rows, width)`` and valid ``(rows, width)`` of a slice
-        of rows.
-    dtype : numpy.dtype
-        Type of what it returns.
-    reflectance : tuple of float or None
-        (scale, offset) that it declares.
-    blocks : tuple of int or None
-        First row at which a block of its file begins, and rows of a block, which are best read at
-        once. None if that is not known.
-    """
+    """One scene on the grid of the composite."""
 
     id: str
+    # read(rows) returns data (bands, rows, width) and valid (rows, width) of a slice of rows.
     read: Callable[[slice], Pixels]
     dtype: np.dtype[Any]
-    reflectance: tuple[float, float] | None
+    reflectance: tuple[float, float] | None  # (scale, offset) that it declares
+    # First row at which a block of its file begins, and rows of a block, which are best read at
+    # once; None if not known.
     blocks: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Composited:
-    """The composite, and which layers contributed pixels.
+    """The composite, and which layers contributed pixels."""
 
-    Attributes
-    ----------
-    data : numpy.ndarray
-        ``(bands, height, width)``; 0 where nothing is valid, except that a single layer is passed
-        on unchanged.
-    valid : numpy.ndarray
-        ``(height, width)`` bool.
-    reflectance : tuple of float or None
-        (scale, offset) of the values; None if no layer declares any.
-    used : tuple of bool
-        For each layer, whether it has a valid pixel (median) or a visible one (mosaic).
-    """
-
+    # (bands, height, width); 0 where nothing is valid, except that a single layer is passed on
+    # unchanged.
     data: NDArray[Any]
-    valid: NDArray[np.bool_]
+    valid: NDArray[np.bool_]  # (height, width) bool
+    # (scale, offset) of the values; None if no layer declares any.
     reflectance: tuple[float, float] | None
+    # For each layer, whether it has a valid pixel (median) or a visible one (mosaic).
     used: tuple[bool, ...]
 
 
@@ -85,15 +65,13 @@ def composite(
     memory: int = MEMORY,
     readers: int = 0,
 ) -> Composited:
-    """Return one image of several.
+    """Return one image of several layers, oldest first; a single one keeps its type and units.
+
+    It is the median of the valid pixels, float32, an even number of them averaging the middle two;
+    or the mosaic of the last valid pixels, in the layers' own type if they share one.
 
     Parameters
     ----------
-    layers : sequence of Layer
-        At least one, oldest first. A single one keeps its type and units.
-    kind : {"median", "mosaic"}
-        Median of the valid pixels, float32, an even number of them averaging the middle two; or
-        the last valid pixel, in the layers' own type if they share one.
     shape : tuple of int
         Bands, height, width.
     memory : int
@@ -122,19 +100,13 @@ def composite(
     order = list(layers) if kind == "median" else list(layers)[::-1]
     blocks = next((layer.blocks for layer in layers if layer.blocks is not None), None)
     for rows in _strips(shape, at_once, memory, blocks):
-        reads = [_in_units(layer, reflectance) for layer in order]
-        with closing(_read_ahead(reads, rows, readers)) as pixels:
+        reads = [partial(_in_units(layer, reflectance), rows) for layer in order]
+        workers = min(readers, len(reads))
+        with closing(ordered(reads, operator.call, workers=workers, ahead=readers)) as pixels:
             data[:, rows], valid[rows], contributed = reduce(pixels, len(reads), rows, dtype, shape)
         used |= contributed
     oldest_first = used if kind == "median" else used[::-1]
     return Composited(data, valid, reflectance, tuple(oldest_first.tolist()))
-
-
-def _read_ahead(
-    reads: Sequence[Callable[[slice], Pixels]], rows: slice, readers: int
-) -> Generator[Pixels, None, None]:
-    """Yield the pixels of each layer, in order, some of them read ahead."""
-    return ordered(reads, lambda read: read(rows), workers=min(readers, len(reads)), ahead=readers)
 
 
 def common_units(
@@ -150,7 +122,6 @@ def common_units(
     """
     dtypes = {layer.dtype for layer in layers}
     units = {layer.reflectance for layer in layers}
-    single = np.dtype(np.float32)
     if len(units) == 1 and len(dtypes) == 1:
         return dtypes.pop(), units.pop()
     if len(units) > 1 and None in units:
@@ -165,7 +136,7 @@ def common_units(
             f"{integers.id!r} has {integers.dtype} and {floats.id!r} {floats.dtype}, and neither "
             f"declares its units; {_DECLARE}"
         )
-    return single, units.pop() if len(units) == 1 else DIGITAL_NUMBERS
+    return np.dtype(np.float32), units.pop() if len(units) == 1 else DIGITAL_NUMBERS
 
 
 def _two(layers: Sequence[Layer], holds: Callable[[Layer], bool]) -> tuple[Layer, Layer]:
@@ -229,9 +200,10 @@ def _median(stack: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np
     Sorting once is four times faster than `numpy.nanmedian`.
     """
     stack.sort(axis=0)  # NaN goes last
-    low = np.broadcast_to(np.maximum(counts - 1, 0) // 2, (1, *stack.shape[1:]))
-    high = np.broadcast_to(
-        np.minimum(counts // 2, np.maximum(counts - 1, 0)), (1, *stack.shape[1:])
+    last = np.maximum(counts - 1, 0)
+    low, high = (
+        np.broadcast_to(index, (1, *stack.shape[1:]))
+        for index in (last // 2, np.minimum(counts // 2, last))
     )
     middle: NDArray[np.float32] = np.take_along_axis(stack, low, 0)[0]
     middle += np.take_along_axis(stack, high, 0)[0]

@@ -18,13 +18,7 @@ from rs_embed.files.rasters import Header, read_header
 from rs_embed.geo.bands import canonical_band
 from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
-from rs_embed.providers.scenes.scene import (
-    BandAt,
-    Scene,
-    grid_boxes,
-    in_utc,
-    local_path,
-)
+from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, in_utc, local_path
 
 if TYPE_CHECKING:
     from pystac import Catalog, Item
@@ -38,27 +32,13 @@ _DAY_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{6}|(?:19|20)\d\d-\d\d-\d\d)(?!\d
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The scenes under a root, and what was left out with the reason.
-
-    Attributes
-    ----------
-    root : Path
-        Where they were searched.
-    scenes : tuple of Scene
-        All that can be used.
-    left_out : mapping
-        Path or id of the others -> reason.
-    described : frozenset of str
-        Paths of the STAC files that were read.
-    walked : bool
-        Whether the root is a folder that was searched.
-    """
+    """The scenes under a root, and what was left out with the reason."""
 
     root: Path
     scenes: tuple[Scene, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    described: frozenset[str] = frozenset()
-    walked: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)  # path or id -> reason
+    described: frozenset[str] = frozenset()  # paths of the STAC files that were read
+    walked: bool = False  # whether the root is a folder that was searched
 
     @property
     def dated(self) -> bool:
@@ -83,16 +63,13 @@ def fingerprint_of(paths: Iterable[str]) -> str:
     """Return a SHA-256 of the names of files, and of their current sizes and times."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(f"{path}\0{_size_and_time(path)}\0".encode(errors="surrogateescape"))
+        try:
+            status = os.stat(path)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "not on this disk"
+        digest.update(f"{path}\0{state}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _size_and_time(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "not on this disk"
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def index_root(root: Path) -> Index:
@@ -144,8 +121,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
     claimed: set[str] = set()
     for path in _files_below(root):
         if path.suffix.lower() == ".json":
-            content = _json_in(path, left_out)
-            kind = content.get("type") if isinstance(content, dict) else None
+            content, kind = _json_in(path, left_out)
             if kind == "FeatureCollection" and "stac_version" in json.dumps(content):
                 left_out[str(path)] = "has several STAC items; use it as the root to read them"
             elif kind == "Feature" and "stac_version" in content:
@@ -174,12 +150,14 @@ def _files_below(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _json_in(path: Path, left_out: dict[str, str]) -> Any:
+def _json_in(path: Path, left_out: dict[str, str]) -> tuple[Any, Any]:
+    """Return what is in a file, and its member ``type``."""
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError) as exc:
         left_out[str(path)] = f"cannot be read as JSON ({exc})"
-        return None
+        return None, None
+    return content, content.get("type") if isinstance(content, dict) else None
 
 
 def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> list[Item]:
@@ -188,12 +166,10 @@ def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> li
     The paths of the files that were read are added to ``linked``.
     """
     linked.add(str(path))
-    content = _json_in(path, left_out)
-    kind = content.get("type") if isinstance(content, dict) else None
-    if kind == "Feature":
-        return list(parsed_items([content], str(path), left_out))
-    if kind == "FeatureCollection":
-        return list(parsed_items(content.get("features", ()), str(path), left_out))
+    content, kind = _json_in(path, left_out)
+    if kind in ("Feature", "FeatureCollection"):
+        items = [content] if kind == "Feature" else content.get("features", ())
+        return list(parsed_items(items, str(path), left_out))
     if kind in ("Catalog", "Collection"):
         return list(_items_linked(path, left_out, linked))
     raise ProviderError(
@@ -244,14 +220,10 @@ def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) ->
         except (ImageryError, GridError) as exc:
             return str(exc)
 
-    scenes = []
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
-        for path, found in zip(paths, pool.map(look, paths), strict=True):
-            if isinstance(found, str):
-                left_out[str(path)] = found
-            else:
-                scenes.append(found)
-    return scenes
+        found = dict(zip(map(str, paths), pool.map(look, paths), strict=True))
+    left_out.update({path: reason for path, reason in found.items() if isinstance(reason, str)})
+    return [scene for scene in found.values() if isinstance(scene, Scene)]
 
 
 def _scene_of_file(path: Path, base: Path) -> Scene:

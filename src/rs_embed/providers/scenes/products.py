@@ -23,31 +23,17 @@ SAME_TIME_S = 5
 
 @dataclass(frozen=True)
 class Product:
-    """What is known about the Sentinel-2 product of a scene.
+    """What is known about the Sentinel-2 product of a scene."""
 
-    Attributes
-    ----------
-    key : tuple of str
-        Mission, level, time, orbit and tile, which processings of one acquisition share, and also
-        the parts of a tile that is split between datastrips; empty if nothing is known.
-    baseline : float or None
-        Processing baseline, e.g. 5.09.
-    processed : str
-        When it was processed, digits that sort by time; empty if unknown.
-    sequence : int
-        Number of the item among those of one day and tile at Earth Search.
-    strip : str or None
-        Start or id of its datastrip.
-    take : str or None
-        Id of its datatake, without the baseline.
-    """
-
+    # Mission, level, time, orbit and tile, which processings of one acquisition share, and also the
+    # parts of a tile that is split between datastrips; empty if nothing is known.
     key: tuple[str, ...] = ()
+    # Processing baseline, e.g. 5.09.
     baseline: float | None = None
-    processed: str = ""
-    sequence: int = 0
-    strip: str | None = None
-    take: str | None = None
+    processed: str = ""  # when it was processed, digits that sort by time; empty if unknown
+    sequence: int = 0  # number of the item among those of one day and tile at Earth Search
+    strip: str | None = None  # start or id of its datastrip
+    take: str | None = None  # id of its datatake, without the baseline
 
     @property
     def version(self) -> tuple[float, str, int]:

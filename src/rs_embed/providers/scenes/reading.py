@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -52,58 +52,33 @@ _TREATMENTS = {
 
 @dataclass(frozen=True, eq=False)
 class SceneOnGrid:
-    """A scene as it is read on one grid.
-
-    Attributes
-    ----------
-    scene : Scene
-        The scene.
-    grid : Grid
-        The grid.
-    files : tuple of BandFile
-        Its bands, in the order of the request.
-    dtype : numpy.dtype
-        Type of the values.
-    reflectance : tuple of float or None
-        (scale, offset) of the values; None if they are not declared.
-    coarser : float
-        Side of a source pixel in pixels of the grid.
-    resampling : str
-        How it is resampled to the grid.
-    treatment : str
-        How the offset of Sentinel-2's digital numbers is handled.
-    subtracts : bool
-        Whether it is subtracted.
-    scl : BandFile or None
-        Classification that masks clouds; None for no mask.
-    opened : OpenFiles
-        The open files of all scenes.
-    blocks : tuple of int or None
-        First row of the grid at which a block of the first file begins, and rows of a block; None
-        where it is reprojected.
-    """
+    """A scene as it is read on one grid."""
 
     scene: Scene
     grid: Grid
-    files: tuple[BandFile, ...]
+    files: tuple[BandFile, ...]  # its bands, in the order of the request
     dtype: np.dtype[Any]
+    # (scale, offset) of the values; None if they are not declared.
     reflectance: tuple[float, float] | None
-    coarser: float
+    coarser: float  # side of a source pixel in pixels of the grid
     resampling: str
-    treatment: str
-    subtracts: bool
-    scl: BandFile | None
+    treatment: str  # how the offset of Sentinel-2's digital numbers is handled
+    subtracts: bool  # whether it is subtracted
+    scl: BandFile | None  # classification that masks clouds; None for no mask
     opened: OpenFiles
+    # First row of the grid at which a block of the first file begins, and rows of a block; None
+    # where it is reprojected.
     blocks: tuple[int, int] | None
 
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
         with _named(self.scene):
-            data, valid = _read_bands(self.files, self.grid, rows, self.opened)
+            read = partial(read_rows, grid=self.grid, rows=rows, opened=self.opened)
+            data, valid = _joined(list(map(read, self.files)))
             if self.subtracts:
                 data = np.where(valid, _without_offset(data), data)
             if self.scl is not None:
-                classes = read_rows(self.scl, self.grid, rows, self.opened)
+                classes = read(self.scl)
                 valid &= classes.valid & ~np.isin(classes.data[0], MASKED_CLASSES)
             return data, valid
 
@@ -201,13 +176,8 @@ def _units_of(
 
 
 def _dtype_of(files: Sequence[BandFile], headers: Sequence[Header]) -> np.dtype[Any]:
-    return np.result_type(
-        *(
-            np.dtype(header.dtypes[position - 1])
-            for file, header in zip(files, headers, strict=True)
-            for position in file.positions(header.names)
-        )
-    )
+    pairs = zip(files, headers, strict=True)
+    return np.result_type(*(h.dtypes[i - 1] for file, h in pairs for i in file.positions(h.names)))
 
 
 def _resampling(grid: Grid, headers: Sequence[Header], per_pixel: float) -> str:
@@ -223,17 +193,11 @@ def _blocks(grid: Grid, header: Header) -> tuple[int, int] | None:
     return -round(top) % header.block_rows, header.block_rows
 
 
-def _read_bands(
-    files: Sequence[BandFile], grid: Grid, rows: slice, opened: OpenFiles
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the bands of several files as one array.
 
     A pixel is valid if it is valid in every file and not all bands are 0.
     """
-    return _joined([read_rows(file, grid, rows, opened) for file in files])
-
-
-def _joined(rasters: Sequence[Raster]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if len(rasters) == 1:
         return rasters[0].data, rasters[0].valid
     data = np.concatenate([raster.data for raster in rasters])
@@ -253,7 +217,7 @@ def _offset_treatment(scene: Scene, files: tuple[BandFile, ...]) -> tuple[str, b
     rule = scene.offset_rule
     if rule != "look":
         return _TREATMENTS[rule], rule == "subtract"
-    share = _sampled(scene, files).dark
+    share, _ = _sampled(scene, files)
     applied = share > _APPLIED_SHARE
     found = "already applied" if applied else "1000 subtracted"
     return f"{found} (judged by the pixels: {share:.1%} are below 1000)", not applied
@@ -263,7 +227,7 @@ def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.
     """Raise if values are reflectance though the baseline implies digital numbers."""
     if scene.offset_rule == "declared" or dtype.kind != "f":
         return
-    top = _sampled(scene, files).top
+    _, top = _sampled(scene, files)
     if top <= _TOP_REFLECTANCE:
         raise ProviderError(
             f"scene {scene.id!r} states processing baseline {scene.baseline}, so that its values "
@@ -273,27 +237,21 @@ def _check_digital_numbers(scene: Scene, files: tuple[BandFile, ...], dtype: np.
         )
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Valid values of a scene: the share below the offset, and the greatest."""
-
-    dark: float
-    top: float
-
-
 @lru_cache(maxsize=4096)
-def _sampled(scene: Scene, files: tuple[BandFile, ...]) -> _Sample:  # noqa: ARG001
-    """Return values of the whole scene at low resolution: the same for every place in it.
+def _sampled(scene: Scene, files: tuple[BandFile, ...]) -> tuple[float, float]:  # noqa: ARG001
+    """Return the share of a scene's valid values below the offset, and the greatest.
 
-    The scene is only a part of the key: a new provider has new scenes, which are read again.
+    They are from all of it at low resolution: the same for every place in it.
+
+    The scene is only part of the key: a new provider has new scenes, which are read again.
     """
     shapes = [read_header(file.path).grid.shape for file in files]
     height, width = (min(_SAMPLE_PX, *sides) for sides in zip(*shapes, strict=True))
     data, valid = _joined([read_thinned(file, (height, width)) for file in files])
     values = data[:, valid]
     if not values.size:
-        return _Sample(0.0, np.inf)
-    return _Sample(float((values < _BOA_OFFSET).mean()), float(values.max()))
+        return 0.0, np.inf
+    return float((values < _BOA_OFFSET).mean()), float(values.max())
 
 
 @contextmanager

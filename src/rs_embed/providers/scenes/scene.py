@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -46,54 +47,24 @@ class BandAt:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One acquisition of one tile.
+    """One acquisition of one tile."""
 
-    Attributes
-    ----------
-    id : str
-        Id of the item, or path of the file below the root.
-    acquired : datetime.datetime or None
-        In UTC; None if it is not recorded.
-    cloud_pct : float or None
-        Cloud cover of the whole scene, percent; None if it is not stated.
-    bands : mapping
-        Name -> file and position; positions as names if the file names none.
-    footprint : tuple of Box or None
-        Its bounding box, two across the antimeridian; None if it is not known.
-    named : bool
-        Whether the bands have names; if not, they count in the order of the request.
-    scl : BandAt or None
-        Scene classification map.
-    collection : str or None
-        Its collection.
-    offset_applied : bool or None
-        Value of ``earthsearch:boa_offset_applied``.
-    nodata : float or None
-        Nodata value that its file declares, if it was opened.
-    product : Product
-        What is known about its Sentinel-2 product.
-    outline : tuple of float or None
-        Area and centroid (x, y) of its pixels, degrees; None if only their box is known.
-    is_file : bool
-        Whether it is a plain file without an item.
-    href : str or None
-        URL of its item, without credentials.
-    """
-
-    id: str
-    acquired: datetime | None
-    cloud_pct: float | None
+    id: str  # id of the item, or path of the file below the root
+    acquired: datetime | None  # in UTC
+    cloud_pct: float | None  # of the whole scene
+    # Name -> file and position; positions as names if the file names none.
     bands: Mapping[str, BandAt]
-    footprint: tuple[Box, ...] | None
-    named: bool = True
+    footprint: tuple[Box, ...] | None  # its bounding box, two across the antimeridian
+    named: bool = True  # else they count in the order of the request
     scl: BandAt | None = None
     collection: str | None = None
-    offset_applied: bool | None = None
-    nodata: float | None = None
+    offset_applied: bool | None = None  # earthsearch:boa_offset_applied
+    nodata: float | None = None  # that its file declares, if it was opened
     product: Product = field(default_factory=Product)
+    # Area and centroid (x, y) of its pixels, degrees; None if only their box is known
     outline: tuple[float, float, float] | None = None
-    is_file: bool = False
-    href: str | None = None
+    is_file: bool = False  # a plain file without an item
+    href: str | None = None  # URL of its item, without credentials
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
         """Return the places of the ``wanted`` bands, None if one of them is missing."""
@@ -151,24 +122,20 @@ def scene_from_item(item: Item) -> Scene:
     acquired = item.datetime or item.common_metadata.start_datetime
     cloud = properties.get("eo:cloud_cover")
     applied = properties.get("earthsearch:boa_offset_applied")
+    href = item.get_self_href()
     return Scene(
         id=item.id,
         acquired=None if acquired is None else in_utc(acquired),
         cloud_pct=None if cloud is None else float(cloud),
         bands=_bands_of(item),
         footprint=_footprint_of(item),
-        scl=_scl_of(item),
+        scl=next((_band_at(a, 0) for key, a in item.assets.items() if key.upper() == "SCL"), None),
         collection=item.collection_id,
         offset_applied=applied if isinstance(applied, bool) else None,
         product=product_of_item(item.id, properties),
         outline=None if item.geometry is None else _outline_of(item.geometry),
-        href=_url_of(item),
+        href=shown_path(href) if href is not None and "://" in href else None,
     )
-
-
-def _url_of(item: Item) -> str | None:
-    href = item.get_self_href()
-    return shown_path(href) if href is not None and "://" in href else None
 
 
 def local_path(href: str) -> str:
@@ -216,7 +183,11 @@ def _bands_of(item: Item) -> dict[str, BandAt]:
     The key of an asset has precedence over the names in it, a file with one band over one with
     several, assets with the role of data over others, and the finest of one band over coarser ones.
     """
-    assets = [(key, asset) for key, asset in item.assets.items() if not _is_never_data(key, asset)]
+    assets = [
+        (key, asset)
+        for key, asset in item.assets.items()
+        if not _NEVER_ROLES & set(asset.roles or ()) and key.lower() not in _NEVER_KEYS
+    ]
     assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
     single = [(key, asset) for key, asset in assets if len(_described(asset)) <= 1]
     found: dict[str, BandAt] = {}
@@ -226,15 +197,12 @@ def _bands_of(item: Item) -> dict[str, BandAt]:
     several = [entry for entry in assets if len(_described(entry[1])) > 1]
     for _, asset in [*single, *several]:
         for at, described in enumerate(_described(asset)):
-            for name in (described.get("name"), _common_name(described)):
+            common = described.get("eo:common_name") or described.get("common_name")
+            for name in (described.get("name"), common):
                 if isinstance(name, str) and name:
                     found.setdefault(name, _band_at(asset, at))
                     found.setdefault(canonical_band(name), _band_at(asset, at))
     return found
-
-
-def _is_never_data(key: str, asset: Asset) -> bool:
-    return bool(_NEVER_ROLES & set(asset.roles or ())) or key.lower() in _NEVER_KEYS
 
 
 def _gsd_of(asset: Asset) -> float:
@@ -244,24 +212,17 @@ def _gsd_of(asset: Asset) -> float:
     return next((float(gsd) for gsd in stated if gsd is not None), 0.0)
 
 
-def _common_name(described: Mapping[str, Any]) -> Any:
-    return described.get("eo:common_name") or described.get("common_name")
-
-
 def _described(asset: Asset) -> list[dict[str, Any]]:
     """Return the metadata of each band: STAC 1.1's ``bands``, or older extensions."""
     fields = asset.extra_fields
-    merged: list[dict[str, Any]] = [
-        dict(band) for band in fields.get("eo:bands") or fields.get("bands") or ()
+    units = [
+        {f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster}
+        for raster in fields.get("raster:bands") or ()
     ]
-    for band, raster in zip(merged, fields.get("raster:bands") or (), strict=False):
-        band.update({f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster})
-    if not merged:
-        return [
-            {f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster}
-            for raster in fields.get("raster:bands") or ()
-        ]
-    return merged
+    bands = fields.get("eo:bands") or fields.get("bands")
+    if not bands:
+        return units
+    return [{**band, **(units[i] if i < len(units) else {})} for i, band in enumerate(bands)]
 
 
 def _band_at(asset: Asset, at: int) -> BandAt:
@@ -273,15 +234,10 @@ def _band_at(asset: Asset, at: int) -> BandAt:
     return BandAt(path, at + 1, None if declared == (1, 0) else declared)
 
 
-def _scl_of(item: Item) -> BandAt | None:
-    return next((_band_at(a, 0) for key, a in item.assets.items() if key.upper() == "SCL"), None)
-
-
 def _footprint_of(item: Item) -> tuple[Box, ...] | None:
     if item.bbox is not None:
-        values = [float(v) for v in item.bbox]
-        half = len(values) // 2
-        return boxes(values[0], values[1], values[half], values[half + 1])
+        values = [float(v) for v in item.bbox]  # of four or, with heights, of six
+        return boxes(*values[:2], *values[len(values) // 2 :][:2])
     if item.geometry is None:
         return None
     points = np.array(list(_points(item.geometry["coordinates"])))
@@ -289,12 +245,10 @@ def _footprint_of(item: Item) -> tuple[Box, ...] | None:
     return boxes(float(west), float(south), float(east), float(north))
 
 
-def _points(coordinates: Sequence[Any]) -> Iterator[tuple[float, float]]:
+def _points(coordinates: Sequence[Any]) -> Iterable[Sequence[float]]:
     if isinstance(coordinates[0], int | float):
-        yield coordinates[0], coordinates[1]
-        return
-    for part in coordinates:
-        yield from _points(part)
+        return [coordinates[:2]]
+    return chain.from_iterable(map(_points, coordinates))
 
 
 def _outline_of(geometry: Mapping[str, Any]) -> tuple[float, float, float] | None:

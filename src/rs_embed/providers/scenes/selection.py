@@ -47,26 +47,21 @@ def select_scenes(
 ) -> Selection:
     """Return the scenes for a place and period, without reprocessed duplicates.
 
-    Parameters
-    ----------
-    scenes : sequence of Scene
-        All that exist.
-    sensor : SensorSpec
-        Scenes that lack one of its bands are left out, and those with as much cloud as
-        ``cloudy_pct`` or more; scenes that state no cloud stay. 100 and None are no filter.
-    grid : Grid
-        The place.
-    temporal : TemporalSpec or None
-        Half-open period of UTC days, which undated scenes never pass; None for any time.
-    where : str
-        Name of the source in messages.
+    Scenes that lack one of the sensor's bands are left out, and those with as much cloud as
+    ``cloudy_pct`` or more; scenes that state no cloud stay, and 100 and None do not filter. The
+    period is half-open, of UTC days, and undated scenes never pass it; None is any time. ``where``
+    is the name of the source in messages.
 
     Raises
     ------
     NoImageryError
         If none remains; it states how many passed each filter, and what exists.
     """
-    filters = _filters(sensor, grid, temporal)
+    filters = [_has_bands(sensor.bands), _touches(grid)]
+    if temporal is not None:
+        filters.append(_within(temporal))
+    if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
+        filters.append(_less_cloud(sensor.cloudy_pct))
     counts = {"scenes": len(scenes)}
     steps: list[str] = []
     left = list(scenes)
@@ -94,15 +89,6 @@ def select_scenes(
     if undated:
         notes.append(f"{undated} scenes without a date were left out, since a period was requested")
     return Selection(tuple(sorted(newest, key=lambda s: s.order)), counts, tuple(notes))
-
-
-def _filters(sensor: SensorSpec, grid: Grid, temporal: TemporalSpec | None) -> list[_Filter]:
-    filters = [_has_bands(sensor.bands), _touches(grid)]
-    if temporal is not None:
-        filters.append(_within(temporal))
-    if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
-        filters.append(_less_cloud(sensor.cloudy_pct))
-    return filters
 
 
 def newest_products(scenes: Iterable[Scene]) -> list[Scene]:

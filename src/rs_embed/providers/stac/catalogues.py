@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rs_embed.errors import ProviderError
@@ -87,36 +87,6 @@ def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
     )
 
 
-class Catalogue(Protocol):
-    """A source of items."""
-
-    def collection_ids(self) -> Sequence[str]:
-        """Return the ids of its collections."""
-
-    def has(self, collection: str) -> bool:
-        """Return whether it has a collection of that id."""
-
-    def items(
-        self,
-        collection: str | None,
-        boxes: Sequence[Box] | None = None,
-        period: TemporalSpec | None = None,
-        most: int | None = None,
-    ) -> tuple[list[Item], dict[str, str]]:
-        """Return the items of a collection (None: all), at least those at a place and time.
-
-        The mapping names what cannot be used -> reason.
-
-        Raises
-        ------
-        ProviderError
-            If a request fails, or the answer is not STAC.
-        """
-
-    def files(self) -> set[str]:
-        """Return the paths and URLs of its files; empty for an API."""
-
-
 def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
     """Return the catalogue at an address, having read its first page.
 
@@ -126,7 +96,7 @@ def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
         If it cannot be read or is not STAC.
     """
     page = read_json(io, address.url)
-    kind = page.get("type") if isinstance(page, dict) else None
+    kind = _type_of(page)
     if kind not in ("Catalog", "Collection", "Feature", "FeatureCollection"):
         raise _not_stac(address.url, f"type {kind!r}")
     links = _links(page, address.url)
@@ -136,7 +106,11 @@ def open_catalogue(address: Address, io: StacApiIO) -> Catalogue:
 
 
 class _Api:
-    """A STAC API."""
+    """A STAC API.
+
+    Its methods, and those of `_Static`, raise `ProviderError` if a request fails, or the answer is
+    not STAC.
+    """
 
     def __init__(self, address: Address, io: StacApiIO, links: Sequence[_Link]) -> None:
         self._url = address.url.rstrip("/")
@@ -149,11 +123,13 @@ class _Api:
         self._collections = next(data, f"{self._url}/collections")
 
     def collection_ids(self) -> Sequence[str]:
+        """Return the ids of its collections."""
         with asking(self._collections), _stac(self._collections):
             pages = self._io.get_pages(self._collections)
             return [str(found["id"]) for page in pages for found in page["collections"]]
 
     def has(self, collection: str) -> bool:
+        """Return whether it has a collection of that id."""
         href = f"{self._collections}/{quote(collection, safe='')}"
         try:
             page = read_json(self._io, href)
@@ -171,6 +147,10 @@ class _Api:
         period: TemporalSpec | None = None,
         most: int | None = None,
     ) -> tuple[list[Item], dict[str, str]]:
+        """Return the items of a collection (None: all), at least those at a place and time.
+
+        The mapping names what cannot be used -> reason.
+        """
         from pystac_client import ItemSearch
 
         # A bare date would mean its whole day. The end is included here, and left out later.
@@ -197,6 +177,7 @@ class _Api:
         return list(found.values()), left_out
 
     def files(self) -> set[str]:
+        """Return the paths and URLs of the files of a static catalogue."""
         return set()
 
     def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
@@ -238,9 +219,8 @@ class _Static:
     def items(
         self,
         collection: str | None,
-        boxes: Sequence[Box] | None = None,  # noqa: ARG002
-        period: TemporalSpec | None = None,  # noqa: ARG002
-        most: int | None = None,  # noqa: ARG002
+        *_: object,  # place, time and limit, which a file cannot apply
+        **__: object,
     ) -> tuple[list[Item], dict[str, str]]:
         found = [i for i in self._all if collection is None or i.collection_id == collection]
         return found, dict(self._left_out)
@@ -260,8 +240,8 @@ class _Static:
             further: list[str] = []
             for href, page in level:
                 items += self._items_on(page, href)
-                kind = page.get("type") if isinstance(page, dict) else None
-                linked = _links(page, href) if kind in ("Catalog", "Collection") else ()
+                catalogue = _type_of(page) in ("Catalog", "Collection")
+                linked = _links(page, href) if catalogue else ()
                 for rel, target, _ in linked:
                     if rel in ("item", "child") and target not in self._read_from:
                         self._read_from.add(target)
@@ -288,7 +268,7 @@ class _Static:
             return None
 
     def _items_on(self, page: Any, href: str) -> Iterator[Item]:
-        kind = page.get("type") if isinstance(page, dict) else None
+        kind = _type_of(page)
         contents = [page] if kind == "Feature" else []
         if kind == "FeatureCollection":
             contents = page.get("features") or []
@@ -297,8 +277,13 @@ class _Static:
         return parsed_items(contents, href, self._left_out)
 
 
+Catalogue = _Api | _Static
 _Link = tuple[str, str, str]
 """Relation, absolute href and method."""
+
+
+def _type_of(page: Any) -> Any:
+    return page.get("type") if isinstance(page, dict) else None
 
 
 def _links(page: Mapping[str, Any], href: str) -> list[_Link]:

@@ -114,8 +114,7 @@ class StacProvider:
             if catalogue is None
             else address_of(catalogue)
         )
-        self._patience = patience
-        self._readers = readers
+        self._patience, self._readers = patience, readers
         if readers < 0 or max_reads < 1:
             raise ProviderError(
                 f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
@@ -258,18 +257,15 @@ class StacProvider:
             try:
                 return composed()
             except ProviderError as exc:
-                if is_denied(exc):
-                    raise _denied(exc) from exc
-                raise
+                if not is_denied(exc):
+                    raise
+                raise ProviderError(
+                    f"{exc}; access was refused twice, the second time with a new token if the "
+                    "catalogue has any: the files may need an account, or the token of another "
+                    "collection"
+                ) from exc
 
         return self._patience.persist(attempt)
-
-
-def _denied(exc: ProviderError) -> ProviderError:
-    return ProviderError(
-        f"{exc}; access was refused twice, the second time with a new token if the catalogue has "
-        "any: the files may need an account, or the token of another collection"
-    )
 
 
 class _Source:
@@ -288,10 +284,7 @@ class _Source:
     def collection(self, name: str) -> str | None:
         """Return the id of the collection of that name; None if items belong to no collection.
 
-        Raises
-        ------
-        ProviderError
-            If there is no such collection.
+        Raises `ProviderError` if the catalogue does not have it.
         """
         with self._lock:
             if name not in self._collections:
@@ -351,12 +344,12 @@ class _Source:
     def signed(self, scenes: tuple[Scene, ...]) -> Iterator[tuple[Scene, ...]]:
         """Yield the scenes with tokens, which are not used again if access is refused."""
         signer = self._signer
-        if signer is None:
+        service = self.address.sas_url
+        if signer is None or service is None:
             yield scenes
             return
         tokens = {s.collection: signer.token(s.collection) for s in scenes if s.collection}
         try:
-            service = str(self.address.sas_url)
             yield tuple(
                 signed(s, tokens[s.collection], service) if s.collection else s for s in scenes
             )
@@ -382,13 +375,10 @@ class _Source:
             # Ids are unique only in a collection of an API, and few items state their last change.
             hrefs = tuple(asset.get_absolute_href() for asset in item.assets.values())
             key = (item.collection_id, item.id, str(item.properties.get("updated")), hrefs)
-            scene = self._scenes.get(key)
-            if scene is None:
-                scene = next(usable_scenes([item], left_out), None)
-                if scene is None:
-                    continue
+            known = self._scenes.get(key)
+            for scene in usable_scenes([item], left_out) if known is None else [known]:
                 if len(self._scenes) >= _KEPT_SCENES:
                     self._scenes.clear()
                 self._scenes[key] = scene
-            scenes.append(scene)
+                scenes.append(scene)
         return scenes, left_out

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
-from rs_embed.providers.scenes.scene import BandAt, Scene
+from rs_embed.providers.scenes.scene import BandAt, Scene, in_utc
 from rs_embed.providers.stac.web import asking, refused
 
 if TYPE_CHECKING:
@@ -33,20 +33,14 @@ _TALKATIVE = ("_base", "_env", "_err", "_io", "_warp", "env", "vrt")
 _SIGNATURE = re.compile(r"\?[^\s'\"<>?]*\bsig=[^\s'\",<>]*")
 
 
-@dataclass(frozen=True)
-class _Token:
-    text: str
-    until: float
-    """By `time.monotonic`, which does not depend on the clock being right."""
-
-
 class Signer:
     """Signs hrefs with tokens of ``{address}/token/{collection}``; any thread may use it."""
 
     def __init__(self, address: str, session: Session) -> None:
         self._address = address
         self._session = session
-        self._tokens: dict[str, _Token] = {}
+        # Collection -> token, and its end by `time.monotonic`: the clock may be wrong.
+        self._tokens: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
         for name in _TALKATIVE:
             logging.getLogger(f"rasterio.{name}").addFilter(_without_signature)
@@ -61,18 +55,17 @@ class Signer:
         """
         with self._lock:
             known = self._tokens.get(collection)
-            if known is None or time.monotonic() >= known.until:
+            if known is None or time.monotonic() >= known[1]:
                 known = self._tokens[collection] = self._request(collection)
-            return known.text
+            return known[0]
 
     def forget(self, collection: str, token: str) -> None:
         """Drop a token that was refused, unless another thread has replaced it."""
         with self._lock:
-            known = self._tokens.get(collection)
-            if known is not None and known.text == token:
+            if self._tokens.get(collection, ("", 0))[0] == token:
                 del self._tokens[collection]
 
-    def _request(self, collection: str) -> _Token:
+    def _request(self, collection: str) -> tuple[str, float]:
         href = f"{self._address}/token/{collection}"
         with asking(href):
             began = time.monotonic()
@@ -88,7 +81,7 @@ class Signer:
                 f"{shown_path(href)!r} did not answer with a token ({type(exc).__name__}: {exc}), "
                 "expected 'token' and 'msft:expiry'; check the address of the service"
             ) from exc
-        return _Token(text, began + lasts_s - min(_MARGIN_S, lasts_s / 2))
+        return text, began + lasts_s - min(_MARGIN_S, lasts_s / 2)
 
 
 @lru_cache(maxsize=4096)
@@ -115,10 +108,8 @@ def signed(scene: Scene, token: str, service: str) -> Scene:
 
 def _seconds_left(expiry: str, date: str | None) -> float:
     """Return how long a token is valid, by the server's own clock if it states the time."""
-    until = datetime.fromisoformat(expiry)
-    until = until.replace(tzinfo=UTC) if until.tzinfo is None else until
     now = datetime.now(UTC) if date is None else parsedate_to_datetime(date)
-    return (until - now).total_seconds()
+    return (in_utc(datetime.fromisoformat(expiry)) - now).total_seconds()
 
 
 def _without_signature(record: logging.LogRecord) -> bool:

@@ -85,13 +85,7 @@ def api_io(patience: Patience) -> StacApiIO:
 
 
 def read_json(io: StacApiIO, href: str) -> Any:
-    """Return the JSON at a URL or path.
-
-    Raises
-    ------
-    ProviderError
-        See `asking`; also if it is not JSON.
-    """
+    """Return the JSON at a URL or path; raise as `asking`, also if it is not JSON."""
     with asking(href):
         return json.loads(io.read_text(href))
 
@@ -113,7 +107,7 @@ def asking(href: str) -> Iterator[None]:
         yield
     except APIError as exc:
         if isinstance(exc.__context__, ProviderError):
-            raise _of(where, exc.__context__) from exc
+            raise exc.__context__.restated(f"{where} {exc.__context__}") from exc
         status = getattr(exc, "status_code", None)
         if status is not None:
             raise refused(where, status, str(exc)) from exc
@@ -128,10 +122,6 @@ def asking(href: str) -> Iterator[None]:
         raise _not_json(where, exc) from exc
     except OSError as exc:
         raise ProviderError(f"cannot read {where} ({exc}); correct the catalogue") from exc
-
-
-def _of(where: str, exc: ProviderError) -> ProviderError:
-    return ProviderError(f"{where} {exc}", transient=exc.transient, retry_after_s=exc.retry_after_s)
 
 
 def refused(where: str, status: int, text: str) -> ProviderError:
