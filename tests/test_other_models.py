@@ -153,8 +153,14 @@ def test_what_it_refuses(numbers: NDArray[np.uint16]) -> None:
 @pytest.mark.parametrize(
     ("broken", "match"),
     [
-        ("MODEL.plan = lambda *_, **__: object()", "the plan of model 'twelve_bands'.*preparation"),
-        ("Plan.preparation = 7", "the preparation of 'twelve_bands', a int, has no frame, image"),
+        ("MODEL.plan = lambda *_, **__: object()", "the plan of model 'broken'.*preparation"),
+        ("Plan.preparation = 7", "the preparation of 'broken', a int, has no frame, image"),
+        ("MODEL.description = {}", "description of model 'broken' is a dict"),
+        ("TwelveBands.description = replace(TwelveBands.description, id='x')", "is the model 'x'"),
+        (
+            "Means.provenance = {'weights': 'none', 'model': 'mine', 'coverage': 2}",
+            "provenance of model 'broken' has coverage, model",
+        ),
         ("del Floats.picture", "a Floats, has no picture"),
         ("Means.encode = lambda *_: None", "returned NoneType, expected Tokens"),
         (
@@ -175,8 +181,9 @@ def test_a_package_that_breaks_the_contract_is_named(
     numbers: NDArray[np.uint16], install: Callable[..., Path], broken: str, match: str
 ) -> None:
     entry = "[rs_embed.models]\nbroken = broken_bands:MODEL\n"
+    source = PACKAGE.read_text().replace('id="twelve_bands"', 'id="broken"')
     whole = "WHOLE = np.ones((1, 16, 16, 3), np.float32)"
-    install("broken", entry, broken_bands=f"{PACKAGE.read_text()}\n{whole}\n{broken}\n")
+    install("broken", entry, broken_bands=f"{source}\n{whole}\n{broken}\n")
     sys.modules.pop("broken_bands", None)
     with pytest.raises(ModelError, match=match):
         get_embedding("broken", input_chw=numbers, fetch=SCALED, side=64)

@@ -255,3 +255,37 @@ def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="got spatials=, which export_batch does not support"):
         finished(out, near(1), {**asked, "spatials": []})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_in_which_all_failed_can_be_run_again(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    out = tmp_path / "v.npz"
+    for _ in range(2):
+        assert list(finished(out, [FAR], asked).errors) == ["far"]
+    assert finished(out, near(1), asked).errors == {}
+    with pytest.raises(ExportError, match="exists already and is finished"):
+        finished(out, near(1), asked)
+
+
+def test_what_else_is_read_of_imagery_counts(
+    tmp_path: Path, checkpoint: Path, write_scene: Any, pixels: Any
+) -> None:
+    """Units of a Raster, nodata that xarray keeps beside its values, band names beside a file."""
+    path = write_scene(np.tile(pixels, (1, 2, 2)))
+    data = rioxarray.open_rasterio(path, masked=True).load()
+    other = data.copy()
+    other.encoding["_FillValue"] = 901
+    raster = Raster.from_array(data.values, bands=("B4", "B3", "B2"), nodata=0)
+    pairs = [(raster, replace(raster, reflectance=(2e-4, 0.0))), (data, other)]
+    for one, another in pairs:
+        assert imagery_identity(one) != imagery_identity(another)
+    before = imagery_identity(path)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("B02", "B03", "B04")
+    os.utime(path, (path.stat().st_atime, before["modified"]))
+    assert imagery_identity(path)["read_with_it"] != before["read_with_it"]
+
+
+def test_credentials_of_a_url_stay_out_of_identities() -> None:
+    assert "SECRET" not in str(imagery_identity("https://host/scene.tif?sig=SECRET"))

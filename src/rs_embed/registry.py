@@ -14,7 +14,7 @@ from rs_embed.errors import (
     RsEmbedError,
     UnknownNameError,
 )
-from rs_embed.models.base import Model, Plan, Preparation
+from rs_embed.models.base import Model, ModelDescription, Plan, Preparation
 
 if TYPE_CHECKING:
     from rs_embed.providers.base import Provider, RegisteredProvider
@@ -47,6 +47,17 @@ def _model(name: str, points: EntryPoints) -> Model:
         raise ModelError(
             f"the entry point {name!r} of {MODELS} is a {type(model).__name__}, expected an "
             "object with description and plan (see rs_embed.models.base.Model)"
+        )
+    description = model.description
+    if not isinstance(description, ModelDescription):
+        raise ModelError(
+            f"the description of model {name!r} is a {type(description).__name__}, expected a "
+            "ModelDescription (rs_embed.models.base)"
+        )
+    if name not in (description.id, *description.aliases):
+        raise ModelError(
+            f"the entry point {name!r} of {MODELS} is the model {description.id!r}; its package "
+            "must register it under that id or one of its aliases"
         )
     return model
 
@@ -163,7 +174,7 @@ def _load(points: EntryPoints, kind: str, name: object) -> Any:
         raise UnknownNameError.among(kind, name, known)
     try:
         return known[name].load()
-    except Exception as exc:  # whatever another package raises when imported
+    except (Exception, SystemExit) as exc:  # whatever another package raises when imported
         raise MissingDependencyError(
             f"the {kind} {name!r} is registered as {known[name].value!r}, which cannot be "
             f"imported ({type(exc).__name__}: {exc}); reinstall or remove the package that "

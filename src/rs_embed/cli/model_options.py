@@ -38,7 +38,7 @@ def model_parameters(taken: set[str]) -> Iterator[inspect.Parameter]:
     declared: dict[str, dict[str, dict[str, Any]]] = {}
     for description in _descriptions():
         for option in description["options"]:
-            if option["name"] not in taken | _RESERVED:
+            if option["name"].isidentifier() and option["name"] not in taken | _RESERVED:
                 declared.setdefault(option["name"], {})[description["id"]] = option
     for name, options in declared.items():
         types = {option["type"] for option in options.values()}

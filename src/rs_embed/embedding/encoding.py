@@ -77,13 +77,13 @@ class ImageTokens:
         if self.patches is None:
             raise ModelError(
                 f"got {self.kind} output without patch tokens, which {what} needs; use "
-                "OutputSpec.pooled(), or loader='native'"
+                "OutputSpec.pooled(), or with scalemae loader='native'"
             )
         if self.patches.shape[:2] != self.lattice:
             raise ModelError(
                 f"got {self.patches.shape[0]} x {self.patches.shape[1]} patch tokens, expected "
-                f"{self.lattice[0]} x {self.lattice[1]}: their place is unknown; use "
-                "loader='native'"
+                f"{self.lattice[0]} x {self.lattice[1]}: their place is unknown; with scalemae "
+                "use loader='native'"
             )
         return self.patches
 
@@ -110,6 +110,7 @@ def encode(
 
 
 def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens | ModelError]:
+    error: ModelError | None = None
     try:
         tokens = _checked(
             encoder.encode(
@@ -119,9 +120,11 @@ def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens
             len(images),
         )
     except ModelError as exc:
-        if len(images) == 1:
-            yield exc
-            return
+        error = exc
+    if error is not None and len(images) == 1:
+        yield error
+        return
+    if error is not None:  # outside of the handler: errors of single images stand for themselves
         for image in images:
             yield from _batch(encoder, [image])
         return

@@ -12,7 +12,7 @@ import numpy as np
 
 from rs_embed._version import __version__
 from rs_embed.errors import SpecError
-from rs_embed.files.gdal import read_with
+from rs_embed.files.gdal import read_with, shown_path
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ FIELDS: Mapping[str, Field] = {
     **dict.fromkeys(("device", "cache", "fetch_workers", "batch_size"), _NEITHER),
     **dict.fromkeys(("overwrite", "progress", "on_error", "keep_images"), _NEITHER),
 }
+# What xarray keeps beside the attributes when it decodes values.
+_ENCODED = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
 
 
@@ -93,6 +95,16 @@ def determining_keys(options: Iterable[Option]) -> tuple[str, ...]:
     )
     recorded = (name for name, field in FIELDS.items() if field.recorded)
     return tuple(dict.fromkeys((*recorded, *own)))
+
+
+def recorded_values(task: Task, meta: Mapping[str, Any]) -> list[Any]:
+    """Return what a fingerprint records beside the pixels, as JSON values.
+
+    Where ``meta`` lacks an option of the model, it is what the plan settled.
+    """
+    keys = determining_keys(task.description.options)
+    settled = {} if meta.keys() >= set(keys) else task.plan.settled
+    return [meta.get(key, settled.get(key)) for key in keys]
 
 
 def identity(task: Task, source: Source, **more: Any) -> dict[str, Any]:
@@ -137,19 +149,20 @@ def imagery_identity(imagery: Any) -> dict[str, Any]:
         If its values are computed when they are read.
     """
     if isinstance(imagery, Raster):
-        pixels = (imagery.data, imagery.valid)
-        return {"grid": imagery.grid.to_json(), "sha256": _digest(imagery.bands, *pixels)}
+        digest = _digest((imagery.bands, imagery.reflectance), imagery.data, imagery.valid)
+        return {"grid": imagery.grid.to_json(), "sha256": digest}
     if isinstance(imagery, str | os.PathLike):
         return _file(os.fspath(imagery))
     values = getattr(getattr(imagery, "variable", None), "_data", None)
     if not isinstance(values, np.ndarray):
         raise SpecError(
             f"got imagery={type(imagery).__name__}, expected a path, a Raster, or a DataArray "
-            "with its values in memory (.load()): a run that goes on must know that its "
-            "pixels are the same"
+            "with its values in memory (.load()): a resumed run must know that its pixels are "
+            "the same"
         )
     places = (np.asarray(imagery[dim]) for dim in imagery.dims if dim in imagery.coords)
-    about = (imagery.dims, str(imagery.attrs), str(imagery.rio.crs))
+    encoded = {name: imagery.encoding.get(name) for name in _ENCODED}
+    about = (imagery.dims, str(imagery.attrs), str(encoded), str(imagery.rio.crs))
     return {"sha256": _digest(about, values, *places)}
 
 
@@ -162,11 +175,11 @@ def _digest(about: object, *arrays: NDArray[Any]) -> str:
 
 
 def _file(name: str) -> dict[str, Any]:
-    """Return what tells a file, and what is read with it, from others of the name."""
+    """Return what identifies the content of a file, and of the files that are read with it."""
     try:
         status = os.stat(name)
     except (OSError, ValueError):  # a URL, or a mistake that reading it will name
-        return {"name": name}
+        return {"name": shown_path(name)}  # without the credentials of a URL
     stated: dict[str, Any] = {
         "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
     }  # fmt: skip

@@ -242,6 +242,7 @@ def _forward(
         if place.error is not None:
             continue
         if isinstance(outcome, ModelError):
+            _forget_pixels(outcome)
             yield place.fail(outcome)
             continue
         try:
@@ -257,11 +258,14 @@ def _embedding(place: _Place, encoder: Encoder) -> Embedding:
     """Return the embedding of a place whose tokens are all there, and give its warnings."""
     sight = place.sight
     notes = [*sight.notes, *gsd_notes(sight.input_res, encoder)]
-    meta = {
-        **sight.meta,
-        "warnings": [note.message for note in notes],
-        **encoder.provenance,
-    }
+    own = {**sight.meta, "warnings": [note.message for note in notes]}
+    clash = own.keys() & encoder.provenance.keys()
+    if clash:
+        raise ModelError(
+            f"the provenance of model {own['model']!r} has {', '.join(sorted(clash))}, which the "
+            "library states itself; update the package that provides the model"
+        )
+    meta = {**own, **encoder.provenance}
     embedding = place.assembly.embedding(meta)
     give_warnings(notes)
     return embedding

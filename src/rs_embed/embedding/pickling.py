@@ -10,7 +10,7 @@ from rs_embed.embedding.task import Task
 from rs_embed.errors import SpecError
 
 # What pickle raises for locks, open files, and classes or functions that are not in a module.
-_UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError)
+_UNPICKLABLE = (pickle.PicklingError, TypeError, AttributeError, RuntimeError)
 
 
 def pickled(task: Task, source: Source) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.embedding.identity import determining_keys
+from rs_embed.embedding.identity import recorded_values
 from rs_embed.embedding.model_input import ModelInput, paste
 from rs_embed.embedding.result import Embedding, token_grid
 from rs_embed.errors import ModelError
@@ -42,7 +42,7 @@ class Assembly:
     def __init__(self, seen: ModelInput, task: Task, patch_size: int, *, keep_image: bool) -> None:
         self._seen = seen
         self._output = task.output
-        self._determining = determining_keys(task.description.options)
+        self._task = task
         self._preparation = task.plan.preparation
         self._patch_size = patch_size
         self._valid = seen.valid_tokens
@@ -124,6 +124,6 @@ class Assembly:
             "pooling": self._pooling,
             "tokens_kind": self._kind,
         }
-        self._digest.update(json.dumps([known.get(key) for key in self._determining]).encode())
+        self._digest.update(json.dumps(recorded_values(self._task, known)).encode())
         known["fingerprint"] = self._digest.hexdigest()
         return Embedding(data, known, image=self._image)

@@ -149,6 +149,7 @@ def read_with(path: str) -> tuple[str, list[str]]:
                     (
                         file.crs and file.crs.to_wkt(), tuple(file.transform), file.nodatavals,
                         file.scales, file.offsets, file.mask_flag_enums, file.dtypes,
+                        file.descriptions,
                     )
                 )  # fmt: skip
         except ImageryError:  # reading it raises the error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.embedding.identity import determining_keys
+from rs_embed.embedding.identity import recorded_values
 from rs_embed.embedding.task import gsd_for_model
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
@@ -126,8 +126,7 @@ def _meta(
     digest = hashlib.sha256(seen.sha256.encode())
     digest.update(json.dumps([area.identity[name] for name in _OF_THE_MAP]).encode())
     digest.update(repr(layout.wanted.shape).encode() + layout.wanted.tobytes())
-    recorded = determining_keys(area.task.description.options)
-    digest.update(json.dumps([meta.get(key) for key in recorded]).encode())
+    digest.update(json.dumps(recorded_values(area.task, meta)).encode())
     meta["fingerprint"] = digest.hexdigest()
     return meta
 

@@ -91,7 +91,7 @@ class DurableRun:
         self._keys = dict.fromkeys(keys)
         self._items = items
         self._overwrite = overwrite
-        self._disposable = False
+        self._disposable = self._incomplete = False
         self.fresh: tuple[str, ...] = ()
         self.failed_before: tuple[str, ...] = ()
         self.resumed = self.kept = 0
@@ -128,8 +128,9 @@ class DurableRun:
         try:
             done = self._journal.done() - {_SHARED}
             self.kept = len(done & self._keys.keys())
-            # A file that holds nothing must not refuse a corrected request.
-            disposable = disposable or not done
+            # A file that holds nothing must not refuse a corrected request; but it marks an output
+            # that was written without the items that failed as one to be completed.
+            disposable = disposable or not (done or self._incomplete)
         finally:
             if disposable:
                 self._journal.delete()
@@ -204,7 +205,7 @@ class DurableRun:
 
     def finished(self, *, disposable: bool) -> None:
         """Note the end of the work; delete what is kept on exit if it is ``disposable``."""
-        self._disposable = disposable
+        self._disposable, self._incomplete = disposable, not disposable
         if not disposable:
             failed = len(self._keys) - self.kept
             logger.info("%s; %s to retry", self._number(failed, " failed"), self._again())

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_unfinished
 from rs_embed.settings import Settings
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, to_json
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
@@ -184,8 +184,8 @@ def _named(
 def _by_key(places: Sequence[NamedPlace]) -> dict[str, NamedPlace]:
     """Return the places by the name of their result: one that moved has another result."""
     by_key = {
-        json.dumps([place.id, type(place.spatial).__name__, to_json(place.spatial)]): place
-        for place in places
+        json.dumps([p.id, type(p.spatial).__name__, *map(float, astuple(p.spatial))]): p
+        for p in places
     }
     if len(by_key) < len(places):
         raise SpecError(

@@ -64,8 +64,9 @@ class ScaleMaePlan:
     def settled(self) -> Mapping[str, Any]:
         """What identifies the options; a variant is known by the sizes of its network."""
         config, image_size = self._settle(self._on_disk())
+        on_disk = Path(self.weights).exists()
         return {
-            "weights": self.weights,
+            "weights": os.path.abspath(self.weights) if on_disk else self.weights,
             "network": config.to_json(),
             "loader": self.loader,
             "tokens": "normed" if self.normed else "pre_norm",
@@ -269,7 +270,7 @@ def _gsd(value: Any) -> float | str:
     if value == "relative":
         return "relative"
     if isinstance(value, str):
-        raise UnknownNameError.among("gsd", value, ("metres", "relative"))
+        raise UnknownNameError.among("gsd", value, ("metres", "relative", "a number"))
     check_positive("gsd", value, "or 'metres' or 'relative'")
     return float(value)
 
