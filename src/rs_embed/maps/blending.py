@@ -30,22 +30,11 @@ def strips(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the map from north to south, ``(rows, columns, D)`` float32 at a time.
 
-    Memory holds a row of windows and a strip. The same windows give the same bits, in
-    whatever groups they were embedded.
+    The last strip may have fewer rows. Memory holds a row of windows and a strip. The same windows
+    give the same bits, in whatever groups they were embedded.
 
-    Parameters
-    ----------
-    layout : Layout
-        The windows.
-    windows : callable
-        Returns the tokens of tiles, ``(k, k, h, w, D)``, in their order; None if a tile has none.
-    dimensions : int
-        D.
-    seams : {"blend", "discard"}
-        Where windows overlap: their mean, weighted by the distance from the edge of each window,
-        or the token of the window whose edge is farthest.
-    rows : int
-        Height of a strip; the last one may be lower.
+    ``windows`` returns the tokens of tiles, ``(k, k, h, w, D)`` float32, in their order, None if a
+    tile has none; ``dimensions`` is D; ``seams`` has the meaning that `embed_area` documents.
     """
     height, width = layout.tokens.shape
     left, count = height, 0

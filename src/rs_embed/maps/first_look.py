@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -59,7 +59,12 @@ def probe(area: AreaTask) -> bool:
         if len(with_pixels) == _WINDOWS or len(failed) == most_failures:
             break
     if failed and not readable and not isinstance(failed[0][0], NoImageryError):
-        _raise_of_window(area, *failed[0])
+        error, tile = failed[0]
+        if len(area.layout.tiles) == 1:
+            raise error
+        at = ", ".join(f"{edge:.10g}" for edge in area.layout.window(tile).bounds)
+        message = f"none of the windows that were tried can be read; the one at {at}: {error}"
+        raise error.restated(message) from error
     if with_pixels:
         _check_together(with_pixels)
     return bool(with_pixels) or not own
@@ -69,15 +74,6 @@ def scattered(tiles: Sequence[Tile]) -> Iterator[Tile]:
     """Yield all tiles in a random order, always the same: no column or row comes first."""
     for index in np.random.default_rng(0).permutation(len(tiles)):
         yield tiles[index]
-
-
-def _raise_of_window(area: AreaTask, error: RsEmbedError, tile: Tile) -> NoReturn:
-    """Raise the error with the window that it is about, if there are several."""
-    if len(area.layout.tiles) == 1:
-        raise error
-    at = ", ".join(f"{edge:.10g}" for edge in area.layout.window(tile).bounds)
-    message = f"none of the windows that were tried can be read; the one at {at}: {error}"
-    raise error.restated(message) from error
 
 
 def _check_together(seen: Sequence[Acquired]) -> None:

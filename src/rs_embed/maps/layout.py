@@ -116,16 +116,6 @@ class Layout:
         return rows, columns
 
 
-def check_stride(stride_px: int, patch_size: int) -> None:
-    """Raise `SpecError` unless passes shifted by the stride give evenly spaced tokens."""
-    known = [s for s in range(1, patch_size + 1) if patch_size % s == 0 == (patch_size - s) % 2]
-    if stride_px not in known:
-        raise SpecError(
-            f"got stride_px={stride_px}, expected one of {', '.join(map(str, known))}: it must "
-            f"divide the patch size {patch_size}, and shifted footprints must start at whole pixels"
-        )
-
-
 def layout_of(
     requested: Grid,
     *,
@@ -153,7 +143,12 @@ def layout_of(
         If tiles or overlap are not whole patches, or the stride does not divide one.
     """
     check_tiling(tile_size, overlap_px, patch_size)
-    check_stride(stride_px, patch_size)
+    known = [s for s in range(1, patch_size + 1) if patch_size % s == 0 == (patch_size - s) % 2]
+    if stride_px not in known:
+        raise SpecError(
+            f"got stride_px={stride_px}, expected one of {', '.join(map(str, known))}: it must "
+            f"divide the patch size {patch_size}, and shifted footprints must start at whole pixels"
+        )
     row, column = (0, 0) if within is None else requested.offset_in(within)
     limits = (None, None) if within is None else within.shape
     spans = [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -111,7 +111,15 @@ class _Making:
         give_warnings(seen.notes)
         if run.shared is None:
             run.finished(disposable=True)
-            self._raise_nothing()
+            if self._first_failure is None:  # all that failed before were tried again
+                raise ImageryError(
+                    f"got no valid pixel in any of the {len(self._tiles)} windows of the area, "
+                    "expected some; choose another area or period"
+                )
+            raise self._first_failure.restated(
+                f"none of the {len(self._tiles)} windows has tokens, {len(run.failed())} failed; "
+                f"the first failure: {self._first_failure}"
+            ) from self._first_failure
         report = finish_map(area, run, self._tiles, seen, began)
         run.finished(disposable=not report.failed)
         return report
@@ -189,16 +197,3 @@ class _Making:
             **{key: about.get(key) for key in _ABOUT_PIXELS},
             "source": source, "dimensions": dimensions, "tokens_kind": window.kind,
         }  # fmt: skip
-
-    def _raise_nothing(self) -> NoReturn:
-        """Raise the error of a map without a single token."""
-        count = len(self._tiles)
-        if self._first_failure is None:  # all that failed before were tried again
-            raise ImageryError(
-                f"got no valid pixel in any of the {count} windows of the area, expected some; "
-                "choose another area or period"
-            )
-        raise self._first_failure.restated(
-            f"none of the {count} windows has tokens, {len(self._run.failed())} failed; the first "
-            f"failure: {self._first_failure}"
-        ) from self._first_failure

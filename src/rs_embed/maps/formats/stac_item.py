@@ -212,8 +212,11 @@ def _mlm(content: MapContent) -> dict[str, Any]:
     meta = content.meta
     description = model_description(meta)
     family = description.get("family", "unknown")
-    bands = description.get("inputs", {}).get("bands", [])
+    inputs = description.get("inputs", {})
+    bands = inputs.get("bands", [])
     is_rgb = [canonical_band(band) for band in bands] == _COLOURS
+    pairs = zip(inputs.get("mean", ()), inputs.get("std", ()), strict=True)
+    scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in pairs]
     tasks = ["similarity-search"]
     side = meta.get("image_size")
     side = side if isinstance(side, int) else -1
@@ -235,7 +238,7 @@ def _mlm(content: MapContent) -> dict[str, Any]:
                     "dim_order": ["batch", "channel", "height", "width"],
                     "data_type": "float32",
                 },
-                "value_scaling": _scaling(description.get("inputs", {})),
+                "value_scaling": scaling or None,
             }
         ],
         "mlm:output": [
@@ -261,12 +264,6 @@ def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
     """
     bands = [{"name": name} for name in input_bands(meta)]
     return {"bands": bands} if bands else {}
-
-
-def _scaling(inputs: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Return how each band is normalised; None if the model does not state it."""
-    pairs = zip(inputs.get("mean", ()), inputs.get("std", ()), strict=True)
-    return [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in pairs] or None
 
 
 def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
