@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+import rioxarray
 from pyproj import Transformer
 
 from rs_embed import (
@@ -21,12 +25,14 @@ from rs_embed import (
     NamedPlace,
     PointBuffer,
     ProviderError,
+    Raster,
     SpecError,
     TemporalSpec,
     TemporalWarning,
     UnknownNameError,
     export_batch,
 )
+from rs_embed.embedding.identity import imagery_identity
 from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from tests.conftest import small_network
@@ -273,7 +279,7 @@ def test_what_else_is_read_of_imagery_counts(
 ) -> None:
     """Units of a Raster, nodata that xarray keeps beside its values, band names beside a file."""
     path = write_scene(np.tile(pixels, (1, 2, 2)))
-    data = rioxarray.open_rasterio(path, masked=True).load()
+    data = rioxarray.open_rasterio(path, masked=True).load()  # type: ignore[union-attr]
     other = data.copy()
     other.encoding["_FillValue"] = 901
     raster = Raster.from_array(data.values, bands=("B4", "B3", "B2"), nodata=0)
