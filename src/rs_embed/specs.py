@@ -1,4 +1,4 @@
-"""What is asked for: a place, a period, a sensor, an output. Frozen, and checked when built."""
+"""What is requested: a place, a period, a sensor, an output. Frozen, and checked when built."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BBox:
     Raises
     ------
     SpecError
-        If an edge is not a finite number, lies outside the globe, or min >= max.
+        If an edge is not a finite number, is outside the globe, or min >= max.
     """
 
     minlon: float
@@ -77,7 +77,7 @@ class PointBuffer:
     Raises
     ------
     SpecError
-        If a value is not a finite number or lies outside its range.
+        If a value is not a finite number or is outside its range.
     """
 
     lon: float
@@ -289,7 +289,7 @@ class InputPrepSpec:
         A smaller image is one smaller tile.
     overlap_px : int
         Least overlap of neighbouring tiles, pixels, a multiple of the patch size below
-        ``tile_size``. A token in an overlap is taken from the tile in which it lies deeper.
+        ``tile_size``. A token in an overlap comes from the tile in which it is deeper.
 
     Raises
     ------
