@@ -143,10 +143,10 @@ class Listener:
     provenance: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self) -> None:
-        self.told: dict[int, list[list[float]]] = {}
+        self.received: dict[int, list[list[float]]] = {}
 
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
-        self.told.setdefault(pixels.shape[-1], []).append(list(input_res_m))
+        self.received.setdefault(pixels.shape[-1], []).append(list(input_res_m))
         means = pixels.mean((2, 3))
         return Tokens(cls=means, patches=means[:, None, None], pooled=None, kind="test")
 
@@ -173,15 +173,15 @@ def test_the_gsd_that_is_told_grows_as_pixels_do(
         embeddings.add(Sample("x.png", image, 10.0, "a", None))
     found = list(embeddings.finish())
     # Once at full resolution; below, told what is shown, and then what full resolution would be.
-    assert listener.told == {64: [full], 32: [half, full]}
+    assert listener.received == {64: [full], 32: [half, full]}
     inputs = DESCRIPTION.inputs
     expected = [normalised(image, inputs.mean, inputs.std).mean((1, 2)) for image in images]
     for views, _, vectors in found:
         for view in views:
-            told = half if view.told and view.scale < 1 else full
-            assert embeddings.told(view) == np.median(told)
+            given = half if view.own_gsd and view.scale < 1 else full
+            assert embeddings.input_res(view) == np.median(given)
         np.testing.assert_allclose(vectors, expected, atol=0.01)
-    ways = [(view.scale, view.told, pooling) for views, pooling, _ in found for view in views]
+    ways = [(view.scale, view.own_gsd, pooling) for views, pooling, _ in found for view in views]
     assert sorted(ways) == sorted(itertools.product((0.5, 1), (False, True), ("cls", "mean")))
 
 

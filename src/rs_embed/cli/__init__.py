@@ -48,18 +48,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for command in (
-    embed,
-    batch,
-    map_area,
-    inspect,
-    evaluate,
-    pretrain,
-    models,
-    describe,
-    doctor,
-    demo,
-):
+_COMMANDS = (embed, batch, map_area, inspect, evaluate, pretrain, models, describe, doctor, demo)
+for command in _COMMANDS:
     app.command(command.__name__.removesuffix("_area"))(command)
 app.add_typer(cache, name="cache")
 

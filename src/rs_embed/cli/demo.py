@@ -76,6 +76,7 @@ def demo(
 
 def _show(picture: Image) -> None:
     """Print a picture as half blocks, two pixels per character."""
+    from rich.color import Color
     from rich.console import Console
     from rich.style import Style
     from rich.text import Text
@@ -83,17 +84,11 @@ def _show(picture: Image) -> None:
     console = Console()
     width = min(console.width, 100)
     height = max(picture.height * width // picture.width // 2 * 2, 2)
-    pixels = picture.resize((width, height)).load()
-    if pixels is None:
-        return
+    pixels: Any = picture.resize((width, height)).load()
     text = Text()
     for row in range(0, height, 2):
         for column in range(width):
-            upper, lower = (_hex(pixels[column, r]) for r in (row, row + 1))
+            upper, lower = (Color.from_rgb(*pixels[column, r]) for r in (row, row + 1))
             text.append("▀", Style(color=upper, bgcolor=lower))
         text.append("\n")
     console.print(text, end="")
-
-
-def _hex(colour: Any) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -98,7 +98,12 @@ def evaluate(
                 "got a Parquet file with other sources or --png, expected the file alone: its "
                 "embeddings have no scales"
             )
-        report = rs_embed.score_embeddings(sources[0], columns=_columns(columns), **scored)
+        names = _names(columns)
+        if len(names) != 3:
+            raise SpecError(f"got --columns {columns}, expected three: embedding,label,split")
+        report = rs_embed.score_embeddings(
+            sources[0], columns=(names[0], names[1], names[2]), **scored
+        )
     else:
         report = rs_embed.evaluate(
             sources,
@@ -111,23 +116,13 @@ def evaluate(
             **scored,
             **request.model_options(model, options),
         )
-    _print(report, _written(report, out, png), json=json)
-
-
-def _written(report: EvaluationReport, out: Path | None, png: Path | None) -> list[Path]:
     files = [] if out is None else [report.save(out)]
-    return files if png is None else [*files, report.save_png(png)]
+    files += [] if png is None else [report.save_png(png)]
+    _print(report, files, json=json)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
-
-
-def _columns(text: str) -> tuple[str, str, str]:
-    names = _names(text)
-    if len(names) != 3:
-        raise SpecError(f"got --columns {text}, expected three: embedding,label,split")
-    return names[0], names[1], names[2]
 
 
 def _numbers(text: str) -> list[float]:

@@ -80,7 +80,9 @@ def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:
         f"{meta['used_scale_m']:g} m read ({meta['scale_m_source']}), {meta['input_res_m']:g} m "
         f"in the input, {meta['input_res']:g} as input_res ({meta['gsd_policy']})",
     )
-    yield "period", _period(meta["temporal"])
+    period = meta["temporal"]
+    days = f"{period['start']} up to, not including, {period['end']}" if period else "none applied"
+    yield "period", days
     yield from _source(meta)
     yield "coverage", f"{meta['coverage']:.1%} of the area"
     yield "valid", f"{meta['valid_fraction']:.1%} of the pixels, {meta['valid_tokens']} tokens"
@@ -94,12 +96,6 @@ def _tiles(inspection: Inspection) -> str:
     count = len(inspection.tiles)
     shown = " and ".join(f"{height} x {width}" for height, width in sizes)
     return f"{count} {'image' if count == 1 else 'tiles'} of {shown} px through the model"
-
-
-def _period(temporal: dict[str, str] | None) -> str:
-    if temporal is None:
-        return "none applied"
-    return f"{temporal['start']} up to, not including, {temporal['end']}"
 
 
 def _source(meta: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +24,6 @@ from rs_embed.cli.options import (
     result_option,
 )
 from rs_embed.errors import SpecError
-
-if TYPE_CHECKING:
-    from rs_embed import MapPlan, MapReport
 
 
 @expanded
@@ -103,38 +100,32 @@ def map_area(
             f"got --min-valid {pixels.min_valid:g} for a map, which has nodata where too little is "
             "valid; leave it out"
         )
-    common = request.common(model, pixels, period, Prep(), options)
-    arguments: dict[str, Any] = {
-        **{name: common[name] for name in common if name not in ("input_prep", "min_valid")},
-        "spatial": _area(place, area, has_imagery=pixels.imagery is not None),
-        "layer": layer,
-        "tile_size": tile_size,
-        "overlap_px": overlap_px,
-        "seams": seams,
-        "stride_px": stride_px,
-        "dtype": dtype,
-        "pca": pca,
-        "acquired": acquired,
-        "device": device,
-        "output": out,
-        "overwrite": overwrite,
-    }
+    arguments = request.common(model, pixels, period, Prep(), options)
+    del arguments["input_prep"]
     from rs_embed import embed_area, plan_area
 
-    if dry_run:
-        _print(plan_area(model, **arguments), json=json)
-        return
-    report = embed_area(model, **arguments)
-    _print(report, json=json)
-    if report.failed:
-        raise typer.Exit(1)
-
-
-def _print(found: MapPlan | MapReport, *, json: bool) -> None:
+    report: Any = (plan_area if dry_run else embed_area)(
+        model,
+        spatial=_area(place, area, has_imagery=pixels.imagery is not None),
+        layer=layer,
+        tile_size=tile_size,
+        overlap_px=overlap_px,
+        seams=seams,  # type: ignore[arg-type]  # checked there
+        stride_px=stride_px,
+        dtype=dtype,  # type: ignore[arg-type]  # checked there
+        pca=pca,
+        acquired=acquired,
+        device=device,  # type: ignore[arg-type]  # checked by the model
+        output=out,
+        overwrite=overwrite,
+        **arguments,
+    )
     if json:
-        print_json(found.to_json())
+        print_json(report.to_json())
     else:
-        typer.echo(found)
+        typer.echo(report)
+    if not dry_run and report.failed:
+        raise typer.Exit(1)
 
 
 def _area(place: Rectangle, area: Path | None, *, has_imagery: bool) -> Any:

@@ -47,15 +47,8 @@ def pretrain(
         stated = replace(stated, run=replace(stated.run, minutes=minutes))
     report = rs_embed.pretrain(stated)
     if json:
-        print_json(
-            {
-                "checkpoint": str(report.checkpoint),
-                "step": report.step,
-                "steps": report.steps,
-                "resumed_at": report.resumed_at,
-                "seconds": report.seconds,
-            }
-        )
+        numbers = {name: getattr(report, name) for name in ("step", "steps", "resumed_at")}
+        print_json({"checkpoint": str(report.checkpoint), **numbers, "seconds": report.seconds})
     else:
         since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
         done = f"{report.step} of {report.steps}" if report.step <= report.steps else report.step

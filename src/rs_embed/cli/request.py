@@ -38,12 +38,11 @@ def common(
     model: str, pixels: Pixels, period: Period, prep: Prep, options: ModelOptions
 ) -> dict[str, Any]:
     """Return the arguments that one place and many places share."""
-    fetch = FetchSpec(**{field.name: getattr(pixels, field.name) for field in fields(FetchSpec)})
-    sensor, stated_fetch = _source(model, pixels, fetch)
+    sensor, fetch = _source(model, pixels)
     return {
         "temporal": _temporal(period),
         "sensor": sensor,
-        "fetch": stated_fetch,
+        "fetch": fetch,
         "backend": _backend(pixels),
         "imagery": pixels.imagery,
         "cache": pixels.cache,
@@ -67,21 +66,17 @@ def rectangle(place: Rectangle) -> BBox | PointBuffer | None:
         if any(v is not None for v in point):
             raise SpecError("got --bbox with --lon, --lat or --buffer-m, expected one place")
         try:
-            edges = [float(v) for v in place.bbox.split(",")]
+            minlon, minlat, maxlon, maxlat = map(float, place.bbox.split(","))
         except ValueError as exc:
-            raise _invalid_box(place.bbox) from exc
-        if len(edges) != 4:
-            raise _invalid_box(place.bbox)
-        return BBox(*edges)
+            raise SpecError(
+                f"got --bbox {place.bbox}, expected minlon,minlat,maxlon,maxlat"
+            ) from exc
+        return BBox(minlon, minlat, maxlon, maxlat)
     if lon is None and lat is None and buffer_m is None:
         return None
     if lon is None or lat is None or buffer_m is None:
         raise SpecError("got an incomplete point, expected --lon, --lat and --buffer-m together")
     return PointBuffer(lon, lat, buffer_m)
-
-
-def _invalid_box(text: str) -> SpecError:
-    return SpecError(f"got --bbox {text}, expected minlon,minlat,maxlon,maxlat")
 
 
 def _temporal(period: Period) -> TemporalSpec | None:
@@ -130,10 +125,9 @@ def _backend(pixels: Pixels) -> str | LocalProvider:
     return LocalProvider(pixels.local)
 
 
-def _source(
-    model: str, pixels: Pixels, fetch: FetchSpec
-) -> tuple[SensorSpec | None, FetchSpec | None]:
+def _source(model: str, pixels: Pixels) -> tuple[SensorSpec | None, FetchSpec | None]:
     """Return a sensor if collection, bands or units are stated, else the stated fetch values."""
+    fetch = FetchSpec(**{field.name: getattr(pixels, field.name) for field in fields(FetchSpec)})
     scale, offset = pixels.reflectance_scale, pixels.reflectance_offset
     if {pixels.collection, pixels.bands, scale, offset} == {None}:
         return None, None if fetch == FetchSpec() else fetch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,26 +42,20 @@ def read_picture(
 ) -> tuple[NDArray[np.uint8], float]:
     """Return an image as it is displayed, and its ground metres per pixel.
 
-    Grey becomes three equal bands; where alpha or nodata says that a pixel is missing, it takes
-    the colour of the nearest valid one. Georeferenced TIFFs are measured on the ground; 8-bit
-    ones stay as they are, others are reflectance (digital numbers 0..10000 unless they
-    declare a scale), of which 0..0.3 becomes 0..255.
+    The image is ``(height, width, 3)`` uint8: red, green, blue. Grey becomes three equal bands;
+    where alpha or nodata marks a pixel as missing, it gets the colour of the nearest valid one.
+    Georeferenced TIFFs are measured on the ground; 8-bit ones stay as they are, others are
+    reflectance (digital numbers 0..10000 unless they declare a scale), of which 0..0.3 becomes
+    0..255.
 
     Parameters
     ----------
     content : Path or bytes
-        The file, or what is in it.
+        The file, or its content.
     name : str
-        What errors call it.
+        Its name in messages.
     gsd_m : float or None
-        Ground metres per pixel; None where only the georeference may say.
-
-    Returns
-    -------
-    image : numpy.ndarray
-        ``(height, width, 3)`` uint8: red, green, blue.
-    gsd_m : float
-        Ground metres per pixel.
+        Ground metres per pixel; None if only the georeference may state them.
 
     Raises
     ------
@@ -95,10 +90,9 @@ def _named(name: str) -> Iterator[None]:
         ) from exc
     except Image.DecompressionBombError as exc:
         raise DatasetError(f"{name!r} is too large to be opened ({exc}); cut it first") from exc
-    # Pillow reports broken files by any of these.
-    except (OSError, SyntaxError, ValueError, EOFError) as exc:
-        if isinstance(exc, DatasetError):
-            raise
+    except DatasetError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError) as exc:  # of Pillow, for broken files
         raise DatasetError(
             f"{name!r} cannot be read ({exc}); it may be truncated: copy it again or remove "
             "it from the set"
@@ -130,8 +124,7 @@ def _georeferenced(path: str, name: str, stated: float | None) -> tuple[NDArray[
     header = read_header(path)
     eight_bit = set(header.dtypes) == {"uint8"}
     # An 8-bit image may have true black, so that only what it declares is nodata.
-    declared = any(value is not None for value in header.nodatavals)
-    fill_value = float("nan") if eight_bit and not declared else None
+    fill_value = math.nan if eight_bit and set(header.nodatavals) == {None} else None
     raster = read_imagery(path, bands=_BANDS, spatial=None, fill_value=fill_value)
     measured = gsd_m(raster.grid)
     if stated is not None and abs(stated / measured - 1) > 0.01:
@@ -180,8 +173,7 @@ def _displayed(content: Path | bytes, name: str) -> NDArray[np.uint8]:
 
 def _check_depth(image: Image.Image, name: str) -> None:
     """Raise for more than 8 bits a band, of which Pillow would silently keep the upper eight."""
-    for part in getattr(image, "tile", ()):
-        arguments = part[3]
+    for *_, arguments in getattr(image, "tile", ()):
         raw_mode = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
         if "16" in str(raw_mode):
             raise DatasetError(

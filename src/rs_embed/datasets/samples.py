@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -80,26 +80,6 @@ class _Entry:
     assumed_split: str | None = None
 
 
-@dataclass
-class _Left:
-    """What was left out of a set."""
-
-    no_images: list[str] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)
-
-    def warn(self, shown: str) -> None:
-        """Warn of what was left out, if anything was."""
-        reasons = (
-            (self.no_images, "not images of the set"),
-            (self.invalid, "less than half valid"),
-        )
-        give_warnings(
-            Note(f"left out of {shown!r} ({why}): {some(names)}", ImageryWarning)
-            for names, why in reasons
-            if names
-        )
-
-
 _Wanted = Callable[[_Entry], bool]
 _Found = Iterator[tuple[_Entry, Path | bytes]]
 
@@ -152,7 +132,8 @@ def read_samples(
 
 
 def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sample]:
-    left = _Left()
+    no_images: list[str] = []
+    invalid: list[str] = []
     seen = found = 0
 
     def wanted(entry: _Entry) -> bool:
@@ -166,19 +147,23 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
             )
         return split in (None, entry.split or entry.assumed_split)
 
-    for entry, content in _found(path, wanted, left):
+    for entry, content in _found(path, wanted, no_images):
         try:
             image, metres = read_picture(content, entry.name, gsd_m)
         except TooLittleValid:
             if content == path:
                 raise
-            left.invalid.append(entry.name)
+            invalid.append(entry.name)
             continue
         found += 1
-        yield Sample(
-            entry.name, image, metres, entry.label, entry.split or split, entry.assumed_split
-        )
-    left.warn(str(path))
+        stated = entry.split or split
+        yield Sample(entry.name, image, metres, entry.label, stated, entry.assumed_split)
+    left_out = ((no_images, "not images of the set"), (invalid, "less than half valid"))
+    give_warnings(
+        Note(f"left out of {str(path)!r} ({why}): {some(names)}", ImageryWarning)
+        for names, why in left_out
+        if names
+    )
     if not found:
         of_split = f" of the split {split!r} among {seen} images" if seen and split else ""
         raise DatasetError(
@@ -187,18 +172,19 @@ def _samples(path: Path, gsd_m: float | None, split: str | None) -> Iterator[Sam
         )
 
 
-def _found(path: Path, wanted: _Wanted, left: _Left) -> _Found:
-    """Yield the images that are wanted, with their contents, and note what is left out."""
+def _found(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
+    """Yield the wanted images with their contents, and add other files to ``no_images``."""
     if path.is_dir():
         index = path / INDEX
         if index.is_file():
-            return _indexed_folder(path, _read_index(index.read_bytes(), str(index)), wanted, left)
-        return _folder(path, wanted, left)
+            entries = _read_index(index.read_bytes(), str(index))
+            return _indexed_folder(path, entries, wanted, no_images)
+        return _folder(path, wanted, no_images)
     name = path.name.lower()
     if name.endswith(_TARS):
-        return _tar(path, wanted, left)
+        return _tar(path, wanted, no_images)
     if name.endswith(".zip"):
-        return _zip(path, wanted, left)
+        return _zip(path, wanted, no_images)
     entry = _Entry(path.name, None, None)
     return iter([(entry, path)] if wanted(entry) else [])
 
@@ -238,9 +224,7 @@ def _with_assumed(entries: list[_Entry]) -> list[_Entry]:
     if any(entry.split is not None or entry.label is None for entry in entries):
         return entries
     val = held_out((entry.name, entry.name, entry.label or "") for entry in entries)
-    return [
-        replace(entry, assumed_split="val" if entry.name in val else "train") for entry in entries
-    ]
+    return [replace(e, assumed_split="val" if e.name in val else "train") for e in entries]
 
 
 def held_out(images: Iterable[tuple[Hashable, str, str]]) -> set[Hashable]:
@@ -274,29 +258,23 @@ def _missing(names: list[str], shown: str) -> DatasetError:
     )
 
 
-def _indexed_folder(root: Path, entries: dict[str, _Entry], wanted: _Wanted, left: _Left) -> _Found:
-    inside = root.resolve()
+def _indexed_folder(
+    root: Path, entries: dict[str, _Entry], wanted: _Wanted, no_images: list[str]
+) -> _Found:
+    inside, files = root.resolve(), {name: root / name for name in entries}
     absent = [
         name
-        for name in entries
-        if not (root / name).is_file() or not (root / name).resolve().is_relative_to(inside)
+        for name, file in files.items()
+        if not file.is_file() or not file.resolve().is_relative_to(inside)
     ]
     if absent:
         raise _missing(absent, str(root))
-    left.no_images += [name for name in _files(root) if name not in entries and name != INDEX]
-    for name, entry in entries.items():
-        if wanted(entry):
-            yield entry, root / name
+    no_images += [name for name in _files(root) if name not in entries and name != INDEX]
+    yield from ((entry, files[name]) for name, entry in entries.items() if wanted(entry))
 
 
 def _files(root: Path) -> list[str]:
-    """Return the paths of all but hidden files, sorted; linked folders are not followed.
-
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be read.
-    """
+    """Return the paths of all but hidden files, sorted; linked folders are not followed."""
 
     def refuse(exc: OSError) -> None:
         raise DatasetError(f"{str(root)!r} cannot be read: {exc}") from exc
@@ -306,21 +284,19 @@ def _files(root: Path) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         linked = [name for name in folders if (Path(folder) / name).is_symlink()]
         below = Path(folder).relative_to(root)
-        names += [(below / name).as_posix() for name in files if not name.startswith(".")]
-        names += [(below / name).as_posix() for name in linked]
+        files = [name for name in files if not name.startswith(".")]
+        names += [(below / name).as_posix() for name in (*files, *linked)]
     return sorted(names)
 
 
-def _folder(root: Path, wanted: _Wanted, left: _Left) -> _Found:
+def _folder(root: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
     names = _files(root)
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     splits = _folder_splits(root, images)
     entries = _with_assumed([_folder_entry(name, splits) for name in images])
     inside = {entry.name: entry for entry in entries if not splits or entry.split is not None}
-    left.no_images += [name for name in names if name not in inside]
-    for name, entry in inside.items():
-        if wanted(entry):
-            yield entry, root / name
+    no_images += [name for name in names if name not in inside]
+    yield from ((entry, root / name) for name, entry in inside.items() if wanted(entry))
 
 
 def _folder_splits(root: Path, images: list[str]) -> bool:
@@ -356,7 +332,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from exc
 
 
-def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
+def _tar(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
     members = _tar_members(path)
     first = next(members, None)
     if first is None or PurePosixPath(first[0]).name != INDEX:
@@ -372,7 +348,7 @@ def _tar(path: Path, wanted: _Wanted, left: _Left) -> _Found:
         if name in given:
             raise DatasetError(f"{str(path)!r} contains {name!r} twice; pack it again")
         if name is None or name not in entries:
-            left.no_images.append(name or member)
+            no_images.append(name or member)
             continue
         given.add(name)
         if wanted(entries[name]):
@@ -418,29 +394,26 @@ def _check_bytes(size: int, name: str, path: Path) -> None:
         )
 
 
-def _zip(path: Path, wanted: _Wanted, left: _Left) -> _Found:
+def _zip(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
     with _readable(path):
         archive = zipfile.ZipFile(path)
     with archive:
-        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        members = {info.filename: info for info in infos}
+        if len(members) < len(infos):
             raise DatasetError(f"{str(path)!r} contains a name twice; pack it again")
         indexes = [name for name in members if PurePosixPath(name).name == INDEX]
         if not indexes:
             raise DatasetError(f"{str(path)!r} has no {INDEX}, expected one with path and class")
         base = PurePosixPath(min(indexes, key=len)).parent
         entries = _read_index(_zip_bytes(archive, members[str(base / INDEX)], path), str(path))
-        files = {}
-        for name, info in members.items():
-            inner = _inside(name, base)
-            if inner is None:
-                left.no_images.append(name)
-            else:
-                files[inner] = info
+        named = {name: _inside(name, base) for name in members}
+        no_images += [name for name, inner in named.items() if inner is None]
+        files = {inner: members[name] for name, inner in named.items() if inner is not None}
         absent = [name for name in entries if name not in files]
         if absent:
             raise _missing(absent, str(path))
-        left.no_images += [name for name in files if name not in entries and name != INDEX]
+        no_images += [name for name in files if name not in entries and name != INDEX]
         for name in sorted(entries, key=lambda name: files[name].header_offset):
             if wanted(entries[name]):
                 yield entries[name], _zip_bytes(archive, files[name], path)
@@ -451,8 +424,5 @@ def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> b
     try:
         with _readable(path):
             return archive.read(info)
-    except (
-        RuntimeError,
-        NotImplementedError,
-    ) as exc:  # encrypted, unsupported compression
+    except (RuntimeError, NotImplementedError) as exc:  # encrypted, unsupported compression
         raise DatasetError(f"{info.filename!r} in {str(path)!r} cannot be read: {exc}") from exc

@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 def colour_statistics(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return six numbers: mean and standard deviation of red, green and blue, 0..255.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        ``(height, width, 3)`` uint8.
-    """
+    """Return means, then standard deviations, of the bands of a ``(height, width, 3)`` image."""
     return np.concatenate([image.mean(axis=(0, 1)), image.std(axis=(0, 1))])
 
 

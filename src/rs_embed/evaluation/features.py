@@ -1,4 +1,4 @@
-"""From images to embeddings: each shown at several scales, told its GSD or not."""
+"""From images to embeddings: each at several scales, with its own GSD or that of full size."""
 
 from __future__ import annotations
 
@@ -29,28 +29,19 @@ _MOST_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class View:
-    """One way to show every image."""
+    """One way to show every image to the model."""
 
     scale: float  # share of full resolution, 1 at most
     side_px: int  # side of the image as it is shown, pixels
-    # Whether the model is told the GSD of the image as it is shown; that of full resolution
-    # otherwise.
-    told: bool
+    own_gsd: bool  # whether its own GSD is given to the model, or that of full resolution
 
 
 def sides(
     side_px: int, patch_size: int, scales: Sequence[float]
 ) -> tuple[int, dict[float, int], list[str]]:
-    """Return the side at full resolution, that at each scale, and what was left out.
+    """Return the side at full resolution, the side at each scale, and what was left out.
 
-    Parameters
-    ----------
-    side_px : int
-        Side of the images of the set, pixels.
-    patch_size : int
-        Sides are rounded to the nearest multiple of it, and are one patch at least.
-    scales : sequence of float
-        Shares of full resolution.
+    Sides are rounded to the nearest multiple of ``patch_size``, and are one patch at least.
     """
 
     def rounded(side: float) -> int:
@@ -82,10 +73,10 @@ def square(image: NDArray[np.uint8]) -> Image.Image:
 
 def shown(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
     """Return a square image at another side: averaged over areas if smaller, else bicubic."""
-    smaller = side_px < image.width
-    kind = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-    same = side_px == image.width
-    return np.asarray(image if same else image.resize((side_px, side_px), kind))
+    if side_px == image.width:
+        return np.asarray(image)
+    kind = Image.Resampling.BOX if side_px < image.width else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((side_px, side_px), kind))
 
 
 @dataclass
@@ -108,73 +99,65 @@ class Embeddings:
     _done: dict[tuple[tuple[View, ...], str], list[Vectors]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    _told: dict[View, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _input_res: dict[View, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, sample: Sample) -> None:
         """Embed an image at every scale, soon."""
         image = square(sample.image)
         full_gsd_m = sample.gsd_m * image.width / self.full_px
+        normal = self.batch_size or self.encoder.batch_size
         for scale, side in self.sides.items():
             self._waiting[scale].append((shown(image, side), full_gsd_m))
-            if len(self._waiting[scale]) >= self._at_once(side):
+            at_once = min(int(normal * (_NORMAL_SIDE_PX / side) ** 2), _MOST_AT_ONCE)
+            if len(self._waiting[scale]) >= at_once:
                 self._flush(scale)
 
     def finish(self) -> Iterator[tuple[tuple[View, ...], str, Vectors]]:
         """Yield views, pooling, and their vectors ``(N, D)`` in the order of the images; once.
 
-        At full resolution "told" and "not told" are two views of the same vectors.
+        At full resolution both GSDs are the same: two views of the same vectors.
         """
         for scale in self.sides:
             self._flush(scale)
         while self._done:
             views, pooling = next(iter(self._done))
-            # Those that were yielded are not kept.
+            # What was yielded is not kept.
             yield views, pooling, np.concatenate(self._done.pop((views, pooling)))
 
-    def told(self, view: View) -> float:
-        """Return the GSD that the model was told, the median of all images."""
-        return float(np.median(self._told[view]))
-
-    def _at_once(self, side: int) -> int:
-        normal = self.batch_size or self.encoder.batch_size
-        return max(min(int(normal * (_NORMAL_SIDE_PX / side) ** 2), _MOST_AT_ONCE), 1)
+    def input_res(self, view: View) -> float:
+        """Return the GSD given to the model, the median of all images."""
+        return float(np.median(self._input_res[view]))
 
     def _flush(self, scale: float) -> None:
         waiting, side = self._waiting.pop(scale, []), self.sides[scale]
         if not waiting:
             return
-        see = self.preparation
-        pixels = [see.tensor(see.from_picture(image)) for image, _ in waiting]
+        prepare = self.preparation
+        pixels = [prepare.tensor(prepare.from_picture(image)) for image, _ in waiting]
         full = [self._gsd(gsd_m, self.full_px) for _, gsd_m in waiting]
         own = [self._gsd(gsd_m, side) for _, gsd_m in waiting]
-        told, untold = View(scale, side, True), View(scale, side, False)
-        ways: list[tuple[tuple[View, ...], list[float]]] = [((told,), own), ((untold,), full)]
+        rescaled, fixed = View(scale, side, True), View(scale, side, False)
+        ways: list[tuple[tuple[View, ...], list[float]]] = [((rescaled,), own), ((fixed,), full)]
         if side == self.full_px:
-            ways = [((told, untold), full)]
+            ways = [((rescaled, fixed), full)]
         for views, gsds in ways:
             images = [GsdImage(*both) for both in zip(pixels, gsds, strict=True)]
             tokens = list(encode(self.encoder, images, batch_size=len(images)))
             for view in views:
-                self._told[view] += gsds
+                self._input_res[view] += gsds
             for pooling in self.poolings:
                 vectors = np.stack([pooled(one, pooling) for one in tokens])
                 self._done[views, pooling].append(vectors)
 
     def _gsd(self, full_gsd_m: float, side: int) -> float:
-        """Return the GSD to tell of an image that is shown at ``side`` px."""
+        """Return the GSD to give to the model for an image that is shown at ``side`` px."""
         stretch = self.full_px / side
         policy = self.policy if isinstance(self.policy, str) else self.policy * stretch
         return gsd_for_model(policy, full_gsd_m * stretch, side)
 
 
 def pooled(tokens: ImageTokens | ModelError, pooling: str) -> Vectors:
-    """Return ``(D,)``: one vector of an image's tokens.
-
-    Raises
-    ------
-    ModelError
-        If the image has no tokens, or none for that pooling.
-    """
+    """Return ``(D,)``: one vector of an image's tokens; raise `ModelError` if it has none."""
     if isinstance(tokens, ModelError):
         raise tokens
     if tokens.pooled is not None:

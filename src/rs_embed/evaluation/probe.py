@@ -26,22 +26,8 @@ def linear_probe(
 ) -> NDArray[np.intp]:
     """Return the class of each query by a logistic regression that was fitted to the references.
 
-    Both are standardised with mean and standard deviation of the references; the regression is
-    multinomial with an L2 penalty of C = 1.
-
-    Parameters
-    ----------
-    references : numpy.ndarray
-        ``(R, D)`` vectors of known class.
-    classes : numpy.ndarray
-        ``(R,)`` class of each, from 0.
-    queries : numpy.ndarray
-        ``(Q, D)`` vectors.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(Q,)``.
+    Arrays are as for `nearest_neighbours`. Vectors are standardised with mean and standard
+    deviation of the references; the regression is multinomial with an L2 penalty of C = 1.
 
     Raises
     ------

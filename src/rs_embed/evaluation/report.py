@@ -32,10 +32,10 @@ class Row:
     side_px : int or None
         Side of the image as it was shown, pixels.
     gsd : str or None
-        ``"told"`` where the model was told the GSD of the image as it was shown, ``"not told"``
-        where that of full resolution; None without a model.
+        ``"told"`` if the GSD of the image as it was shown was given to the model, ``"not told"``
+        if it was that of full resolution; None without a model.
     input_res : float or None
-        The GSD that the model was told, the median of all images.
+        The GSD given to the model, the median of all images.
     protocol : str
         ``"knn"`` or ``"probe"``.
     accuracy : float
@@ -149,16 +149,15 @@ def _drawn(rows: tuple[Row, ...]) -> Any:
 
 
 def _draw_panel(panel: Any, rows: list[Row]) -> None:
-    for pooling, told in sorted({(row.pooling, row.gsd) for row in rows if row.gsd}):
+    for pooling, gsd in sorted({(row.pooling, row.gsd) for row in rows if row.gsd}):
         colour, mark = _MARKS.get(str(pooling), ("C3", "d"))
         line = sorted(
-            (row.scale, row.accuracy) for row in rows if (row.pooling, row.gsd) == (pooling, told)
+            (row.scale, row.accuracy) for row in rows if (row.pooling, row.gsd) == (pooling, gsd)
         )
-        style = "-" if told == "told" else "--"
-        face = colour if told == "told" else "white"
+        style, face = ("-", colour) if gsd == "told" else ("--", "white")
         panel.plot(
             *zip(*line, strict=True), style, color=colour, marker=mark, markerfacecolor=face,
-            label=f"{pooling}, GSD {told}",
+            label=f"{pooling}, GSD {gsd}",
         )  # fmt: skip
     for row in rows:
         if row.gsd is None:

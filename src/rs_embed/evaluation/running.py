@@ -14,7 +14,7 @@ from rs_embed._version import __version__
 from rs_embed.datasets.samples import Sample, read_samples
 from rs_embed.errors import DatasetError, ImageryWarning, SpecError
 from rs_embed.evaluation.baselines import colour_statistics, standardised
-from rs_embed.evaluation.features import Embeddings, View, most_frequent, sides, square
+from rs_embed.evaluation.features import Embeddings, most_frequent, sides, square
 from rs_embed.evaluation.nearest_neighbours import K
 from rs_embed.evaluation.report import EvaluationReport, Row
 from rs_embed.evaluation.scoring import Protocols, known_names
@@ -55,10 +55,10 @@ def evaluate(
 ) -> EvaluationReport:
     """Return how well a model's embeddings separate the classes of a set.
 
-    Every image is cut to its square middle and shown at several scales, and the model is either
-    told the GSD of what it is shown, or always that of full resolution. References are the images
-    of the split ``train``, queries those of ``val``; of a source without splits they are the last
-    20 % of each class, in natural order of names, as `read_samples` holds them out.
+    Every image is cut to its square middle and shown at several scales, and the model is given
+    either the GSD of the image as it is shown, or always that of full resolution. References are
+    the images of the split ``train``, queries the images of ``val``; of a source without splits the
+    last 20 % of each class, in natural order of names, as `read_samples` holds them out.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def evaluate(
     progress : bool, optional
         Whether a bar counts images on standard error; None shows it on a terminal.
     **options
-        The model's own options. ``gsd`` says what "told" means: ground metres per pixel,
+        The model's own options. ``gsd`` decides which GSD it is given: ground metres per pixel,
         ``"relative"`` (224 / side), or a number for full resolution that grows as pixels do.
 
     Raises
@@ -123,14 +123,9 @@ def evaluate(
     normal_px, side_at, left_out = sides(full_px, encoder.patch_size, scales)
     if not side_at:
         raise SpecError(f"got no scale that can be shown: {'; '.join(left_out)}")
+    size = settings.scalemae_batch_size
     embeddings = Embeddings(
-        encoder,
-        plan.preparation,
-        plan.gsd,
-        normal_px,
-        side_at,
-        poolings,
-        settings.scalemae_batch_size,
+        encoder, plan.preparation, plan.gsd, normal_px, side_at, poolings, batch_size=size
     )
     keys: list[Hashable] = []
     colours = []
@@ -143,9 +138,18 @@ def evaluate(
             bar.advance()
     rows: list[Row] = []
     for views, pooling, vectors in embeddings.finish():
-        row = _view_row(views[0], pooling, embeddings.told(views[0]))
-        found_here = list(scored.rows(vectors, keys, chosen, row))
-        rows += [replace(one, gsd=_gsd(view)) for view in views for one in found_here]
+        view = views[0]
+        row = {
+            "features": "model",
+            "pooling": pooling,
+            "scale": view.scale,
+            "side_px": view.side_px,
+            "gsd": None,
+            "input_res": embeddings.input_res(view),
+        }
+        accuracies = list(scored.rows(vectors, keys, chosen, row))
+        stated = ("told" if view.own_gsd else "not told" for view in views)
+        rows += [replace(one, gsd=gsd) for gsd in stated for one in accuracies]
     if baselines:
         rows += _baseline_rows(np.array(colours), keys, chosen, scored, normal_px)
     about = {
@@ -291,21 +295,6 @@ def _chosen_samples(
     raise DatasetError(
         f"{left} images disappeared during the evaluation; do not change the set while it runs"
     )
-
-
-def _view_row(view: View, pooling: str, input_res: float) -> dict[str, Any]:
-    return {
-        "features": "model",
-        "pooling": pooling,
-        "scale": view.scale,
-        "side_px": view.side_px,
-        "gsd": _gsd(view),
-        "input_res": input_res,
-    }
-
-
-def _gsd(view: View) -> str:
-    return "told" if view.told else "not told"
 
 
 def _baseline_rows(

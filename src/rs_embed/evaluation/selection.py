@@ -15,11 +15,10 @@ class Known:
     """One image or vector of a set, before it is read."""
 
     key: Hashable  # unique in the set
-    name: str  # its name, by which the set is ordered
-    label: str | None  # its class
+    name: str  # by which the set is ordered
+    label: str | None
     split: str | None  # "train", "val", or None where nothing states it
-    # Whether `rs_embed.datasets.held_out` gave the split, since the set states none.
-    assumed: bool = False
+    assumed: bool = False  # whether `datasets.held_out` gave the split, since the set states none
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,8 @@ class Selection:
 def select(known: Sequence[Known], *, limit: int | None, least_references: int) -> Selection:
     """Return the references and queries of a set.
 
-    Parameters
-    ----------
-    known : sequence of Known
-        All of the set.
-    limit : int or None
-        Most of each class in each split; they are spread evenly over the natural order of names.
-    least_references : int
-        References that the protocol needs.
+    At most ``limit`` of each class in each split are used, spread evenly over the natural order of
+    names: ``forest_9`` comes before ``forest_10``.
 
     Raises
     ------
@@ -63,25 +56,22 @@ def select(known: Sequence[Known], *, limit: int | None, least_references: int) 
         )
     notes = _check_splits(known)
     groups: dict[tuple[str, str], list[Known]] = defaultdict(list)
-    for one in _in_order(known):
+    for one in sorted(known, key=lambda one: in_order(one.name)):
         groups[one.label or "", one.split or ""].append(one)
     _check_classes(groups)
-    chosen = {pair: _spread(group, limit) for pair, group in groups.items()}
+    for group in groups.values():
+        if limit is not None and len(group) > limit:
+            group[:] = [group[i * len(group) // limit] for i in range(limit)]
     reference = frozenset(
-        one.key for (_, split), group in chosen.items() if split == "train" for one in group
+        one.key for (_, split), group in groups.items() if split == "train" for one in group
     )
     if len(reference) < least_references:
         raise DatasetError(
             f"got {len(reference)} references, expected at least k={least_references}; lower k, or "
             "add images"
         )
-    label_of = {one.key: label for (label, _), group in chosen.items() for one in group}
+    label_of = {one.key: label for (label, _), group in groups.items() for one in group}
     return Selection(label_of, reference, tuple(sorted(set(label_of.values()))), notes)
-
-
-def _in_order(known: Sequence[Known]) -> list[Known]:
-    """Return them in natural order: ``forest_9`` before ``forest_10``."""
-    return sorted(known, key=lambda one: in_order(one.name))
 
 
 def _check_splits(known: Sequence[Known]) -> tuple[str, ...]:
@@ -114,12 +104,6 @@ def _check_classes(groups: dict[tuple[str, str], list[Known]]) -> None:
                 f"({some(sorted(only))}), expected each in both; add images of them or remove "
                 "them"
             )
-
-
-def _spread(group: list[Known], limit: int | None) -> list[Known]:
-    if limit is None or len(group) <= limit:
-        return group
-    return [group[i * len(group) // limit] for i in range(limit)]
 
 
 def counts(selection: Selection) -> dict[str, dict[str, int]]:

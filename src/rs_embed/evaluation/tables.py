@@ -27,13 +27,8 @@ def read_table(
 ) -> tuple[NDArray[np.float32], list[Known]]:
     """Return the vectors of a table, ``(N, D)``, and the name, label and split of each.
 
-    Parameters
-    ----------
-    path : path
-        A Parquet or GeoParquet file.
-    columns : tuple of str
-        Names of the columns of the embedding (a list of numbers), the label (text or a number) and
-        the split. Without splits the last rows of each class are ``"val"``.
+    ``columns`` are the names of the columns of the embedding (a list of numbers), the label (text
+    or a number) and the split. Without splits the last rows of each class are ``"val"``.
 
     Raises
     ------

@@ -20,78 +20,46 @@ _RESERVED = ("pictures", "run.lock", "state.safetensors", "metrics.jsonl", "tile
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One set of images.
+    """One set of images."""
 
-    Attributes
-    ----------
-    path : str
-        What `rs_embed.datasets.samples.read_samples` reads; `recipe.read_recipe` makes it absolute.
-    gsd_m : float or None
-        Ground metres per pixel of images without a georeference.
-    split : str or None
-        Only images of this split; None for all.
-    repeat : int
-        Times that an epoch draws each image.
-    """
-
-    path: str
-    gsd_m: float | None = None
-    split: str | None = None
-    repeat: int = 1
+    path: str  # what `datasets.read_samples` reads; `recipe.read_recipe` makes it absolute
+    gsd_m: float | None = None  # ground metres per pixel of images without a georeference
+    split: str | None = None  # only images of this split; None for all
+    repeat: int = 1  # times that an epoch draws each image
 
     def __post_init__(self) -> None:
         _check(self.gsd_m is None or self.gsd_m > 0, "gsd_m", self.gsd_m, "a number above 0")
-        _check(self.repeat >= 1, "repeat", self.repeat, "at least 1")
+        _check_at_least(1, self, "repeat")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where images come from and how they are packed.
-
-    Attributes
-    ----------
-    sources : tuple of SourceConfig
-        The sets.
-    tile_size : int
-        Side of the packed tiles, pixels: the image at its highest resolution, I_hr of the paper.
-    levels : int
-        Resolutions at which an image is tiled: its own, half of it, a quarter, ...; as far as a
-        whole tile remains.
-    """
+    """Where images come from and how they are packed."""
 
     sources: tuple[SourceConfig, ...]
+    # Side of the packed tiles, pixels: the image at its highest resolution, I_hr of the paper.
     tile_size: int = 64
+    # Resolutions at which an image is tiled: its own, half of it, a quarter, ...; as far as a whole
+    # tile remains.
     levels: int = 3
 
     def __post_init__(self) -> None:
         _check(bool(self.sources), "sources", self.sources, "at least one [[data.sources]]")
-        _check(self.tile_size >= 16, "tile_size", self.tile_size, "at least 16")
-        _check(self.levels >= 1, "levels", self.levels, "at least 1")
+        _check_at_least(16, self, "tile_size")
+        _check_at_least(1, self, "levels")
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How a tile becomes an input and its targets.
+    """How a tile becomes an input and its targets."""
 
-    Attributes
-    ----------
-    sides : tuple of int
-        Sides of the input, pixels; each batch draws one.
-    shares : tuple of float
-        Relative frequency of each side.
-    crop_area : tuple of float
-        Least and greatest share of a tile's area that a crop keeps; the GSD follows it.
-    mask_ratio : float
-        Share of the patches that the encoder does not see.
-    cells_per_patch : int
-        Where the pyramid is split: the low frequencies are the image at this many cells per
-        side of a patch, the high frequencies are what is left of it.
-    """
-
-    sides: tuple[int, ...] = (64,)
-    shares: tuple[float, ...] = (1.0,)
+    sides: tuple[int, ...] = (64,)  # sides of the input, pixels; each batch draws one
+    shares: tuple[float, ...] = (1.0,)  # relative frequency of each side
+    # Least and greatest share of a tile's area that a crop keeps; the GSD follows it.
     crop_area: tuple[float, float] = (0.25, 1.0)
-    mask_ratio: float = 0.75
+    mask_ratio: float = 0.75  # share of the patches that the encoder does not see
+    # The low frequencies are the image at this many cells per side of a patch, the high ones are
+    # what is left of it.
     cells_per_patch: int = 2
 
     def __post_init__(self) -> None:
@@ -102,29 +70,23 @@ class ViewConfig:
         least, most = self.crop_area
         _check(0 < least <= most <= 1, "crop_area", self.crop_area, "0 < least <= greatest <= 1")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
-        _check(self.cells_per_patch >= 1, "cells_per_patch", self.cells_per_patch, "at least 1")
+        _check_at_least(1, self, "cells_per_patch")
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of the decoder, which only pretraining has.
-
-    Attributes
-    ----------
-    embed_dim, depth, num_heads : int
-        Its transformer blocks; the paper finds three deep enough.
-    """
+    """Sizes of the decoder, which only pretraining has."""
 
     embed_dim: int = 96
-    depth: int = 3
+    depth: int = 3  # transformer blocks; the paper finds three enough
     num_heads: int = 3
 
     def __post_init__(self) -> None:
-        _check(self.num_heads >= 1, "num_heads", self.num_heads, "at least 1")
+        _check_at_least(1, self, "num_heads")
         fitting = self.embed_dim % 4 == 0 and self.embed_dim % self.num_heads == 0
         fitting = fitting and self.embed_dim > 0
         _check(fitting, "embed_dim", self.embed_dim, "a multiple of 4 and of num_heads")
-        _check(self.depth >= 1, "depth", self.depth, "at least 1")
+        _check_at_least(1, self, "depth")
 
 
 @dataclass(frozen=True)
@@ -135,119 +97,65 @@ class ContrastConfig:
     belong together (Mishra et al., contrastive masked autoencoders, arXiv:2210.16870, section 3):
     InfoNCE on the class token and on the mean of the visible patches, each through a head that
     only pretraining has.
-
-    Attributes
-    ----------
-    weight : float
-        Weight of this loss; 0 for Scale-MAE as published.
-    temperature : float
-        Temperature of the cosine similarities.
-    embed_dim : int
-        Width of the heads' output.
-    brightness : float
-        Standard deviation of the logarithm of each view's gain, and of its offset in units of the
-        normalised image; 0 for none. The reconstruction follows the altered view.
     """
 
-    weight: float = 0.0
+    weight: float = 0.0  # weight of this loss; 0 for Scale-MAE as published
     temperature: float = 0.1
-    embed_dim: int = 128
+    embed_dim: int = 128  # width of the heads' output
+    # Standard deviation of the logarithm of each view's gain, and of its offset in units of the
+    # normalised image; 0 for none. The reconstruction follows the altered view.
     brightness: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.weight >= 0, "weight", self.weight, "at least 0")
+        _check_at_least(0, self, "weight", "brightness")
+        _check_at_least(1, self, "embed_dim")
         _check(self.temperature > 0, "temperature", self.temperature, "a number above 0")
-        _check(self.embed_dim >= 1, "embed_dim", self.embed_dim, "at least 1")
-        _check(self.brightness >= 0, "brightness", self.brightness, "at least 0")
 
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with a cosine schedule.
+    """AdamW with a cosine schedule."""
 
-    Attributes
-    ----------
-    steps : int
-        Updates of the weights in all; a resumed run may change it.
-    batch_size : int
-        Tiles per update; with contrast each gives two images.
-    accumulate : int
-        Parts that a batch is computed in, where memory is short. The update is the same, except
-        for contrast, which compares images within a part.
-    learning_rate : float
-        Peak learning rate.
-    warmup_steps : int
-        Updates over which it rises to the peak; after that it falls to 0 as a cosine.
-    weight_decay : float
-        Weight decay of everything except biases and norms.
-    betas : tuple of float
-        Decays of AdamW's moments.
-    clip_norm : float
-        Greatest norm of the gradient; a longer one is scaled down.
-    ema_decay : float
-        Decay of the moving average of the weights, which is what is released; 0 for none.
-    high_weight : float
-        Weight of the high-frequency loss (L1) beside that of the low frequencies (L2).
-    """
-
-    steps: int
-    batch_size: int = 256
+    steps: int  # updates of the weights in all; a resumed run may change it
+    batch_size: int = 256  # tiles per update; with contrast each gives two images
+    # Parts that a batch is computed in, where memory is short. The update is the same, except for
+    # contrast, which compares images within a part.
     accumulate: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # at its peak
+    # Updates over which it rises to the peak; after that it falls to 0 as a cosine.
     warmup_steps: int = 200
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    clip_norm: float = 1.0
+    weight_decay: float = 0.05  # of everything except biases and norms
+    betas: tuple[float, float] = (0.9, 0.95)  # decays of AdamW's moments
+    clip_norm: float = 1.0  # greatest norm of the gradient; a longer one is scaled down
+    # Of the moving average of the weights, which is what is released; 0 for none.
     ema_decay: float = 0.998
+    # Weight of the high-frequency loss (L1) beside that of the low frequencies (L2).
     high_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.steps >= 1, "steps", self.steps, "at least 1")
-        _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _check_at_least(1, self, "steps", "batch_size")
+        _check_at_least(0, self, "warmup_steps", "weight_decay", "high_weight")
         whole = self.accumulate >= 1 and self.batch_size % self.accumulate == 0
         _check(whole, "accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
-        _check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         fitting = all(0 <= beta < 1 for beta in self.betas)
         _check(fitting, "betas", self.betas, "from 0 to below 1")
-        _check(self.high_weight >= 0, "high_weight", self.high_weight, "at least 0")
         _check(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
         _check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 to below 1")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How and where it runs; only the seed changes what is learnt.
+    """How and where it runs; only the seed changes what is learnt."""
 
-    Attributes
-    ----------
-    folder : str
-        Where everything is written; relative to the TOML file.
-    seed : int
-        Seed of the weights, crops, masks and order.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    precision : str
-        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 on CUDA.
-    minutes : float or None
-        Time after which a run ends, its state kept; None for all steps.
-    checkpoint_minutes : float
-        Time between two checkpoints.
-    picture_steps : int
-        Updates between two pictures of reconstructions.
-    log_steps : int
-        Updates between two lines of the metrics.
-    """
-
-    folder: str
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    minutes: float | None = None
-    checkpoint_minutes: float = 5.0
-    picture_steps: int = 1000
-    log_steps: int = 20
+    folder: str  # where everything is written; relative to the TOML file
+    seed: int = 0  # of the weights, crops, masks and order
+    device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+    precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 on CUDA
+    minutes: float | None = None  # time after which a run ends, its state kept; None for all steps
+    checkpoint_minutes: float = 5.0  # time between two checkpoints
+    picture_steps: int = 1000  # updates between two pictures of reconstructions
+    log_steps: int = 20  # updates between two lines of the metrics
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -259,8 +167,7 @@ class RunConfig:
         _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
         _check(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")
-        _check(self.picture_steps >= 1, "picture_steps", self.picture_steps, "at least 1")
-        _check(self.log_steps >= 1, "log_steps", self.log_steps, "at least 1")
+        _check_at_least(1, self, "picture_steps", "log_steps")
 
 
 @dataclass(frozen=True)
@@ -354,6 +261,12 @@ def learning_rate(config: PretrainConfig, step: int) -> float:
 def hidden_patches(side: int, network: NetworkConfig, views: ViewConfig) -> int:
     """Return how many patches of an input of that side are masked."""
     return round((side // network.patch_size) ** 2 * views.mask_ratio)
+
+
+def _check_at_least(least: float, table: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(table, name)
+        _check(value >= least, name, value, f"at least {least}")
 
 
 def _check(fine: bool, name: str, got: Any, expected: str) -> None:

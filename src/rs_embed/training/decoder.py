@@ -39,14 +39,7 @@ class Deconvolution(nn.Module):
 class LaplacianHead(nn.Module):
     """Cells of a patch to its pixels in one band: features, then RGB at the finer resolution.
 
-    Parameters
-    ----------
-    channels : int
-        Channels of the cells.
-    cells : int
-        Cells per side of a patch.
-    pixels : int
-        Pixels per side of a patch in the target.
+    A patch has ``cells`` per side with these ``channels``, and ``pixels`` per side in the target.
     """
 
     def __init__(self, channels: int, cells: int, pixels: int) -> None:
@@ -68,16 +61,8 @@ class Decoder(nn.Module):
     Transformer blocks over all patches, where one learnt token stands for the masked ones; two
     deconvolutions; a head for the low frequencies on the first and one for the high frequencies
     on the second (paper, section 3, decoder). What follows the blocks works within a patch and
-    is computed for masked patches alone.
-
-    Parameters
-    ----------
-    encoder : NetworkConfig
-        Sizes of the encoder.
-    config : DecoderConfig
-        Sizes of the decoder.
-    ratios : set of int
-        How many times finer than the input the targets are; each ratio has its head.
+    is computed for masked patches alone. Targets are so many times finer than the input as
+    ``ratios`` state; each ratio has its head.
     """
 
     def __init__(self, encoder: NetworkConfig, config: DecoderConfig, ratios: set[int]) -> None:

@@ -55,14 +55,7 @@ class Tiles:
 def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) -> Tiles:
     """Return the tiles of a configuration, packed into ``folder`` unless it has them already.
 
-    Parameters
-    ----------
-    config : DataConfig
-        Sources, side of the tiles, levels.
-    folder : pathlib.Path
-        Folder of ``tiles.u8`` (raw bytes) and ``tiles.json``.
-    progress : bool or None
-        Whether a bar counts the images; None where standard error is a terminal.
+    The folder holds ``tiles.u8`` (raw bytes) and ``tiles.json``.
 
     Raises
     ------
@@ -84,16 +77,12 @@ def packed(config: DataConfig, folder: Path, *, progress: bool | None = None) ->
     if index is None or index["config"] != wanted:
         index = _pack(config, folder, wanted, progress)
     side = config.tile_size
-    tiles = np.array([count for *_, count in index["runs"]], np.int64)
-    spread = {
-        name: np.repeat(np.array([run[i] for run in index["runs"]]), tiles)
-        for i, name in enumerate(("source", "gsd_m"))
-    }
-    source = spread["source"].astype(np.int64)
+    sources, gsds_m, counts = zip(*index["runs"], strict=True)
+    source = np.repeat(np.array(sources, np.int64), counts)
     repeats = np.array([one.repeat for one in config.sources], np.int64)
     return Tiles(
-        np.memmap(folder / _PIXELS, np.uint8, "r", shape=(int(tiles.sum()), 3, side, side)),
-        spread["gsd_m"].astype(np.float32),
+        np.memmap(folder / _PIXELS, np.uint8, "r", shape=(len(source), 3, side, side)),
+        np.repeat(np.array(gsds_m), counts).astype(np.float32),
         source,
         repeats[source],
         index["sha256"],
@@ -145,8 +134,6 @@ def _pack(
         index = {"config": wanted, "sha256": sha256, "runs": runs}
         partial.write_text(json.dumps(index))
         os.replace(partial, folder / _INDEX)
-    except DatasetError:
-        raise
     except OSError as exc:
         raise ExportError(f"cannot pack into {folder}: {exc}; choose another run.folder") from exc
     finally:
@@ -212,7 +199,7 @@ def _described(config: DataConfig) -> dict[str, Any]:
 
 
 def _index(folder: Path) -> dict[str, Any] | None:
-    """Return the index of what is packed there; None if there is no complete one."""
+    """Return the index of what is packed there; None if it is missing or incomplete."""
     try:
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
         expected = sum(count for *_, count in index["runs"]) * 3 * index["config"]["tile_size"] ** 2

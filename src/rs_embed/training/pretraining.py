@@ -164,10 +164,8 @@ class _Run:
         self.folder = folder
         self.device = device
         self.tiles = tiles
-        self.what = config.what_is_learnt() | {
-            "tiles": tiles.digest,
-            "tiles_gsd_m": tiles.gsd_digest,
-        }
+        tiled = {"tiles": tiles.digest, "tiles_gsd_m": tiles.gsd_digest}
+        self.what = config.what_is_learnt() | tiled
         self.state = folder / _STATE
         resumed = self.state.exists()
         self.training = _fresh(config, device, None if resumed else config.initial)
@@ -223,10 +221,8 @@ class _Run:
     def _read(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the tiles of a step ``B 3 S S`` uint8 and their GSD; the same for any reader."""
         size = self.config.optimiser.batch_size
-        places = np.arange(step * size, (step + 1) * size)
-        chosen = np.array(
-            [self._epoch(int(p) // self._drawn)[int(p) % self._drawn] for p in places]
-        )
+        places = (divmod(place, self._drawn) for place in range(step * size, (step + 1) * size))
+        chosen = np.array([self._epoch(epoch)[index] for epoch, index in places])
         return (
             torch.from_numpy(np.ascontiguousarray(self.tiles.pixels[chosen])),
             torch.from_numpy(self.tiles.gsd_m[chosen]),
@@ -323,14 +319,12 @@ def _fresh(config: PretrainConfig, device: torch.device, initial: str | None) ->
         _begin_from(initial, objective.encoder)
     objective.to(device)
     options = config.optimiser
-    parameters = list(objective.parameters())
+    matrices = [p for p in objective.parameters() if p.ndim >= 2]
+    others = [p for p in objective.parameters() if p.ndim < 2]
     optimiser = torch.optim.AdamW(
         [
-            {
-                "params": [p for p in parameters if p.ndim >= 2],
-                "weight_decay": options.weight_decay,
-            },
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": options.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ],
         lr=options.learning_rate,
         betas=options.betas,
@@ -370,7 +364,7 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Yield a function: has a signal asked the run to end? A second SIGINT ends it at once."""
+    """Yield a function: whether a signal has ended the run. A second SIGINT ends it at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set

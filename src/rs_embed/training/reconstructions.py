@@ -30,16 +30,8 @@ def draw_reconstructions(
     """Return a picture with a row for each image and five columns.
 
     What the encoder sees (masked patches grey), the low frequencies that it gives for the masked
-    patches, the high frequencies (on grey), both together, and the image.
-
-    Parameters
-    ----------
-    objective : Objective
-        The networks.
-    image, gsd_m, side, visible, masked
-        As for `Objective.forward`.
-    mean, std : torch.Tensor
-        ``3 1 1``: of the normalisation, in 0..255.
+    patches, the high frequencies (on grey), both together, and the image. Mean and standard
+    deviation of the normalisation are ``3 1 1`` in 0..255, the others as in `Objective.forward`.
     """
     _, given, _ = objective.reconstruct(image, gsd_m, side, visible, masked)
     size, per_side = image.shape[-1], side // objective.config.network.patch_size

@@ -20,20 +20,9 @@ from rs_embed.training.packing import Tiles
 def write_checkpoint(
     folder: Path, encoder: nn.Module, config: PretrainConfig, step: int, tiles: Tiles
 ) -> None:
-    """Write ``model.safetensors`` and ``config.json`` into ``folder``.
+    """Write ``model.safetensors`` (float16) and ``config.json`` into ``folder``, which is made.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Made if it is missing.
-    encoder : torch.nn.Module
-        The encoder; its weights are written in float16.
-    config : PretrainConfig
-        The run; only the names of its sources are written.
-    step : int
-        Updates so far.
-    tiles : Tiles
-        The tiles that it was trained on, for the range of GSDs.
+    Of the run's sources only the names are written, of its tiles the range of GSDs.
 
     Raises
     ------
@@ -76,7 +65,7 @@ def write_checkpoint(
 
 
 def trained_input_res(config: PretrainConfig, tiles: Tiles) -> tuple[float, float]:
-    """Return the least and greatest GSD that the encoder was told, ground metres per pixel."""
+    """Return the least and greatest GSD given to the encoder, ground metres per pixel."""
     size, sides = config.data.tile_size, config.views.sides
     least = float(tiles.gsd_m.min()) * config.views.crop_area[0] ** 0.5 * size / max(sides)
     most = float(tiles.gsd_m.max()) * config.views.crop_area[1] ** 0.5 * size / min(sides)

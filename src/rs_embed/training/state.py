@@ -37,14 +37,7 @@ class Training:
 def write_state(path: Path, training: Training, what: Mapping[str, Any]) -> None:
     """Write the state; the file before it stays until the new one is whole.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, ``.safetensors``.
-    training : Training
-        What to keep.
-    what : mapping
-        JSON values that a resumed run must share; see `read_state`.
+    ``what`` holds the JSON values that a resumed run must share; see `read_state`.
 
     Raises
     ------
@@ -131,22 +124,18 @@ def _tensors(training: Training) -> Iterator[tuple[str, Tensor]]:
 
 
 def _load(training: Training, tensors: Mapping[str, Tensor]) -> None:
+    def below(prefix: str) -> dict[str, Tensor]:
+        named = tensors.items()
+        return {name.removeprefix(prefix): t for name, t in named if name.startswith(prefix)}
+
     for prefix, module in _modules(training):
-        module.load_state_dict(
-            {
-                name.removeprefix(prefix): value
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-        )
-    state = training.optimiser.state_dict()
+        module.load_state_dict(below(prefix))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(_OPTIMISER):
-            number, _, moment = name.removeprefix(_OPTIMISER).partition(".")
-            # The optimiser keeps what it is given: a view of the file would hold the file open.
-            moments.setdefault(int(number), {})[moment] = value.clone()
-    training.optimiser.load_state_dict(state | {"state": moments})
+    for name, value in below(_OPTIMISER).items():
+        number, _, moment = name.partition(".")
+        # The optimiser keeps what it is given: a view of the file would hold the file open.
+        moments.setdefault(int(number), {})[moment] = value.clone()
+    training.optimiser.load_state_dict(training.optimiser.state_dict() | {"state": moments})
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -16,22 +16,9 @@ def random_crops(
 ) -> tuple[Tensor, Tensor]:
     """Return random-resized square crops of tiles, turned and mirrored, with their GSD.
 
-    Parameters
-    ----------
-    tiles : torch.Tensor
-        ``B 3 S S`` float32.
-    gsd_m : torch.Tensor
-        ``(B,)`` float32: ground metres per pixel of the tiles.
-    area : tuple of float
-        Least and greatest share of the area that is kept.
-    generator : torch.Generator
-        On the CPU, whatever the device: the same draws everywhere.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        ``B 3 S S`` crops at the side of the tiles, and their ``(B,)`` GSD: the GSD of the tile
-        times the share of the side that was kept.
+    Tiles and crops are ``B 3 S S`` float32, their ground metres per pixel ``(B,)``: a crop's GSD
+    is the tile's times the share of the side that was kept. ``area`` is the least and greatest
+    share of the area that is kept. The generator is on the CPU, so that all devices draw the same.
     """
     count = len(tiles)
     uniform = torch.rand((4, count), generator=generator)
