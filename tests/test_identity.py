@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ from safetensors.torch import save_file
 
 import rs_embed
 from rs_embed import FetchSpec, OutputSpec, describe_model, get_embedding
+from rs_embed.embedding.identity import FIELDS, identity
+from rs_embed.embedding.source import Source
+from rs_embed.embedding.task import settle
 from rs_embed.models.base import Option, Tokens
 from rs_embed.settings import Settings
 from tests.conftest import python_environment, small_network
@@ -196,3 +200,28 @@ def test_a_difference_in_one_option(
     base = fingerprint("scalemae", **common)
     assert fingerprint("scalemae", **common) == base
     assert fingerprint("scalemae", **changed) != base
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        rs_embed.get_embedding, rs_embed.get_embeddings_batch, rs_embed.iter_embeddings,
+        rs_embed.inspect_input, rs_embed.estimate, rs_embed.export_batch, rs_embed.embed_area,
+    ],
+    ids=lambda function: function.__name__,
+)  # fmt: skip
+def test_every_argument_has_a_row_in_the_table(function: Callable[..., object]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    names = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    assert names <= FIELDS.keys() | {"output"}
+
+
+def test_an_unclassified_field_is_an_error() -> None:
+    task = settle(
+        "scalemae", output=None, input_prep="resize", min_valid=0.25, device="cpu",
+        options={"weights": "random-init"}, settings=Settings.from_environ(),
+    )  # fmt: skip
+    source = Source(input_chw=np.full((3, 32, 32), 900))
+    assert "season" not in identity(task, source)
+    with pytest.raises(KeyError, match="season"):
+        identity(task, source, season="summer")

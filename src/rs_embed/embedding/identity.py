@@ -48,7 +48,8 @@ _STORAGE = Field(Determines.STORAGE)
 _NEITHER = Field(Determines.NEITHER)
 
 # Arguments of the public functions, and keys of ``meta``. A model's own options are rows of its
-# description. The order of the recorded ones is that of every fingerprint.
+# description. The order of the recorded ones is that of every fingerprint. "output" is what comes
+# back; the path that batches and maps call so is not part of a request.
 FIELDS: Mapping[str, Field] = {
     "model": _RECORDED,
     "rs_embed_version": _RECORDED,
