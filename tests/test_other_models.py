@@ -156,7 +156,6 @@ def test_what_it_refuses(numbers: NDArray[np.uint16]) -> None:
         ("MODEL.plan = lambda *_, **__: object()", "the plan of model 'broken'.*preparation"),
         ("Plan.preparation = 7", "the preparation of 'broken', a int, has no frame, image"),
         ("MODEL.description = {}", "description of model 'broken' is a dict"),
-        ("TwelveBands.description = replace(TwelveBands.description, id='x')", "is the model 'x'"),
         (
             "Means.provenance = {'weights': 'none', 'model': 'mine', 'coverage': 2}",
             "provenance of model 'broken' has coverage, model",

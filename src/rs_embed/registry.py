@@ -54,11 +54,6 @@ def _model(name: str, points: EntryPoints) -> Model:
             f"the description of model {name!r} is a {type(description).__name__}, expected a "
             "ModelDescription (rs_embed.models.base)"
         )
-    if name not in (description.id, *description.aliases):
-        raise ModelError(
-            f"the entry point {name!r} of {MODELS} is the model {description.id!r}; its package "
-            "must register it under that id or one of its aliases"
-        )
     return model
 
 
@@ -132,7 +127,8 @@ def list_models() -> list[str]:
     points, ids = entry_points(group=MODELS), set()
     for name in points.names:
         try:
-            ids.add(_model(name, points).description.id)
+            id_ = _model(name, points).description.id
+            ids.add(id_ if id_ in points.names else name)  # what find_model takes
         except RsEmbedError:
             ids.add(name)  # broken: using it raises the reason
     return sorted(ids)

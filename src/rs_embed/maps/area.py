@@ -12,7 +12,7 @@ from rs_embed.maps.planning import plan_map
 from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import checked_path, make_map, map_run
-from rs_embed.runs.run import check_unfinished, logger
+from rs_embed.runs.run import logger
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -130,7 +130,6 @@ def embed_area(
         If something was assumed or left out.
     """
     path = checked_path(output)
-    check_unfinished(path, overwrite=overwrite)
     area = settle_area(
         model,
         spatial=spatial,

@@ -6,7 +6,7 @@ then the GSD. It neither resizes nor normalises, and looks like its bands 4, 3 a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace  # noqa: F401  # tests break the package with it
+from dataclasses import dataclass
 
 import numpy as np
 
