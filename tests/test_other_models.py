@@ -161,6 +161,11 @@ def test_what_it_refuses(numbers: NDArray[np.uint16]) -> None:
             "provenance of model 'broken' has coverage, model",
         ),
         ("del Floats.picture", "a Floats, has no picture"),
+        (
+            "Floats.tensor = lambda self, image: image",
+            "returned float32 of shape .* expected float32",
+        ),
+        ("Floats.tensor = lambda self, image: [1.0]", "returned list of shape"),
         ("Means.encode = lambda *_: None", "returned NoneType, expected Tokens"),
         (
             "Means.encode = lambda *_: Tokens(None, np.zeros((1, 2, 2, 3)), None, 'x')",

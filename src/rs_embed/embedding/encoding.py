@@ -14,7 +14,7 @@ from rs_embed.models.base import Tokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.models.base import Encoder
+    from rs_embed.models.base import Encoder, Preparation
 
 # A GSD that is further outside the range of the training than by this factor deserves a warning.
 _FAR_FACTOR = 4
@@ -34,6 +34,24 @@ class GsdImage:
 
     pixels: NDArray[np.float32]
     input_res: float
+
+
+def network_input(preparation: Preparation, image: NDArray[Any], input_res: float) -> GsdImage:
+    """Return the input of the network for a model's image ``(height, width, channels)``.
+
+    Raises
+    ------
+    ModelError
+        If the preparation gives anything but float32 of the same height and width.
+    """
+    pixels = preparation.tensor(image)
+    dtype, shape = getattr(pixels, "dtype", type(pixels).__name__), np.shape(pixels)
+    if dtype != np.float32 or len(shape) != 3 or shape[1:] != image.shape[:2]:
+        raise ModelError(
+            f"the preparation of the model returned {dtype} of shape {shape} for an image of shape "
+            f"{image.shape}, expected float32 (channels, height, width)"
+        )
+    return GsdImage(pixels, input_res)
 
 
 @dataclass(frozen=True, eq=False)

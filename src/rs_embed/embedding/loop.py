@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.embedding.encoding import GsdImage, encode, gsd_notes
+from rs_embed.embedding.encoding import GsdImage, encode, gsd_notes, network_input
 from rs_embed.embedding.pooling import Assembly
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
@@ -207,8 +207,8 @@ def _view(task: Task, cut: tuple[_Place, Tile] | _Failed) -> _View | _Failed:
         return cut
     place, tile = cut
     image = place.sight.seen.cut(tile)
-    pixels = task.plan.preparation.tensor(image)
-    return _View(place, tile, image, GsdImage(pixels, place.sight.input_res))
+    prepared = network_input(task.plan.preparation, image, place.sight.input_res)
+    return _View(place, tile, image, prepared)
 
 
 def _finished(

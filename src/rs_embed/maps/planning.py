@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, network_input
 from rs_embed.embedding.source import DEFAULT_REFLECTANCE
 from rs_embed.maps.report import MapPlan
 
@@ -39,7 +39,7 @@ def plan_map(area: AreaTask, windows: int) -> MapPlan:
     side = area.layout.patch_size
     zeros = np.zeros((len(bands), *(side * n for n in area.layout.tile_patches)), np.uint16)
     image = preparation.image(zeros, DEFAULT_REFLECTANCE)
-    blank = GsdImage(preparation.tensor(image), 1.0)
+    blank = network_input(preparation, image, 1.0)
     # The first image warms up, the second shows whether a batch is short enough to be tried.
     seconds, depth = _timed(encoder, blank, 1)
     area.check_tokens(depth)

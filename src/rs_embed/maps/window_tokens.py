@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, network_input
 from rs_embed.embedding.loop import VIEW_WORKERS
 from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
 from rs_embed.embedding.task import gsd_for_model
@@ -149,9 +149,7 @@ def _prepared(
     image = image_of(raster, pixels.reflectance, preparation)
     gsd = gsd_m(raster.grid)
     input_res = gsd_for_model(task.plan.gsd, gsd, layout.tile_size)
-    images = [
-        GsdImage(preparation.tensor(image[part]), input_res) for part in _passes(layout, tile)
-    ]
+    images = [network_input(preparation, image[part], input_res) for part in _passes(layout, tile)]
     digest = hashlib.sha256(np.packbits(valid).tobytes())
     digest.update(np.ascontiguousarray(image).data)
     scenes = (item for source in pixels.sources for item in source.get("items", ()))

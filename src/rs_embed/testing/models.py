@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, network_input
 from rs_embed.embedding.identity import determining_keys
 from rs_embed.embedding.one_place import get_embedding
 from rs_embed.registry import checked_plan, find_model
@@ -67,7 +67,7 @@ class ModelContract:
         """Return the input of the network for a square image of noise."""
         side = (plan.image_size, plan.image_size)
         image = plan.preparation.image(self.values(model, side, seed), REFLECTANCE)
-        return GsdImage(plan.preparation.tensor(image), gsd)
+        return network_input(plan.preparation, image, gsd)
 
     def test_description_is_json_and_consistent(self, model: Model) -> None:
         """Everything it states can be shown, and no option hides an argument or another one."""
@@ -165,7 +165,7 @@ class ModelContract:
         """Images need not be square, as long as their sides are whole patches."""
         height, width = 3 * plan.patch_size, 5 * plan.patch_size
         image = plan.preparation.image(self.values(model, (height, width)), REFLECTANCE)
-        (tokens,) = encode(encoder, [GsdImage(plan.preparation.tensor(image), 10.0)])
+        (tokens,) = encode(encoder, [network_input(plan.preparation, image, 10.0)])
         assert isinstance(tokens, ImageTokens), tokens
         if "grid" in model.description.outputs:
             assert tokens.patch_tokens("a grid").shape[:2] == (3, 5)
