@@ -32,7 +32,7 @@ from rs_embed import (
     UnknownNameError,
     export_batch,
 )
-from rs_embed.embedding.identity import imagery_identity
+from rs_embed.files.identity import imagery_identity
 from rs_embed.files.vectors import read_vectors
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from tests.conftest import small_network

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from rs_embed._version import __version__
-from rs_embed.errors import SpecError
-from rs_embed.files.gdal import read_with, shown_path
-from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from rs_embed.embedding.source import Source
     from rs_embed.embedding.task import Task
     from rs_embed.models.base import Option
@@ -76,8 +67,6 @@ FIELDS: Mapping[str, Field] = {
     **dict.fromkeys(("device", "cache", "fetch_workers", "batch_size"), _NEITHER),
     **dict.fromkeys(("overwrite", "progress", "on_error", "keep_images"), _NEITHER),
 }
-# What xarray keeps beside the attributes when it decodes values.
-_ENCODED = ("_FillValue", "missing_value", "scale_factor", "add_offset")
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")
 
 
@@ -139,59 +128,3 @@ def identity(task: Task, source: Source, **more: Any) -> dict[str, Any]:
 def which_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return which weights made an embedding: a name can get other content."""
     return {name: meta.get(name) for name in _WHICH_WEIGHTS}
-
-
-def imagery_identity(imagery: Any) -> dict[str, Any]:
-    """Return what identifies imagery, also against an earlier state of itself.
-
-    Raises
-    ------
-    SpecError
-        If its values are computed when they are read.
-    """
-    if isinstance(imagery, Raster):
-        digest = _digest((imagery.bands, imagery.reflectance), imagery.data, imagery.valid)
-        return {"grid": imagery.grid.to_json(), "sha256": digest}
-    if isinstance(imagery, str | os.PathLike):
-        return _file(os.fspath(imagery))
-    values = getattr(getattr(imagery, "variable", None), "_data", None)
-    if not isinstance(values, np.ndarray):
-        raise SpecError(
-            f"got imagery={type(imagery).__name__}, expected a path, a Raster, or a DataArray "
-            "with its values in memory (.load()): a resumed run must know that its pixels are "
-            "the same"
-        )
-    places = (np.asarray(imagery[dim]) for dim in imagery.dims if dim in imagery.coords)
-    encoded = {name: imagery.encoding.get(name) for name in _ENCODED}
-    about = (imagery.dims, str(imagery.attrs), str(encoded), str(imagery.rio.crs))
-    return {"sha256": _digest(about, values, *places)}
-
-
-def _digest(about: object, *arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256(repr(about).encode())
-    for array in arrays:
-        digest.update(repr((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _file(name: str) -> dict[str, Any]:
-    """Return what identifies the content of a file, and of the files that are read with it."""
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError):  # a URL, or a mistake that reading it will name
-        return {"name": shown_path(name)}  # without the credentials of a URL
-    stated: dict[str, Any] = {
-        "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
-    }  # fmt: skip
-    described, parts = read_with(name)
-    digest = hashlib.sha256(described.encode())
-    beside = sorted({os.path.abspath(part) for part in parts} - {stated["name"]})
-    for part in beside:
-        digest.update(part.encode())
-        try:
-            status = os.stat(part)
-        except OSError:  # within an archive, or on a server
-            continue
-        digest.update(f"{status.st_size} {status.st_mtime}".encode())
-    return {**stated, "read_with_it": f"{len(beside)} files, SHA-256 {digest.hexdigest()[:32]}"}

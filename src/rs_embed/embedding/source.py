@@ -12,7 +12,6 @@ import numpy as np
 
 from rs_embed._optional import install
 from rs_embed.embedding.checks import MIN_SIDE_PX
-from rs_embed.embedding.identity import imagery_identity
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -25,6 +24,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.files.gdal import shown_path
+from rs_embed.files.identity import imagery_identity
 from rs_embed.files.imagery import read_imagery
 from rs_embed.geo.grid import Grid, gsd_m, roi_grid
 from rs_embed.geo.raster import Raster

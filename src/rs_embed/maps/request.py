@@ -16,7 +16,7 @@ from affine import Affine
 
 from rs_embed._version import __version__
 from rs_embed.embedding.checks import MIN_SIDE_PX
-from rs_embed.embedding.identity import identity, imagery_identity
+from rs_embed.embedding.identity import identity
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Task, settle
 from rs_embed.errors import (
@@ -28,6 +28,7 @@ from rs_embed.errors import (
     TemporalWarning,
     UnknownNameError,
 )
+from rs_embed.files.identity import imagery_identity
 from rs_embed.files.imagery import imagery_grid
 from rs_embed.files.polygons import read_polygons
 from rs_embed.geo.grid import (
