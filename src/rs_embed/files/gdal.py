@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
 
 # GDAL remembers for the life of the process that a URL failed. These are opened with the option
@@ -173,10 +174,11 @@ def _open(path: str) -> Any:
     """Return the opened file; one that failed before is requested again."""
     import rasterio
 
+    address = local_path(path)
     if path not in _FAILED:
-        return rasterio.open(path)
+        return rasterio.open(address)
     with rasterio.Env(**_AFRESH):
-        dataset = rasterio.open(path)
+        dataset = rasterio.open(address)
     _FAILED.discard(path)
     return dataset
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.gdal import OpenFiles, open_file, quietly, shown_path
+from rs_embed.files.masks import has_mask, shown_pixels
 from rs_embed.geo.bands import band_indexes
-from rs_embed.geo.grid import Grid, pixels_per_pixel
+from rs_embed.geo.grid import Grid, bounds_window, pixels_per_pixel, transformer
 from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, elsewhere, padded
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 # Pixels of the file along one pixel of the grid from which they are averaged.
 AVERAGED_FROM = 1.5
+# Largest window of a file with masks that is copied at once to be warped, pixels.
+_MOST_COPIED_PX = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
 
     # One look per possible sidecar file instead of a listing of the folder, which may be huge; none
     # on a server, where each look is a request.
+    path = local_path(path)
     listing = "EMPTY_DIR" if "://" in path else "TRUE"
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), open_file(path, opened) as dataset:
         return Header(
@@ -193,7 +200,9 @@ def read_rows(
             per_pixel = pixels_per_pixel(grid, file_grid)
             coarser = "average" if per_pixel >= AVERAGED_FROM else "bilinear"
             resampling = "nearest" if file.classes else coarser
-            data, valid = _read_warped(dataset, part, indexes, nodata, resampling, per_pixel)
+            data, valid = _read_warped(
+                dataset, file_grid, part, indexes, nodata, resampling, per_pixel
+            )
         source = {"path": shown_path(file.path), "resampling": resampling}
         return Raster(data, valid, file.bands, part, declared_units(dataset, indexes), source)
 
@@ -213,14 +222,15 @@ def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
         step = 1 if dataset.transform.e < 0 else -1
         data = dataset.read(indexes, out_shape=(len(indexes), *shape))[:, ::step]
         valid = valid_mask(data, None if file.of_several and nodata == 0 else nodata)
-        if _has_mask(dataset, indexes):
-            valid &= dataset.dataset_mask(out_shape=shape)[::step] > 0
+        if has_mask(dataset, indexes):
+            valid &= shown_pixels(dataset, indexes, out_shape=shape)[::step]
         source = {"path": shown_path(file.path), "resampling": "nearest"}
         return Raster(data, valid, file.bands, grid, declared_units(dataset, indexes), source)
 
 
 def _read_warped(
     dataset: Any,
+    file_grid: Grid,
     part: Grid,
     indexes: Sequence[int],
     nodata: float,
@@ -228,38 +238,106 @@ def _read_warped(
     per_pixel: float,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return data and validity of the bands, reprojected to ``part``."""
-    from rasterio.enums import MaskFlags, Resampling
-    from rasterio.vrt import WarpedVRT
-
-    masked = _has_mask(dataset, indexes)
-    has_alpha = any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums)
+    if has_mask(dataset, indexes):
+        return _read_masked(dataset, file_grid, part, indexes, nodata, resampling, per_pixel)
     # A value that the type cannot hold marks nothing; GDAL then fills uncovered pixels with 0.
     marker = nodata if _holds(dataset.dtypes[indexes[0] - 1], nodata) else 0
+    with _warped(
+        dataset, part, resampling, per_pixel, src_nodata=marker, nodata=marker,
+        # As in valid_mask: 0 marks a pixel where all bands hold it, another value where any does.
+        UNIFIED_SRC_NODATA="YES" if marker == 0 else "NO",
+    ) as warped:  # fmt: skip
+        data = warped.read(indexes)
+    return data, valid_mask(data, marker)
+
+
+def _read_masked(
+    dataset: Any,
+    file_grid: Grid,
+    part: Grid,
+    indexes: Sequence[int],
+    nodata: float,
+    resampling: str,
+    per_pixel: float,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Do as `_read_warped` from a copy of the window whose one mask is all that hides pixels.
+
+    GDAL's warper heeds only one of nodata, mask and alpha band, and an alpha band only as the last.
+    """
+    from rasterio.io import MemoryFile
+
+    covered = bounds_window(file_grid, _bounds_in(file_grid, part))
+    # The filter of average and bilinear reaches less than two pixels of the coarser lattice.
+    reach = 2 * math.ceil(max(per_pixel, 1)) + 1
+    height, width = (side + 2 * reach for side in covered.shape)
+    if height * width > _MOST_COPIED_PX and part.shape[0] > 1:
+        half = part.shape[0] // 2
+        upper = part.window(0, 0, half, part.shape[1])
+        lower = part.window(half, 0, part.shape[0] - half, part.shape[1])
+        halves = [
+            _read_masked(dataset, file_grid, piece, indexes, nodata, resampling, per_pixel)
+            for piece in (upper, lower)
+        ]
+        data, valid = zip(*halves, strict=True)
+        return np.concatenate(data, axis=1), np.concatenate(valid)
+    window = covered.window(-reach, -reach, height, width)
+    data, valid = _read_window(dataset, file_grid, window, indexes, nodata)
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", dtype=data.dtype, count=len(indexes), height=height, width=width,
+            crs=dataset.crs, transform=window.transform,
+        ) as copy:  # fmt: skip
+            copy.write(data)
+            copy.write_mask(valid)
+        with (
+            memory.open() as copy,
+            _warped(copy, part, resampling, per_pixel, add_alpha=True) as warped,
+        ):
+            read = warped.read()
+    return read[:-1], valid_mask(read[:-1], None) & (read[-1] > 0)
+
+
+def _bounds_in(lattice: Grid, part: Grid) -> tuple[float, float, float, float]:
+    """Return left, bottom, right, top of ``part`` in the CRS of ``lattice``.
+
+    Raises
+    ------
+    ImageryError
+        If it lies outside the area of that CRS.
+    """
+    if lattice.crs is None or part.crs is None:
+        return part.bounds
+    left, bottom, right, top = transformer(part.crs, lattice.crs).transform_bounds(
+        *part.bounds, densify_pts=21
+    )
+    if not np.isfinite([left, bottom, right, top]).all():
+        raise elsewhere(part, lattice)
+    return left, bottom, right, top
+
+
+def _warped(
+    dataset: Any, part: Grid, resampling: str, per_pixel: float, **options: Any
+) -> AbstractContextManager[Any]:
+    """Return a dataset reprojected to ``part``, as a dataset of rasterio."""
+    from rasterio.enums import Resampling
+    from rasterio.vrt import WarpedVRT
+
     scale = str(1 / max(per_pixel, 1.0))
-    with WarpedVRT(
+    warped: AbstractContextManager[Any] = WarpedVRT(
         dataset,
         crs=part.crs.to_wkt() if part.crs else None,
         transform=part.transform,
         height=part.shape[0],
         width=part.shape[1],
-        src_nodata=marker,
-        nodata=marker,
-        add_alpha=masked and not has_alpha,
         resampling=Resampling[resampling],
         # Pixels. GDAL interpolates positions along each row; rasterio takes no 0 here.
         tolerance=1e-6,
         # GDAL would take the width of its filter from the shape of each window it reads.
         XSCALE=scale,
         YSCALE=scale,
-        # As in valid_mask: 0 marks a pixel where all bands hold it, another value where any does.
-        UNIFIED_SRC_NODATA="YES" if marker == 0 else "NO",
-    ) as warped:
-        if not masked:
-            data = warped.read(indexes)
-            return data, valid_mask(data, marker)
-        alpha = next(i for i, c in enumerate(warped.colorinterp, 1) if c.name == "alpha")
-        data = warped.read([*indexes, alpha])
-        return data[:-1], valid_mask(data[:-1], nodata) & (data[-1] > 0)
+        **options,
+    )
+    return warped
 
 
 def _holds(dtype: str, value: float) -> bool:
@@ -334,17 +412,9 @@ def _read_window(
     part = Window(columns.start, first_row, columns.stop - columns.start, rows.stop - rows.start)
     pixels = dataset.read(indexes, window=part)[:, ::step]
     valid = valid_mask(pixels, nodata)
-    if _has_mask(dataset, indexes):
-        valid &= dataset.dataset_mask(window=part)[::step] > 0
+    if has_mask(dataset, indexes):
+        valid &= shown_pixels(dataset, indexes, window=part)[::step]
     return padded(pixels, valid, file_grid, window)
-
-
-def _has_mask(dataset: Any, indexes: Iterable[int]) -> bool:
-    """Return whether a mask or alpha band marks valid pixels, besides or instead of nodata."""
-    from rasterio.enums import MaskFlags
-
-    flags = {flag for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
-    return MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
 
 
 def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 from rs_embed.errors import ImageryError
 
 # STAC common names of the Sentinel-2 bands that ScaleMAE uses (STAC eo extension).
 _COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3", "B": "B2"}
+# Other common names of STAC, and numbers of bands.
+_SPECTRAL = re.compile(
+    r"B\d+A?|(?:RED|GREEN|BLUE)|COASTAL|YELLOW|PAN|REDEDGE\d*|NIR\d*|SWIR\d*|LWIR\d*|CIRRUS"
+)
+# Least and greatest wavelength of each band of Sentinel-2A in nm: centre and width in ESA's
+# Sentinel-2 User Handbook, table 1 of the spectral bands.
+_PASSBANDS = {
+    name: (centre - width / 2, centre + width / 2)
+    for name, centre, width in (
+        ("B1", 442.7, 21), ("B2", 492.4, 66), ("B3", 559.8, 36), ("B4", 664.6, 31),
+        ("B5", 704.1, 15), ("B6", 740.5, 15), ("B7", 782.8, 20), ("B8", 832.8, 106),
+        ("B8A", 864.7, 21), ("B9", 945.1, 20), ("B10", 1373.5, 31), ("B11", 1613.7, 91),
+        ("B12", 2202.4, 175),
+    )
+}  # fmt: skip
 
 
 def band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: str) -> list[int]:
@@ -44,3 +61,39 @@ def canonical_band(band: str) -> str:
     if name[:1] == "B" and name[1:].isdigit():
         return f"B{int(name[1:])}"
     return _COMMON_NAMES.get(name, name)
+
+
+def is_spectral(name: str | None) -> bool:
+    """Return whether the name of a band is one of a spectral band, such as ``B8`` or ``nir``."""
+    return bool(name and _SPECTRAL.fullmatch(canonical_band(name)))
+
+
+def bands_of_wavelengths(wavelengths_nm: Sequence[float], wanted: Sequence[str]) -> list[int]:
+    """Return the 1-based positions of the ``wanted`` bands among wavelengths.
+
+    A wavelength is that of a band if it lies in the passband of the Sentinel-2 band of that name.
+
+    Raises
+    ------
+    ImageryError
+        If a band of another name is wanted, or not exactly one wavelength is that of a band.
+    """
+    shown = ", ".join(f"{nm:g}" for nm in wavelengths_nm[:20]) + ", ..." * (
+        len(wavelengths_nm) > 20
+    )
+    found = []
+    for band in wanted:
+        limits = _PASSBANDS.get(canonical_band(band))
+        low, high = limits or (math.nan, math.nan)
+        within = [at for at, nm in enumerate(wavelengths_nm, 1) if low <= nm <= high]
+        if len(within) != 1:
+            expected = (
+                f"in {low:.0f} to {high:.0f} nm" if limits else "by name: it has no wavelength"
+            )
+            raise ImageryError(
+                f"got {len(within)} bands for {band} among those at {shown} nm, expected one "
+                f"{expected}; select the bands that you mean, and name them: "
+                "array.assign_coords(band=['B4', 'B3', 'B2'])"
+            )
+        found += within
+    return found

@@ -25,6 +25,8 @@ NOMINAL_TOLERANCE = 0.002
 MAX_PIXELS = 250_000_000
 # Edges closer to a lattice line than this fraction of a pixel are on it (rounding errors).
 LATTICE_TOLERANCE = 1e-6
+# Rotation by less than this fraction of a pixel per pixel is a rounding error.
+_NO_ROTATION = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class Grid:
     Parameters
     ----------
     crs : pyproj.CRS or None
-        None if the pixels have no georeference; coordinates are then pixels of the input.
+        None if the pixels have no georeference; coordinates are then pixels of the input. Of a
+        compound or three-dimensional CRS the horizontal part is kept.
     transform : affine.Affine
-        Pixel to CRS, with the origin at the outer corner of the first pixel.
+        Pixel to CRS, with the origin at the outer corner of the first pixel. Rotation that is a
+        rounding error is removed.
     shape : tuple of int
         Height and width, pixels.
 
@@ -55,6 +59,8 @@ class Grid:
             raise GridError(f"got a grid of shape {self.shape}, expected sides of at least 1 px")
         if not np.isfinite(tuple(self.transform)).all() or self.transform.determinant == 0:
             raise GridError(f"got the degenerate transform {tuple(self.transform)[:6]}")
+        object.__setattr__(self, "transform", _without_noise(self.transform))
+        object.__setattr__(self, "crs", self.crs and _horizontal(self.crs))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -154,8 +160,8 @@ def gsd_m(grid: Grid) -> float:
     Raises
     ------
     GridError
-        If the grid has no CRS, is in degrees, is rotated, or has pixels that are not square
-        on the ground within 1 %.
+        If the grid has no CRS, is in degrees, is rotated, has coordinates that count to the west or
+        south, or has pixels that are not square on the ground within 1 %.
     """
     crs = _crs_of(grid)
     transform = grid.transform
@@ -168,9 +174,16 @@ def gsd_m(grid: Grid) -> float:
         raise GridError(
             f"got the CRS {crs.name!r} ({crs.type_name}), expected a projected CRS; assign one"
         )
+    if any(axis.direction == "west" for axis in crs.axis_info):
+        names = " and ".join(axis.name.lower() for axis in crs.axis_info)
+        target = metric_crs(*_centre(grid))
+        raise GridError(
+            f"got imagery in {crs.to_string()}, whose coordinates are {names}, expected easting "
+            f"and northing: rows and columns would not lie as on the ground; reproject it, e.g. "
+            f"gdalwarp -t_srs {target.to_string()} -r bilinear in.tif out.tif"
+        )
     if not crs.is_projected:
-        west, south, east, north = grid.geographic_bounds()
-        target = metric_crs((west + east) / 2, (south + north) / 2)
+        target = metric_crs(*_centre(grid))
         raise GridError(
             f"got imagery in degrees ({crs.to_string()}, {transform.a:g} per pixel), expected a "
             "projected CRS: a degree is not the same length in all directions; reproject it, e.g. "
@@ -190,13 +203,47 @@ def gsd_m(grid: Grid) -> float:
     return ground
 
 
+def _centre(grid: Grid) -> tuple[float, float]:
+    """Return longitude and latitude of the middle of a grid, degrees."""
+    west, south, east, north = grid.geographic_bounds()
+    return (west + east) / 2, (south + north) / 2
+
+
+def _without_noise(transform: Affine) -> Affine:
+    a, b, c, d, e, f = tuple(transform)[:6]
+    if abs(b) + abs(d) > _NO_ROTATION * min(abs(a), abs(e)):
+        return transform
+    return Affine(a, 0.0, c, 0.0, e, f)
+
+
+@lru_cache(maxsize=64)
+def _horizontal(crs: CRS) -> CRS:
+    """Return the horizontal part of a compound or three-dimensional CRS, others as they are."""
+    if crs.is_compound:
+        return _horizontal(crs.sub_crs_list[0])
+    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs
+
+
 # Creating a transformer takes longer than most uses of it. It is safe to share between threads.
 @lru_cache(maxsize=64)
 def transformer(source: CRS | str, target: CRS | str) -> Transformer:
-    """Return the transformer between two CRS; x, or longitude, comes first in both."""
-    from pyproj import Transformer
+    """Return the transformer between two CRS; x, or longitude, comes first in both.
 
-    return Transformer.from_crs(source, target, always_xy=True)
+    Raises
+    ------
+    GridError
+        If PROJ knows no way between them.
+    """
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        return Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as exc:
+        raise GridError(
+            f"PROJ cannot transform {source} to {target} ({exc}), expected a CRS that it can; "
+            "reproject the data to another one first"
+        ) from exc
 
 
 def _ground_pixel(grid: Grid, crs: CRS) -> tuple[float, float]:

@@ -1,0 +1,31 @@
+"""Where files are: the paths that ``file:`` and ``zip:`` URLs name."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
+_ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
+_WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
+
+
+def local_path(address: str | os.PathLike[str]) -> str:
+    """Return the path that a ``file:`` URL names, decoded; of a ``zip:`` URL that of GDAL.
+
+    ``file:///a%20b.tif`` is ``/a b.tif``, and ``zip:///a.zip!b.tif`` is ``/vsizip//a.zip/b.tif``;
+    other URLs and paths are returned as they are. ``#`` and ``?`` belong to the name of a file.
+    """
+    text = os.fspath(address)
+    if start := _FILE_URL.match(text):
+        return _WINDOWS_DRIVE.sub("", unquote(text[start.end() :]), count=1)
+    if within := _ZIP_URL.fullmatch(text):
+        return f"/vsizip/{within['archive']}/{within['member']}"
+    return text
+
+
+def path_of(address: str | os.PathLike[str]) -> Path:
+    """Return what `local_path` returns, as a `pathlib.Path`."""
+    return Path(local_path(address))
