@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from rs_embed.errors import ImageryError
-from rs_embed.files.rasters import nodata_value, read_file, read_header
+from rs_embed.files.arrays import array_grid, is_xarray, read_array
+from rs_embed.files.rasters import read_file, read_header
 from rs_embed.geo.bands import band_indexes
-from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, known_crs, roi_window
-from rs_embed.geo.raster import Raster, valid_mask
+from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
+from rs_embed.geo.raster import Raster
 from rs_embed.geo.windows import common_window, overlap, padded
 from rs_embed.specs import Spatial
 
@@ -32,8 +31,9 @@ def read_imagery(
 
     Parameters
     ----------
-    imagery : path, xarray.DataArray or Raster
-        A path or URL that GDAL opens, an array with CRS (rioxarray), or a raster.
+    imagery : path, xarray.DataArray, xarray.Dataset or Raster
+        A path or URL that GDAL opens, an array with CRS (rioxarray), a Dataset of bands, or a
+        raster.
     bands : sequence of str
         Names wanted, ``B04`` and ``red`` counting as ``B4``. Imagery that names no bands must
         have as many as are wanted, in that order.
@@ -83,15 +83,15 @@ def read_imagery(
         return _window_of(picked.north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
         return read_file(os.fspath(imagery), bands, window_in, fill_value)
-    if type(imagery).__module__.partition(".")[0] == "xarray":
-        return _from_xarray(imagery, bands, window_in, fill_value)
+    if is_xarray(imagery):
+        return read_array(imagery, bands, window_in, fill_value)
     raise _no_imagery(imagery)
 
 
 def _no_imagery(given: object) -> ImageryError:
     return ImageryError(
-        f"got imagery of type {type(given).__name__}, expected a path, an xarray.DataArray or a "
-        "Raster; a plain array goes to input_chw="
+        f"got imagery of type {type(given).__name__}, expected a path, an xarray.DataArray or "
+        "Dataset, or a Raster; a plain array goes to input_chw="
     )
 
 
@@ -109,9 +109,8 @@ def imagery_grid(imagery: Any) -> Grid:
         grid = _georeferenced(imagery).north_up().grid
     elif isinstance(imagery, str | os.PathLike):
         grid = read_header(os.fspath(imagery)).grid
-    elif type(imagery).__module__.partition(".")[0] == "xarray":
-        _, y_dim, x_dim = _dimensions(imagery)
-        grid = _array_grid(_from_north(imagery, y_dim), y_dim, x_dim)
+    elif is_xarray(imagery):
+        grid = array_grid(imagery)
     else:
         raise _no_imagery(imagery)
     gsd_m(grid)
@@ -135,124 +134,3 @@ def _window_of(raster: Raster, window_in: Callable[[Grid], Grid]) -> Raster:
     part = common_window(window, raster.grid)
     data, valid = padded(raster.data[:, *part], raster.valid[part], raster.grid, window)
     return replace(raster, data=data, valid=valid, grid=window)
-
-
-def _from_north(array: Any, y_dim: Any) -> Any:
-    """Return the array with row 0 in the north."""
-    if float(array[y_dim][0]) < float(array[y_dim][-1]):
-        return array.isel({y_dim: slice(None, None, -1)})
-    return array
-
-
-def _array_grid(array: Any, y_dim: Any, x_dim: Any) -> Grid:
-    crs, shape = known_crs(array.rio.crs.to_wkt()), (array.sizes[y_dim], array.sizes[x_dim])
-    return Grid(crs, array.rio.transform(recalc=True), shape)
-
-
-def _from_xarray(
-    array: Any,
-    bands: Sequence[str],
-    window_in: Callable[[Grid], Grid],
-    fill_value: float | None,
-) -> Raster:
-    """Return an `xarray.DataArray` with CRS as a raster; see rioxarray for where it looks.
-
-    Bands and window are picked before any value is computed.
-    """
-    band_dim, y_dim, x_dim = _dimensions(array)
-    nodata = declared_nodata(array)
-    indexes = band_indexes(_coordinate_names(array, band_dim), bands, "the DataArray")
-    picked = array.transpose(band_dim, y_dim, x_dim).isel({band_dim: [i - 1 for i in indexes]})
-    picked = _from_north(picked, y_dim)
-    grid = _array_grid(picked, y_dim, x_dim)
-    window = window_in(grid)
-    rows, columns = common_window(window, grid)
-    read = picked.isel({y_dim: rows, x_dim: columns}).values
-    valid = valid_mask(read, nodata_value(nodata, fill_value))
-    data, valid = padded(read, valid, grid, window)
-    source = {"xarray": str(array.name or ""), "resampling": "none"}
-    return Raster(data, valid, tuple(bands), window, _attributed_units(array), source)
-
-
-def declared_nodata(array: Any) -> float | None:
-    """Return the value that marks nodata in an `xarray.DataArray`; None if it declares none.
-
-    In numbers with a fraction an encoded value was replaced by NaN; whole numbers cannot hold that,
-    so it still marks nodata where no other value does.
-    """
-    try:
-        nodata = array.rio.nodata
-    except (ValueError, OverflowError):  # whole numbers with an encoded value and no other
-        return float(array.encoding["_FillValue"])
-    nodata = array.rio.encoded_nodata if nodata is None else nodata
-    return None if nodata is None else float(nodata)
-
-
-def _dimensions(array: Any) -> tuple[Any, Any, Any]:
-    """Return the names of the dimensions of bands, y and x of an array with CRS; refuse others."""
-    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
-    import xarray as xr
-    from rioxarray.exceptions import RioXarrayError
-
-    if not isinstance(array, xr.DataArray):
-        raise ImageryError(
-            f"got an xarray {type(array).__name__}, expected a DataArray; for a Dataset of bands "
-            "use dataset[[red, green, blue]].to_array('band')"
-        )
-    try:
-        x_dim, y_dim, crs = array.rio.x_dim, array.rio.y_dim, array.rio.crs
-    except RioXarrayError as exc:
-        raise ImageryError(
-            f"got a DataArray with dimensions {array.dims} ({exc}), expected band, y and x"
-        ) from exc
-    others = [dim for dim in array.dims if dim not in (x_dim, y_dim)]
-    if len(others) != 1:
-        raise ImageryError(
-            f"got a DataArray with dimensions {array.dims}, expected exactly one besides y and x "
-            "(the bands); select one date, or drop dimensions of length 1 with array.squeeze()"
-        )
-    if crs is None:
-        raise ImageryError(
-            "got a DataArray without CRS, expected a georeferenced one; set it with "
-            "array.rio.write_crs('EPSG:...')"
-        )
-    for dim in (x_dim, y_dim):
-        _check_regular(array, dim)
-    return others[0], y_dim, x_dim
-
-
-def _attributed_units(array: Any) -> tuple[float, float] | None:
-    """Return (scale, offset) of CF's ``scale_factor`` and ``add_offset``."""
-    try:
-        scale = float(array.attrs.get("scale_factor", 1))
-        offset = float(array.attrs.get("add_offset", 0))
-    except (TypeError, ValueError) as exc:
-        raise ImageryError(f"got scale_factor or add_offset that are not numbers: {exc}") from exc
-    return None if (scale, offset) == (1, 0) else (scale, offset)
-
-
-def _coordinate_names(array: Any, dim: Any) -> list[str | None]:
-    """Return the names of the bands along ``dim``: ``long_name``, else its coordinate if text."""
-    count = array.sizes[dim]
-    long_names = array.attrs.get("long_name", ())
-    if isinstance(long_names, tuple | list) and len(long_names) == count:
-        return [str(name) for name in long_names]
-    names = [str(value) for value in array[dim].values] if dim in array.coords else []
-    return [None] * count if all(name.isdigit() for name in names) else list(names)
-
-
-def _check_regular(array: Any, dim: str) -> None:
-    if dim not in array.coords or array.sizes[dim] < 2:
-        raise ImageryError(
-            f"got a DataArray without coordinates along {dim!r} (or only one pixel), expected "
-            "regular pixel centres"
-        )
-    centres = array[dim].values
-    if centres.dtype.kind not in "iuf":
-        raise ImageryError(f"got {centres.dtype} coordinates along {dim!r}, expected numbers")
-    steps = np.diff(centres.astype(float))
-    if not abs(steps - steps.mean()).max() <= 0.01 * abs(steps.mean()):
-        raise ImageryError(
-            f"got a DataArray whose {dim!r} steps run from {steps.min():g} to {steps.max():g}, "
-            "expected regular pixels; resample it first"
-        )

@@ -14,7 +14,7 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
-from rs_embed.files.imagery import declared_nodata
+from rs_embed.files.arrays import declared_nodata
 from rs_embed.files.polygons import read_polygons
 from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
 from rs_embed.geo.polygons import Polygons
