@@ -1,0 +1,350 @@
+"""What an xarray object with CRS states: its grid, and the names, units and nodata of its bands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import ImageryError
+from rs_embed.files.rasters import nodata_value
+from rs_embed.geo.bands import band_indexes, bands_of_wavelengths
+from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.geo.raster import Raster, valid_mask
+from rs_embed.geo.windows import common_window, padded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BAND_DIMS = ("band", "bands", "channel", "channels")
+_WAVELENGTH = re.compile(r"wave_?lengths?|wl|lambda", re.IGNORECASE)
+# Names that software gives to variables in place of those of the bands.
+_NUMBERED = re.compile(r"band_?\d+", re.IGNORECASE)
+# Lower numbers are positions of bands, or micrometres.
+_LEAST_NM = 300
+
+
+def is_xarray(given: object) -> bool:
+    """Return whether an object is of xarray, which is imported only then."""
+    return type(given).__module__.partition(".")[0] == "xarray"
+
+
+def array_grid(given: Any) -> Grid:
+    """Return the grid of an xarray object, north up; nothing is computed.
+
+    Raises
+    ------
+    ImageryError
+        If it is no DataArray or Dataset with CRS and regular pixels.
+    """
+    y_dim, x_dim = _spatial_dims(given)
+    return _grid(_from_north(given, y_dim), y_dim, x_dim)
+
+
+def read_array(
+    given: Any,
+    bands: Sequence[str],
+    window_in: Callable[[Grid], Grid],
+    fill_value: float | None,
+) -> Raster:
+    """Return a DataArray or Dataset with CRS as a raster; see rioxarray for where it looks.
+
+    Bands and window are picked before any value is computed. A band called ``alpha`` hides the
+    pixels where it is 0. Parameters are those of `read_file`.
+
+    Raises
+    ------
+    ImageryError
+        If it has no CRS or regular pixels, its third dimension is not known to be bands, or a band
+        is missing.
+    """
+    import xarray as xr
+
+    y_dim, x_dim = _spatial_dims(given)
+    read = _of_dataset if isinstance(given, xr.Dataset) else _of_array
+    layers = read(given, y_dim, x_dim)
+    if layers.wavelengths and not any(layers.names):
+        indexes = bands_of_wavelengths(layers.wavelengths, bands)
+    else:
+        indexes = band_indexes(layers.names, bands, f"the {type(given).__name__}")
+    alpha = [at for at, name in enumerate(layers.names, 1) if str(name).lower() == "alpha"]
+    alpha = [at for at in alpha if at not in indexes]
+    picked = _from_north(layers.pick([at - 1 for at in (*indexes, *alpha)]), y_dim)
+    grid = array_grid(given)
+    window = window_in(grid)
+    rows, columns = common_window(window, grid)
+    values = picked.isel({y_dim: rows, x_dim: columns}).values
+    values, hidden = values[: len(bands)], (values[len(bands) :] == 0).any(axis=0)
+    stated = [layers.stated[at - 1] for at in indexes]
+    nodata = nodata_value(_common(stated, "nodata"), fill_value)
+    data, valid = padded(values, valid_mask(values, nodata) & ~hidden, grid, window)
+    source = {"xarray": str(getattr(given, "name", None) or ""), "resampling": "none"}
+    units = _common(stated, "units")
+    return Raster(data, valid, tuple(bands), window, units, source, layers.notes)
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What is stated about a band: nodata, and (scale, offset) of reflectance."""
+
+    nodata: float | None = None
+    units: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """The bands of an xarray object, before any is picked."""
+
+    names: Sequence[str | None]
+    stated: Sequence[_Stated]
+    pick: Callable[[list[int]], Any]  # positions from 0 -> DataArray (band, y, x)
+    wavelengths: Sequence[float] = ()  # nm; they count where there are no names
+    notes: tuple[str, ...] = ()
+
+
+def _common(stated: Sequence[_Stated], about: str) -> Any:
+    """Return what is stated about all bands alike."""
+    values = [getattr(each, about) for each in stated]
+    if len({repr(value) for value in values}) > 1:
+        raise ImageryError(
+            f"the bands state different {about} {values}, expected one for all; bring them to one "
+            "first"
+        )
+    return values[0]
+
+
+def _of_dataset(dataset: Any, y_dim: Any, x_dim: Any) -> _Layers:
+    """Return the variables of a Dataset as bands."""
+    variables = {
+        name: variable
+        for name, variable in dataset.data_vars.items()
+        if {y_dim, x_dim} <= set(variable.dims)
+    }
+    for name, variable in variables.items():
+        if variable.ndim != 2:
+            raise ImageryError(
+                f"got a Dataset whose variable {name!r} has the dimensions {variable.dims}, "
+                f"expected {y_dim} and {x_dim}; select one of each other, e.g. .isel(time=0)"
+            )
+    names: list[str | None] = []
+    stated, notes = [], dict[str, None]()
+    for name, variable in variables.items():
+        number = np.array([name]) if isinstance(name, int) else None
+        text = None if number is not None or _NUMBERED.fullmatch(str(name)) else [str(name)]
+        found, of_variable, left_out = _bands(variable, text, number, 1)
+        single = variable.attrs.get("long_name", name)
+        names.append(found[0] or str(single))
+        stated += of_variable
+        notes |= dict.fromkeys(left_out)
+
+    def pick(positions: list[int]) -> Any:
+        chosen = dataset[[list(variables)[at] for at in dict.fromkeys(positions)]]
+        return chosen.to_dataarray("band").transpose("band", y_dim, x_dim)
+
+    return _Layers(names, stated, pick, notes=tuple(notes))
+
+
+def _of_array(array: Any, y_dim: Any, x_dim: Any) -> _Layers:
+    """Return the bands of a DataArray along its third dimension."""
+    others = [dim for dim in array.dims if dim not in (x_dim, y_dim)]
+    if len(others) != 1:
+        raise ImageryError(
+            f"got a DataArray with dimensions {array.dims}, expected exactly one besides y and x "
+            "(the bands); select one date, or drop dimensions of length 1 with array.squeeze()"
+        )
+    (dim,) = others
+    texts, numbers = _labels(array, dim)
+    wavelengths = _wavelengths(array, dim)
+    if texts is None and not wavelengths and str(dim).lower() not in _BAND_DIMS:
+        shown = "" if numbers is None else f" ({', '.join(map(str, numbers[:6]))})"
+        raise ImageryError(
+            f"got a DataArray whose third dimension is {str(dim)!r}{shown}, expected the bands; "
+            f"select one with array.isel({dim}=...), or if these are the bands, name them: "
+            f"array.assign_coords({dim}=['B4', 'B3', 'B2'])"
+        )
+    names, stated, notes = _bands(array, texts, numbers, array.sizes[dim])
+
+    def pick(at: list[int]) -> Any:
+        return array.transpose(dim, y_dim, x_dim).isel({dim: at})
+
+    return _Layers(names, stated, pick, wavelengths, tuple(notes))
+
+
+def _bands(
+    array: Any, texts: list[str] | None, numbers: NDArray[Any] | None, count: int
+) -> tuple[Sequence[str | None], list[_Stated], list[str]]:
+    """Return names and units of an array's bands, and notes on attributes that were not used.
+
+    Attributes hold a value for each band of the file, and stay as they are while bands are
+    selected, reordered or renamed.
+    """
+    positions = _positions(texts, numbers, array.attrs.get("long_name"), count)
+    per_band: dict[str, list[Any]] = {}
+    notes = []
+    for name in ("long_name", "scales", "offsets", "nodatavals"):
+        values = array.attrs.get(name)
+        if not isinstance(values, list | tuple) or (name == "long_name" and texts is not None):
+            continue
+        if positions is not None and all(at < len(values) for at in positions):
+            per_band[name] = [values[at] for at in positions]
+        elif len(values) == count and (texts is not None or numbers is None):
+            per_band[name] = list(values)
+        else:
+            notes.append(
+                f"the {len(values)} values of the attribute {name!r} of the {type(array).__name__} "
+                "cannot be assigned to its bands, so they were not used"
+            )
+    described = [str(name) for name in per_band.get("long_name", ())]
+    names: Sequence[str | None] = texts or described or [None] * count
+    listed = per_band.get("nodatavals") or [declared_nodata(array)] * count
+    scales, offsets = per_band.get("scales", [1] * count), per_band.get("offsets", [0] * count)
+    stated = [
+        _Stated(nodata, _units(array, scale, offset))
+        for nodata, scale, offset in zip(listed, scales, offsets, strict=True)
+    ]
+    return names, stated, notes
+
+
+def _labels(array: Any, dim: Any) -> tuple[list[str] | None, NDArray[Any] | None]:
+    """Return the names that the coordinate of the bands holds, or its values where not text."""
+    if dim not in array.coords:
+        return None, None
+    values = array[dim].values
+    texts = [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
+    if not all(isinstance(text, str) for text in texts):
+        whole = values.dtype.kind == "f" and (values == values.round()).all()
+        return None, values.astype(int) if whole else values
+    if all(text.isdigit() for text in texts):
+        return None, np.array([int(text) for text in texts])
+    return texts, None
+
+
+def _positions(
+    texts: list[str] | None, numbers: NDArray[Any] | None, long_names: object, count: int
+) -> list[int] | None:
+    """Return where the bands are in attributes of the file, from 0; None if nothing says so.
+
+    rioxarray numbers the bands of a file from 1. Bands with names are at their `long_name`.
+    """
+    if numbers is not None and numbers.dtype.kind in "iu" and (numbers >= 1).all():
+        return [int(number) - 1 for number in numbers] if len(set(numbers)) == count else None
+    if texts is not None and isinstance(long_names, list | tuple):
+        found = [long_names.index(text) if text in long_names else None for text in texts]
+        return None if None in found else [at for at in found if at is not None]
+    return None
+
+
+def _wavelengths(array: Any, dim: Any) -> list[float]:
+    """Return the wavelengths of the bands in nm, if they are given in place of names.
+
+    They are a coordinate of that name or with such units, or numbers that are no positions.
+    """
+    for name, coordinate in array.coords.items():
+        if coordinate.dims != (dim,) or coordinate.dtype.kind not in "iuf":
+            continue
+        units = str(coordinate.attrs.get("units", "")).lower()
+        stated = re.fullmatch(r"(nm|nano.*)|(um|µm|μm|micro.*)", units)
+        is_numbering = name == dim and str(dim).lower() in _BAND_DIMS and not stated
+        values = coordinate.values.astype(float)
+        if is_numbering and (values < _LEAST_NM).all() and (values == values.round()).all():
+            continue
+        if not (stated or is_numbering or _WAVELENGTH.fullmatch(str(name))):
+            continue
+        in_nm = values if stated is None or stated[1] else values * 1000
+        if stated is None and (values < _LEAST_NM).all():
+            in_nm = values * 1000
+        return [float(value) for value in in_nm]
+    return []
+
+
+def _units(array: Any, scale: float, offset: float) -> tuple[float, float] | None:
+    """Return (scale, offset) of CF's attributes, or else those given; None for 1 and 0.
+
+    Where xarray has decoded the values, and so moved the attributes to the encoding, they are
+    reflectance.
+    """
+    stated = array.attrs
+    given = {"scale_factor", "add_offset", "scales", "offsets"}
+    if array.dtype.kind == "f" and not given & set(stated) and given & set(array.encoding):
+        return 1.0, 0.0
+    try:
+        units = (
+            float(stated.get("scale_factor", scale)),
+            float(stated.get("add_offset", offset)),
+        )
+    except (TypeError, ValueError) as exc:
+        raise ImageryError(f"got scale_factor or add_offset that are not numbers: {exc}") from exc
+    return None if units == (1, 0) else units
+
+
+def declared_nodata(array: Any) -> float | None:
+    """Return the value that marks nodata in an `xarray.DataArray`; None if it declares none.
+
+    In numbers with a fraction an encoded value was replaced by NaN; whole numbers cannot hold that,
+    so it still marks nodata where no other value does.
+    """
+    try:
+        nodata = array.rio.nodata
+    except (ValueError, OverflowError):  # whole numbers with an encoded value and no other
+        return float(array.encoding["_FillValue"])
+    nodata = array.rio.encoded_nodata if nodata is None else nodata
+    return None if nodata is None else float(nodata)
+
+
+def _spatial_dims(given: Any) -> tuple[Any, Any]:
+    """Return the names of the dimensions y and x of an object with CRS; refuse others."""
+    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+    import xarray as xr
+    from rioxarray.exceptions import RioXarrayError
+
+    if not isinstance(given, xr.DataArray | xr.Dataset):
+        raise ImageryError(
+            f"got an xarray {type(given).__name__}, expected a DataArray or a Dataset of bands"
+        )
+    kind = type(given).__name__
+    try:
+        x_dim, y_dim, crs = given.rio.x_dim, given.rio.y_dim, given.rio.crs
+    except RioXarrayError as exc:
+        raise ImageryError(
+            f"got a {kind} with dimensions {tuple(given.dims)} ({exc}), expected band, y and x"
+        ) from exc
+    if crs is None:
+        raise ImageryError(
+            f"got a {kind} without CRS, expected a georeferenced one; set it with "
+            ".rio.write_crs('EPSG:...')"
+        )
+    for dim in (x_dim, y_dim):
+        _check_regular(given, dim)
+    return y_dim, x_dim
+
+
+def _from_north(array: Any, y_dim: Any) -> Any:
+    """Return the array with row 0 in the north."""
+    if float(array[y_dim][0]) < float(array[y_dim][-1]):
+        return array.isel({y_dim: slice(None, None, -1)})
+    return array
+
+
+def _grid(array: Any, y_dim: Any, x_dim: Any) -> Grid:
+    crs, shape = known_crs(array.rio.crs.to_wkt()), (array.sizes[y_dim], array.sizes[x_dim])
+    return Grid(crs, array.rio.transform(recalc=True), shape)
+
+
+def _check_regular(array: Any, dim: str) -> None:
+    if dim not in array.coords or array.sizes[dim] < 2:
+        raise ImageryError(
+            f"got a DataArray without coordinates along {dim!r} (or only one pixel), expected "
+            "regular pixel centres"
+        )
+    centres = array[dim].values
+    if centres.dtype.kind not in "iuf":
+        raise ImageryError(f"got {centres.dtype} coordinates along {dim!r}, expected numbers")
+    steps = np.diff(centres.astype(float))
+    if not abs(steps - steps.mean()).max() <= 0.01 * abs(steps.mean()):
+        raise ImageryError(
+            f"got a DataArray whose {dim!r} steps run from {steps.min():g} to {steps.max():g}, "
+            "expected regular pixels; resample it first"
+        )
