@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MIN_SIDE_PX = 16
 # Bright clouds and sun glint reach about 2; below 0 there is only the noise of the correction.
 PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
+# Scales up to this one are those of digital numbers, 0..255 of which are 0..0.26 at most; values up
+# to the other are reflectance.
+_SCALE_OF_NUMBERS, _SCALED_AT_MOST = 0.001, 1.5
 
 
 def check_values(
@@ -33,14 +36,15 @@ def check_values(
         Least share of valid pixels, 0..1.
     vouched : bool
         True where the user or the imagery stated the units, so that values that look like
-        reflectance 0..1 or 8-bit are not questioned.
+        reflectance 0..1 or 8-bit are not questioned, unless these units would make them darker than
+        any image.
 
     Raises
     ------
     ImageryError
         If the image is too small, mostly infinite, has too little valid, holds values that look
         like reflectance 0..1 or 8-bit instead of digital numbers 0..10000, or reflectance that
-        no surface has.
+        no surface has, or was scaled already though its scale is still stated.
     """
     _, height, width = raster.data.shape
     if min(height, width) < MIN_SIDE_PX:
@@ -73,6 +77,8 @@ def check_units(raster: Raster, *, reflectance: tuple[float, float], vouched: bo
     brightest = raster.data.max(axis=0)[raster.valid]
     if not vouched:
         _check_digital_numbers(raster, brightest)
+    elif reflectance[0] <= _SCALE_OF_NUMBERS:
+        _check_not_scaled(raster, brightest, reflectance)
     _check_reflectance_range(raster.data.min(axis=0)[raster.valid], brightest, reflectance)
 
 
@@ -116,6 +122,32 @@ def _check_digital_numbers(raster: Raster, brightest: NDArray[Any]) -> None:
             f"sensor=SensorSpec(collection='...', bands={raster.bands}, "
             f"reflectance_scale={scale}), or 1 / 10000 if they are digital numbers after all"
         )
+
+
+def _check_not_scaled(
+    raster: Raster, brightest: NDArray[Any], reflectance: tuple[float, float]
+) -> None:
+    """Raise where values are reflectance or 8-bit while the scale of digital numbers is stated.
+
+    Arithmetic of xarray keeps attributes, and so do most tools that write files.
+    """
+    highest = float(brightest.max())
+    if raster.data.dtype == np.uint8:
+        kind = "8-bit"
+    elif raster.data.dtype.kind == "f" and np.quantile(brightest, 0.99) <= _SCALED_AT_MOST:
+        if (brightest == np.round(brightest)).all():  # digital numbers of dark water
+            return
+        kind = "scaled to reflectance already"
+    else:
+        return
+    scale, offset = reflectance
+    raise ImageryError(
+        f"got {raster.data.dtype} values up to {highest:.4g}, which look {kind}, with scale "
+        f"{scale:g} and offset {offset:g}, which would make them {highest * scale + offset:.2g} at "
+        "most; remove what still states these units: scale_factor and add_offset (or scales and "
+        "offsets) in the attributes of an array, gdal_edit.py -scale 1 -offset 0 for a file, "
+        "reflectance_scale of a SensorSpec"
+    )
 
 
 def _check_reflectance_range(

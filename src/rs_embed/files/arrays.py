@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import ImageryError
 from rs_embed.files.rasters import nodata_value
-from rs_embed.geo.bands import band_indexes, bands_of_wavelengths
+from rs_embed.geo.bands import band_indexes, bands_of_wavelengths, canonical_band
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, padded
@@ -23,6 +24,8 @@ _BAND_DIMS = ("band", "bands", "channel", "channels")
 _WAVELENGTH = re.compile(r"wave_?lengths?|wl|lambda", re.IGNORECASE)
 # Names that software gives to variables in place of those of the bands.
 _NUMBERED = re.compile(r"band_?\d+", re.IGNORECASE)
+_PER_BAND = ("long_name", "scales", "offsets", "nodatavals")
+_ABOUT_BANDS = (*_PER_BAND, "scale_factor", "add_offset", "_FillValue")
 # Lower numbers are positions of bands, or micrometres.
 _LEAST_NM = 300
 
@@ -117,9 +120,13 @@ def _common(stated: Sequence[_Stated], about: str) -> Any:
 
 
 def _of_dataset(dataset: Any, y_dim: Any, x_dim: Any) -> _Layers:
-    """Return the variables of a Dataset as bands."""
+    """Return the variables of a Dataset as bands.
+
+    xarray moves the attributes of an array to the Dataset when it makes variables of its bands.
+    """
+    of_all = {name: dataset.attrs[name] for name in _ABOUT_BANDS if name in dataset.attrs}
     variables = {
-        name: variable
+        name: variable.assign_attrs({**of_all, **variable.attrs})
         for name, variable in dataset.data_vars.items()
         if {y_dim, x_dim} <= set(variable.dims)
     }
@@ -132,11 +139,10 @@ def _of_dataset(dataset: Any, y_dim: Any, x_dim: Any) -> _Layers:
     names: list[str | None] = []
     stated, notes = [], dict[str, None]()
     for name, variable in variables.items():
-        number = np.array([name]) if isinstance(name, int) else None
+        number = np.array([name]) if isinstance(name, Integral) else None
         text = None if number is not None or _NUMBERED.fullmatch(str(name)) else [str(name)]
         found, of_variable, left_out = _bands(variable, text, number, 1)
-        single = variable.attrs.get("long_name", name)
-        names.append(found[0] or str(single))
+        names.append(found[0] or str(dataset[name].attrs.get("long_name", name)))
         stated += of_variable
         notes |= dict.fromkeys(left_out)
 
@@ -184,7 +190,7 @@ def _bands(
     positions = _positions(texts, numbers, array.attrs.get("long_name"), count)
     per_band: dict[str, list[Any]] = {}
     notes = []
-    for name in ("long_name", "scales", "offsets", "nodatavals"):
+    for name in _PER_BAND:
         values = array.attrs.get(name)
         if not isinstance(values, list | tuple) or (name == "long_name" and texts is not None):
             continue
@@ -232,8 +238,9 @@ def _positions(
     if numbers is not None and numbers.dtype.kind in "iu" and (numbers >= 1).all():
         return [int(number) - 1 for number in numbers] if len(set(numbers)) == count else None
     if texts is not None and isinstance(long_names, list | tuple):
-        found = [long_names.index(text) if text in long_names else None for text in texts]
-        return None if None in found else [at for at in found if at is not None]
+        named = [canonical_band(str(name)) for name in long_names]
+        found = [canonical_band(text) for text in texts]
+        return [named.index(name) for name in found] if set(found) <= set(named) else None
     return None
 
 
@@ -337,7 +344,8 @@ def _check_regular(array: Any, dim: str) -> None:
     if dim not in array.coords or array.sizes[dim] < 2:
         raise ImageryError(
             f"got a DataArray without coordinates along {dim!r} (or only one pixel), expected "
-            "regular pixel centres"
+            "regular pixel centres; rioxarray leaves them out of files whose grid is rotated: pass "
+            "the path, or warp the file first"
         )
     centres = array[dim].values
     if centres.dtype.kind not in "iuf":

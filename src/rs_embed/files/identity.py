@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import SpecError
 from rs_embed.files.gdal import read_with, shown_path
 from rs_embed.geo.raster import Raster
@@ -32,6 +34,9 @@ def imagery_identity(imagery: Any) -> dict[str, Any]:
         return {"grid": imagery.grid.to_json(), "sha256": digest}
     if isinstance(imagery, str | os.PathLike):
         return _file(os.fspath(imagery))
+    if hasattr(imagery, "data_vars"):
+        parts = {str(name): imagery_identity(part) for name, part in imagery.data_vars.items()}
+        return {"variables": parts}
     values = getattr(getattr(imagery, "variable", None), "_data", None)
     if not isinstance(values, np.ndarray):
         raise SpecError(
@@ -55,21 +60,38 @@ def _digest(about: object, *arrays: NDArray[Any]) -> str:
 
 def _file(name: str) -> dict[str, Any]:
     """Return what identifies the content of a file, and of the files that are read with it."""
-    try:
-        status = os.stat(name)
-    except (OSError, ValueError):  # a URL, or a mistake that reading it will name
-        return {"name": shown_path(name)}  # without the credentials of a URL
-    stated: dict[str, Any] = {
-        "name": os.path.abspath(name), "bytes": status.st_size, "modified": status.st_mtime,
-    }  # fmt: skip
-    described, parts = read_with(name)
+    path = local_path(name)
+    stated: dict[str, Any] = {"name": shown_path(name)}  # without the credentials of a URL
+    status = _status(path)
+    if status is not None:
+        own = os.path.abspath(path)
+        stated = {"name": own, "bytes": status.st_size, "modified": status.st_mtime}
+    elif "://" in path:
+        return stated
+    described, parts = read_with(path)
+    if not parts:  # a mistake that reading it will name
+        return stated
     digest = hashlib.sha256(described.encode())
-    beside = sorted({os.path.abspath(part) for part in parts} - {stated["name"]})
+    beside = sorted({os.path.abspath(_container(part)) for part in parts} - {stated["name"]})
     for part in beside:
         digest.update(part.encode())
-        try:
-            status = os.stat(part)
-        except OSError:  # within an archive, or on a server
-            continue
-        digest.update(f"{status.st_size} {status.st_mtime}".encode())
+        status = _status(part)
+        if status is not None:  # else on a server
+            digest.update(f"{status.st_size} {status.st_mtime}".encode())
     return {**stated, "read_with_it": f"{len(beside)} files, SHA-256 {digest.hexdigest()[:32]}"}
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _container(path: str) -> str:
+    """Return the archive that a path of GDAL's file systems leads into, other paths as they are."""
+    within = re.fullmatch(r"/vsi(?:zip|tar|gzip|7z|rar)/(.+)", path)
+    archive = within[1] if within else path
+    while within and archive and _status(archive) is None:
+        archive = os.path.dirname(archive)
+    return archive or path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 AVERAGED_FROM = 1.5
 # Largest window of a file with masks that is copied at once to be warped, pixels.
 _MOST_COPIED_PX = 50_000_000
+_LISTED_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,8 @@ def read_file(
 
 def _file_grid(dataset: Any) -> Grid:
     """Return the file's grid, north up even where its rows run from south to north."""
+    if dataset.driver == "SENTINEL2" or (dataset.count == 0 and dataset.subdatasets):
+        raise _container(dataset)
     if dataset.crs is None or dataset.transform == Affine.identity():
         missing = "CRS" if dataset.crs is None else "transform"
         raise ImageryError(
@@ -387,6 +391,24 @@ def _file_grid(dataset: Any) -> Grid:
     if transform.e > 0:
         transform = transform @ Affine.translation(0, shape[0]) @ Affine.scale(1, -1)
     return Grid(_crs_of_wkt(dataset.crs.to_wkt()), transform, shape)
+
+
+def _container(dataset: Any) -> ImageryError:
+    """Return the error for a file that holds several images."""
+    shown = shown_path(dataset.name)
+    if dataset.driver == "SENTINEL2":
+        return ImageryError(
+            f"{shown!r} describes a Sentinel-2 product, expected an image; read the product with "
+            "backend=LocalProvider('....SAFE'), which subtracts its offset"
+        )
+    names = [shlex.quote(shown_path(name)) for name in dataset.subdatasets]
+    listed = " ".join(names[:_LISTED_IMAGES]) + " ..." * (len(names) > _LISTED_IMAGES)
+    return ImageryError(
+        f"{shown!r} holds {len(names)} images: {listed}; expected one: pass the name of one as "
+        "imagery=, join those of the red, green and blue band with gdalbuildvrt -separate "
+        "bands.vrt NAME NAME NAME, or open netCDF with xarray.open_dataset(path, "
+        "decode_coords='all') and pass the Dataset"
+    )
 
 
 @lru_cache(maxsize=64)

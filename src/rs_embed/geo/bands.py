@@ -56,8 +56,11 @@ def band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: str
 
 
 def canonical_band(band: str) -> str:
-    """Return ``B4`` for ``B04``, ``b4`` and ``red``, and other names in upper case."""
-    name = band.strip().upper()
+    """Return ``B4`` for ``B04``, ``b4`` and ``red``, and other names in upper case.
+
+    What follows a comma is a comment, as in GDAL's ``B4, central wavelength 665 nm``.
+    """
+    name = band.partition(",")[0].strip().upper()
     if name[:1] == "B" and name[1:].isdigit():
         return f"B{int(name[1:])}"
     return _COMMON_NAMES.get(name, name)
@@ -78,7 +81,7 @@ def bands_of_wavelengths(wavelengths_nm: Sequence[float], wanted: Sequence[str])
     ImageryError
         If a band of another name is wanted, or not exactly one wavelength is that of a band.
     """
-    shown = ", ".join(f"{nm:g}" for nm in wavelengths_nm[:20]) + ", ..." * (
+    shown = ", ".join(f"{nm:.9g}" for nm in wavelengths_nm[:20]) + ", ..." * (
         len(wavelengths_nm) > 20
     )
     found = []
@@ -88,7 +91,7 @@ def bands_of_wavelengths(wavelengths_nm: Sequence[float], wanted: Sequence[str])
         within = [at for at, nm in enumerate(wavelengths_nm, 1) if low <= nm <= high]
         if len(within) != 1:
             expected = (
-                f"in {low:.0f} to {high:.0f} nm" if limits else "by name: it has no wavelength"
+                f"at {low:.0f} to {high:.0f} nm" if limits else "by name: it has no wavelength"
             )
             raise ImageryError(
                 f"got {len(within)} bands for {band} among those at {shown} nm, expected one "
