@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import ImageryError
+from rs_embed.files.dates import moment_of
 from rs_embed.files.rasters import nodata_value
-from rs_embed.geo.bands import band_indexes, bands_of_wavelengths, canonical_band
+from rs_embed.geo.bands import band_indexes, bands_of_wavelengths, canonical_band, doubtful_bands
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, padded
@@ -84,9 +86,26 @@ def read_array(
     stated = [layers.stated[at - 1] for at in indexes]
     nodata = nodata_value(_common(stated, "nodata"), fill_value)
     data, valid = padded(values, valid_mask(values, nodata) & ~hidden, grid, window)
-    source = {"xarray": str(getattr(given, "name", None) or ""), "resampling": "none"}
+    source: dict[str, Any] = {
+        "xarray": str(getattr(given, "name", None) or ""),
+        "resampling": "none",
+    }
+    if (moment := array_time(given)) is not None:
+        source["acquired"] = [moment.isoformat()] * 2
+    doubt = doubtful_bands(layers.names)
+    notes = layers.notes if doubt is None else (*layers.notes, doubt)
     units = _common(stated, "units")
-    return Raster(data, valid, tuple(bands), window, units, source, layers.notes)
+    return Raster(data, valid, tuple(bands), window, units, source, notes)
+
+
+def array_time(given: Any) -> datetime | None:
+    """Return the time in the coordinate ``time``, if that is a single one, in UTC."""
+    if "time" not in given.coords or given.coords["time"].size != 1:
+        return None
+    value = given.coords["time"].values.reshape(())
+    if value.dtype.kind != "M" or np.isnat(value):
+        return None
+    return moment_of(str(np.datetime_as_string(value, unit="s")))
 
 
 @dataclass(frozen=True)

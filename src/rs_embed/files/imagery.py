@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from rs_embed.errors import ImageryError
-from rs_embed.files.arrays import array_grid, is_xarray, read_array
+from rs_embed.files.arrays import array_grid, array_time, is_xarray, read_array
+from rs_embed.files.dates import Dated, acquisition_of
+from rs_embed.files.gdal import shown_path
 from rs_embed.files.rasters import read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
@@ -115,6 +117,20 @@ def imagery_grid(imagery: Any) -> Grid:
         raise _no_imagery(imagery)
     gsd_m(grid)
     return grid
+
+
+def imagery_date(imagery: Any) -> Dated:
+    """Return when imagery was acquired, as far as it says; nothing is read but its header.
+
+    Raises
+    ------
+    ImageryError
+        If a file cannot be opened, or has no CRS or transform.
+    """
+    if isinstance(imagery, str | os.PathLike):
+        name = os.fspath(imagery)
+        return acquisition_of(read_header(name).tags, os.path.basename(shown_path(name)))
+    return Dated(array_time(imagery) if is_xarray(imagery) else None)
 
 
 def _georeferenced(raster: Raster) -> Raster:

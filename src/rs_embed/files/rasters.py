@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,9 +17,10 @@ from affine import Affine
 
 from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
+from rs_embed.files.dates import acquisition_of
 from rs_embed.files.gdal import OpenFiles, open_file, quietly, shown_path
 from rs_embed.files.masks import has_mask, shown_pixels
-from rs_embed.geo.bands import band_indexes
+from rs_embed.geo.bands import band_indexes, doubtful_bands
 from rs_embed.geo.grid import Grid, bounds_window, pixels_per_pixel, transformer
 from rs_embed.geo.raster import Raster, valid_mask
 from rs_embed.geo.windows import common_window, elsewhere, padded
@@ -140,7 +142,7 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
             tuple(dataset.nodatavals),
             tuple(dataset.scales),
             tuple(dataset.offsets),
-            {**dataset.tags(ns="IMAGERY"), **dataset.tags()},
+            _tags(dataset),
             max(height for height, _ in dataset.block_shapes),
         )
 
@@ -371,8 +373,18 @@ def read_file(
         indexes = band_indexes(_band_names(dataset), bands, shown_path(path))
         nodata = nodata_value(_declared_nodata(dataset, indexes), fill_value)
         data, valid = _read_window(dataset, grid, window, indexes, nodata)
-        source = {"path": shown_path(path), "resampling": "none"}
-        return Raster(data, valid, tuple(bands), window, declared_units(dataset, indexes), source)
+        source: dict[str, Any] = {"path": shown_path(path), "resampling": "none"}
+        dated = acquisition_of(_tags(dataset), os.path.basename(shown_path(path)))
+        if dated.moment is not None:
+            source["acquired"] = [dated.moment.isoformat()] * 2
+        doubts = tuple(filter(None, (dated.note, doubtful_bands(_band_names(dataset)))))
+        units = declared_units(dataset, indexes)
+        return Raster(data, valid, tuple(bands), window, units, source, doubts)
+
+
+def _tags(dataset: Any) -> dict[str, str]:
+    """Return the metadata of a file, that of GDAL's domain ``IMAGERY`` included."""
+    return {**dataset.tags(ns="IMAGERY"), **dataset.tags()}
 
 
 def _file_grid(dataset: Any) -> Grid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rs_embed.errors import ImageryError
 
@@ -69,6 +69,16 @@ def canonical_band(band: str) -> str:
 def is_spectral(name: str | None) -> bool:
     """Return whether the name of a band is one of a spectral band, such as ``B8`` or ``nir``."""
     return bool(name and _SPECTRAL.fullmatch(canonical_band(name)))
+
+
+def doubtful_bands(names: Iterable[str | None]) -> str | None:
+    """Return a note on bands called B1 to B4, of which B4 may be red or near infrared."""
+    if {canonical_band(name) for name in names if name} != {"B1", "B2", "B3", "B4"}:
+        return None
+    return (
+        "the bands B1, B2, B3 and B4 were taken for those of Sentinel-2, where B4 is red; if they "
+        "are blue, green, red and near infrared, as those of PlanetScope, name them so"
+    )
 
 
 def bands_of_wavelengths(wavelengths_nm: Sequence[float], wanted: Sequence[str]) -> list[int]:

@@ -90,7 +90,8 @@ def embed_area(
     pca : int, optional
         Store this many principal components instead of all dimensions.
     acquired : str or date, optional
-        Time of own imagery (ISO 8601, UTC), for the STAC Item; without it, none is written.
+        Time of own imagery (ISO 8601, UTC), for the STAC Item: that in the metadata or the name of
+        a file if not given. Where neither says, none is written.
     device : {"auto", "cpu", "cuda", "mps"}
         Where the model runs.
     overwrite : bool

@@ -29,7 +29,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.files.identity import imagery_identity
-from rs_embed.files.imagery import imagery_grid
+from rs_embed.files.imagery import imagery_date, imagery_grid
 from rs_embed.files.polygons import read_polygons
 from rs_embed.geo.grid import (
     Grid,
@@ -92,7 +92,7 @@ class AreaTask:
     notes : tuple of Note
         Warnings to give.
     acquired : datetime or None
-        Time of imagery without dates, for the STAC Item.
+        Time of own imagery, or of a provider without dates, for the STAC Item.
     """
 
     task: Task
@@ -171,7 +171,7 @@ def settle_area(
     )
     source, polygons = _source(spatial, layer, pixels, settings)
     dated = source.provider is not None and source.provider.dated
-    when = _moment(acquired, dated=dated)
+    when, doubt = _time(_moment(acquired, dated=dated), source.imagery)
     source.check_source(task.description.inputs)
     # Weights that must be downloaded to know their sizes are.
     sizes = task.sizes() if task.plan.sizes_known else task.plan.load()
@@ -205,7 +205,7 @@ def settle_area(
         "area": _area_text(layout, polygons),
     }
     stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
-    notes = (*cut, *_notes(layout, within, has_time=dated or when is not None))
+    notes = (*cut, *doubt, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,
         source=replace(source, spatial=None),  # pixels are read window by window
@@ -276,6 +276,20 @@ def _moment(acquired: object, *, dated: bool) -> datetime | None:
         raise SpecError(
             f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
         ) from exc
+
+
+def _time(stated: datetime | None, imagery: Any) -> tuple[datetime | None, tuple[Note, ...]]:
+    """Return the time of the map: as stated, else that of the imagery."""
+    if imagery is None:
+        return stated, ()
+    found, _ = imagery_date(imagery)
+    if stated is None or found is None or stated.date() == found.date():
+        return stated or found, ()
+    message = (
+        f"acquired={stated.date()} was taken as stated, but the imagery says {found.date()}; leave "
+        "it out if the imagery is right"
+    )
+    return stated, (Note(message, TemporalWarning),)
 
 
 def _area_text(layout: Layout, polygons: Polygons | None) -> str:

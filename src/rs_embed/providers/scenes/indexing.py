@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import GridError, ImageryError, ProviderError
+from rs_embed.files.dates import acquisition_of
 from rs_embed.files.rasters import Header, read_header
-from rs_embed.geo.bands import canonical_band
+from rs_embed.geo.bands import canonical_band, doubtful_bands
+from rs_embed.providers.scenes.band_files import is_picture, joined_scenes
 from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
-from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, in_utc, local_path
+from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, name_beside
 
 if TYPE_CHECKING:
     from pystac import Catalog, Item
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 _RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
 _TOPS = ("catalog.json", "collection.json")
 _OPENED_AT_ONCE = 8
-_DATE_TAGS = ("TIFFTAG_DATETIME", "ACQUISITIONDATETIME", "datetime", "DATETIME")
-_DAY_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d{6}|(?:19|20)\d\d-\d\d-\d\d)(?!\d)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
             elif kind == "Feature" and "stac_version" in content:
                 items += parsed_items([content], str(path), left_out)
                 claimed.update(_claimed_files(content, path))
-        else:
+        elif not is_picture(path):
             rasters.append(path)
     return items, [path for path in rasters if os.path.realpath(path) not in claimed]
 
@@ -138,7 +137,8 @@ def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
         if isinstance(href, str):
-            yield os.path.realpath(path.parent / local_path(href))
+            beside = name_beside(str(path), href)
+            yield os.path.realpath(beside or path.parent / local_path(href))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -212,31 +212,34 @@ def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Itera
 
 
 def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) -> list[Scene]:
-    """Return a scene for each raster file, in the order of ``paths``."""
+    """Return the scenes of raster files: bands of products joined, and each other file."""
 
-    def look(path: Path) -> Scene | str:
+    def look(path: Path) -> Header | str:
         try:
-            return _scene_of_file(path, base)
+            return read_header(str(path))
         except (ImageryError, GridError) as exc:
             return str(exc)
 
     with ThreadPoolExecutor(_OPENED_AT_ONCE) as pool:
-        found = dict(zip(map(str, paths), pool.map(look, paths), strict=True))
-    left_out.update({path: reason for path, reason in found.items() if isinstance(reason, str)})
-    return [scene for scene in found.values() if isinstance(scene, Scene)]
+        found = dict(zip(paths, pool.map(look, paths), strict=True))
+    left_out.update({str(p): reason for p, reason in found.items() if isinstance(reason, str)})
+    headers = {path: header for path, header in found.items() if isinstance(header, Header)}
+    joined, others = joined_scenes(headers, base, left_out)
+    return [*joined, *(_scene_of_file(path, headers[path], base) for path in others)]
 
 
-def _scene_of_file(path: Path, base: Path) -> Scene:
-    header = read_header(str(path))
+def _scene_of_file(path: Path, header: Header, base: Path) -> Scene:
     places = [BandAt(str(path), i) for i in range(1, len(header.names) + 1)]
     named = any(header.names)
     bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
     product = product_of_name(path.stem)
     if {*header.scales, *header.offsets} != {1, 0}:
         product = replace(product, baseline=None)  # the file declares its units
+    dated = acquisition_of(header.tags, path.name)
+    notes = (dated.note, doubtful_bands(header.names))
     return Scene(
         id=path.relative_to(base).as_posix(),
-        acquired=_date_of(header, path.name),
+        acquired=dated.moment,
         cloud_pct=None,
         bands=bands,
         footprint=grid_boxes(header.grid),
@@ -244,6 +247,7 @@ def _scene_of_file(path: Path, base: Path) -> Scene:
         nodata=header.nodatavals[0],
         product=product,
         is_file=True,
+        notes=tuple(note for note in notes if note is not None),
     )
 
 
@@ -253,21 +257,3 @@ def _by_name(names: Sequence[str | None], places: Sequence[BandAt]) -> dict[str,
     return {
         key: place for key, place in zip(keys, places, strict=True) if key and keys.count(key) == 1
     }
-
-
-def _date_of(header: Header, name: str) -> datetime | None:
-    """Return when a file was acquired: from its tags, else the first date in its name."""
-    for tag in _DATE_TAGS:
-        if (moment := _moment(header.tags.get(tag, ""))) is not None:
-            return moment
-    found = (_moment(match[0]) for match in _DAY_IN_NAME.finditer(name))
-    return next((moment for moment in found if moment is not None), None)
-
-
-def _moment(text: str) -> datetime | None:
-    """Return a date in the notation of ISO or TIFF (``2023:08:15 10:00:00``), in UTC."""
-    text = re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip())
-    try:
-        return in_utc(datetime.fromisoformat(text))
-    except ValueError:
-        return None

@@ -42,6 +42,7 @@ _SAMPLE_PX = 512
 # Greatest plausible reflectance: snow and glint exceed 1.
 _TOP_REFLECTANCE = 2
 _LISTED_ITEMS = 100
+_LISTED_NOTES = 3
 _TREATMENTS = {
     "declared": "as declared",
     "none": "none before baseline 04.00",
@@ -94,6 +95,7 @@ class SceneOnGrid:
             "offset": self.treatment,
             "files": list(files),
             **({} if scene.href is None else {"href": scene.href}),
+            **({"files_from": "beside the item, which links to the web"} if scene.beside else {}),
         }
 
 
@@ -318,7 +320,12 @@ def compose(
         )
     source = _source(root, kind, sensor, used)
     source["counts"] = {**selection.counts, "used": len(used)}
-    notes = (*selection.notes, *_offset_notes(used), *_upsampling_notes(used, grid))
+    notes = (
+        *selection.notes,
+        *_notes_of(used),
+        *_offset_notes(used),
+        *_upsampling_notes(used, grid),
+    )
     return Raster(made.data, made.valid, sensor.bands, grid, made.reflectance, source, notes)
 
 
@@ -357,6 +364,14 @@ def with_left_out(raster: Raster, left_out: Mapping[str, str], kind: str) -> Ras
             "meta['source']['left_out'] says why",
         )
     return replace(raster, source={**raster.source, "left_out": listed}, notes=notes)
+
+
+def _notes_of(used: Sequence[SceneOnGrid]) -> Iterator[str]:
+    """Yield what is doubtful about single scenes: of many, the first ones."""
+    notes = list(dict.fromkeys(note for s in used for note in s.scene.notes))
+    yield from notes[:_LISTED_NOTES]
+    if len(notes) > _LISTED_NOTES:
+        yield f"{len(notes) - _LISTED_NOTES} further scenes are doubtful in such ways"
 
 
 def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:

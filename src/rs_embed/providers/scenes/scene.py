@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from rs_embed.addresses import local_path
+from rs_embed.files.dates import in_utc
 from rs_embed.files.gdal import shown_path
 from rs_embed.geo.bands import canonical_band
 from rs_embed.geo.grid import Grid
@@ -65,6 +68,8 @@ class Scene:
     outline: tuple[float, float, float] | None = None
     is_file: bool = False  # a plain file without an item
     href: str | None = None  # URL of its item, without credentials
+    beside: bool = False  # whether files beside its item are read instead of those on the web
+    notes: tuple[str, ...] = ()  # what is doubtful about it; given where it is used
 
     def find(self, wanted: Sequence[str]) -> tuple[BandAt, ...] | None:
         """Return the places of the ``wanted`` bands, None if one of them is missing."""
@@ -110,8 +115,9 @@ class Scene:
 def scene_from_item(item: Item) -> Scene:
     """Return the scene that a STAC item describes.
 
-    Relative hrefs are resolved against the item's own. An item over a span of time counts as
-    acquired at its start.
+    Relative hrefs are resolved against the item's own. Of an item on disk that links to the web,
+    as in a downloaded product, files of the same names beside it are read. An item over a span of
+    time counts as acquired at its start.
 
     Raises
     ------
@@ -123,6 +129,7 @@ def scene_from_item(item: Item) -> Scene:
     cloud = properties.get("eo:cloud_cover")
     applied = properties.get("earthsearch:boa_offset_applied")
     href = item.get_self_href()
+    beside = _link_to_files_beside(item)
     return Scene(
         id=item.id,
         acquired=None if acquired is None else in_utc(acquired),
@@ -135,17 +142,26 @@ def scene_from_item(item: Item) -> Scene:
         product=product_of_item(item.id, properties),
         outline=None if item.geometry is None else _outline_of(item.geometry),
         href=shown_path(href) if href is not None and "://" in href else None,
+        beside=beside,
     )
 
 
-def local_path(href: str) -> str:
-    """Return the path that a ``file:`` URL names, decoded; other URLs and paths as they are."""
-    return url2pathname(urlsplit(href).path) if href[:5].lower() == "file:" else href
+def _link_to_files_beside(item: Item) -> bool:
+    """Let assets on the web whose files lie beside the item link there; return whether any did."""
+    own = local_path(item.get_self_href() or "")
+    found = False
+    for asset in item.assets.values() if own and "://" not in own else ():
+        path = name_beside(own, asset.href)
+        if path is not None and os.path.isfile(path):
+            asset.href, found = path, True
+    return found
 
 
-def in_utc(moment: datetime) -> datetime:
-    """Return ``moment`` in UTC, which it is in already if it names no zone."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def name_beside(own: str, href: str) -> str | None:
+    """Return the path beside the file ``own`` of the name that a URL ends with; None for paths."""
+    if "://" not in local_path(href):
+        return None
+    return os.path.join(os.path.dirname(own), unquote(posixpath.basename(urlsplit(href).path)))
 
 
 def grid_boxes(grid: Grid) -> tuple[Box, ...] | None:

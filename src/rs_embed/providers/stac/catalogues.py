@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes.items import malformed, parsed_items
-from rs_embed.providers.scenes.scene import Box, local_path
+from rs_embed.providers.scenes.scene import Box
 from rs_embed.providers.stac.web import asking, read_json
 from rs_embed.specs import TemporalSpec
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
+from rs_embed.files.dates import in_utc
 from rs_embed.files.gdal import shown_path
-from rs_embed.providers.scenes.scene import BandAt, Scene, in_utc
+from rs_embed.providers.scenes.scene import BandAt, Scene
 from rs_embed.providers.stac.web import asking, refused
 
 if TYPE_CHECKING:
