@@ -58,6 +58,7 @@ _NO_DATA = re.compile(
     r"|ql)(?:_\d\dm|_\d+x\d+)?|MSK_.*",
     re.IGNORECASE,
 )
+_PACKED = re.compile(r"(?:S2[A-D]_.+|L[COTE]0\d_.+|.+\.SAFE)\.(?:zip|tar)", re.IGNORECASE)
 _RESOLUTION_FOLDER = re.compile(r"R?\d\dm", re.IGNORECASE)
 _DAY_FOLDERS = re.compile(r"/(\d{4})/(\d{1,2})/(\d{1,2})(?:/|$)")
 _OLD_BASELINE = re.compile(r"_N(\d\d\.\d\d)(?:\W|$)")
@@ -67,6 +68,11 @@ _STATED_BASELINE = re.compile(rb"<PROCESSING_BASELINE>\s*([\d.]+)\s*<")
 def is_picture(path: Path) -> bool:
     """Return whether a file is a picture, a mask or angles of a product, by its name."""
     return _NO_DATA.fullmatch(path.stem) is not None
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file is the archive of a product, by its name."""
+    return _PACKED.fullmatch(path.name) is not None
 
 
 @dataclass(frozen=True, eq=False)

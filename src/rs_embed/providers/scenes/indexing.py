@@ -16,7 +16,7 @@ from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.dates import acquisition_of
 from rs_embed.files.rasters import Header, read_header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
-from rs_embed.providers.scenes.band_files import is_picture, joined_scenes
+from rs_embed.providers.scenes.band_files import is_packed, is_picture, joined_scenes
 from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
 from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, name_beside
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pystac import Catalog, Item
 
 _RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
+_ARCHIVES = (".zip", ".tar")
 _TOPS = ("catalog.json", "collection.json")
 _OPENED_AT_ONCE = 8
 
@@ -107,7 +108,8 @@ def index_root(root: Path) -> Index:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
         raise ProviderError(
             f"no imagery in {str(root)!r}: it has no STAC item and no georeferenced raster "
-            f"({', '.join(sorted(_RASTERS))}){'; left out: ' + reasons if reasons else ''}"
+            f"({', '.join(sorted(_RASTERS))}; pictures, masks and angles of products are none)"
+            f"{'; left out: ' + reasons if reasons else ''}"
         )
     described = linked.union(item.get_self_href() or "" for item in items) - {""}
     return Index(root, tuple(scenes), left_out, frozenset(described), top is None)
@@ -126,6 +128,9 @@ def _walk(root: Path, left_out: dict[str, str]) -> tuple[list[Item], list[Path]]
             elif kind == "Feature" and "stac_version" in content:
                 items += parsed_items([content], str(path), left_out)
                 claimed.update(_claimed_files(content, path))
+        elif path.suffix.lower() in _ARCHIVES:
+            if is_packed(path):
+                left_out[str(path)] = "is the archive of a product; unpack it"
         elif not is_picture(path):
             rasters.append(path)
     return items, [path for path in rasters if os.path.realpath(path) not in claimed]
@@ -142,11 +147,11 @@ def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """Yield rasters and JSON files, sorted within each folder."""
+    """Yield rasters, JSON files and archives, sorted within each folder."""
     for folder, folders, names in os.walk(root):
         folders.sort()
         for path in (Path(folder, name) for name in sorted(names)):
-            if path.suffix.lower() in _RASTERS | {".json"}:
+            if path.suffix.lower() in {".json", *_RASTERS, *_ARCHIVES}:
                 yield path
 
 
