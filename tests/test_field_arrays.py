@@ -93,6 +93,10 @@ AS_THE_FILE: dict[str, Callable[[Path], Any]] = {
     "a Dataset, renamed": lambda p: as_dataset(p).rename(
         band_1="blue", band_2="green", band_3="red"
     ),
+    "a GeoTIFF opened by xarray": lambda p: xr.open_dataset(p, engine="rasterio"),
+    "a GeoTIFF opened by xarray, not decoded": lambda p: xr.open_dataset(
+        p, engine="rasterio", mask_and_scale=False
+    ),
     "a Dataset of an array's bands": lambda p: opened(p).to_dataset("band"),
     "a Dataset of an array's bands, renamed": lambda p: (
         opened(p).to_dataset("band").rename({1: "blue", 2: "green", 3: "red"})

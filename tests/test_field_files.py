@@ -10,6 +10,7 @@ import itertools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,20 @@ import rasterio
 import rioxarray
 import xarray as xr
 from affine import Affine
-from pyproj import CRS
+from pyproj import CRS, Transformer
 from rasterio.enums import ColorInterp
 
-from rs_embed import inspect_input
+from rs_embed import (
+    Embedding,
+    LocalProvider,
+    PatchCache,
+    embed_area,
+    export_batch,
+    get_embedding,
+    inspect_input,
+    open_map,
+    read_vectors,
+)
 from rs_embed.errors import GridError, ImageryError
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.imagery import imagery_grid, read_imagery
@@ -85,6 +96,29 @@ def test_a_near_infrared_band_that_gdal_takes_for_alpha_hides_nothing(
     with rasterio.open(path) as file:
         assert file.colorinterp[3] is ColorInterp.alpha
     assert read_imagery(path, bands=WANTED, spatial=None, fill_value=None).valid.all()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jp2"])
+def test_what_gdal_keeps_beside_a_file_counts(suffix: str, tmp_path: Path) -> None:
+    """``gdal_edit`` writes nodata, scale and names of a JPEG 2000 to ``.aux.xml``."""
+    path = tmp_path / f"scene{suffix}"
+    data = np.full((3, 64, 64), 2000, np.uint16)
+    data[:, :16] = 500
+    jp2 = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+    with rasterio.open(
+        path, "w", **(jp2 if suffix == ".jp2" else {"driver": "GTiff"}), count=3, height=64,
+        width=64, dtype="uint16", crs="EPSG:32633", transform=NORTH_UP,
+    ) as file:  # fmt: skip
+        file.write(data)
+    bands_of = "".join(
+        f'<PAMRasterBand band="{at}"><Description>{name}</Description><NoDataValue>500'
+        "</NoDataValue><Offset>-0.1</Offset><Scale>0.0001</Scale></PAMRasterBand>"
+        for at, name in enumerate(("B02", "B03", "B04"), 1)
+    )
+    Path(f"{path}.aux.xml").write_text(f"<PAMDataset>{bands_of}</PAMDataset>")
+    raster = read_imagery(path, bands=WANTED, spatial=None, fill_value=None)
+    assert raster.reflectance == (0.0001, -0.1)
+    assert raster.valid.mean() == 0.75
 
 
 def scene(folder: Path, name: str = "scene.tif", **profile: object) -> Path:
@@ -178,8 +212,6 @@ def test_coordinates_to_the_west_or_south_are_refused(code: int) -> None:
     crs = CRS.from_epsg(code)
     area = crs.area_of_use
     assert area is not None
-    from pyproj import Transformer
-
     lon, lat = (area.west + area.east) / 2, (area.south + area.north) / 2
     x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(lon, lat)
     with pytest.raises(GridError, match=r"(?s)westing.*gdalwarp -t_srs EPSG:32[67]"):
@@ -219,3 +251,40 @@ def test_the_error_for_a_container_lists_its_images_and_what_it_says_works(tmp_p
     for imagery in (joined, dataset):
         raster = read_imagery(imagery, bands=WANTED, spatial=None, fill_value=None)
         assert np.array_equal(raster.data, right)
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning")
+def test_a_file_url_is_taken_wherever_a_path_is(tmp_path: Path, checkpoint: Path) -> None:
+    """Images in and out, places, polygons, folders, weights: the file is where the URL says."""
+    folder = tmp_path / "of march #1"
+    image = scene(folder)
+    weights = folder / "weights"
+    weights.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (weights / name).write_bytes((checkpoint / name).read_bytes())
+
+    def url(name: str) -> str:
+        return (folder / name).as_uri()
+
+    lon, lat = Transformer.from_crs(32633, 4326, always_xy=True).transform(400320, 5199680)
+    (folder / "places.csv").write_text(f"id,lon,lat\na,{lon},{lat}\n")
+    common: dict[str, Any] = {"weights": url("weights"), "image_size": 32, "display": "visual"}
+    embedding = get_embedding("scalemae", imagery=url(image.name), **common)
+    embedding.save(url("one.npz"))
+    assert np.array_equal(Embedding.load(url("one.npz")).data, embedding.data)
+    embed_area(
+        "scalemae", imagery=url(image.name), output=url("map.tif"), progress=False, tile_size=32,
+        **common,
+    )  # fmt: skip
+    assert open_map(url("map.tif")).sizes["d"] == 48
+    export_batch(
+        "scalemae", url("places.csv"), output=url("vectors.npz"), imagery=url(image.name),
+        buffer_m=160, progress=False, **common,
+    )  # fmt: skip
+    assert read_vectors(url("vectors.npz")).embedding.shape == (1, 48)
+    assert LocalProvider(url(image.name)).status().startswith("ready: 1 scenes")
+    (folder / "cache").mkdir()
+    assert PatchCache(url("cache"), 10**6).folder == folder / "cache"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cache", "map.tif", "one.npz", "places.csv", image.name, "vectors.npz", "weights",
+    ]  # fmt: skip

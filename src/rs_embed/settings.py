@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import SettingsError
 
 
@@ -166,7 +167,7 @@ def _path(environ: Mapping[str, str], variable: Variable) -> Path | None:
         return None
     value = _text(environ, variable)
     try:
-        return Path(value).expanduser()
+        return path_of(value).expanduser()
     except RuntimeError as exc:
         raise SettingsError(f"got {variable.name}={value!r}: {exc}") from exc
 

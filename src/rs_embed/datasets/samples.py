@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rs_embed.addresses import path_of
 from rs_embed.datasets.pictures import SUFFIXES, TooLittleValid, read_picture
 from rs_embed.errors import (
     DatasetError,
@@ -125,7 +126,7 @@ def read_samples(
         check_positive("gsd_m", gsd_m, "ground metres per pixel")
     if split is not None and split not in SPLITS:
         raise UnknownNameError.among("split", split, SPLITS)
-    path = Path(source).expanduser()
+    path = path_of(source).expanduser()
     if not path.exists():
         raise DatasetError(f"{str(path)!r} is missing, expected a folder, an archive or an image")
     return _samples(path, gsd_m, split)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.addresses import path_of
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
 from rs_embed.errors import RsEmbedError, SpecError
@@ -97,7 +97,7 @@ def estimate(
         If the output cannot be written.
     """
     if output is not None:
-        MANY_VECTORS.check(Path(output))
+        MANY_VECTORS.check(path_of(output))
     if imagery is not None:
         raise SpecError(
             "got imagery (--imagery) for an estimate (--dry-run), expected a backend: own files "

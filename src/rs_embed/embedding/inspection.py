@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rs_embed.addresses import path_of
 from rs_embed.embedding import quicklook
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
@@ -94,7 +95,7 @@ class Inspection:
         ExportError
             If it cannot be written.
         """
-        target = Path(path)
+        target = path_of(path)
         PICTURES.check(target)
         picture = quicklook.render_input(
             self.image, self.tiles, self._sight.seen.valid_tokens, self._captions()

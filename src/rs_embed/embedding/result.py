@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import SpecError
 from rs_embed.files.formats import PICTURES, Formats
 from rs_embed.files.grids import GRIDS, georeferenced
@@ -142,7 +143,7 @@ class Embedding:
 def _as_path(path: object) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise SpecError(f"got {path!r} ({type(path).__name__}), expected a path")
-    return Path(path)
+    return path_of(path)
 
 
 def token_grid(values: NDArray[np.float32], grid: Grid) -> xr.DataArray:

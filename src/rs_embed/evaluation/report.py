@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rs_embed._optional import require
+from rs_embed.addresses import path_of
 from rs_embed.errors import SpecError
 from rs_embed.files.formats import PICTURES, REPORTS
 from rs_embed.files.writing import written
@@ -92,7 +93,7 @@ class EvaluationReport:
         ExportError
             If it cannot be written.
         """
-        target = Path(path)
+        target = path_of(path)
         REPORTS.check(target)
         with written(target) as partial:
             text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
@@ -114,7 +115,7 @@ class EvaluationReport:
         MissingDependencyError
             If matplotlib is not installed.
         """
-        target = Path(path)
+        target = path_of(path)
         check_drawable(target)
         if all(row.gsd is None for row in self.rows):
             raise SpecError("got a report without scales, expected one of images to draw")

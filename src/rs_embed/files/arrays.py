@@ -69,6 +69,11 @@ def read_array(
     import xarray as xr
 
     y_dim, x_dim = _spatial_dims(given)
+    placed = array_grid(given)
+    if isinstance(given, xr.Dataset):
+        images = [v for v in given.data_vars.values() if {y_dim, x_dim} <= set(v.dims)]
+        if len(images) == 1 and images[0].ndim == 3:  # as xarray opens a GeoTIFF
+            given = images[0]
     read = _of_dataset if isinstance(given, xr.Dataset) else _of_array
     layers = read(given, y_dim, x_dim)
     if layers.wavelengths and not any(layers.names):
@@ -78,14 +83,13 @@ def read_array(
     alpha = [at for at, name in enumerate(layers.names, 1) if str(name).lower() == "alpha"]
     alpha = [at for at in alpha if at not in indexes]
     picked = _from_north(layers.pick([at - 1 for at in (*indexes, *alpha)]), y_dim)
-    grid = array_grid(given)
-    window = window_in(grid)
-    rows, columns = common_window(window, grid)
+    window = window_in(placed)
+    rows, columns = common_window(window, placed)
     values = picked.isel({y_dim: rows, x_dim: columns}).values
     values, hidden = values[: len(bands)], (values[len(bands) :] == 0).any(axis=0)
     stated = [layers.stated[at - 1] for at in indexes]
     nodata = nodata_value(_common(stated, "nodata"), fill_value)
-    data, valid = padded(values, valid_mask(values, nodata) & ~hidden, grid, window)
+    data, valid = padded(values, valid_mask(values, nodata) & ~hidden, placed, window)
     source: dict[str, Any] = {
         "xarray": str(getattr(given, "name", None) or ""),
         "resampling": "none",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import SpecError, UnknownNameError
 from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive
 
@@ -69,7 +70,7 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
         If it cannot be read, or a place in it is invalid; the message names the line or
         the feature.
     """
-    source = Path(path)
+    source = path_of(path)
     if buffer_m is not None:
         check_positive("buffer_m", buffer_m, "ground metres")
     reader = _READERS.get(source.suffix.lower())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import ExportError
 from rs_embed.files.formats import META_KEY, EmbeddingFormat, Format, Formats, unreadable
 from rs_embed.files.writing import written
@@ -187,7 +188,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
     ExportError
         If the file cannot be read, or does not hold many vectors.
     """
-    path = Path(path)
+    path = path_of(path)
     kinds = {"embedding": "f4", "id": "U", "ok": "b1", "lon": "f8", "lat": "f8"}
     content = _npz(path, [*kinds, "error.jsonl", "meta.jsonl"], _MANY)
     try:

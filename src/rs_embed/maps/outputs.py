@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import SpecError, UnknownNameError
 from rs_embed.files.formats import PICTURES, REPORTS, Formats
 from rs_embed.files.grids import GRIDS
@@ -55,7 +55,7 @@ def check_output(path: str | os.PathLike[str], kind: OutputKind) -> None:
         raise UnknownNameError.among("kind of output", kind, get_args(OutputKind))
     if not isinstance(path, str | os.PathLike):
         raise SpecError(f"got {path!r} ({type(path).__name__}), expected a path")
-    target = Path(path)
+    target = path_of(path)
     _FORMATS[kind].check(target)
     if kind in _RESUMED:
         check_place(target.with_name(f"{target.name}.partial"))

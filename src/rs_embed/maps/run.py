@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import path_of
 from rs_embed.embedding.encoding import gsd_notes
 from rs_embed.errors import ImageryError, RsEmbedError, give_warnings
 from rs_embed.files.writing import check_place
@@ -50,7 +51,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     ExportError
         If its folder is missing or read-only, or it is a folder that is not a map.
     """
-    target = Path(path)
+    target = path_of(path)
     MAPS.check(target)
     check_place(partial_path(target))
     return target

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import CheckpointError
 
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -84,7 +85,7 @@ def weights_on_disk(name: str) -> WeightsFile | None:
     if name in SHIPPED:
         return _described(name, _weights_in(SHIPPED[name]))
     try:
-        local = Path(name).expanduser()
+        local = path_of(name).expanduser()
         is_dir, is_file = local.is_dir(), local.is_file()
     except (OSError, RuntimeError, ValueError) as exc:
         raise CheckpointError(f"got weights={name[:200]!r}, not a valid path: {exc}") from exc

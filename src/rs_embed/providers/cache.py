@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._version import __version__
+from rs_embed.addresses import path_of
 from rs_embed.errors import ExportError, ImageryError, RsEmbedError, SettingsError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
@@ -70,7 +71,7 @@ class PatchCache:
     """
 
     def __init__(self, folder: str | PathLike[str], max_bytes: int) -> None:
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self.max_bytes = max_bytes
         self._room = max_bytes - max_bytes // _FREE_SHARE
         self._lock = threading.Lock()
@@ -405,7 +406,7 @@ def open_cache(
 def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Path:
     """Return the folder, created if need be; raise ``error`` if that fails."""
     try:
-        folder = Path(path).expanduser().absolute()
+        folder = path_of(path).expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as exc:
         raise error(

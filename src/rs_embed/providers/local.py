@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Self
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import ProviderError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
@@ -55,7 +56,7 @@ class LocalProvider:
         if root is None:
             self._root = (settings or Settings.from_environ()).local
         else:
-            self._root = Path(fspath(root)).expanduser().absolute()
+            self._root = path_of(root).expanduser().absolute()
         self._found: Latest[Path, Index | ProviderError] = Latest()
 
     @classmethod

@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rs_embed.addresses import path_of
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.source import Source
@@ -142,7 +143,7 @@ def export_batch(
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
-    path = Path(output)
+    path = path_of(output)
     MANY_VECTORS.check(path)
     check_unfinished(path, overwrite=overwrite)
     if on_error not in ON_ERROR:

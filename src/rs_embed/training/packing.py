@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from rs_embed.addresses import path_of
 from rs_embed.datasets.samples import Sample, read_samples
 from rs_embed.errors import (
     DatasetError,
@@ -175,7 +176,7 @@ def _write_tiles(config: DataConfig, file: BinaryIO, bar: Bar) -> tuple[list[lis
 def _check_apart(config: DataConfig, folder: Path) -> None:
     """Raise where a run's own pictures would be images of a source."""
     for source in config.sources:
-        place = Path(source.path).expanduser()
+        place = path_of(source.path).expanduser()
         if place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
             raise SpecError(
                 f"got run.folder {str(folder)!r} inside the source {source.path!r}, expected it "
@@ -189,7 +190,7 @@ def _described(config: DataConfig) -> dict[str, Any]:
     for source in config.sources:
         stated = asdict(source)
         del stated["repeat"]
-        path = Path(source.path).expanduser()
+        path = path_of(source.path).expanduser()
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         seen = [
             (str(one), one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rs_embed._optional import require
+from rs_embed.addresses import path_of
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
@@ -47,7 +47,7 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
     MissingDependencyError
         If dask or, for a ``.zarr``, zarr is not installed.
     """
-    place = Path(path)
+    place = path_of(path)
     chosen = formats.of(place)
     require("dask", extra="maps", purpose="opening a map")
     if not place.exists():

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.addresses import path_of
 from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.base import DEVICES
 from rs_embed.models.scalemae.config import (
@@ -64,7 +65,7 @@ class ScaleMaePlan:
     def settled(self) -> Mapping[str, Any]:
         """What identifies the options; a variant is known by the sizes of its network."""
         config, image_size = self._settle(self._on_disk())
-        on_disk = Path(self.weights).exists()
+        on_disk = path_of(self.weights).exists()
         return {
             "weights": os.path.abspath(self.weights) if on_disk else self.weights,
             "network": config.to_json(),
@@ -326,7 +327,7 @@ def _rshf_source(found: WeightsFile) -> tuple[str, str | None]:
     """Return what ``from_pretrained`` takes: hub id and revision, or a folder."""
     if found.revision is not None:
         return found.id.partition("@")[0], found.revision
-    if not Path(found.id).expanduser().is_dir():
+    if not path_of(found.id).expanduser().is_dir():
         raise SpecError(
             f"got weights={found.id!r} with loader='rshf', expected a hub id or a folder"
         )
