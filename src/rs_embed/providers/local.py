@@ -44,8 +44,9 @@ class LocalProvider:
     The root is searched once, when first needed, also if nothing is found. Make a new provider to
     see files that were added later.
 
-    A raster file is dated by its tags (``TIFFTAG_DATETIME``, ``ACQUISITIONDATETIME``,
-    ``datetime``), else by the first ``YYYYMMDD`` or ``YYYY-MM-DD`` in its name.
+    Files of single bands, as in a ``.SAFE``, are joined into scenes of their products. A raster
+    file is dated by its metadata, else by the first date in its name, else by
+    ``TIFFTAG_DATETIME``, which is when it was written.
     """
 
     name = "local"
