@@ -224,3 +224,11 @@ def test_an_alpha_band_of_an_array_hides_pixels(file: Path) -> None:
     raster = read_imagery(array, bands=WANTED, spatial=None, fill_value=None)
     assert not raster.valid[:, :32].any()
     assert raster.valid[:, 32:].all()
+
+
+def test_a_scale_of_one_that_was_decoded_says_nothing_of_units(file: Path) -> None:
+    """As in netCDF that rioxarray writes; the values are still digital numbers."""
+    array = opened(file)[:3].astype("float64").drop_attrs(deep=False)
+    array = array.assign_coords(band=["B2", "B3", "B4"])
+    array.encoding |= {"scale_factor": 1.0, "add_offset": 0.0}
+    assert read_imagery(array, bands=WANTED, spatial=None, fill_value=None).reflectance is None

@@ -26,6 +26,7 @@ _BAND_DIMS = ("band", "bands", "channel", "channels")
 _WAVELENGTH = re.compile(r"wave_?lengths?|wl|lambda", re.IGNORECASE)
 # Names that software gives to variables in place of those of the bands.
 _NUMBERED = re.compile(r"band_?\d+", re.IGNORECASE)
+_UNITS = {"scale_factor": 1, "add_offset": 0, "scales": 1, "offsets": 0}
 _PER_BAND = ("long_name", "scales", "offsets", "nodatavals")
 _ABOUT_BANDS = (*_PER_BAND, "scale_factor", "add_offset", "_FillValue")
 # Lower numbers are positions of bands, or micrometres.
@@ -297,9 +298,10 @@ def _units(array: Any, scale: float, offset: float) -> tuple[float, float] | Non
     reflectance.
     """
     stated = array.attrs
-    given = {"scale_factor", "add_offset", "scales", "offsets"}
-    if array.dtype.kind == "f" and not given & set(stated) and given & set(array.encoding):
-        return 1.0, 0.0
+    if array.dtype.kind == "f" and not set(_UNITS) & set(stated):
+        decoded = [array.encoding.get(name, identity) for name, identity in _UNITS.items()]
+        if any(np.any(np.not_equal(d, i)) for d, i in zip(decoded, _UNITS.values(), strict=True)):
+            return 1.0, 0.0
     try:
         units = (
             float(stated.get("scale_factor", scale)),
