@@ -270,10 +270,14 @@ def _read_masked(
     """
     from rasterio.io import MemoryFile
 
-    covered = bounds_window(file_grid, _bounds_in(file_grid, part))
     # The filter of average and bilinear reaches less than two pixels of the coarser lattice.
     reach = 2 * math.ceil(max(per_pixel, 1)) + 1
-    height, width = (side + 2 * reach for side in covered.shape)
+    around = bounds_window(file_grid, _bounds_in(file_grid, part))
+    around = around.window(-reach, -reach, *(side + 2 * reach for side in around.shape))
+    rows, columns = common_window(around, file_grid)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if not height or not width:
+        return _nothing(dataset, indexes, part)
     if height * width > _MOST_COPIED_PX and part.shape[0] > 1:
         half = part.shape[0] // 2
         upper = part.window(0, 0, half, part.shape[1])
@@ -284,15 +288,15 @@ def _read_masked(
         ]
         data, valid = zip(*halves, strict=True)
         return np.concatenate(data, axis=1), np.concatenate(valid)
-    window = covered.window(-reach, -reach, height, width)
-    data, valid = _read_window(dataset, file_grid, window, indexes, nodata)
+    window = file_grid.window(rows.start, columns.start, height, width)
+    pixels, shown = _read_window(dataset, file_grid, window, indexes, nodata)
     with MemoryFile() as memory:
         with memory.open(
-            driver="GTiff", dtype=data.dtype, count=len(indexes), height=height, width=width,
+            driver="GTiff", dtype=pixels.dtype, count=len(indexes), height=height, width=width,
             crs=dataset.crs, transform=window.transform,
         ) as copy:  # fmt: skip
-            copy.write(data)
-            copy.write_mask(valid)
+            copy.write(pixels)
+            copy.write_mask(shown)
         with (
             memory.open() as copy,
             _warped(copy, part, resampling, per_pixel, add_alpha=True) as warped,
@@ -438,8 +442,7 @@ def _read_window(
 
     rows, columns = common_window(window, file_grid)
     if rows.start >= rows.stop or columns.start >= columns.stop:
-        dtype = np.result_type(*(dataset.dtypes[i - 1] for i in indexes))
-        return np.zeros((len(indexes), *window.shape), dtype), np.zeros(window.shape, bool)
+        return _nothing(dataset, indexes, window)
     from_north = dataset.transform.e < 0
     first_row = rows.start if from_north else file_grid.shape[0] - rows.stop
     step = 1 if from_north else -1
@@ -449,6 +452,14 @@ def _read_window(
     if has_mask(dataset, indexes):
         valid &= shown_pixels(dataset, indexes, window=part)[::step]
     return padded(pixels, valid, file_grid, window)
+
+
+def _nothing(
+    dataset: Any, indexes: Sequence[int], window: Grid
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return invalid pixels, for a window that the file does not cover."""
+    dtype = np.result_type(*(dataset.dtypes[i - 1] for i in indexes))
+    return np.zeros((len(indexes), *window.shape), dtype), np.zeros(window.shape, bool)
 
 
 def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
