@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
@@ -24,6 +24,19 @@ def local_path(address: str | os.PathLike[str]) -> str:
     if within := _ZIP_URL.fullmatch(text):
         return f"/vsizip/{within['archive']}/{within['member']}"
     return text
+
+
+def document_path(href: str) -> str:
+    """Return the path or URL of an href in a document, encoded or not.
+
+    Of a path on disk that which exists; URLs are encoded where they hold blanks or other letters
+    than those of ASCII.
+    """
+    path = local_path(href)
+    if "://" in path:
+        return quote(path, safe="%/:?#[]@!$&'()*+,;=~")
+    decoded = unquote(path)
+    return decoded if not os.path.exists(path) and os.path.exists(decoded) else path
 
 
 def path_of(address: str | os.PathLike[str]) -> Path:

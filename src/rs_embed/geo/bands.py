@@ -10,6 +10,12 @@ from rs_embed.errors import ImageryError
 
 # STAC common names of the Sentinel-2 bands that ScaleMAE uses (STAC eo extension).
 _COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3", "B": "B2"}
+# Beginnings of the common names of Sentinel-2's bands.
+_COMMON_OF = {
+    "B1": "COASTAL", "B2": "BLUE", "B3": "GREEN", "B4": "RED", "B5": "REDEDGE", "B6": "REDEDGE",
+    "B7": "REDEDGE", "B8": "NIR", "B8A": "NIR", "B9": "NIR", "B10": "CIRRUS", "B11": "SWIR16",
+    "B12": "SWIR22",
+}  # fmt: skip
 # Other common names of STAC, and numbers of bands.
 _SPECTRAL = re.compile(
     r"B\d+A?|(?:RED|GREEN|BLUE)|COASTAL|YELLOW|PAN|REDEDGE\d*|NIR\d*|SWIR\d*|LWIR\d*|CIRRUS"
@@ -69,6 +75,17 @@ def canonical_band(band: str) -> str:
 def is_spectral(name: str | None) -> bool:
     """Return whether the name of a band is one of a spectral band, such as ``B8`` or ``nir``."""
     return bool(name and _SPECTRAL.fullmatch(canonical_band(name)))
+
+
+def agrees(name: str, common: str) -> bool:
+    """Return whether the name of a band, read as one of Sentinel-2, may have a common name.
+
+    ``B4`` is red, and so contradicts ``nir08``, as Landsat 5 calls its band 4. Names of other
+    kinds contradict nothing.
+    """
+    known = _COMMON_OF.get(canonical_band(name))
+    other = canonical_band(common)
+    return known is None or other == canonical_band(name) or other.startswith(known)
 
 
 def doubtful_bands(names: Iterable[str | None]) -> str | None:

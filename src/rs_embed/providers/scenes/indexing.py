@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import document_path, local_path
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.dates import acquisition_of
 from rs_embed.files.rasters import Header, read_header
@@ -20,6 +20,7 @@ from rs_embed.providers.scenes.band_files import is_packed, is_picture, joined_s
 from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
 from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, name_beside
+from rs_embed.providers.scenes.selection import distinct_scenes
 
 if TYPE_CHECKING:
     from pystac import Catalog, Item
@@ -100,7 +101,7 @@ def index_root(root: Path) -> Index:
         items = _items_in_json(top, left_out, linked)
     else:
         files = [top]
-    scenes = list(usable_scenes(items, left_out))
+    scenes = distinct_scenes(usable_scenes(items, left_out))
     scenes += _file_scenes(files, base, left_out)
     below = f"{base}{os.sep}"
     left_out = {name.removeprefix(below): reason for name, reason in left_out.items()}
@@ -143,7 +144,7 @@ def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
         href = asset.get("href") if isinstance(asset, dict) else None
         if isinstance(href, str):
             beside = name_beside(str(path), href)
-            yield os.path.realpath(beside or path.parent / local_path(href))
+            yield os.path.realpath(beside or document_path(str(path.parent / local_path(href))))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -192,7 +193,7 @@ def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Itera
     def below(catalog: Catalog) -> Iterator[Item]:
         for link in catalog.links:
             found = link.get_absolute_href() or str(link.href)
-            href = local_path(found)
+            href = document_path(found)
             if link.rel not in ("item", "child") or href in seen:
                 continue
             seen.add(href)

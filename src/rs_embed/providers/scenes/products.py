@@ -14,6 +14,8 @@ _PRODUCT = re.compile(
 )
 _EARTH_SEARCH_ID = re.compile(r"(S2[A-D])_(\d{1,2}\w{3})_(\d{8})_(\d+)_(L\w\w)")
 _STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
+# Whatever is stated from this one on is no baseline of ESA.
+_NO_BASELINE = 90.0
 _BASELINES = (r"N?(\d{1,2})\.(\d{1,2})", r"N?(\d\d)(\d\d)", r"N?(\d{1,2})()")
 # Sen2Cor's nodata, saturated, cloud shadow, cloud of medium and high probability, cirrus.
 MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
@@ -30,6 +32,8 @@ class Product:
     key: tuple[str, ...] = ()
     # Processing baseline, e.g. 5.09.
     baseline: float | None = None
+    # Whether a baseline is stated that says nothing, as 99.99 of processing by users.
+    odd_baseline: bool = False
     processed: str = ""  # when it was processed, digits that sort by time; empty if unknown
     sequence: int = 0  # number of the item among those of one day and tile at Earth Search
     strip: str | None = None  # start or id of its datastrip
@@ -55,7 +59,9 @@ def product_of_name(name: str) -> Product:
     if match := _PRODUCT.fullmatch(name):
         mission, level, sensed, baseline, orbit, tile, processed = match.groups()
         number = None if baseline is None else baseline_number(baseline)
-        return Product((mission, level, sensed, orbit, tile), number, _digits(processed))
+        odd = number is not None and number >= _NO_BASELINE
+        key = (mission, level, sensed, orbit, tile)
+        return Product(key, None if odd else number, odd, _digits(processed))
     if match := _EARTH_SEARCH_ID.fullmatch(name):
         mission, tile, day, sequence, level = match.groups()
         return Product((mission, level, day, tile), sequence=int(sequence))
@@ -70,22 +76,38 @@ def product_of_item(name: str, properties: Mapping[str, Any]) -> Product:
     ValueError
         If its processing baseline is invalid.
     """
-    names = (properties.get("s2:product_uri"), properties.get("s2:product_id"), name)
+
+    def stated(name: str) -> Any:
+        """Return a property by its name today, or in version 0 of Earth Search."""
+        return properties.get(f"s2:{name}", properties.get(f"sentinel:{name}"))
+
+    names = (stated("product_uri"), stated("product_id"), name)
     found = [product_of_name(str(n)) for n in names if n]
     product = next((p for p in found if p.key), Product())
-    stated = properties.get("s2:processing_baseline")
     named = next((p.baseline for p in found if p.baseline is not None), None)
-    processed = properties.get("s2:generation_time") or properties.get("created")
-    strip, take = properties.get("s2:datastrip_id"), properties.get("s2:datatake_id")
+    baseline = stated("processing_baseline")
+    if baseline is None and _is_sentinel_2(product, properties):
+        version = str(properties.get("processing:version", ""))  # of any software, by its extension
+        baseline = version if any(re.fullmatch(p, version) for p in _BASELINES) else None
+    number = named if baseline is None else baseline_number(baseline)
+    processed = stated("generation_time") or properties.get("created")
+    strip, take = stated("datastrip_id"), stated("datatake_id")
     start = _STRIP_START.search(str(strip))
+    odd = product.odd_baseline if number is None else number >= _NO_BASELINE
     return replace(
         product,
-        baseline=named if stated is None else baseline_number(stated),
+        baseline=None if odd else number,
+        odd_baseline=odd,
         processed=_digits(str(processed)) if processed else product.processed,
         sequence=product_of_name(name).sequence,
         strip=None if strip is None else start[1] if start else str(strip),
         take=None if take is None else re.sub(r"_N[\d.]+$", "", str(take)),
     )
+
+
+def _is_sentinel_2(product: Product, properties: Mapping[str, Any]) -> bool:
+    about = f"{properties.get('platform')} {properties.get('constellation')}".lower()
+    return bool(product.key) or "sentinel-2" in about
 
 
 def baseline_number(stated: object) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from rs_embed.files.rasters import (
     read_rows,
     read_thinned,
 )
+from rs_embed.geo.bands import canonical_band
 from rs_embed.geo.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.geo.raster import Raster
 from rs_embed.pipeline import ordered
@@ -67,6 +69,8 @@ class SceneOnGrid:
     subtracts: bool  # whether it is subtracted
     scl: BandFile | None  # classification that masks clouds; None for no mask
     opened: OpenFiles
+    notes: tuple[str, ...]  # what is doubtful about it
+    below: Counter[bool]  # values that were read: whether they are below the offset
     # First row of the grid at which a block of the first file begins, and rows of a block; None
     # where it is reprojected.
     blocks: tuple[int, int] | None
@@ -76,6 +80,9 @@ class SceneOnGrid:
         with _named(self.scene):
             read = partial(read_rows, grid=self.grid, rows=rows, opened=self.opened)
             data, valid = _joined(list(map(read, self.files)))
+            if self.subtracts or self.scene.offset_rule == "applied":
+                low = int((data[:, valid] < _BOA_OFFSET).sum())
+                self.below.update({True: low, False: len(data) * int(valid.sum()) - low})
             if self.subtracts:
                 data = np.where(valid, _without_offset(data), data)
             if self.scl is not None:
@@ -116,6 +123,15 @@ def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) 
     with _named(scene):
         files = _band_files(places, sensor)
         headers = [read_header(file.path, opened) for file in files]
+        stated = [_with_nodata(file, places, h) for file, h in zip(files, headers, strict=True)]
+        files = tuple(file for file, _ in stated)
+        notes = [f"{scene.id}: {note}" for _, note in stated if note is not None]
+        if contested := scene.contested & {canonical_band(band) for band in sensor.bands}:
+            notes.append(
+                f"{scene.id}: {some(sorted(contested))} were taken by the common names of its "
+                "bands, though other bands of it are called so; state common names, e.g. "
+                "bands=('red', 'green', 'blue')"
+            )
         finest = max(pixels_per_pixel(grid, header.grid) for header in headers)
         dtype = _dtype_of(files, headers)
         _check_digital_numbers(scene, files, dtype)
@@ -133,6 +149,8 @@ def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) 
             subtracts=subtracts,
             scl=_scl_file(scene) if sensor.cloud_mask == "scl" else None,
             opened=opened,
+            notes=(*scene.notes, *notes),
+            below=Counter(),
             blocks=_blocks(grid, headers[0]),
         )
 
@@ -157,6 +175,35 @@ def _band_files(places: Sequence[BandAt], sensor: SensorSpec) -> tuple[BandFile,
         BandFile(place.path, (band,), (place.index,), fill, of_several=True)
         for place, band in zip(places, sensor.bands, strict=True)
     )
+
+
+def _with_nodata(
+    file: BandFile, places: Sequence[BandAt], header: Header
+) -> tuple[BandFile, str | None]:
+    """Return a file with the nodata value of the catalogue if it declares none, and a note."""
+    stated = {place.nodata for place in places if place.path == file.path} - {None}
+    positions = file.positions(header.names)
+    declared = {header.nodatavals[at - 1] for at in positions} - {None}
+    if len(stated) > 1:
+        raise ImageryError(
+            f"its item states several nodata values {sorted(map(str, stated))}, expected one for "
+            "all bands; correct the item"
+        )
+    if not stated:
+        return file, None
+    (value,) = stated
+    if declared:
+        same = {str(float(v)) for v in declared if v is not None} == {str(value)}
+        return file, None if same else (
+            f"the item states nodata {value:g}, but the file {some(sorted(map(str, declared)))}, "
+            "which counts"
+        )
+    if file.fill_value not in (None, value):
+        raise ImageryError(
+            f"got fill_value={file.fill_value:g}, but its item states nodata {value:g}; leave "
+            "fill_value out, or correct the item"
+        )
+    return replace(file, fill_value=value), None
 
 
 def _units_of(
@@ -324,6 +371,7 @@ def compose(
         *selection.notes,
         *_notes_of(used),
         *_offset_notes(used),
+        *_contradictions(used),
         *_upsampling_notes(used, grid),
     )
     return Raster(made.data, made.valid, sensor.bands, grid, made.reflectance, source, notes)
@@ -368,7 +416,7 @@ def with_left_out(raster: Raster, left_out: Mapping[str, str], kind: str) -> Ras
 
 def _notes_of(used: Sequence[SceneOnGrid]) -> Iterator[str]:
     """Yield what is doubtful about single scenes: of many, the first ones."""
-    notes = list(dict.fromkeys(note for s in used for note in s.scene.notes))
+    notes = list(dict.fromkeys(note for s in used for note in s.notes))
     yield from notes[:_LISTED_NOTES]
     if len(notes) > _LISTED_NOTES:
         yield f"{len(notes) - _LISTED_NOTES} further scenes are doubtful in such ways"
@@ -382,6 +430,30 @@ def _offset_notes(used: Sequence[SceneOnGrid]) -> Iterator[str]:
             f"{len(judged)} scenes do not state reliably whether the offset of Sentinel-2 was "
             f"already subtracted, so it was judged by their pixels ({shown})"
         )
+
+
+def _contradictions(used: Sequence[SceneOnGrid]) -> Iterator[str]:
+    """Yield the scenes whose pixels contradict what is stated about the offset.
+
+    Negative reflectance is below the offset too, but seldom in a whole scene; and a place without
+    dark pixels may lie in one that has them. So the whole scene is looked at where the place is
+    odd.
+    """
+    found = []
+    for s in used:
+        low, total = s.below[True], s.below.total()
+        odd = total and (low > _APPLIED_SHARE * total) == s.subtracts
+        if odd and (_sampled(s.scene, s.files)[0] > _APPLIED_SHARE) == s.subtracts:
+            found.append(s)
+    for subtracts, reading in (
+        (True, "a baseline with offset is stated, and 1000 was subtracted, but more than 1 % of "
+         "their values are below 1000, as if it were subtracted already (these are 1 now)"),
+        (False, "the offset is stated to be subtracted already, but hardly any of their values are "
+         "below 1000, as if it were not"),
+    ):  # fmt: skip
+        names = [s.scene.id for s in found if s.subtracts == subtracts]
+        if names:
+            yield f"of {len(names)} scenes ({some(names)}) {reading}; correct the items if so"
 
 
 def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:

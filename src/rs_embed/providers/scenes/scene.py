@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import document_path, local_path
 from rs_embed.files.dates import in_utc
 from rs_embed.files.gdal import shown_path
-from rs_embed.geo.bands import canonical_band
+from rs_embed.geo.bands import agrees, canonical_band
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.scenes.products import Product, product_of_item
 
@@ -40,12 +41,14 @@ _OFFSET_SINCE = 4.0
 class BandAt:
     """One band of a file: the path, its position from 1, and the units that are stated.
 
-    ``declared`` is (scale, offset) in the catalogue, None if it states nothing.
+    ``declared`` is (scale, offset) in the catalogue, and ``nodata`` its nodata value; None where it
+    states nothing.
     """
 
     path: str
     index: int
     declared: tuple[float, float] | None = None
+    nodata: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,7 @@ class Scene:
     named: bool = True  # else they count in the order of the request
     scl: BandAt | None = None
     collection: str | None = None
+    contested: frozenset[str] = frozenset()  # names that mean other bands by the common names
     offset_applied: bool | None = None  # earthsearch:boa_offset_applied
     nodata: float | None = None  # that its file declares, if it was opened
     product: Product = field(default_factory=Product)
@@ -98,6 +102,8 @@ class Scene:
         baseline = self.product.baseline
         if self.offset_applied:
             return "applied"
+        if self.product.odd_baseline:
+            return "look"
         if baseline is None:
             return "declared"
         if baseline < _OFFSET_SINCE:
@@ -126,15 +132,18 @@ def scene_from_item(item: Item) -> Scene:
     """
     properties = item.properties
     acquired = item.datetime or item.common_metadata.start_datetime
-    cloud = properties.get("eo:cloud_cover")
-    applied = properties.get("earthsearch:boa_offset_applied")
+    applied = properties.get(
+        "earthsearch:boa_offset_applied", properties.get("sentinel:boa_offset_applied")
+    )
     href = item.get_self_href()
     beside = _link_to_files_beside(item)
+    bands, contested = _bands_of(item)
     return Scene(
         id=item.id,
         acquired=None if acquired is None else in_utc(acquired),
-        cloud_pct=None if cloud is None else float(cloud),
-        bands=_bands_of(item),
+        cloud_pct=_percent(properties.get("eo:cloud_cover")),
+        bands=bands,
+        contested=contested,
         footprint=_footprint_of(item),
         scl=next((_band_at(a, 0) for key, a in item.assets.items() if key.upper() == "SCL"), None),
         collection=item.collection_id,
@@ -193,11 +202,19 @@ def touch(ours: Iterable[Box] | None, theirs: Iterable[Box] | None) -> bool:
     )
 
 
-def _bands_of(item: Item) -> dict[str, BandAt]:
-    """Return the place of each band, under its name as written and as `canonical_band`.
+def _percent(stated: Any) -> float | None:
+    """Return a cloud cover; None where it is not stated or no percentage, as NaN or -1."""
+    value = math.nan if stated is None else float(stated)
+    return value if 0 <= value <= 100 else None
 
-    The key of an asset has precedence over the names in it, a file with one band over one with
-    several, assets with the role of data over others, and the finest of one band over coarser ones.
+
+def _bands_of(item: Item) -> tuple[dict[str, BandAt], frozenset[str]]:
+    """Return the place of each band, under its names and these as `canonical_band`, and doubts.
+
+    The common name of a band has precedence over others, because keys like ``B4`` mean another
+    band with each sensor; names that common names contradict are the doubts. Then the key of an
+    asset has precedence over the names in it, a file with one band over one with several, assets
+    with the role of data over others, and the finest of one band over coarser ones.
     """
     assets = [
         (key, asset)
@@ -205,20 +222,29 @@ def _bands_of(item: Item) -> dict[str, BandAt]:
         if not _NEVER_ROLES & set(asset.roles or ()) and key.lower() not in _NEVER_KEYS
     ]
     assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
-    single = [(key, asset) for key, asset in assets if len(_described(asset)) <= 1]
+    single = [entry for entry in assets if len(_described(entry[1])) <= 1]
+    ordered = single + [entry for entry in assets if len(_described(entry[1])) > 1]
     found: dict[str, BandAt] = {}
+    named: list[tuple[str, BandAt]] = []
+    contested: set[str] = set()
+    for key, asset in ordered:
+        described = _described(asset) or [{}]
+        for at, band in enumerate(described):
+            common = band.get("eo:common_name") or band.get("common_name")
+            place = _band_at(asset, at)
+            keys = [key] if len(described) == 1 else []
+            names = [n for n in (*keys, band.get("name")) if isinstance(n, str) and n]
+            if isinstance(common, str) and common:
+                found.setdefault(common, place)
+                found.setdefault(canonical_band(common), place)
+                others = [n for n in names if not agrees(n, common)]
+                contested.update(map(canonical_band, others))
+                names = [n for n in names if n not in others]
+            named += [(name, place) for name in names]
     for spell in (str, canonical_band):
-        for key, asset in single:
-            found.setdefault(spell(key), _band_at(asset, 0))
-    several = [entry for entry in assets if len(_described(entry[1])) > 1]
-    for _, asset in [*single, *several]:
-        for at, described in enumerate(_described(asset)):
-            common = described.get("eo:common_name") or described.get("common_name")
-            for name in (described.get("name"), common):
-                if isinstance(name, str) and name:
-                    found.setdefault(name, _band_at(asset, at))
-                    found.setdefault(canonical_band(name), _band_at(asset, at))
-    return found
+        for name, place in named:
+            found.setdefault(spell(name), place)
+    return found, frozenset(contested)
 
 
 def _gsd_of(asset: Asset) -> float:
@@ -232,7 +258,7 @@ def _described(asset: Asset) -> list[dict[str, Any]]:
     """Return the metadata of each band: STAC 1.1's ``bands``, or older extensions."""
     fields = asset.extra_fields
     units = [
-        {f"raster:{k}": raster[k] for k in ("scale", "offset") if k in raster}
+        {f"raster:{k}": raster[k] for k in ("scale", "offset", "nodata") if k in raster}
         for raster in fields.get("raster:bands") or ()
     ]
     bands = fields.get("eo:bands") or fields.get("bands")
@@ -246,8 +272,13 @@ def _band_at(asset: Asset, at: int) -> BandAt:
     fields = {**asset.extra_fields, **(described[at] if at < len(described) else {})}
     scale, offset = fields.get("raster:scale"), fields.get("raster:offset")
     declared = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
-    path = local_path(asset.get_absolute_href() or asset.href)
-    return BandAt(path, at + 1, None if declared == (1, 0) else declared)
+    nodata = fields.get("raster:nodata", fields.get("nodata"))
+    return BandAt(
+        path=document_path(asset.get_absolute_href() or asset.href),
+        index=at + 1,
+        declared=None if declared == (1, 0) else declared,
+        nodata=None if nodata is None else float(nodata),  # also of "nan" and "-inf"
+    )
 
 
 def _footprint_of(item: Item) -> tuple[Box, ...] | None:

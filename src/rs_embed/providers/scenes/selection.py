@@ -62,9 +62,10 @@ def select_scenes(
         filters.append(_within(temporal))
     if sensor.cloudy_pct is not None and sensor.cloudy_pct < 100:
         filters.append(_less_cloud(sensor.cloudy_pct))
+    scenes = distinct_scenes(scenes)
     counts = {"scenes": len(scenes)}
     steps: list[str] = []
-    left = list(scenes)
+    left = scenes
     undated = 0
     for step in filters:
         before, left = left, [scene for scene in left if step.passes(scene)]
@@ -89,6 +90,11 @@ def select_scenes(
     if undated:
         notes.append(f"{undated} scenes without a date were left out, since a period was requested")
     return Selection(tuple(sorted(newest, key=lambda s: s.order)), counts, tuple(notes))
+
+
+def distinct_scenes(scenes: Iterable[Scene]) -> list[Scene]:
+    """Return ``scenes`` without those that are listed again: of the same id and files."""
+    return list({(s.id, *sorted(b.path for b in s.bands.values())): s for s in scenes}.values())
 
 
 def newest_products(scenes: Iterable[Scene]) -> list[Scene]:

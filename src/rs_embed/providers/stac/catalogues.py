@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import document_path, local_path
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
@@ -228,7 +228,7 @@ class _Static:
 
     def files(self) -> set[str]:
         assets = (asset for item in self._all for asset in item.assets.values())
-        hrefs = (local_path(asset.get_absolute_href() or asset.href) for asset in assets)
+        hrefs = (document_path(asset.get_absolute_href() or asset.href) for asset in assets)
         return self._read_from | set(hrefs)
 
     @cached_property
@@ -294,7 +294,7 @@ def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
         return [
             (
                 str(link.get("rel")),
-                local_path(make_absolute_href(str(link["href"]), href)),
+                document_path(make_absolute_href(str(link["href"]), href)),
                 str(link.get("method") or "GET").upper(),
             )
             for link in page.get("links") or ()
