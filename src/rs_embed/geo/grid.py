@@ -27,6 +27,10 @@ MAX_PIXELS = 250_000_000
 LATTICE_TOLERANCE = 1e-6
 
 
+# One turn beyond the antimeridian on either side: longitudes in 0..360, or drawn on past 180.
+MAX_LONGITUDE = 540.0
+
+
 @dataclass(frozen=True)
 class Grid:
     """The georeference of a raster: ``transform`` maps (column, row) to coordinates of ``crs``.
@@ -238,6 +242,18 @@ def pixels_per_pixel(grid: Grid, source: Grid) -> float:
     (x, y), east, south = (to_pixel @ point for point in zip(xs, ys, strict=True))
     area = (east[0] - x) * (south[1] - y) - (east[1] - y) * (south[0] - x)
     return math.sqrt(abs(area))
+
+
+def half_turn(lon: Any) -> Any:
+    """Return longitudes, degrees, in -180..180; beyond `MAX_LONGITUDE` they stay as they are."""
+    beyond = (np.abs(lon) > 180) & (np.abs(lon) <= MAX_LONGITUDE)
+    moved = np.where(beyond, lon - 360 * np.round(lon / 360), lon) if np.any(beyond) else lon
+    return moved if np.ndim(moved) or moved is lon else float(moved)
+
+
+def turns(west: float, east: float) -> float:
+    """Return the whole turns, degrees, from the span nearest to longitude 0 to this one."""
+    return 360.0 * round((west + east) / 720)
 
 
 def metric_crs(lon: float, lat: float) -> CRS:
