@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ _DATES = {
     *("start_date", "end_date", "start_datetime", "end_datetime"),
 }
 _ESRI = {"rings", "attributes", "geometryType", "spatialReference"}
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the file, line or feature in front of the message of a `SpecError`."""
+    try:
+        yield
+    except SpecError as exc:
+        raise SpecError(f"{where}: {exc}") from exc
 
 
 def own_id(value: Any) -> int | str | None:
@@ -79,9 +89,11 @@ def unused_dates(names: Iterable[str]) -> list[Note]:
 
 def check_geojson(content: Mapping[str, Any]) -> None:
     """Raise `SpecError` if an object is TopoJSON or Esri JSON."""
-    kind = "TopoJSON" if content.get("type") == "Topology" else "Esri JSON"
-    if kind == "TopoJSON" or ("type" not in content and _ESRI & content.keys()):
-        raise SpecError(
-            f"got {kind} (type {content.get('type')!r}), expected GeoJSON; convert it: ogr2ogr "
-            "-t_srs EPSG:4326 out.geojson in.json"
-        )
+    kind, option = "Esri JSON", "-t_srs"
+    if content.get("type") == "Topology":
+        kind, option = "TopoJSON (type 'Topology')", "-a_srs"
+    elif "type" in content or not _ESRI & content.keys():
+        return
+    raise SpecError(
+        f"got {kind}, expected GeoJSON; convert it: ogr2ogr {option} EPSG:4326 out.geojson in.json"
+    )

@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ from rs_embed.errors import SpecError, UnknownNameError, give_warnings
 from rs_embed.files.features import (
     check_geojson,
     feature_id,
+    located,
     own_id,
     property_names,
     unused_dates,
 )
-from rs_embed.geo.grid import half_turn, turns
-from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive
+from rs_embed.geo.grid import turns
+from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive, finite_number
 
 if TYPE_CHECKING:
     import os
@@ -89,7 +89,7 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise UnknownNameError.among("file type of places", source.suffix, _READERS)
-    with _located(str(source)):
+    with located(str(source)):
         places = _unique(reader(_text(source), buffer_m))
         if buffer_m is not None and not any(isinstance(p.spatial, PointBuffer) for p in places):
             raise SpecError(
@@ -114,15 +114,6 @@ def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
     return [place for _, place in places.values()]
 
 
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Put the file, line or feature in front of the message of an error."""
-    try:
-        yield
-    except SpecError as exc:
-        raise SpecError(f"{where}: {exc}") from exc
-
-
 def _text(source: Path) -> str:
     try:
         text = source.read_bytes().decode("utf-8-sig")
@@ -141,11 +132,11 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
         line, header = next(rows)
     except StopIteration:
         raise SpecError(f"is empty, expected a header with {_LAYOUTS}") from None
-    with _located(f"line {line}"):
+    with located(f"line {line}"):
         columns, corners = _layout(header)
-    give_warnings(unused_dates(columns))
+    give_warnings(unused_dates(cell.strip() for cell in header))
     for number, (line, row) in enumerate(rows):
-        with _located(f"line {line}"):
+        with located(f"line {line}"):
             if len(row) != len(header):
                 raise SpecError(
                     f"got {len(row)} cells, expected {len(header)} as in the header; put text with "
@@ -155,7 +146,7 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
             numbers = {name: _number(name, cells[name]) for name in corners}
             if cells.get("buffer_m"):
                 numbers["buffer_m"] = _number("buffer_m", cells["buffer_m"])
-            place = NamedPlace(_name(cells.get("id"), number), _place(numbers, buffer_m))
+            place = NamedPlace(_name(own_id(cells.get("id")), number), _place(numbers, buffer_m))
         yield f"line {line}", place
 
 
@@ -225,28 +216,26 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
 
 
 def _point(lon: Any, lat: Any, buffer_m: Any) -> PointBuffer:
-    is_number = isinstance(lon, int | float) and not isinstance(lon, bool)
-    return PointBuffer(half_turn(lon) if is_number else lon, lat, buffer_m)
+    lon = finite_number("lon", lon)
+    return PointBuffer(lon - turns(lon), lat, buffer_m)
 
 
 def _box(west: float, south: float, east: float, north: float) -> BBox:
     """Return the box; west and east may be beyond 180 degrees."""
     for lon, lat in ((west, south), (east, north)):
         _point(lon, lat, buffer_m=1)
-    west, east = (lon - turns(west, east) for lon in (west, east))
+    whole = turns((west + east) / 2)
+    west, east = west - whole, east - whole
     if max(-west, east) > 180:
-        lon, lat = half_turn((west + east) / 2), (south + north) / 2
         raise SpecError(
-            f"got a box from {west:.10g} to {east:.10g} degrees east, across the antimeridian; "
-            "make one box or polygon on each side of the antimeridian, or a point with buffer_m: "
-            f"lon={lon:.10g}, lat={lat:.10g}"
+            f"got a box from {west:.10g} to {east:.10g} degrees east; make one box or polygon on "
+            "each side of the antimeridian, or a point with buffer_m: "
+            f"lon={(west + east) / 2:.10g}, lat={(south + north) / 2:.10g}"
         )
     return BBox(west, south, east, north)
 
 
-def _name(value: object, number: int) -> str:
-    """Return a name that fits on one line and can be stored anywhere."""
-    own = own_id(value)
+def _name(own: int | str | None, number: int) -> str:
     return str(number if own is None else own)
 
 
@@ -266,7 +255,7 @@ def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, Name
         features = [root]
     give_warnings(unused_dates(property_names(features)))
     for number, feature in enumerate(features):
-        with _located(f"feature {number}"):
+        with located(f"feature {number}"):
             place = _from_feature(_member(feature, "the feature"), number, buffer_m)
         yield f"feature {number}", place
 
@@ -343,8 +332,8 @@ def _check_crs(member: Mapping[str, Any]) -> None:
     if not _WGS84.search(name):
         raise SpecError(
             f"got coordinates in the CRS {name}, expected longitude and latitude on WGS 84; "
-            f"reproject it: ogr2ogr -t_srs EPSG:4326 -s_srs {name} -lco RFC7946=YES out.geojson "
-            "in.geojson (or leave 'crs' out if they are in degrees already)"
+            f"reproject it: ogr2ogr -t_srs EPSG:4326 -s_srs {name} -noNativeData -lco RFC7946=YES "
+            "out.geojson in.geojson (or leave 'crs' out if they are in degrees already)"
         )
 
 

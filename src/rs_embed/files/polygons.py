@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from rs_embed.files.features import (
     check_geojson,
     feature_id,
     id_column,
+    located,
     own_id,
     property_names,
     unused_dates,
@@ -216,7 +216,7 @@ def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> _Feature:
 def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_Feature]:
     """Yield the features of a FeatureCollection, a feature, or a lone geometry."""
     if isinstance(content, Mapping):
-        with _named(name):
+        with located(name):
             check_geojson(content)
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
@@ -232,22 +232,13 @@ def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_F
             )
         if feature.get("type") != "Feature":
             feature = {"geometry": feature}
-        with _named(f"{name}: feature {number}"):
+        with located(f"{name}: feature {number}"):
             own = feature_id(feature)
         label = _label(number, str(number if own is None else own))
         geometry = feature.get("geometry")
         members = [m for m in (geometry, feature) if isinstance(m, Mapping) and "crs" in m]
         crs = _geojson_crs(members[0], f"{name}: {label}") if members else None
         yield _Feature(own, number, label, _geojson_geometry(geometry, name, label), crs)
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Put the file and feature in front of the message of an error."""
-    try:
-        yield
-    except SpecError as exc:
-        raise SpecError(f"{where}: {exc}") from exc
 
 
 def _label(number: int, name: str) -> str:
@@ -290,18 +281,16 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         try:
             chosen = _layer(path, layer, pyogrio.list_layers(path))
             info = pyogrio.read_info(path, layer=chosen)
-            column = id_column(info["fields"])
-            names = [] if column is None else [column]
-            meta, fids, content, columns = raw.read(
-                path, layer=chosen, columns=names, force_2d=True, return_fids=True
+            own = _ids(raw, path, chosen, info)
+            meta, fids, content, _ = raw.read(
+                path, layer=chosen, columns=[], force_2d=True, return_fids=True
             )
-            own = _ids(path, chosen, info, fids, columns)
         except (errors.DataSourceError, errors.DataLayerError) as exc:
             raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
     give_warnings(unused_dates(info["fields"]))
     features = []
-    for number, (fid, value, wkb) in enumerate(zip(fids.tolist(), own, content, strict=True)):
-        label = _label(number, str(fid if value is None else value))
+    for number, (fid, wkb) in enumerate(zip(fids.tolist(), content, strict=True)):
+        label = _label(number, str(own.get(fid, fid)))
         try:
             with np.errstate(invalid="ignore"):  # a NaN is refused, not warned of
                 geometry = None if wkb is None else shapely.from_wkb(wkb)
@@ -310,33 +299,26 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
                 f"rings; {_FIX}"
             ) from exc
-        features.append(_Feature(value, fid, label, geometry))
+        features.append(_Feature(own.get(fid), fid, label, geometry))
     return _checked(str(path), _layer_crs(path, meta["crs"]), features)
 
 
-def _ids(
-    path: Path, layer: str, info: Mapping[str, Any], fids: NDArray[Any], columns: list[NDArray[Any]]
-) -> list[int | str | None]:
-    """Return the ids of the features of a layer, as `own_id` does."""
-    if not columns:
-        is_own = id_column([info.get("fid_column") or ""]) is not None
-        return fids.tolist() if is_own else [None] * len(fids)
-    column = id_column(info["fields"])
-    stated = info["dtypes"][list(info["fields"]).index(column)]
-    values: dict[int, Any] = dict(zip(fids.tolist(), columns[0], strict=True))
-    if columns[0].dtype.kind == "f" and str(stated).startswith(("int", "uint")):
-        # Beside NULL, pyogrio returns decimal numbers; without them, the integers.
-        _, found, _, exact = require("pyogrio.raw", extra="maps", purpose="reading ids").read(
-            path,
-            layer=layer,
-            columns=[column],
-            read_geometry=False,
-            return_fids=True,
-            where=f'"{column}" IS NOT NULL',
-        )
-        values = dict.fromkeys(values) | dict(zip(found.tolist(), exact[0], strict=True))
-    with _named(str(path)):
-        return [own_id(value) for value in values.values()]
+def _ids(raw: Any, path: Path, layer: str, info: Mapping[str, Any]) -> dict[int, int | str | None]:
+    """Return the ids of a layer by FID; read without NULL, beside which integers become decimal."""
+    column = id_column([*info["fields"], info.get("fid_column") or ""])
+    if column is None:
+        return {}
+    _, fids, _, columns = raw.read(
+        path,
+        layer=layer,
+        columns=[column],
+        read_geometry=False,
+        return_fids=True,
+        where=f'"{column}" IS NOT NULL',
+    )
+    values = columns[0] if columns else fids
+    with located(str(path)):
+        return {fid: own_id(value) for fid, value in zip(fids.tolist(), values, strict=True)}
 
 
 def _layer(path: Path, layer: str | None, layers: NDArray[Any]) -> str:
@@ -444,11 +426,10 @@ def _within_half_turn(geometry: BaseGeometry) -> BaseGeometry:
     for part in shapely.get_parts(geometry):
         west, _, east, _ = shapely.bounds(part)
         for turn in (-360.0, 0.0, 360.0):
-            shift = (turns(west, east) + turn, 0)
+            shift = (turns((west + east) / 2) + turn, 0)
             moved = shapely.transform(part, lambda at, shift=shift: at - shift)
             pieces.append(moved.intersection(shapely.box(-180, -90, 180, 90)))
-    area = [p for p in shapely.get_parts(shapely.get_parts(pieces)) if p.area > 0]
-    return shapely.union_all(area)
+    return shapely.union_all([p for p in shapely.get_parts(pieces) if p.area > 0])
 
 
 def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:

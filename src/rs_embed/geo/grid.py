@@ -244,16 +244,9 @@ def pixels_per_pixel(grid: Grid, source: Grid) -> float:
     return math.sqrt(abs(area))
 
 
-def half_turn(lon: Any) -> Any:
-    """Return longitudes, degrees, in -180..180; beyond `MAX_LONGITUDE` they stay as they are."""
-    beyond = (np.abs(lon) > 180) & (np.abs(lon) <= MAX_LONGITUDE)
-    moved = np.where(beyond, lon - 360 * np.round(lon / 360), lon) if np.any(beyond) else lon
-    return moved if np.ndim(moved) or moved is lon else float(moved)
-
-
-def turns(west: float, east: float) -> float:
-    """Return the whole turns, degrees, from the span nearest to longitude 0 to this one."""
-    return 360.0 * round((west + east) / 720)
+def turns(lon: float) -> float:
+    """Return the degrees to subtract from a longitude to have it in -180..180: whole turns."""
+    return 360.0 * round(lon / 360) if abs(lon) <= MAX_LONGITUDE else 0.0
 
 
 def metric_crs(lon: float, lat: float) -> CRS:

@@ -21,7 +21,6 @@ from rs_embed.geo.grid import (
     MAX_LONGITUDE,
     Grid,
     ground_crs,
-    half_turn,
     known_crs,
     transformer,
 )
@@ -93,9 +92,7 @@ def sample_points(
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = transformer(stated, known_crs(placed.grid.crs))
-    at = given
-    if stated.is_geographic:
-        at = np.stack([half_turn(given[:, 0]), given[:, 1]], axis=1)
+    at = given - 360 * np.round(given / 360) if stated.is_geographic else given
     x, y = _in_map(at, to_map)
     row, column = _cells(x, y, placed.grid)
     inside = row >= 0
