@@ -73,7 +73,7 @@ def json_file(content: Any, name: str = "in.geojson") -> Make:
 def layer(
     name: str,
     fields: dict[str, Any],
-    shapes: tuple[Any, ...] = (A, B, C),
+    shapes: Any = (A, B, C),
     epsg: int = 4326,
     **more: Any,
 ) -> Make:
@@ -134,6 +134,7 @@ NULLS = {"id": [7, None, FAR]}
 IDS: dict[str, tuple[Make, list[Any]]] = {
     "integers of a GeoPackage": (layer("a.gpkg", {"id": [7, 8, FAR]}), [7, 8, FAR]),
     "NULL in a GeoPackage": (layer("a.gpkg", NULLS), [7, 2, FAR]),
+    "NaN beside numbers": (layer("a.gpkg", {"id": [7.5, np.nan, 9.0]}), ["7.5", "2", "9"]),
     "NULL in a Shapefile": (layer("a.shp", NULLS), [7, 1, FAR]),
     "NULL in GeoJSON": (layer("a.geojson", NULLS), [7, 1, FAR]),
     "integers of 32 bits": (layer("a.gpkg", {"id": np.array([7, 8], "int32")}, (A, B)), [7, 8]),
@@ -158,6 +159,10 @@ IDS: dict[str, tuple[Make, list[Any]]] = {
     "frame of a GeoPackage": (frame_read_from(layer("a.gpkg", {"id": [7, None, 9]})), [7, 1, 9]),
     "frame with an index of text": (frame([1, 2], column="a", index=["x", "y"]), ["x", "y"]),
     "frame with an index twice": (frame([1, 2], column="a", index=[5, 5]), ["5", "5"]),
+    "frame, columns of numbers": (lambda f: frame([8, 7])(f).assign(a=1).rename(
+        columns={"a": 0}), [8, 7]),
+    "frame, unsigned": (lambda f: frame(np.array([2**64 - 1], np.uint64))(f), [str(2**64 - 1)]),
+    "frame, categories": (lambda f: frame(["b", "a"])(f).astype({"id": "category"}), ["b", "a"]),
     "frame as GeoJSON": (frame_as_text(frame([8, 7])), [8, 7]),
 }  # fmt: skip
 
@@ -185,6 +190,10 @@ SHAPES: dict[str, tuple[Make, str, Any]] = {
         lambda _: box(178, 0, 182, 4).difference(box(179, 1, 181, 2)), "EPSG:4326",
         MultiPolygon([box(178, 0, 180, 4), box(-180, 0, -178, 4)]).difference(
             MultiPolygon([box(179, 1, 180, 2), box(-180, 1, -179, 2)]))),
+    "SRID 3857 by its old number": (
+        lambda _: shapely.set_srid(UTM_SQUARE, 900913), "EPSG:900913", UTM_SQUARE),
+    "frame in 0..360, heights in its CRS": (
+        lambda f: frame([7], crs="EPSG:4979")(f).translate(284), "EPSG:4979", box(-76, 0, -75, 1)),
     "axis order of GML": (
         ogr2ogr("-f", "GML", "-dsco", "FORMAT=GML3.2",
                 source=layer("a.gpkg", {}, (box(10, 50, 11, 52),)), name="a.gml"),
@@ -268,7 +277,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "drawn from 179 to -179": (lambda _: JUMP, "add 360 to its negative longitudes, or split it"),
     "drawn from 350 to 10": (lambda _: box(10, 0, 350, 1), "subtract 360 from its longitudes"),
     "two turns": (lambda _: box(700, 0, 701, 1), "expected longitudes in -180..180 or 0..360"),
-    "TopoJSON": (json_file({"type": "Topology"}, "a.json"), "a.json: got TopoJSON .*ogr2ogr"),
+    "TopoJSON": (json_file({"type": "Topology"}, "a.json"), "feature 0: got TopoJSON .*ogr2ogr"),
     "Esri JSON": (
         lambda _: {"attributes": {}, "geometry": {"rings": []}}, "got Esri JSON, expected GeoJSON"),
     "collection of geometries": (
@@ -388,7 +397,10 @@ def test_tables_of_places(make: Make, right: list[NamedPlace] | str, tmp_path: P
         (json_file(collection(feature(A, {"Start": 1}), feature(B, {"end": 2}))), read_polygons),
         (layer("a.gpkg", {"Start": ["2020"] * 3, "end": ["2021"] * 3}), read_polygons),
         (lambda f: frame([7])(f).assign(Start="2020", end="2021"), read_polygons),
-        (lambda _: [feature(A, {"Start": 1, "end": 2})], read_polygons),
+        (
+            lambda _: [feature(A, {"Start": 1}), B, feature(C, {"Start": 1, "end": 2})],
+            read_polygons,
+        ),
     ],
     ids=["csv", "places of GeoJSON", "zones of GeoJSON", "GeoPackage", "frame", "list"],
 )
@@ -428,6 +440,17 @@ def test_zones_and_points_in_0_to_360_are_the_same_places(tmp_path: Path) -> Non
     np.testing.assert_array_equal(points.values[0], points.values[1])
     assert np.isfinite(points.values).all()
     assert points.lon.values.tolist() == [284.4, -75.6]
+
+
+def test_maps_in_0_to_360_are_refused_with_a_fix() -> None:
+    x, y = 280.5 + np.arange(10), 40.5 - np.arange(10)
+    values = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
+    array = xr.DataArray(values, dims=("d", "y", "x"), coords={"y": y, "x": x})
+    array = array.rio.write_crs("EPSG:4326")
+    with pytest.raises(SpecError, match="longitudes up to 290, .*assign_coords"):
+        sample_points(array, [(284.3, 38.2)])
+    fixed = array.assign_coords(x=(array.x + 180) % 360 - 180).sortby("x")
+    assert sample_points(fixed, [(284.3, 38.2)]).item() == array.sel(x=284.5, y=38.5).item()
 
 
 def test_columns_of_points_are_in_order() -> None:

@@ -60,7 +60,9 @@ def own_id(value: Any) -> int | str | None:
 
 def id_column(names: Iterable[str]) -> str | None:
     """Return the column that holds the ids: ``id``, else the same in capitals; None if neither."""
-    return min((n for n in names if n.casefold() == "id"), key=lambda n: n != "id", default=None)
+    return min(
+        (n for n in names if str(n).casefold() == "id"), key=lambda n: n != "id", default=None
+    )
 
 
 def feature_id(feature: Mapping[str, Any]) -> int | str | None:
@@ -79,7 +81,7 @@ def property_names(features: Iterable[Any]) -> list[str]:
 
 def unused_dates(names: Iterable[str]) -> list[Note]:
     """Return a warning if there are columns of dates."""
-    found = [repr(name) for name in names if name.casefold() in _DATES]
+    found = [repr(name) for name in names if str(name).casefold() in _DATES]
     message = (
         f"got the columns of dates {', '.join(found)}, which are not used: no place has a period "
         "of its own; split the table by them, and make a call for each period"

@@ -189,6 +189,7 @@ def _geojson_crs(content: Mapping[str, Any], name: str) -> CRS | None:
 def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
     """Yield the entries of a list as features, numbered from 0."""
     shapely = require_shapely()
+    give_warnings(unused_dates(property_names(source)))
     for number, entry in enumerate(source):
         if isinstance(entry, shapely.Geometry):
             yield _of_geometry(entry, number, f"feature {number}")
@@ -198,14 +199,16 @@ def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
                 f"{name}: feature {number}: got {type(entry).__name__}, expected shapely "
                 "geometries or GeoJSON mappings in a list of polygons"
             )
-        features = list(_geojson_features(entry, name, first=number))
-        if entry.get("type") == "FeatureCollection" or features[0].crs is not None:
+        feature = None
+        if entry.get("type") != "FeatureCollection":
+            feature = _geojson_feature(entry, number, name)
+        if feature is None or feature.crs is not None:
             raise SpecError(
                 f"{name}: feature {number}: got a GeoJSON object with many features or a CRS of "
                 "its own, expected a geometry or feature in longitude and latitude; pass that "
                 "object alone, not in a list"
             )
-        yield from features
+        yield feature
 
 
 def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> _Feature:
@@ -213,11 +216,8 @@ def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> _Feature:
     return _Feature(None, number, label, geometry, ground_crs(srid) if srid else None)
 
 
-def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_Feature]:
+def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
     """Yield the features of a FeatureCollection, a feature, or a lone geometry."""
-    if isinstance(content, Mapping):
-        with located(name):
-            check_geojson(content)
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
         if not isinstance(features, list | tuple):
@@ -225,24 +225,28 @@ def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_F
     else:
         features = [content]
     give_warnings(unused_dates(property_names(features)))
-    for number, feature in enumerate(features, first):
-        if not isinstance(feature, Mapping):
-            raise SpecError(
-                f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object"
-            )
+    for number, feature in enumerate(features):
+        yield _geojson_feature(feature, number, name)
+
+
+def _geojson_feature(feature: Any, number: int, name: str) -> _Feature:
+    if not isinstance(feature, Mapping):
+        raise SpecError(f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object")
+    with located(f"{name}: feature {number}"):
+        check_geojson(feature)
         if feature.get("type") != "Feature":
             feature = {"geometry": feature}
-        with located(f"{name}: feature {number}"):
-            own = feature_id(feature)
-        label = _label(number, str(number if own is None else own))
-        geometry = feature.get("geometry")
-        members = [m for m in (geometry, feature) if isinstance(m, Mapping) and "crs" in m]
-        crs = _geojson_crs(members[0], f"{name}: {label}") if members else None
-        yield _Feature(own, number, label, _geojson_geometry(geometry, name, label), crs)
+        own = feature_id(feature)
+    label = _label(number, own, number)
+    geometry = feature.get("geometry")
+    members = [m for m in (geometry, feature) if isinstance(m, Mapping) and "crs" in m]
+    crs = _geojson_crs(members[0], f"{name}: {label}") if members else None
+    return _Feature(own, number, label, _geojson_geometry(geometry, name, label), crs)
 
 
-def _label(number: int, name: str) -> str:
-    return f"feature {number}" + ("" if name == str(number) else f" (id {name!r})")
+def _label(position: int, own: int | str | None, number: int) -> str:
+    name = str(number if own is None else own)
+    return f"feature {position}" + ("" if name == str(position) else f" (id {name!r})")
 
 
 def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | None:
@@ -289,8 +293,8 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
             raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
     give_warnings(unused_dates(info["fields"]))
     features = []
-    for number, (fid, wkb) in enumerate(zip(fids.tolist(), content, strict=True)):
-        label = _label(number, str(own.get(fid, fid)))
+    for position, (fid, wkb) in enumerate(zip(fids.tolist(), content, strict=True)):
+        label = _label(position, own.get(fid), fid)
         try:
             with np.errstate(invalid="ignore"):  # a NaN is refused, not warned of
                 geometry = None if wkb is None else shapely.from_wkb(wkb)
@@ -373,7 +377,7 @@ def _common_crs(name: str, stated: CRS | None, features: list[_Feature]) -> CRS:
     first = stated or features[0].crs or default
     for feature in features:
         crs = feature.crs or default
-        if not crs.equals(first, ignore_axis_order=True):
+        if crs is not first and not crs.equals(first, ignore_axis_order=True):
             raise SpecError(
                 f"{name}: {feature.label}: got the CRS {crs.to_string():.100}, expected "
                 f"{first.to_string():.100} as before; reproject all to one CRS, and state it once "

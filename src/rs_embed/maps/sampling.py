@@ -287,6 +287,11 @@ def _placed(source: Any) -> _Placed:
         Affine(step_x, 0, left, 0, step_y, top),
         (array.sizes["y"], array.sizes["x"]),
     )
+    if known_crs(grid.crs).is_geographic and grid.bounds[2] > 180 + LATTICE_TOLERANCE:
+        raise SpecError(
+            f"got a map with longitudes up to {grid.bounds[2]:g}, expected -180..180; convert it: "
+            "array.assign_coords(x=(array.x + 180) % 360 - 180).sortby('x')"
+        )
     return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
 
 
