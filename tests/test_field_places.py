@@ -484,12 +484,11 @@ def test_a_field_below_the_least_size_has_a_fix_that_works(tmp_path: Path) -> No
     """The fix is what the message says, put into a table and a call."""
     fields = json_file(feature(FIELD, {"id": "007"}))(tmp_path)
     report = export_batch("scalemae", fields, output=tmp_path / "v.npz", **SHIPPED)
-    found = re.search(
-        r"PointBuffer\(lon=(\S+), lat=(\S+), buffer_m=(\d+)\), in a table", report.errors["007"]
-    )
+    found = re.search(r"PointBuffer\(lon, lat, buffer_m=(\d+)\)", report.errors["007"])
     assert found is not None
-    lon, lat, buffer_m = map(float, found.groups())
-    points = _text(tmp_path, f"id,lon,lat,buffer_m\n007,{lon},{lat},{buffer_m}\n")
+    failed = read_vectors(report.path)
+    lon, lat, buffer_m = failed.lon.item(), failed.lat.item(), float(found[1])
+    points = _text(tmp_path, f"id,lon,lat,buffer_m\n{failed.id.item()},{lon},{lat},{buffer_m}\n")
     with pytest.warns(match="the model sees the central"):
         export_batch("scalemae", points, output=tmp_path / "p.npz", **SHIPPED)
     vectors = read_vectors(tmp_path / "p.npz")
@@ -509,10 +508,11 @@ def test_a_field_below_the_least_size_has_a_fix_that_works(tmp_path: Path) -> No
 def test_windows_of_imagery_and_maps_have_the_same_fix(write_scene: Any, pixels: Any) -> None:
     path = write_scene(np.tile(pixels, (1, 4, 4)))
     field = BBox(13.7, 46.93, 13.7012, 46.931)
-    with pytest.raises(ImageryError, match="the place is .* use a square around it") as refused:
+    with pytest.raises(ImageryError, match="the place is .* use the square around its") as refused:
         inspect_input("scalemae", imagery=path, spatial=field, variant="tiny")
-    numbers = re.findall(r"(?:lon|lat|buffer_m)=([\d.]+)[,)]", str(refused.value))
-    fixed = PointBuffer(*map(float, numbers[:3]))
+    found = re.search(r"buffer_m=(\d+)", str(refused.value))
+    assert found is not None
+    fixed = PointBuffer(*field.centre, float(found[1]))
     with pytest.warns(match="the model sees the central"):
         seen = inspect_input("scalemae", imagery=path, spatial=fixed, variant="tiny")
     assert min(seen.meta["asked_shape"]) >= 16

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import ImageryError
-from rs_embed.geo.grid import Grid, known_crs, transformer
+from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
@@ -72,14 +72,11 @@ def check_side(grid: Grid, what: str, pixel_m: float | None = None) -> None:
         return
     scale, fix = "", "include more of the surroundings"
     if pixel_m is not None:
-        to_degrees = transformer(known_crs(grid.crs), "EPSG:4326")
-        lon, lat = to_degrees.transform(*(grid.transform @ (width / 2, height / 2)))
         buffer_m = math.ceil(pixel_m * max(MIN_SIDE_PX, height, width) / 2)
         scale = f" at scale_m={pixel_m:g}"
         fix = (
-            f"use a square around it: PointBuffer(lon={lon:.6f}, lat={lat:.6f}, "
-            f"buffer_m={buffer_m}), in a table of places a row or point with these lon, lat and "
-            "buffer_m"
+            f"use the square around its centre, PointBuffer(lon, lat, buffer_m={buffer_m}): in a "
+            "table of places the columns lon, lat and buffer_m"
         )
     raise ImageryError(
         f"{what} {height} x {width} px{scale}, expected a short side of at least {MIN_SIDE_PX} px; "
