@@ -117,14 +117,14 @@ def test_features_of_a_geojson(write: Write) -> None:
         "type": "FeatureCollection",
         "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}},
         "features": [
-            feature(point(10, 50, 300), properties={"buffer_m": 500, "id": "lost"}, id="first"),
+            feature(point(10, 50, 300), properties={"buffer_m": 500, "id": "own"}, id="member"),
             feature(point(10.5, -50), properties={"id": 7}),
             feature({"type": "Polygon", "coordinates": SQUARE}),
             feature({"type": "MultiPolygon", "coordinates": [SQUARE, far]}, id=None),
         ],
     }
     assert read_places(write(collection), buffer_m=100) == [
-        NamedPlace("first", PointBuffer(10, 50, 500)),
+        NamedPlace("own", PointBuffer(10, 50, 500)),
         NamedPlace("7", PointBuffer(10.5, -50, 100)),
         NamedPlace("2", BBox(10, 50, 10.1, 50.2)),
         NamedPlace("3", BBox(10, 50, 11.1, 51.1)),

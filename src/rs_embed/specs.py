@@ -389,6 +389,10 @@ def _check_between(name: str, value: object, low: float, high: float) -> None:
     number = finite_number(name, value)
     if not low <= number <= high:
         hint = "; are longitude and latitude swapped?" if abs(number) <= 180 else ""
+        if high == 180 < abs(number) <= 360:
+            hint = f"; write it as {number - math.copysign(360, number):.10g}"
+            box = " (a box across the antimeridian must be split in two)"
+            hint += "" if name == "lon" else box
         raise SpecError(f"got {name}={value!r}, expected degrees from {low} to {high}{hint}")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import ImageryError
+from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
@@ -46,12 +48,7 @@ def check_values(
         like reflectance 0..1 or 8-bit instead of digital numbers 0..10000, or reflectance that
         no surface has, or was scaled already though its scale is still stated.
     """
-    _, height, width = raster.data.shape
-    if min(height, width) < MIN_SIDE_PX:
-        raise ImageryError(
-            f"got an image of {height} x {width} px, expected a short side of at least "
-            f"{MIN_SIDE_PX} px; use a larger buffer or a smaller scale_m"
-        )
+    check_side(raster.grid, "got an image of")
     if raster.data.dtype.kind == "f":
         infinite = float(np.isinf(raster.data).any(axis=0).mean())
         if infinite > 0.5:
@@ -67,6 +64,28 @@ def check_values(
             "min_valid"
         )
     check_units(raster, reflectance=reflectance, vouched=vouched)
+
+
+def check_side(grid: Grid, what: str, pixel_m: float | None = None) -> None:
+    """Raise `ImageryError` if there are too few pixels.
+
+    ``what`` begins the message. ``pixel_m`` is metres per pixel where a larger place has more.
+    """
+    height, width = grid.shape
+    if min(height, width) >= MIN_SIDE_PX:
+        return
+    scale, fix = "", "include more of the surroundings"
+    if pixel_m is not None:
+        buffer_m = math.ceil(pixel_m * max(MIN_SIDE_PX, height, width) / 2)
+        scale = f" at scale_m={pixel_m:g}"
+        fix = (
+            f"use the square around its centre, PointBuffer(lon, lat, buffer_m={buffer_m}): in a "
+            "table of places the columns lon, lat and buffer_m"
+        )
+    raise ImageryError(
+        f"{what} {height} x {width} px{scale}, expected a short side of at least {MIN_SIDE_PX} px; "
+        f"{fix}"
+    )
 
 
 def check_units(raster: Raster, *, reflectance: tuple[float, float], vouched: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import install
-from rs_embed.embedding.checks import MIN_SIDE_PX
+from rs_embed.embedding.checks import check_side
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -356,7 +356,10 @@ class Source:
             window=self.window,
         )
         _check_stated_gsd(stated, raster.grid)
-        return self._own(raster, stated, gsd_m(raster.grid), "georeference")
+        read = gsd_m(raster.grid)
+        if self.spatial is not None:
+            check_side(raster.grid, "the place is", read)
+        return self._own(raster, stated, read, "georeference")
 
     def _own(
         self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str, *notes: Note
@@ -413,7 +416,7 @@ class Source:
         if self.spatial is None or sensor.scale_m is None:
             raise SpecError("got no spatial or scale_m, expected both")
         grid = roi_grid(self.spatial, sensor.scale_m, sensor.crs)
-        _check_side(grid, sensor.scale_m)
+        check_side(grid, "the place is", sensor.scale_m)
         return sensor, fit(grid)
 
     def _period(
@@ -521,13 +524,4 @@ def _check_stated_gsd(stated: SensorSpec, grid: Grid) -> None:
         raise ImageryError(
             f"got scale_m={stated.scale_m:g}, but a pixel of the imagery covers {read:.6g} m "
             "on the ground; leave scale_m out, or correct the georeference"
-        )
-
-
-def _check_side(grid: Grid, scale_m: float) -> None:
-    height, width = grid.shape
-    if min(height, width) < MIN_SIDE_PX:
-        raise ImageryError(
-            f"the place is {height} x {width} px at scale_m={scale_m:g}, expected a short side of "
-            f"at least {MIN_SIDE_PX} px; use a larger buffer or a smaller scale_m"
         )

@@ -7,14 +7,22 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.addresses import path_of
-from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive
+from rs_embed.errors import SpecError, UnknownNameError, give_warnings
+from rs_embed.files.features import (
+    check_geojson,
+    feature_id,
+    located,
+    own_id,
+    property_names,
+    unused_dates,
+)
+from rs_embed.geo.grid import turns
+from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive, finite_number
 
 if TYPE_CHECKING:
     import os
@@ -53,7 +61,8 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
         ``latitude``) and perhaps ``buffer_m``, or with ``minlon``, ``minlat``, ``maxlon``,
         ``maxlat``; perhaps ``id``, else the row's number from 0; comma, semicolon or tab; UTF-8.
         ``.geojson`` or ``.json`` (RFC 7946): a point with the property ``buffer_m``, or a polygon,
-        of which the bounding box is used; ``id`` of the feature or its property, else its number.
+        of which the bounding box is used; its property ``id``, else ``id`` of the feature, else its
+        number. Longitudes in 0..360 are taken as such.
     buffer_m : float, optional
         Half of the side of the square around a point that states none, ground metres.
 
@@ -69,6 +78,11 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
     SpecError
         If it cannot be read, or a place in it is invalid; the message names the line or
         the feature.
+
+    Warns
+    -----
+    TemporalWarning
+        If there are columns of dates (``date``, ``start``, ``end``, ...), which are not used.
     """
     source = path_of(path)
     if buffer_m is not None:
@@ -76,7 +90,7 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
     reader = _READERS.get(source.suffix.lower())
     if reader is None:
         raise UnknownNameError.among("file type of places", source.suffix, _READERS)
-    with _located(str(source)):
+    with located(str(source)):
         places = _unique(reader(_text(source), buffer_m))
         if buffer_m is not None and not any(isinstance(p.spatial, PointBuffer) for p in places):
             raise SpecError(
@@ -101,15 +115,6 @@ def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
     return [place for _, place in places.values()]
 
 
-@contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Put the file, line or feature in front of the message of an error."""
-    try:
-        yield
-    except SpecError as exc:
-        raise SpecError(f"{where}: {exc}") from exc
-
-
 def _text(source: Path) -> str:
     try:
         text = source.read_bytes().decode("utf-8-sig")
@@ -128,10 +133,11 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
         line, header = next(rows)
     except StopIteration:
         raise SpecError(f"is empty, expected a header with {_LAYOUTS}") from None
-    with _located(f"line {line}"):
+    with located(f"line {line}"):
         columns, corners = _layout(header)
+    give_warnings(unused_dates(cell.strip() for cell in header))
     for number, (line, row) in enumerate(rows):
-        with _located(f"line {line}"):
+        with located(f"line {line}"):
             if len(row) != len(header):
                 raise SpecError(
                     f"got {len(row)} cells, expected {len(header)} as in the header; put text with "
@@ -139,9 +145,9 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
                 )
             cells = {name: row[at].strip() for name, at in columns.items()}
             numbers = {name: _number(name, cells[name]) for name in corners}
-            if cells.get("buffer_m") and corners == _POINT:
+            if cells.get("buffer_m"):
                 numbers["buffer_m"] = _number("buffer_m", cells["buffer_m"])
-            place = NamedPlace(_id(cells.get("id", number)), _place(numbers, buffer_m))
+            place = NamedPlace(_name(own_id(cells.get("id")), number), _place(numbers, buffer_m))
         yield f"line {line}", place
 
 
@@ -192,9 +198,14 @@ def _number(name: str, cell: str) -> float:
 
 
 def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
-    if "minlon" in numbers:
-        return BBox(**numbers)
     stated = numbers.get("buffer_m")
+    if "minlon" in numbers:
+        if stated is not None:
+            raise SpecError(
+                f"got buffer_m={stated!r} for a box or polygon, which has its own size; leave one "
+                "of the two out"
+            )
+        return _box(*(numbers[name] for name in _BOX))
     half_side = buffer_m if stated is None else stated
     if half_side is None:
         raise SpecError(
@@ -202,17 +213,31 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
             "metres: in the file (column or property buffer_m), or for all as buffer_m= "
             "(--buffer-m)"
         )
-    return PointBuffer(numbers["lon"], numbers["lat"], half_side)
+    return _point(numbers["lon"], numbers["lat"], half_side)
 
 
-def _id(value: object) -> str:
-    """Return a name that fits on one line and can be stored anywhere."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SpecError(f"got id={value!r}, expected text or a number")
-    name = str(value)
-    if not name or not name.isprintable():
-        raise SpecError(f"got id={name!r}, expected printable text; or leave ids out everywhere")
-    return name
+def _point(lon: Any, lat: Any, buffer_m: Any) -> PointBuffer:
+    lon = finite_number("lon", lon)
+    return PointBuffer(lon - turns(lon), lat, buffer_m)
+
+
+def _box(west: float, south: float, east: float, north: float) -> BBox:
+    """Return the box; west and east may be beyond 180 degrees."""
+    for lon, lat in ((west, south), (east, north)):
+        _point(lon, lat, buffer_m=1)
+    whole = turns((west + east) / 2)
+    west, east = west - whole, east - whole
+    if max(-west, east) > 180:
+        raise SpecError(
+            f"got a box from {west:.10g} to {east:.10g} degrees east; make one box or polygon on "
+            "each side of the antimeridian, or a point with buffer_m: "
+            f"lon={(west + east) / 2:.10g}, lat={(south + north) / 2:.10g}"
+        )
+    return BBox(west, south, east, north)
+
+
+def _name(own: int | str | None, number: int) -> str:
+    return str(number if own is None else own)
 
 
 def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPlace]]:
@@ -221,6 +246,7 @@ def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, Name
     except (ValueError, RecursionError) as exc:
         raise SpecError(f"is not valid JSON ({exc}), expected GeoJSON") from exc
     root = _member(content, "the file")
+    check_geojson(root)
     if root.get("type") == "FeatureCollection":
         _check_crs(root)
         features = root.get("features")
@@ -228,8 +254,9 @@ def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, Name
             raise SpecError("got no list 'features' in the FeatureCollection")
     else:
         features = [root]
+    give_warnings(unused_dates(property_names(features)))
     for number, feature in enumerate(features):
-        with _located(f"feature {number}"):
+        with located(f"feature {number}"):
             place = _from_feature(_member(feature, "the feature"), number, buffer_m)
         yield f"feature {number}", place
 
@@ -241,8 +268,7 @@ def _from_feature(feature: dict[str, Any], number: int, buffer_m: float | None) 
     properties = _member(feature.get("properties") or {}, "'properties'")
     geometry = _member(feature.get("geometry"), "'geometry'")
     _check_crs(geometry)
-    named = (feature.get("id"), properties.get("id"), number)
-    name = _id(next(value for value in named if value is not None))
+    name = _name(feature_id(feature), number)
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind == "Point":
         lon, lat = _position(coordinates)
@@ -253,23 +279,25 @@ def _from_feature(feature: dict[str, Any], number: int, buffer_m: float | None) 
             f"got a geometry of type {kind!r}, expected Point, Polygon or MultiPolygon; convert "
             "it to points or polygons in a GIS"
         )
-    return NamedPlace(name, _bounding_box(coordinates, depth=2 if kind == "Polygon" else 3))
+    corners = _bounding_box(coordinates, depth=2 if kind == "Polygon" else 3)
+    return NamedPlace(name, _place({**corners, "buffer_m": properties.get("buffer_m")}, None))
 
 
-def _bounding_box(coordinates: Any, depth: int) -> BBox:
+def _bounding_box(coordinates: Any, depth: int) -> dict[str, Any]:
     positions = [_position(position) for position in _flattened(coordinates, depth)]
     if not positions:
         raise SpecError("got a polygon without coordinates")
     # PointBuffer checks every position before they are compared.
     for lon, lat in positions:
-        PointBuffer(lon, lat, buffer_m=1)
+        _point(lon, lat, buffer_m=1)
     lons, lats = zip(*positions, strict=True)
     if max(lons) - min(lons) > 180:
         raise SpecError(
             f"got a polygon from {min(lons):g} to {max(lons):g} degrees east, expected at most "
-            "half the Earth; make one feature on each side of the antimeridian"
+            "half the Earth; if it crosses the antimeridian, make one feature on each side of the "
+            "antimeridian"
         )
-    return BBox(min(lons), min(lats), max(lons), max(lats))
+    return dict(zip(_BOX, (min(lons), min(lats), max(lons), max(lats)), strict=True))
 
 
 def _flattened(coordinates: Any, depth: int) -> Iterator[Any]:
@@ -305,7 +333,8 @@ def _check_crs(member: Mapping[str, Any]) -> None:
     if not _WGS84.search(name):
         raise SpecError(
             f"got coordinates in the CRS {name}, expected longitude and latitude on WGS 84; "
-            "reproject it: ogr2ogr -t_srs EPSG:4326 -lco RFC7946=YES out.geojson in.geojson"
+            f"reproject it: ogr2ogr -t_srs EPSG:4326 -s_srs {name} -noNativeData -lco RFC7946=YES "
+            "out.geojson in.geojson (or leave 'crs' out if they are in degrees already)"
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.errors import GridError, SpecError, UnknownNameError, some
-from rs_embed.geo.grid import ground_crs, known_crs
+from rs_embed.addresses import path_of
+from rs_embed.errors import GridError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.files.features import (
+    check_geojson,
+    feature_id,
+    id_column,
+    located,
+    own_id,
+    property_names,
+    unused_dates,
+)
+from rs_embed.geo.grid import MAX_LONGITUDE, ground_crs, known_crs, turns
 from rs_embed.geo.polygons import DEGREE_TOLERANCE, KINDS, Polygons, require_shapely
 
 if TYPE_CHECKING:
@@ -51,20 +61,21 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
     ----------
     source : path, mapping, geometry, list of these two, or Polygons
         A GeoJSON file (``.geojson``, ``.json``: longitude and latitude of WGS 84, or the CRS of
-        its old member ``crs``), or a GeoPackage, Shapefile, FlatGeobuf or another file that
-        pyogrio reads; a shapely geometry, a GeoJSON mapping, or an object with
-        ``__geo_interface__``: longitude and latitude, or the CRS in its attribute ``crs``, as
-        geopandas has it; a list or tuple of shapely geometries, GeoJSON geometries and GeoJSON
-        features: longitude and latitude. Heights (Z) are left out.
+        the old member ``crs``), or a GeoPackage, Shapefile, FlatGeobuf or another file that
+        pyogrio reads; a shapely geometry (longitude and latitude, or its SRID), a GeoJSON mapping,
+        or an object with ``__geo_interface__``: longitude and latitude, or the CRS in its
+        attribute ``crs``, as geopandas has it; a list or tuple of shapely geometries, GeoJSON
+        geometries and GeoJSON features: longitude and latitude. Heights (Z) and measures (M) are
+        left out. Longitudes in 0..360, or drawn on past the antimeridian, are taken as such.
     layer : str, optional
         Layer of a file that has several.
 
     Returns
     -------
     Polygons
-        One geometry per feature, in the order of the source. The id is the feature's own, its
-        property ``id``, or its number: the FID in files that have one, else counted from 0.
-        Entries of a list count as features.
+        One geometry per feature, in the order of the source. The id is the property or column
+        ``id``, else the feature's own (the index of a GeoDataFrame), else its number: the FID in
+        files that have one, else counted from 0. Entries of a list count as features.
 
     Raises
     ------
@@ -77,6 +88,11 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
         If the ``crs`` of the object is unknown, or neither geographic nor projected.
     MissingDependencyError
         If shapely or, for files but GeoJSON, pyogrio is not installed.
+
+    Warns
+    -----
+    TemporalWarning
+        If there are columns of dates (``date``, ``start``, ``end``, ...), which are not used.
 
     Examples
     --------
@@ -91,29 +107,46 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
         _refuse_layer(layer, source.name)
         return source
     if isinstance(source, str | os.PathLike):
-        return _from_path(Path(source), layer)
+        return _from_path(path_of(source), layer)
     name = f"the {type(source).__name__}"
     _refuse_layer(layer, name)
     if isinstance(source, list | tuple):
-        return _checked(name, known_crs("EPSG:4326"), list(_listed(source, name)))
+        return _checked(name, None, list(_listed(source, name)))
     if isinstance(source, shapely.Geometry):
-        return _checked(name, known_crs("EPSG:4326"), [_Feature("0", "the geometry", source)])
-    content = source if isinstance(source, Mapping) else getattr(source, "__geo_interface__", None)
+        return _checked(name, None, [_of_geometry(source, 0, "the geometry")])
+    try:
+        is_mapping = isinstance(source, Mapping)
+        content = source if is_mapping else getattr(source, "__geo_interface__", None)
+    except ValueError as exc:  # geopandas: columns of the same name
+        raise SpecError(f"{name}: cannot be read ({exc})") from exc
     if not isinstance(content, Mapping):
         raise SpecError(
             f"got {type(source).__name__}, expected a path, a shapely geometry, a GeoJSON mapping, "
             "a list of these two, or an object with __geo_interface__"
         )
-    stated = None if isinstance(source, Mapping) else getattr(source, "crs", None)
-    crs = _geojson_crs(content, name) if stated is None else ground_crs(stated)
-    return _checked(name, crs, list(_geojson_features(content, name)))
+    if is_mapping or not hasattr(source, "crs"):
+        return _of_geojson(content, name)
+    if source.crs is None:
+        raise SpecError(
+            f"{name}: states no CRS, so its place is unknown; assign the one it was drawn in, e.g. "
+            "with set_crs('EPSG:4326') for longitude and latitude"
+        )
+    return _checked(name, ground_crs(source.crs), list(_geojson_features(content, name)))
 
 
 @dataclass(frozen=True)
 class _Feature:
-    id: str
+    """A feature as read; ``number`` names it if it has no id of its own."""
+
+    own: int | str | None
+    number: int
     label: str
     geometry: BaseGeometry | None
+    crs: CRS | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.number if self.own is None else self.own)
 
 
 def _refuse_layer(layer: str | None, name: str) -> None:
@@ -133,14 +166,18 @@ def _from_path(path: Path, layer: str | None) -> Polygons:
         raise SpecError(f"{path}: cannot be read ({exc})") from exc
     except (ValueError, RecursionError) as exc:
         raise SpecError(f"{path}: is not valid JSON in UTF-8 ({exc}), expected GeoJSON") from exc
-    name = str(path)
-    return _checked(name, _geojson_crs(content, name), list(_geojson_features(content, name)))
+    return _of_geojson(content, str(path))
 
 
-def _geojson_crs(content: Any, name: str) -> CRS:
-    stated = content.get("crs") if isinstance(content, Mapping) else None
-    if stated is None:
-        return known_crs("EPSG:4326")
+def _of_geojson(content: Any, name: str) -> Polygons:
+    crs = _geojson_crs(content, name) if isinstance(content, Mapping) else None
+    return _checked(name, crs, list(_geojson_features(content, name)))
+
+
+def _geojson_crs(content: Mapping[str, Any], name: str) -> CRS | None:
+    if "crs" not in content:
+        return None
+    stated = content["crs"]
     try:
         return ground_crs(stated["properties"]["name"])
     except (TypeError, KeyError, GridError) as exc:
@@ -153,25 +190,34 @@ def _geojson_crs(content: Any, name: str) -> CRS:
 def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
     """Yield the entries of a list as features, numbered from 0."""
     shapely = require_shapely()
+    give_warnings(unused_dates(property_names(source)))
     for number, entry in enumerate(source):
         if isinstance(entry, shapely.Geometry):
-            yield _Feature(str(number), f"feature {number}", entry)
+            yield _of_geometry(entry, number, f"feature {number}")
             continue
         if not isinstance(entry, Mapping):
             raise SpecError(
                 f"{name}: feature {number}: got {type(entry).__name__}, expected shapely "
                 "geometries or GeoJSON mappings in a list of polygons"
             )
-        if entry.get("crs") is not None or entry.get("type") == "FeatureCollection":
+        feature = None
+        if entry.get("type") != "FeatureCollection":
+            feature = _geojson_feature(entry, number, name)
+        if feature is None or feature.crs is not None:
             raise SpecError(
                 f"{name}: feature {number}: got a GeoJSON object with many features or a CRS of "
                 "its own, expected a geometry or feature in longitude and latitude; pass that "
                 "object alone, not in a list"
             )
-        yield from _geojson_features(entry, name, first=number)
+        yield feature
 
 
-def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_Feature]:
+def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> _Feature:
+    srid = require_shapely().get_srid(geometry)
+    return _Feature(None, number, label, geometry, ground_crs(srid) if srid else None)
+
+
+def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
     """Yield the features of a FeatureCollection, a feature, or a lone geometry."""
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
@@ -179,23 +225,29 @@ def _geojson_features(content: Any, name: str, *, first: int = 0) -> Iterator[_F
             raise SpecError(f"{name}: got no list 'features' in the FeatureCollection")
     else:
         features = [content]
-    for number, feature in enumerate(features, first):
-        if not isinstance(feature, Mapping):
-            raise SpecError(
-                f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object"
-            )
+    give_warnings(unused_dates(property_names(features)))
+    for number, feature in enumerate(features):
+        yield _geojson_feature(feature, number, name)
+
+
+def _geojson_feature(feature: Any, number: int, name: str) -> _Feature:
+    if not isinstance(feature, Mapping):
+        raise SpecError(f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object")
+    with located(f"{name}: feature {number}"):
+        check_geojson(feature)
         if feature.get("type") != "Feature":
             feature = {"geometry": feature}
-        properties = feature.get("properties")
-        own = properties.get("id") if isinstance(properties, Mapping) else None
-        named = (feature.get("id"), own, number)
-        feature_id = str(next(value for value in named if value is not None))
-        label = _label(number, feature_id)
-        yield _Feature(feature_id, label, _geojson_geometry(feature.get("geometry"), name, label))
+        own = feature_id(feature)
+    label = _label(number, own, number)
+    geometry = feature.get("geometry")
+    members = [m for m in (geometry, feature) if isinstance(m, Mapping) and "crs" in m]
+    crs = _geojson_crs(members[0], f"{name}: {label}") if members else None
+    return _Feature(own, number, label, _geojson_geometry(geometry, name, label), crs)
 
 
-def _label(number: int, feature_id: str) -> str:
-    return f"feature {number}" + ("" if feature_id == str(number) else f" (id {feature_id!r})")
+def _label(position: int, own: int | str | None, number: int) -> str:
+    name = str(number if own is None else own)
+    return f"feature {position}" + ("" if name == str(position) else f" (id {name!r})")
 
 
 def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | None:
@@ -229,21 +281,21 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         require(module, extra="maps", purpose=f"reading polygons of {path.name}")
         for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
     )
-    try:
-        chosen = _layer(path, layer, pyogrio.list_layers(path))
-        fields = pyogrio.read_info(path, layer=chosen)["fields"]
-        names = [field for field in fields if field == "id"]
-        meta, fids, content, columns = raw.read(
-            path, layer=chosen, columns=names, force_2d=True, return_fids=True
-        )
-    except (errors.DataSourceError, errors.DataLayerError) as exc:
-        raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
-    own = columns[0] if names else [None] * len(fids)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Measured \(M\) geometry types")  # left out, as Z is
+        try:
+            chosen = _layer(path, layer, pyogrio.list_layers(path))
+            info = pyogrio.read_info(path, layer=chosen)
+            own = _ids(raw, path, chosen, info)
+            meta, fids, content, _ = raw.read(
+                path, layer=chosen, columns=[], force_2d=True, return_fids=True
+            )
+        except (errors.DataSourceError, errors.DataLayerError) as exc:
+            raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
+    give_warnings(unused_dates(info["fields"]))
     features = []
-    for number, (fid, value, wkb) in enumerate(zip(fids, own, content, strict=True)):
-        is_null = value is None or (isinstance(value, float) and math.isnan(value))
-        feature_id = str(fid if is_null else value)
-        label = _label(number, feature_id)
+    for position, (fid, wkb) in enumerate(zip(fids.tolist(), content, strict=True)):
+        label = _label(position, own.get(fid), fid)
         try:
             with np.errstate(invalid="ignore"):  # a NaN is refused, not warned of
                 geometry = None if wkb is None else shapely.from_wkb(wkb)
@@ -252,8 +304,26 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
                 f"rings; {_FIX}"
             ) from exc
-        features.append(_Feature(feature_id, label, geometry))
+        features.append(_Feature(own.get(fid), fid, label, geometry))
     return _checked(str(path), _layer_crs(path, meta["crs"]), features)
+
+
+def _ids(raw: Any, path: Path, layer: str, info: Mapping[str, Any]) -> dict[int, int | str | None]:
+    """Return the ids of a layer by FID; read without NULL, beside which integers become decimal."""
+    column = id_column([*info["fields"], info.get("fid_column") or ""])
+    if column is None:
+        return {}
+    _, fids, _, columns = raw.read(
+        path,
+        layer=layer,
+        columns=[column],
+        read_geometry=False,
+        return_fids=True,
+        where=f'"{column}" IS NOT NULL',
+    )
+    values = columns[0] if columns else fids
+    with located(str(path)):
+        return {fid: own_id(value) for fid, value in zip(fids.tolist(), values, strict=True)}
 
 
 def _layer(path: Path, layer: str | None, layers: NDArray[Any]) -> str:
@@ -286,11 +356,35 @@ def _layer_crs(path: Path, stated: str | None) -> CRS:
     return crs
 
 
-def _checked(name: str, crs: CRS, features: list[_Feature]) -> Polygons:
+def _checked(name: str, stated: CRS | None, features: list[_Feature]) -> Polygons:
     if not features:
         raise SpecError(f"{name}: holds no features, expected at least one polygon")
+    crs = _common_crs(name, stated, features)
     geometries = tuple(_checked_geometry(name, crs, feature) for feature in features)
-    return Polygons(geometries, tuple(feature.id for feature in features), crs, name)
+    own = {str(feature.own): feature.label for feature in features if feature.own is not None}
+    for feature in features:
+        if feature.own is None and feature.id in own:
+            raise SpecError(
+                f"{name}: {feature.label} has no id, and its number {feature.id} is the id of "
+                f"{own[feature.id]}; give it one, or leave ids out everywhere"
+            )
+    whole = bool(own) and not any(isinstance(feature.own, str) for feature in features)
+    return Polygons(geometries, tuple(feature.id for feature in features), crs, name, whole)
+
+
+def _common_crs(name: str, stated: CRS | None, features: list[_Feature]) -> CRS:
+    """Return the CRS of all features, stated for all of them or by each."""
+    default = known_crs("EPSG:4326") if stated is None else stated
+    first = stated or features[0].crs or default
+    for feature in features:
+        crs = feature.crs or default
+        if crs is not first and not crs.equals(first, ignore_axis_order=True):
+            raise SpecError(
+                f"{name}: {feature.label}: got the CRS {crs.to_string():.100}, expected "
+                f"{first.to_string():.100} as before; reproject all to one CRS, and state it once "
+                "for all"
+            )
+    return first
 
 
 def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
@@ -320,28 +414,53 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
             f"{name}: {feature.label} is not a valid polygon "
             f"({reason}), expected rings that do not cross or touch along a line; {_FIX}"
         )
-    return geometry
+    return _within_half_turn(geometry) if _in_degrees(crs) else geometry
+
+
+def _in_degrees(crs: CRS) -> bool:
+    return crs.is_geographic and crs.axis_info[0].unit_name == "degree"
+
+
+def _within_half_turn(geometry: BaseGeometry) -> BaseGeometry:
+    """Return the geometry with longitudes in -180..180, cut at the antimeridian."""
+    shapely = require_shapely()
+    left, _, right, _ = shapely.bounds(geometry)
+    if max(-left, right) <= 180 + DEGREE_TOLERANCE:
+        return geometry
+    pieces = []
+    for part in shapely.get_parts(geometry):
+        west, _, east, _ = shapely.bounds(part)
+        for turn in (-360.0, 0.0, 360.0):
+            shift = (turns((west + east) / 2) + turn, 0)
+            moved = shapely.transform(part, lambda at, shift=shift: at - shift)
+            pieces.append(moved.intersection(shapely.box(-180, -90, 180, 90)))
+    return shapely.union_all([p for p in shapely.get_parts(pieces) if p.area > 0])
 
 
 def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
     shapely = require_shapely()
     left, bottom, right, top = shapely.bounds(geometry)
-    beyond_lon = left < -180 - DEGREE_TOLERANCE or right > 180 + DEGREE_TOLERANCE
+    beyond_lon = max(-left, right) > MAX_LONGITUDE
     swapped = max(-left, right) <= 90 and max(-bottom, top) <= 180
     if beyond_lon or bottom < -90 - DEGREE_TOLERANCE or top > 90 + DEGREE_TOLERANCE:
         raise SpecError(
             f"{name}: {label}: got coordinates from ({left:g}, {bottom:g}) to ({right:g}, "
-            f"{top:g}), expected longitudes in -180..180, then latitudes in -90..90; "
+            f"{top:g}), expected longitudes in -180..180 or 0..360, then latitudes in -90..90; "
             f"{_SWAP if swapped else _REPROJECT}"
         )
     for part in shapely.get_parts(geometry):
         west, _, east, _ = shapely.bounds(part)
         if east - west > 180:
+            fix = "crosses the meridian of Greenwich, subtract 360 from its longitudes above 180"
+            if west < 0:
+                fix = (
+                    "crosses the antimeridian, add 360 to its negative longitudes, or split it "
+                    "there into a MultiPolygon, as RFC 7946 (section 3.1.9) wants: ogr2ogr "
+                    "-wrapdateline -t_srs EPSG:4326 out.gpkg in.gpkg"
+                )
             raise SpecError(
                 f"{name}: {label}: got a polygon from {west:g} to {east:g} degrees east, expected "
-                "at most half the Earth; if it crosses the antimeridian, split it there into a "
-                "MultiPolygon, as RFC 7946 (section 3.1.9) wants: ogr2ogr -wrapdateline out.gpkg "
-                "in.gpkg"
+                f"at most half the Earth; if it {fix}"
             )
 
 

@@ -29,6 +29,10 @@ LATTICE_TOLERANCE = 1e-6
 _NO_ROTATION = 1e-9
 
 
+# One turn beyond the antimeridian on either side: longitudes in 0..360, or drawn on past 180.
+MAX_LONGITUDE = 540.0
+
+
 @dataclass(frozen=True)
 class Grid:
     """The georeference of a raster: ``transform`` maps (column, row) to coordinates of ``crs``.
@@ -285,6 +289,11 @@ def pixels_per_pixel(grid: Grid, source: Grid) -> float:
     (x, y), east, south = (to_pixel @ point for point in zip(xs, ys, strict=True))
     area = (east[0] - x) * (south[1] - y) - (east[1] - y) * (south[0] - x)
     return math.sqrt(abs(area))
+
+
+def turns(lon: float) -> float:
+    """Return the degrees to subtract from a longitude to have it in -180..180: whole turns."""
+    return 360.0 * round(lon / 360) if abs(lon) <= MAX_LONGITUDE else 0.0
 
 
 def metric_crs(lon: float, lat: float) -> CRS:

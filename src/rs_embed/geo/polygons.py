@@ -46,6 +46,8 @@ class Polygons:
         CRS of the coordinates, always x (longitude, easting) first.
     name : str
         Their source: the file, or the type of the object.
+    integer_ids : bool
+        True if the ids are integers in the source.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Polygons:
     ids: tuple[str, ...]
     crs: CRS
     name: str
+    integer_ids: bool = False
 
     def __post_init__(self) -> None:
         ground_crs(self.crs)
@@ -72,6 +75,11 @@ class Polygons:
     @property
     def _array(self) -> NDArray[Any]:
         return np.array(self.geometries, dtype=object)
+
+    def typed_ids(self) -> list[int] | list[str]:
+        """Return the ids as in the source: integers of 64 bits, or text."""
+        fits = self.integer_ids and all(-(2**63) <= int(i) < 2**63 for i in self.ids)
+        return [int(i) for i in self.ids] if fits else list(self.ids)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

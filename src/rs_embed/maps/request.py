@@ -15,7 +15,7 @@ import numpy as np
 from affine import Affine
 
 from rs_embed._version import __version__
-from rs_embed.embedding.checks import MIN_SIDE_PX
+from rs_embed.embedding.checks import check_side
 from rs_embed.embedding.identity import identity
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Task, settle
@@ -329,12 +329,10 @@ def _pixels(
         source.check_gsd(requested, contract)
     else:
         requested = _pixels_of_provider(source, polygons, contract)
-    pixels, what = (requested, "an area") if imagery is None else (imagery, "imagery")
-    if min(pixels.shape) < MIN_SIDE_PX:
-        raise ImageryError(
-            f"got {what} of {pixels.shape[0]} x {pixels.shape[1]} px, expected a short side of at "
-            f"least {MIN_SIDE_PX} px"
-        )
+    if imagery is None:
+        check_side(requested, "the area is", abs(requested.transform.a))
+    else:
+        check_side(imagery, "got imagery of")
     return requested, imagery, cut
 
 

@@ -16,7 +16,14 @@ from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
 from rs_embed.files.arrays import declared_nodata
 from rs_embed.files.polygons import read_polygons
-from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
+from rs_embed.geo.grid import (
+    LATTICE_TOLERANCE,
+    MAX_LONGITUDE,
+    Grid,
+    ground_crs,
+    known_crs,
+    transformer,
+)
 from rs_embed.geo.polygons import Polygons
 from rs_embed.geo.raster import valid_mask
 
@@ -45,8 +52,8 @@ def sample_points(
     source : path or xarray.DataArray
         A map that :func:`rs_embed.open_map` opens, or such an array: ``(d, y, x)``, with CRS.
     points : array-like
-        ``(N, 2)``: x and y, so longitude first, degrees or units of ``crs``. A
-        `CoverageWarning` counts points outside the map.
+        ``(N, 2)``: x and y, so longitude first (-180..180 or 0..360), degrees or units of
+        ``crs``. A `CoverageWarning` counts points outside the map.
     crs : str
         CRS of the points, geographic or projected; heights of a compound CRS are ignored.
 
@@ -85,11 +92,12 @@ def sample_points(
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = transformer(stated, known_crs(placed.grid.crs))
-    x, y = _in_map(given, to_map)
+    at = given - 360 * np.round(given / 360) if stated.is_geographic else given
+    x, y = _in_map(at, to_map)
     row, column = _cells(x, y, placed.grid)
     inside = row >= 0
     if not inside.all():
-        swapped, _ = _cells(*_in_map(given[~inside, ::-1], to_map), placed.grid)
+        swapped, _ = _cells(*_in_map(at[~inside, ::-1], to_map), placed.grid)
         give_warnings([_outside(inside, swapped >= 0, in_degrees=stated.is_geographic)])
     width = placed.grid.shape[1]
     flat, back = np.unique(row[inside] * width + column[inside], return_inverse=True)
@@ -132,7 +140,8 @@ def zonal_mean(
     -------
     xarray.DataArray
         ``(zone, d)`` float32 in the order of the features. Cells without a token have no weight.
-        NaN in all ``d`` for a zone without a token. Coordinates: ``id`` of the feature;
+        NaN in all ``d`` for a zone without a token. Coordinates: ``id`` of the feature, integers
+        if the source has integers;
         ``coverage``, the share of the polygon's area that is on cells with a token, 0 to 1.
 
     Raises
@@ -175,7 +184,7 @@ def zonal_mean(
         give_warnings([_without_tokens(zones, shapes, empty, placed.grid)])
     means = sums / np.where(empty, np.nan, weights)[:, None]
     coverage = np.minimum(weights / shapely.area(shapes), 1.0)
-    coords = {"id": ("zone", list(zones.ids)), "coverage": ("zone", coverage)}
+    coords = {"id": ("zone", zones.typed_ids()), "coverage": ("zone", coverage)}
     return xr.DataArray(
         means.astype(np.float32),
         dims=("zone", "d"),
@@ -278,6 +287,11 @@ def _placed(source: Any) -> _Placed:
         Affine(step_x, 0, left, 0, step_y, top),
         (array.sizes["y"], array.sizes["x"]),
     )
+    if known_crs(grid.crs).is_geographic and grid.bounds[2] > 180 + LATTICE_TOLERANCE:
+        raise SpecError(
+            f"got a map with longitudes up to {grid.bounds[2]:g}, expected -180..180; convert it: "
+            "array.assign_coords(x=(array.x + 180) % 360 - 180).sortby('x')"
+        )
     return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
 
 
@@ -312,6 +326,9 @@ def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
     """Return points as ``(N, 2)``; refuse invalid ones."""
     expected = "expected (N, 2): x and y, or longitude and latitude, of each point"
+    columns = [str(name).casefold() for name in getattr(points, "columns", ())]
+    if columns and columns[0] in ("lat", "latitude", "y"):
+        raise SpecError(f"got points with the columns {', '.join(columns)}, {expected}, in order")
     try:
         given = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError) as exc:
@@ -325,13 +342,14 @@ def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
         number = int(np.argmin(finite))
         raise SpecError(f"got point {number} {given[number].tolist()}, expected finite numbers")
     if in_degrees:
-        most = np.array([180.0, 90.0]) + LATTICE_TOLERANCE
+        most = np.array([MAX_LONGITUDE, 90.0]) + LATTICE_TOLERANCE
         beyond = (np.abs(given) > most).any(axis=1)
         if beyond.any():
             number = int(np.argmax(beyond))
             raise SpecError(
                 f"got point {number} {given[number].tolist()}, expected longitude in "
-                "-180..180, then latitude in -90..90; if these are metres, state their crs="
+                "-180..180 or 0..360, then latitude in -90..90; if these are metres, state their "
+                "crs="
             )
     return given
 
