@@ -1,0 +1,112 @@
+"""Read GeoTIFFs of tokens as their headers describe them: nodata, scales and names of bands."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import GridError, SpecError
+
+if TYPE_CHECKING:
+    import os
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+_NAME = re.compile(r"(?:dimension|component) (\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBands:
+    """The bands of an open GeoTIFF; alpha is not one of them.
+
+    Attributes
+    ----------
+    stored : xarray.DataArray
+        ``(d, y, x)``, read when it is used; NaN where the file states nodata or masks it. It has
+        the coordinate ``d`` if the names of the bands are those of dimensions.
+    scales, offsets : numpy.ndarray
+        ``(d,)`` float64: a token is ``stored * scale + offset``.
+    dtype : numpy.dtype
+        Type of the values in the file.
+    masked : bool
+        Whether the file states nodata or has a mask.
+    tags : dict
+        Its tags.
+    """
+
+    stored: xr.DataArray
+    scales: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    dtype: np.dtype[Any]
+    masked: bool
+    tags: dict[str, str]
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a scale or an offset changes a value."""
+        return bool((self.scales != 1).any() or self.offsets.any())
+
+    def check_type(self) -> None:
+        """Raise `SpecError` if these are whole numbers without a scale."""
+        if self.dtype.kind != "f" and not self.scaled:
+            raise SpecError(
+                f"got {self.dtype} values without a scale, expected tokens: other software "
+                "rounded them; convert the original file without changing its type"
+            )
+
+    def tokens(self, **chunks: int) -> xr.DataArray:
+        """Return ``(d, y, x)`` float32, scaled; read by dask if there are ``chunks``."""
+        import xarray as xr
+
+        array = self.stored.chunk(chunks) if chunks else self.stored.load()
+        if self.scaled:
+            scale, offset = (xr.DataArray(of, dims="d") for of in (self.scales, self.offsets))
+            array = array.astype(np.float64) * scale + offset
+        return array.astype(np.float32)
+
+
+def band_names(count: int, kind: str = "dimension") -> list[str]:
+    """Return the names of the bands of a file that holds all dimensions."""
+    return [f"{kind} {number}" for number in range(count)]
+
+
+def open_bands(path: str | os.PathLike[str]) -> TokenBands:
+    """Return the bands of a file; nothing but its header is read.
+
+    Raises
+    ------
+    rasterio.errors.RasterioError
+        If GDAL cannot open it.
+    GridError
+        If it has no transform, or is rotated.
+    """
+    import rasterio
+    import rioxarray
+    from rasterio.enums import ColorInterp, MaskFlags
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.filterwarnings("ignore", message="(Scales|Offsets) differ across bands")
+        with rasterio.open(path) as file:
+            kept = [i for i, of in enumerate(file.colorinterp) if of != ColorInterp.alpha]
+            names = [_NAME.fullmatch(file.descriptions[i] or "") for i in kept]
+            scales, offsets = np.array([file.scales, file.offsets], np.float64)[:, kept]
+            masked = not any(MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept)
+            dtype, tags, transform = np.dtype(file.dtypes[0]), file.tags(), file.transform
+            unplaced = transform.is_identity and file.crs is not None
+        if unplaced or transform.b or transform.d:
+            raise GridError(
+                f"got the transform {tuple(transform)[:6]}, expected one that is stated and not "
+                "rotated; warp the file with gdalwarp"
+            )
+        opened: Any = rioxarray.open_rasterio(path, masked=True)
+    array = opened.drop_vars("band").isel(band=kept).rename(band="d")
+    if all(names):
+        array = array.assign_coords(d=[int(name[1]) for name in names if name])
+    return TokenBands(array, scales, offsets, dtype, masked, tags)

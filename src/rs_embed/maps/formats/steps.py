@@ -1,0 +1,122 @@
+"""Whether the values of a map in int8 are steps, or tokens already.
+
+Software that rewrites a map may multiply the steps by their scale, change their type, or misread
+them, and keep all that the header says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.errors import SpecError
+from rs_embed.maps.formats.encoding import INT8_NODATA
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from rs_embed.files.token_bands import TokenBands
+
+SCALE_KEY = "rs_embed_scale"
+_UNAPPLIED = {"scale_factor": 1, "scales": 1, "add_offset": 0, "offsets": 0}
+# Side of the windows in which tokens are searched, and how many are read there.
+_SIDE, _TOKENS = 512, 64
+# A token that was stored as float16 is less than this part of a step off its multiple.
+_OFF = 0.1
+
+
+def applied(array: xr.DataArray, scale: xr.DataArray | None = None) -> xr.DataArray:
+    """Return the tokens of ``(d, y, x)`` values as xarray opened them, which may be steps.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        Values, NaN or -128 where there is no token.
+    scale : xarray.DataArray, optional
+        Value of one step of each dimension; by default the coordinate of this name.
+
+    Raises
+    ------
+    SpecError
+        If a scale is missing or was not applied, or the values are neither steps nor tokens.
+    """
+    unapplied = [k for k, none in _UNAPPLIED.items() if np.any(array.attrs.get(k, none) != none)]
+    if unapplied:
+        raise SpecError(
+            f"got values with the attribute {unapplied[0]!r}, expected tokens; open the file with "
+            "rs_embed.open_map, or remove the attribute if it was applied: array.drop_attrs()"
+        )
+    scale = array.coords.get("scale") if scale is None else scale
+    if scale is None or scale.dims != ("d",):
+        if SCALE_KEY in array.attrs:
+            raise SpecError(
+                "got a map in int8 without 'scale', expected one number for each d; keep this "
+                "coordinate, or save the tokens of rs_embed.open_map instead"
+            )
+        return array
+    if not holds_integers(array):
+        found, by = _some_tokens(array), scale.values[:, None]
+        if not (found == np.rint(found)).all():
+            if (np.abs(found / by - np.rint(found / by)) <= _OFF).all():
+                return array
+            raise SpecError(
+                "got a map in int8 whose values are neither steps nor their products with 'scale'; "
+                "if they are tokens, save them without it: dataset = dataset.drop_vars('scale'); "
+                f"dataset['embedding'].attrs.pop('{SCALE_KEY}', None)"
+            )
+    tokens: xr.DataArray = (array.where(array != INT8_NODATA) * scale).astype(np.float32)
+    return tokens
+
+
+def holds_integers(array: xr.DataArray) -> bool:
+    """Return whether values are whole numbers in the file, without a scale of CF."""
+    if {"scale_factor", "add_offset"} & set(array.encoding):
+        return False
+    return array.dtype.kind in "iu" or np.dtype(array.encoding.get("dtype", "f4")).kind in "iu"
+
+
+def check_steps(bands: TokenBands) -> None:
+    """Raise `SpecError` unless the bands of a map in int8 can be decoded with their scales."""
+    steps = _some_tokens(bands.stored)
+    if not steps.size:
+        return
+    again = "convert the original file again, with GDAL 3.7 or later"
+    if not bands.scaled:
+        raise SpecError(
+            f"got a map in int8 whose bands have no scale, so steps or tokens; {again} and "
+            "without -unscale, or save the tokens of rs_embed.open_map"
+        )
+    if bands.offsets.any():
+        return
+    if bands.dtype.kind == "u" or (steps.max() > 127 and steps.min() >= 0):
+        raise SpecError(
+            f"got a map in int8 rewritten by GDAL before 3.7, which reads -1 as 255; {again}"
+        )
+    if not bands.masked:
+        raise SpecError(
+            "got a map in int8 without nodata value, expected -128; set it with: "
+            "rio edit-info --nodata -128 FILE"
+        )
+    small = bands.scales < 0.5
+    rounded = np.abs(steps[small]) <= 127 * bands.scales[small, None]
+    if rounded.size >= _TOKENS and rounded.all():
+        raise SpecError(
+            "got a map in int8 whose steps are tokens that were rounded, as rioxarray's to_raster "
+            f"does after mask_and_scale=True; {again}"
+        )
+
+
+def _some_tokens(array: xr.DataArray) -> NDArray[Any]:
+    """Return ``(d, n)`` values of the first cells with a token; none if no cell has one."""
+    for top in range(0, array.sizes["y"], _SIDE):
+        for left in range(0, array.sizes["x"], _SIDE):
+            window = array.isel(y=slice(top, top + _SIDE), x=slice(left, left + _SIDE))
+            valid = np.argwhere(np.isfinite(window.isel(d=0).transpose("y", "x").values))
+            if len(valid):
+                row, column = valid[0]
+                run = window.isel(y=row, x=slice(column, column + _TOKENS)).transpose("d", "x")
+                found: NDArray[Any] = run.values
+                return found[:, np.isfinite(found).all(axis=0)]
+    return np.empty((array.sizes["d"], 0))
