@@ -37,6 +37,8 @@ class TokenBands:
         Whether the file states nodata or has a mask.
     tags : dict
         Its tags.
+    chunks : dict
+        Chunks in which dask reads it, if any.
     """
 
     stored: xr.DataArray
@@ -45,6 +47,7 @@ class TokenBands:
     dtype: np.dtype[Any]
     masked: bool
     tags: dict[str, str]
+    chunks: dict[str, int]
 
     @property
     def scaled(self) -> bool:
@@ -59,11 +62,11 @@ class TokenBands:
                 "rounded them; convert the original file without changing its type"
             )
 
-    def tokens(self, **chunks: int) -> xr.DataArray:
-        """Return ``(d, y, x)`` float32, scaled; read by dask if there are ``chunks``."""
+    def tokens(self) -> xr.DataArray:
+        """Return ``(d, y, x)`` float32, scaled."""
         import xarray as xr
 
-        array = self.stored.chunk(chunks) if chunks else self.stored.load()
+        array = self.stored.chunk(self.chunks) if self.chunks else self.stored.load()
         if self.scaled:
             scale, offset = (xr.DataArray(of, dims="d") for of in (self.scales, self.offsets))
             array = array.astype(np.float64) * scale + offset
@@ -75,8 +78,8 @@ def band_names(count: int, kind: str = "dimension") -> list[str]:
     return [f"{kind} {number}" for number in range(count)]
 
 
-def open_bands(path: str | os.PathLike[str]) -> TokenBands:
-    """Return the bands of a file; nothing but its header is read.
+def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
+    """Return the bands of a file, to be read in ``chunks`` of d, y and x, if any.
 
     Raises
     ------
@@ -94,10 +97,13 @@ def open_bands(path: str | os.PathLike[str]) -> TokenBands:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.filterwarnings("ignore", message="(Scales|Offsets) differ across bands")
         with rasterio.open(path) as file:
-            kept = [i for i, of in enumerate(file.colorinterp) if of != ColorInterp.alpha]
+            alphas = [of == ColorInterp.alpha for of in file.colorinterp]
+            kept = np.flatnonzero(np.logical_not(alphas)).tolist()
             names = [_NAME.fullmatch(file.descriptions[i] or "") for i in kept]
             scales, offsets = np.array([file.scales, file.offsets], np.float64)[:, kept]
-            masked = not any(MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept)
+            masked = any(alphas) or not any(
+                MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept
+            )
             dtype, tags, transform = np.dtype(file.dtypes[0]), file.tags(), file.transform
             unplaced = transform.is_identity and file.crs is not None
         if unplaced or transform.b or transform.d:
@@ -106,7 +112,10 @@ def open_bands(path: str | os.PathLike[str]) -> TokenBands:
                 "rotated; warp the file with gdalwarp"
             )
         opened: Any = rioxarray.open_rasterio(path, masked=True)
-    array = opened.drop_vars("band").isel(band=kept).rename(band="d")
+    array = opened.drop_vars("band").rename(band="d")
+    if any(alphas):  # which GDAL heeds in bytes only
+        array = array.chunk(chunks) if chunks else array
+        array = array.isel(d=kept).where(array.isel(d=alphas.index(True)) > 0)
     if all(names):
         array = array.assign_coords(d=[int(name[1]) for name in names if name])
-    return TokenBands(array, scales, offsets, dtype, masked, tags)
+    return TokenBands(array, scales, offsets, dtype, masked, tags, chunks)

@@ -14,7 +14,7 @@ from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
-from rs_embed.files.grids import cell_axis, check_dimensions
+from rs_embed.files.grids import cell_axis
 from rs_embed.files.imagery import declared_nodata
 from rs_embed.files.polygons import read_polygons
 from rs_embed.geo.grid import LATTICE_TOLERANCE, Grid, ground_crs, known_crs, transformer
@@ -264,7 +264,6 @@ def _placed(source: Any) -> _Placed:
             f"got a map of type {type(array).__name__}, expected a path or an xarray.DataArray "
             "with the dimensions d, y and x"
         )
-    check_dimensions(array)
     array = applied(array)
     if array.rio.crs is None:
         raise SpecError(

@@ -32,8 +32,8 @@ _STRIP_BYTES = 64 * 2**20
 # By default GDAL uses a twentieth of the memory of the machine.
 _CACHE_BYTES = 256 * 2**20
 _ZSTD_LEVEL = 3
-# Chunk of a map that is opened, (d, y, x): 16 MiB of float32.
-_CHUNK = (16, 512, 512)
+# Chunk of a map that is opened: 16 MiB of float32.
+_CHUNK = {"d": 16, "y": 512, "x": 512}
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def open_cog(path: Path) -> xr.DataArray:
     from rasterio.errors import RasterioError
 
     try:
-        bands = open_bands(path)
+        bands = open_bands(path, **_CHUNK)
     except (RasterioError, OSError) as exc:
         raise not_a_map(path, "it is not an image that can be opened") from exc
     # rioxarray writes the attributes of a map that open_map returned, whose values are tokens.
@@ -195,8 +195,7 @@ def open_cog(path: Path) -> xr.DataArray:
         check_steps(bands)
     else:
         bands.check_type()
-    deep, high, wide = _CHUNK
-    return decoded_map(bands.tokens(d=deep, y=high, x=wide), None, meta, pca)
+    return decoded_map(bands.tokens(), None, meta, pca)
 
 
 def _check_image(path: Path) -> None:

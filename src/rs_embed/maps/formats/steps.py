@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import SpecError
+from rs_embed.files.grids import check_dimensions
 from rs_embed.maps.formats.encoding import INT8_NODATA
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 SCALE_KEY = "rs_embed_scale"
 _UNAPPLIED = {"scale_factor": 1, "scales": 1, "add_offset": 0, "offsets": 0}
-# Side of the windows in which tokens are searched, and how many are read there.
-_SIDE, _TOKENS = 512, 64
+# Sides of the windows in which the first token is searched, and of the cells that are read there.
+_WINDOW, _CELLS = 512, 8
 # A token that was stored as float16 is less than this part of a step off its multiple.
 _OFF = 0.1
 
 
-def applied(array: xr.DataArray, scale: xr.DataArray | None = None) -> xr.DataArray:
+def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: int) -> xr.DataArray:
     """Return the tokens of ``(d, y, x)`` values as xarray opened them, which may be steps.
 
     Parameters
@@ -36,18 +37,23 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None) -> xr.DataAr
         Values, NaN or -128 where there is no token.
     scale : xarray.DataArray, optional
         Value of one step of each dimension; by default the coordinate of this name.
+    **chunks : int
+        Chunks in which dask reads them later, if any.
 
     Raises
     ------
     SpecError
-        If a scale is missing or was not applied, or the values are neither steps nor tokens.
+        If it has other dimensions, a scale is missing or was not applied, or the values are
+        neither steps nor tokens.
     """
+    check_dimensions(array)
     unapplied = [k for k, none in _UNAPPLIED.items() if np.any(array.attrs.get(k, none) != none)]
     if unapplied:
         raise SpecError(
             f"got values with the attribute {unapplied[0]!r}, expected tokens; open the file with "
             "rs_embed.open_map, or remove the attribute if it was applied: array.drop_attrs()"
         )
+    held = array.chunk(chunks) if chunks else array
     scale = array.coords.get("scale") if scale is None else scale
     if scale is None or scale.dims != ("d",):
         if SCALE_KEY in array.attrs:
@@ -55,18 +61,18 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None) -> xr.DataAr
                 "got a map in int8 without 'scale', expected one number for each d; keep this "
                 "coordinate, or save the tokens of rs_embed.open_map instead"
             )
-        return array
+        return held
     if not holds_integers(array):
         found, by = _some_tokens(array), scale.values[:, None]
         if not (found == np.rint(found)).all():
             if (np.abs(found / by - np.rint(found / by)) <= _OFF).all():
-                return array
+                return held
             raise SpecError(
                 "got a map in int8 whose values are neither steps nor their products with 'scale'; "
                 "if they are tokens, save them without it: dataset = dataset.drop_vars('scale'); "
                 f"dataset['embedding'].attrs.pop('{SCALE_KEY}', None)"
             )
-    tokens: xr.DataArray = (array.where(array != INT8_NODATA) * scale).astype(np.float32)
+    tokens: xr.DataArray = (held.where(held != INT8_NODATA) * scale).astype(np.float32)
     return tokens
 
 
@@ -99,9 +105,9 @@ def check_steps(bands: TokenBands) -> None:
             "got a map in int8 without nodata value, expected -128; set it with: "
             "rio edit-info --nodata -128 FILE"
         )
-    small = bands.scales < 0.5
-    rounded = np.abs(steps[small]) <= 127 * bands.scales[small, None]
-    if rounded.size >= _TOKENS and rounded.all():
+    small = bands.scales < 1 / 64  # tokens of such a dimension are within 2 of zero
+    rounded = np.abs(steps[small]) <= 2
+    if rounded.size >= _CELLS**2 and rounded.all():
         raise SpecError(
             "got a map in int8 whose steps are tokens that were rounded, as rioxarray's to_raster "
             f"does after mask_and_scale=True; {again}"
@@ -109,14 +115,15 @@ def check_steps(bands: TokenBands) -> None:
 
 
 def _some_tokens(array: xr.DataArray) -> NDArray[Any]:
-    """Return ``(d, n)`` values of the first cells with a token; none if no cell has one."""
-    for top in range(0, array.sizes["y"], _SIDE):
-        for left in range(0, array.sizes["x"], _SIDE):
-            window = array.isel(y=slice(top, top + _SIDE), x=slice(left, left + _SIDE))
+    """Return ``(d, n)`` values near the first cell with a token; none if no cell has one."""
+    for top in range(0, array.sizes["y"], _WINDOW):
+        for left in range(0, array.sizes["x"], _WINDOW):
+            window = array.isel(y=slice(top, top + _WINDOW), x=slice(left, left + _WINDOW))
             valid = np.argwhere(np.isfinite(window.isel(d=0).transpose("y", "x").values))
             if len(valid):
                 row, column = valid[0]
-                run = window.isel(y=row, x=slice(column, column + _TOKENS)).transpose("d", "x")
-                found: NDArray[Any] = run.values
-                return found[:, np.isfinite(found).all(axis=0)]
+                near = window.isel(y=slice(row, row + _CELLS), x=slice(column, column + _CELLS))
+                values = near.transpose("d", "y", "x").values.reshape(array.sizes["d"], -1)
+                found: NDArray[Any] = values[:, np.isfinite(values).all(axis=0)]
+                return found
     return np.empty((array.sizes["d"], 0))

@@ -327,17 +327,18 @@ def open_zarr(path: Path) -> xr.DataArray:
     if meta is None and not stored_encoding(meta := array.attrs.get("meta", "")):
         reason = f"it is a Zarr store without {META_KEY}, so not a map of rs_embed"
         raise not_a_map(path, reason, "xarray.open_zarr")
-    tokens = applied(array, store.get("scale"))
-    if tokens is array and holds_integers(array):
-        raise SpecError(
-            f"got {array.encoding['dtype']} values without a scale, expected tokens; save them as "
-            "float32"
-        )
     # A few dimensions of a whole shard: one dimension of a map, or one token, is read fast.
-    inner = dict(zip(array.dims, array.encoding["chunks"], strict=True))
-    outer = array.encoding.get("shards") or array.encoding["chunks"]
-    chunks = dict(zip(array.dims, outer, strict=True)) | {"d": inner.get("d", 1)}
-    return decoded_map(tokens.drop_vars("scale", errors="ignore").chunk(chunks), None, meta, pca)
+    inner, outer = array.encoding["chunks"], array.encoding.get("shards")
+    chunks = {
+        d: n if d == "d" else m for d, n, m in zip(array.dims, inner, outer or inner, strict=True)
+    }
+    tokens = applied(array, store.get("scale"), **chunks)
+    if holds_integers(tokens):
+        raise SpecError(
+            f"got {array.encoding['dtype']} values without a scale, expected tokens: other "
+            "software rounded them; save them as float32"
+        )
+    return decoded_map(tokens.drop_vars("scale", errors="ignore"), None, meta, pca)
 
 
 def _check_store(path: Path) -> None:
