@@ -22,8 +22,9 @@ from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
 from shapely.geometry import box
 
-from rs_embed import open_map, sample_points, zonal_mean
-from rs_embed.errors import ExportError
+from rs_embed import Embedding, open_map, restored, sample_points, zonal_mean
+from rs_embed.errors import ExportError, SpecError
+from rs_embed.files.grids import georeferenced
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.polygons import Polygons
 from rs_embed.maps.formats.content import MapContent
@@ -65,7 +66,7 @@ def truth(stored: str) -> NDArray[np.float32]:
         return values.astype(np.float16).astype(np.float32)
     if stored == "i1":
         scale = np.float32(np.nanmax(np.abs(values), axis=(1, 2), keepdims=True) / 127)
-        return (np.rint(values / scale) * scale).astype(np.float32)
+        return np.asarray(np.rint(values / scale) * scale, np.float32)
     return values
 
 
@@ -147,7 +148,7 @@ def packed(values: NDArray[Any]) -> NDArray[Any]:
 
 def unscaled(steps: NDArray[Any]) -> NDArray[Any]:
     scale = np.nanmax(np.abs(tokens()), axis=(1, 2), keepdims=True) / 127
-    return (steps * scale).astype(np.float32)
+    return np.asarray(steps * scale, np.float32)
 
 
 def copied(driver: str) -> Callable[[Path, Path], Any]:
@@ -160,8 +161,8 @@ def as_vrt(source: Path, target: Path) -> None:
 
 def through_rioxarray(**opened: Any) -> Callable[[Path, Path], Any]:
     def rewrite(source: Path, target: Path) -> None:
-        with rioxarray.open_rasterio(source, **opened) as array:
-            array.isel(x=slice(2, 8)).rio.to_raster(target)
+        array: Any = rioxarray.open_rasterio(source, **opened)
+        array.isel(x=slice(2, 8)).rio.to_raster(target)
 
     return rewrite
 
@@ -206,18 +207,19 @@ TIFS = [
     Row("int8 opened and saved with rioxarray", "i1", opened_to_raster, part(y=slice(3, 15))),
     Row("rounded to int16", "f4", tif(filled(0), dtype="int16", nodata=None),
         "got int16 values without a scale"),
-    Row("stretched to bytes", "f4", tif(lambda v: np.uint8(filled(0)(v) * 99 + 99), nodata=None),
+    Row("stretched to bytes", "f4",
+        tif(lambda v: (filled(0)(v) * 99 + 99).astype("u1"), nodata=None),
         "got uint8 values without a scale"),
     Row("int8 multiplied, -unscale", "i1", tif(unscaled, scales=None, nodata=-128),
-        "bands have no scale, so steps or tokens"),
-    Row("int8 in int16, scales lost", "i1", tif(wider("int16"), scales=None), "have no scale"),
+        "has no scale in its bands; .* without -unscale"),
+    Row("int8 in int16, scales lost", "i1", tif(wider("int16"), scales=None), "has no scale"),
     Row("int8 in int16, nodata lost", "i1", tif(wider("int16"), nodata=None),
-        "without nodata value, expected -128; .* rio edit-info --nodata -128"),
+        "has no nodata value, expected -128; set it: rio edit-info --nodata -128"),
     Row("int8 by old GDAL", "i1", tif(as_old_gdal("uint8"), nodata=None), OLD_GDAL),
     Row("int8 in float32 by old GDAL", "i1", tif(as_old_gdal("float32")), OLD_GDAL),
     Row("int8 in int16 by old GDAL", "i1", tif(as_old_gdal("int16")), OLD_GDAL),
     Row("tokens rounded by rioxarray", "i1", through_rioxarray(mask_and_scale=True),
-        "steps are tokens that were rounded"),
+        "holds rounded tokens"),
     Row("some bands, names lost", "f4", tif(bands=[1, 5], names=False),
         "got 2 of 6 dimensions, and nothing that tells which"),
     Row("rotated", "f4", tif(transform=PLACE @ Affine.rotation(20)), "not rotated; warp the file"),
@@ -251,7 +253,7 @@ def saved_tokens(
 
 def multiplied(dataset: xr.Dataset, *, keep_attrs: bool = True) -> xr.Dataset:
     """Decode as docs/maps.md has it; recent xarray keeps the attributes."""
-    with xr.set_options(keep_attrs=keep_attrs):
+    with xr.set_options(keep_attrs=keep_attrs):  # type: ignore[no-untyped-call]
         dataset["embedding"] = dataset["embedding"] * dataset["scale"]
     return dataset.drop_encoding()
 
@@ -335,12 +337,12 @@ ZARRS = [
 ]  # fmt: skip
 
 
+ROWS = [*((row, ".tif") for row in TIFS), *((row, ".zarr") for row in ZARRS)]
+
+
 @pytest.mark.parametrize(
-    ("row", "suffix"),
-    [*((row, ".tif") for row in TIFS), *((row, ".zarr") for row in ZARRS)],
-    ids=[f"{row.name}{suffix}" for s in ((TIFS, ".tif"), (ZARRS, ".zarr")) for row in s[0]
-         for suffix in s[1:]],
-)  # fmt: skip
+    ("row", "suffix"), ROWS, ids=[f"{row.name}{suffix}" for row, suffix in ROWS]
+)
 @pytest.mark.filterwarnings("ignore:Scales differ", "ignore:The given matrix")
 @pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:The codec")
 def test_maps_written_again(row: Row, suffix: str, tmp_path: Path) -> None:
@@ -354,8 +356,8 @@ def test_maps_written_again(row: Row, suffix: str, tmp_path: Path) -> None:
         return
     d, y, x = row.right
     right = truth(row.stored)[np.ix_(d, y, x)]
-    close = 1e-4 if "packed" in row.name else 2e-3 if "scaled" in row.name else 5e-4
-    close = close if {"packed", "scaled", "float16"} & set(row.name.replace(",", "").split()) else 0
+    words = row.name.replace(",", "").split()
+    close = 2e-3 if "scaled" in words else 5e-4 if {"packed", "float16"} & set(words) else 0
     opened = open_map(path)
     np.testing.assert_allclose(opened.values, right, rtol=close, atol=max(close, 1e-7))
     assert opened.d.values.tolist() == list(d)
@@ -372,3 +374,103 @@ def test_maps_written_again(row: Row, suffix: str, tmp_path: Path) -> None:
     zone = box(point[0] - step / 2, point[1] - 80, point[0] + step / 2, point[1] + 80)
     mean = zonal_mean(path, Polygons((zone,), ("a",), UTM, "drawn"))
     np.testing.assert_allclose(mean.values, found.values, rtol=1e-6)
+
+
+def test_components_in_another_order_are_restored(tmp_path: Path) -> None:
+    path = written("pca", tmp_path / "map.tif")
+    tif(bands=[3, 1, 2])(path, tmp_path / "again.tif")
+    right = restored(open_map(path)).values
+    assert np.nanmax(np.abs(right)) > 0.5
+    np.testing.assert_array_equal(restored(open_map(tmp_path / "again.tif")).values, right)
+    tif(bands=[1, 1, 2])(path, tmp_path / "twice.tif")
+    with pytest.raises(SpecError, match="got 3 components, expected all 3 of the map, once"):
+        restored(open_map(tmp_path / "twice.tif"))
+
+
+def by_rioxarray(path: Path, **opened: Any) -> xr.DataArray:
+    array: Any = rioxarray.open_rasterio(path, **opened)
+    renamed: xr.DataArray = array.rename(band="d")
+    return renamed
+
+
+ARRAYS: list[tuple[str, str, Callable[[Path], Any], str | None]] = [
+    ("steps as xarray opens them", ".zarr", lambda p: xr.open_zarr(p)["embedding"], None),
+    ("steps as stored", ".zarr",
+     lambda p: xr.open_zarr(p, mask_and_scale=False)["embedding"], None),
+    ("decoded by hand", ".zarr", lambda p: multiplied(xr.open_zarr(p))["embedding"], None),
+    ("scaled by rioxarray", ".tif",
+     lambda p: by_rioxarray(p, mask_and_scale=True), None),
+    ("steps without their scale", ".zarr",
+     lambda p: xr.open_zarr(p)["embedding"].drop_vars("scale"), "in int8 without 'scale'"),
+    ("steps by rioxarray", ".tif", by_rioxarray,
+     "the attribute 'scales', expected tokens; open the file with rs_embed.open_map"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("suffix", "opened", "refusal"), [row[1:] for row in ARRAYS], ids=[row[0] for row in ARRAYS]
+)
+@pytest.mark.filterwarnings("ignore:Scales differ")
+def test_arrays_that_others_opened(
+    suffix: str, opened: Callable[[Path], Any], refusal: str | None, tmp_path: Path
+) -> None:
+    array = opened(written("i1", tmp_path / f"map{suffix}"))
+    points = [PLACE @ (3.5, 9.5), PLACE @ (6.5, 1.5)]
+    if refusal is not None:
+        with pytest.raises(SpecError, match=refusal):
+            sample_points(array, points, crs="EPSG:32633")
+        return
+    found = sample_points(array, points, crs="EPSG:32633").values
+    np.testing.assert_allclose(found[0], truth("i1")[:, 9, 3], rtol=1e-6)
+    assert np.isnan(found[1]).all()
+
+
+def netcdf(
+    change: Callable[[xr.Dataset], xr.Dataset] = lambda dataset: dataset, **embedding: Any
+) -> Callable[[Path, Path], Any]:
+    def rewrite(source: Path, target: Path) -> None:
+        dataset = xr.open_dataset(source, engine="h5netcdf", decode_coords="all").load()
+        encoding = {"embedding": embedding}
+        change(dataset).drop_encoding().to_netcdf(target, engine="h5netcdf", encoding=encoding)
+
+    return rewrite
+
+
+GRIDS = [
+    ("another nodata value", ".tif", tif(filled(-9999), nodata=-9999), ALL),
+    ("packed in int16", ".tif", tif(packed, scales=1e-4, offset=0.25, nodata=-32768), ALL),
+    ("float64", ".tif", tif(lambda v: v.astype(np.float64)), ALL),
+    ("some bands", ".tif", tif(bands=[5, 1]), part(d=[4, 0])),
+    ("south up", ".tif", tif(lambda v: v[:, ::-1], transform=SOUTH_UP), ALL),
+    ("rounded", ".tif", tif(filled(0), dtype="int16", nodata=None), "got int16 values without"),
+    ("rotated", ".tif", tif(transform=PLACE @ Affine.rotation(20)), "not rotated"),
+    ("another nodata value", ".nc", netcdf(_FillValue=-9999.0), ALL),
+    ("packed in int16", ".nc", netcdf(dtype="int16", scale_factor=1e-4, _FillValue=-32768), ALL),
+    ("south up", ".nc", netcdf(lambda s: s.sortby("y")), ALL),
+    ("transposed", ".nc", netcdf(lambda s: s.transpose("x", "y", "d")), ALL),
+    ("cropped", ".nc", netcdf(lambda s: s.isel(x=slice(2, 8), d=[4, 1])),
+     part(d=[4, 1], x=slice(2, 8))),
+    ("one row, its dimension lost", ".nc", netcdf(lambda s: s.isel(y=3)), "expected d, y and x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "rewrite", "right"), GRIDS, ids=[f"{n}{s}" for n, s, *_ in GRIDS]
+)
+def test_grids_written_again(
+    name: str, suffix: str, rewrite: Callable[[Path, Path], Any], right: Part | str, tmp_path: Path
+) -> None:
+    grid = georeferenced(tokens(), rasterio.crs.CRS.from_epsg(32633), PLACE)
+    path = tmp_path / f"again{suffix}"
+    rewrite(Embedding(grid, {"model": "m"}).save(tmp_path / f"grid{suffix}"), path)
+    if isinstance(right, str):
+        with pytest.raises(ExportError, match=right):
+            Embedding.load(path)
+        return
+    d, y, x = right
+    back = Embedding.load(path).data
+    assert back.dtype == np.float32
+    close = 1e-4 if "packed" in name else 0
+    np.testing.assert_allclose(back.values, tokens()[np.ix_(d, y, x)], atol=close)
+    assert back.d.values.tolist() == list(d)
+    assert tuple(back.rio.transform())[:6] == (160, 0, 500_000 + 160 * x[0], 0, -160, 5_000_000)

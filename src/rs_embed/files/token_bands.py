@@ -22,23 +22,11 @@ _NAME = re.compile(r"(?:dimension|component) (\d+)")
 
 @dataclass(frozen=True, eq=False)
 class TokenBands:
-    """The bands of an open GeoTIFF; alpha is not one of them.
+    """The bands of a GeoTIFF, without alpha: a token is ``stored * scale + offset``.
 
-    Attributes
-    ----------
-    stored : xarray.DataArray
-        ``(d, y, x)``, read when it is used; NaN where the file states nodata or masks it. It has
-        the coordinate ``d`` if the names of the bands are those of dimensions.
-    scales, offsets : numpy.ndarray
-        ``(d,)`` float64: a token is ``stored * scale + offset``.
-    dtype : numpy.dtype
-        Type of the values in the file.
-    masked : bool
-        Whether the file states nodata or has a mask.
-    tags : dict
-        Its tags.
-    chunks : dict
-        Chunks in which dask reads it, if any.
+    ``stored`` is ``(d, y, x)``, read when it is used, NaN where nodata or a mask says so, and has
+    the coordinate ``d`` if all bands are named after a dimension. ``masked`` is whether there is
+    nodata or a mask.
     """
 
     stored: xr.DataArray
@@ -47,12 +35,21 @@ class TokenBands:
     dtype: np.dtype[Any]
     masked: bool
     tags: dict[str, str]
-    chunks: dict[str, int]
 
     @property
     def scaled(self) -> bool:
         """Whether a scale or an offset changes a value."""
         return bool((self.scales != 1).any() or self.offsets.any())
+
+    def tokens(self, **chunks: int) -> xr.DataArray:
+        """Return ``(d, y, x)`` float32, scaled; read by dask if there are ``chunks``."""
+        import xarray as xr
+
+        array = self.stored.chunk(chunks) if chunks else self.stored.load()
+        if self.scaled:
+            scale, offset = (xr.DataArray(of, dims="d") for of in (self.scales, self.offsets))
+            array = array.astype(np.float64) * scale + offset
+        return array.astype(np.float32)
 
     def check_type(self) -> None:
         """Raise `SpecError` if these are whole numbers without a scale."""
@@ -62,16 +59,6 @@ class TokenBands:
                 "rounded them; convert the original file without changing its type"
             )
 
-    def tokens(self) -> xr.DataArray:
-        """Return ``(d, y, x)`` float32, scaled."""
-        import xarray as xr
-
-        array = self.stored.chunk(self.chunks) if self.chunks else self.stored.load()
-        if self.scaled:
-            scale, offset = (xr.DataArray(of, dims="d") for of in (self.scales, self.offsets))
-            array = array.astype(np.float64) * scale + offset
-        return array.astype(np.float32)
-
 
 def band_names(count: int, kind: str = "dimension") -> list[str]:
     """Return the names of the bands of a file that holds all dimensions."""
@@ -79,14 +66,9 @@ def band_names(count: int, kind: str = "dimension") -> list[str]:
 
 
 def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
-    """Return the bands of a file, to be read in ``chunks`` of d, y and x, if any.
+    """Return the bands of a file, whose alpha dask applies in ``chunks``, if any.
 
-    Raises
-    ------
-    rasterio.errors.RasterioError
-        If GDAL cannot open it.
-    GridError
-        If it has no transform, or is rotated.
+    Raises `RasterioError` if GDAL cannot open it, and `GridError` if it is rotated.
     """
     import rasterio
     import rioxarray
@@ -97,13 +79,11 @@ def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.filterwarnings("ignore", message="(Scales|Offsets) differ across bands")
         with rasterio.open(path) as file:
-            alphas = [of == ColorInterp.alpha for of in file.colorinterp]
-            kept = np.flatnonzero(np.logical_not(alphas)).tolist()
+            is_alpha = np.array(file.colorinterp) == ColorInterp.alpha
+            kept, alpha = (np.flatnonzero(of).tolist() for of in (~is_alpha, is_alpha))
             names = [_NAME.fullmatch(file.descriptions[i] or "") for i in kept]
             scales, offsets = np.array([file.scales, file.offsets], np.float64)[:, kept]
-            masked = any(alphas) or not any(
-                MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept
-            )
+            unmasked = any(MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept)
             dtype, tags, transform = np.dtype(file.dtypes[0]), file.tags(), file.transform
             unplaced = transform.is_identity and file.crs is not None
         if unplaced or transform.b or transform.d:
@@ -113,9 +93,9 @@ def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
             )
         opened: Any = rioxarray.open_rasterio(path, masked=True)
     array = opened.drop_vars("band").rename(band="d")
-    if any(alphas):  # which GDAL heeds in bytes only
+    if alpha:  # GDAL heeds it in bytes only
         array = array.chunk(chunks) if chunks else array
-        array = array.isel(d=kept).where(array.isel(d=alphas.index(True)) > 0)
+        array = array.isel(d=kept).where(array.isel(d=alpha[0]) > 0)
     if all(names):
         array = array.assign_coords(d=[int(name[1]) for name in names if name])
-    return TokenBands(array, scales, offsets, dtype, masked, tags, chunks)
+    return TokenBands(array, scales, offsets, dtype, bool(alpha) or not unmasked, tags)

@@ -195,7 +195,7 @@ def open_cog(path: Path) -> xr.DataArray:
         check_steps(bands)
     else:
         bands.check_type()
-    return decoded_map(bands.tokens(), None, meta, pca)
+    return decoded_map(bands.tokens(**_CHUNK), meta, pca)
 
 
 def _check_image(path: Path) -> None:

@@ -14,7 +14,6 @@ from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Format
 from rs_embed.files.grids import check_dimensions, north_up
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.encoding import INT8_NODATA
 from rs_embed.maps.formats.provenance import ITEM_KEY
 
 if TYPE_CHECKING:
@@ -98,26 +97,21 @@ def stored_encoding(meta: str) -> dict[str, Any]:
     return encoding if isinstance(encoding, dict) else {}
 
 
-def decoded_map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) -> xr.DataArray:
-    """Return what `open_map` returns for a stored map; nothing is read.
+def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray:
+    """Return what `open_map` returns for a map; nothing is read.
 
-    ``array`` is ``(d, y, x)`` as stored, read by dask, with CRS and coordinates, and with ``d``
-    unless it holds all dimensions; ``scales`` is ``(d,)``, the value of one step of each dimension
-    in int8, None for other types; ``meta`` and ``pca`` are JSON text. Raises `SpecError` if meta
-    and array disagree, or the array is not on a grid.
+    ``array`` is ``(d, y, x)``, NaN where there is no token, read by dask, with CRS and coordinates,
+    and with ``d`` unless it has all dimensions; ``meta`` and ``pca`` are JSON text. Raises
+    `SpecError` if meta and array disagree, or the array is not on a grid.
     """
-    import xarray as xr
-
     encoding = stored_encoding(meta)
     if encoding.get("pca") and pca is None:
         raise SpecError(
-            "got a map of principal components without their basis, expected rs_embed_pca (a "
-            "GeoTIFF's tag RS_EMBED_PCA); copy it from the original map"
+            "got a map of principal components without their basis, expected rs_embed_pca (in a "
+            "GeoTIFF the tag RS_EMBED_PCA); copy it from the original map"
         )
+    check_dimensions(array)
     values = array.astype(np.float32)
-    if scales is not None:
-        values = (values * xr.DataArray(scales, dims="d")).where(array != INT8_NODATA)
-    check_dimensions(values)
     if "d" not in values.coords:
         count = encoding.get("dimensions", values.sizes["d"])
         if values.sizes["d"] != count:

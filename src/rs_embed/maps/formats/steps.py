@@ -24,27 +24,14 @@ SCALE_KEY = "rs_embed_scale"
 _UNAPPLIED = {"scale_factor": 1, "scales": 1, "add_offset": 0, "offsets": 0}
 # Sides of the windows in which the first token is searched, and of the cells that are read there.
 _WINDOW, _CELLS = 512, 8
-# A token that was stored as float16 is less than this part of a step off its multiple.
-_OFF = 0.1
 
 
 def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: int) -> xr.DataArray:
-    """Return the tokens of ``(d, y, x)`` values as xarray opened them, which may be steps.
+    """Return the tokens of ``(d, y, x)`` values that xarray opened, and decoded or not.
 
-    Parameters
-    ----------
-    array : xarray.DataArray
-        Values, NaN or -128 where there is no token.
-    scale : xarray.DataArray, optional
-        Value of one step of each dimension; by default the coordinate of this name.
-    **chunks : int
-        Chunks in which dask reads them later, if any.
-
-    Raises
-    ------
-    SpecError
-        If it has other dimensions, a scale is missing or was not applied, or the values are
-        neither steps nor tokens.
+    ``scale`` is the value of a step of each dimension, by default the coordinate of this name;
+    dask reads the tokens later in ``chunks``, if any. Raises `SpecError` if a scale is missing or
+    was not applied, or the values are neither steps nor tokens.
     """
     check_dimensions(array)
     unapplied = [k for k, none in _UNAPPLIED.items() if np.any(array.attrs.get(k, none) != none)]
@@ -53,8 +40,8 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
             f"got values with the attribute {unapplied[0]!r}, expected tokens; open the file with "
             "rs_embed.open_map, or remove the attribute if it was applied: array.drop_attrs()"
         )
-    held = array.chunk(chunks) if chunks else array
     scale = array.coords.get("scale") if scale is None else scale
+    held = array.chunk(chunks) if chunks else array
     if scale is None or scale.dims != ("d",):
         if SCALE_KEY in array.attrs:
             raise SpecError(
@@ -65,7 +52,7 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
     if not holds_integers(array):
         found, by = _some_tokens(array), scale.values[:, None]
         if not (found == np.rint(found)).all():
-            if (np.abs(found / by - np.rint(found / by)) <= _OFF).all():
+            if (np.abs(found / by - np.rint(found / by)) < 0.1).all():  # float16 is that far off
                 return held
             raise SpecError(
                 "got a map in int8 whose values are neither steps nor their products with 'scale'; "
@@ -78,40 +65,29 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
 
 def holds_integers(array: xr.DataArray) -> bool:
     """Return whether values are whole numbers in the file, without a scale of CF."""
-    if {"scale_factor", "add_offset"} & set(array.encoding):
-        return False
-    return array.dtype.kind in "iu" or np.dtype(array.encoding.get("dtype", "f4")).kind in "iu"
+    packed = {"scale_factor", "add_offset"} & set(array.encoding)
+    kinds = array.dtype.kind + np.dtype(array.encoding.get("dtype", "f4")).kind
+    return not packed and bool({"i", "u"} & set(kinds))
 
 
 def check_steps(bands: TokenBands) -> None:
     """Raise `SpecError` unless the bands of a map in int8 can be decoded with their scales."""
     steps = _some_tokens(bands.stored)
-    if not steps.size:
+    if not steps.size or bands.offsets.any():
         return
     again = "convert the original file again, with GDAL 3.7 or later"
+    near_zero = np.abs(steps[bands.scales < 1 / 64]) <= 2  # as tokens of such dimensions are
     if not bands.scaled:
-        raise SpecError(
-            f"got a map in int8 whose bands have no scale, so steps or tokens; {again} and "
-            "without -unscale, or save the tokens of rs_embed.open_map"
-        )
-    if bands.offsets.any():
+        reason = f"has no scale in its bands; {again} and without -unscale"
+    elif bands.dtype.kind == "u" or (steps.max() > 127 and steps.min() >= 0):
+        reason = f"was rewritten by GDAL before 3.7, which reads -1 as 255; {again}"
+    elif not bands.masked:
+        reason = "has no nodata value, expected -128; set it: rio edit-info --nodata -128 FILE"
+    elif near_zero.size >= _CELLS**2 and near_zero.all():
+        reason = f"holds rounded tokens, as rioxarray writes after mask_and_scale=True; {again}"
+    else:
         return
-    if bands.dtype.kind == "u" or (steps.max() > 127 and steps.min() >= 0):
-        raise SpecError(
-            f"got a map in int8 rewritten by GDAL before 3.7, which reads -1 as 255; {again}"
-        )
-    if not bands.masked:
-        raise SpecError(
-            "got a map in int8 without nodata value, expected -128; set it with: "
-            "rio edit-info --nodata -128 FILE"
-        )
-    small = bands.scales < 1 / 64  # tokens of such a dimension are within 2 of zero
-    rounded = np.abs(steps[small]) <= 2
-    if rounded.size >= _CELLS**2 and rounded.all():
-        raise SpecError(
-            "got a map in int8 whose steps are tokens that were rounded, as rioxarray's to_raster "
-            f"does after mask_and_scale=True; {again}"
-        )
+    raise SpecError(f"got a map in int8 that {reason}")
 
 
 def _some_tokens(array: xr.DataArray) -> NDArray[Any]:
@@ -120,10 +96,8 @@ def _some_tokens(array: xr.DataArray) -> NDArray[Any]:
         for left in range(0, array.sizes["x"], _WINDOW):
             window = array.isel(y=slice(top, top + _WINDOW), x=slice(left, left + _WINDOW))
             valid = np.argwhere(np.isfinite(window.isel(d=0).transpose("y", "x").values))
-            if len(valid):
-                row, column = valid[0]
+            for row, column in valid[:1]:
                 near = window.isel(y=slice(row, row + _CELLS), x=slice(column, column + _CELLS))
-                values = near.transpose("d", "y", "x").values.reshape(array.sizes["d"], -1)
-                found: NDArray[Any] = values[:, np.isfinite(values).all(axis=0)]
-                return found
+                found = near.transpose("d", "y", "x").values.reshape(array.sizes["d"], -1)
+                return np.asarray(found[:, np.isfinite(found).all(axis=0)])
     return np.empty((array.sizes["d"], 0))

@@ -338,7 +338,7 @@ def open_zarr(path: Path) -> xr.DataArray:
             f"got {array.encoding['dtype']} values without a scale, expected tokens: other "
             "software rounded them; save them as float32"
         )
-    return decoded_map(tokens.drop_vars("scale", errors="ignore"), None, meta, pca)
+    return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca)
 
 
 def _check_store(path: Path) -> None:
