@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.enums import ColorInterp
 from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
 from shapely.geometry import box
 
 from rs_embed import Embedding, open_map, restored, sample_points, zonal_mean
@@ -159,6 +160,15 @@ def as_vrt(source: Path, target: Path) -> None:
     copy(source, target.with_suffix(".vrt"), driver="VRT")
 
 
+def warped(source: Path, target: Path) -> None:
+    with rasterio.open(source) as file:
+        place = {"transform": PLACE @ Affine.translation(0, 4), "height": HEIGHT - 4}
+        with WarpedVRT(file, width=WIDTH, **place) as vrt:
+            copy(vrt, target, driver="GTiff")
+        with rasterio.open(target, "r+") as new:
+            new.update_tags(**file.tags())
+
+
 def through_rioxarray(**opened: Any) -> Callable[[Path, Path], Any]:
     def rewrite(source: Path, target: Path) -> None:
         array: Any = rioxarray.open_rasterio(source, **opened)
@@ -196,6 +206,7 @@ TIFS = [
     Row("a VRT", "f4", as_vrt, ALL),
     Row("a VRT of int8", "i1", as_vrt, ALL),
     Row("another COG", "i1", copied("COG"), ALL),
+    Row("int8 warped by rasterio", "i1", warped, part(y=slice(4, 20))),
     Row("float16 as float32", "f2", copied("GTiff"), ALL),
     Row("south up", "f4", tif(lambda v: v[:, ::-1], transform=SOUTH_UP), ALL),
     Row("int8 in int16", "i1", tif(wider("int16")), ALL),
@@ -300,6 +311,10 @@ ZARRS = [
     Row("packed in int16", "f4", store(encoding=PACKED), ALL),
     Row("float64", "f4", store(lambda s: s.drop_encoding().astype("f8")), ALL),
     Row("another nodata value", "f4", store(encoding={"embedding": {"_FillValue": -9999.0}}), ALL),
+    Row("nodata as fill value of Zarr", "f4",
+        store(lambda s: s.fillna({"embedding": -9999}).drop_encoding(),
+              encoding={"embedding": {"fill_value": -9999.0}}),
+        ALL),
     Row("dimensions transposed", "i1",
         store(lambda s: s.transpose("y", "x", "d").drop_encoding()), ALL),
     Row("south up", "f4", store(lambda s: s.sortby("y").drop_encoding()), ALL),

@@ -338,6 +338,9 @@ def open_zarr(path: Path) -> xr.DataArray:
             f"got {array.encoding['dtype']} values without a scale, expected tokens: other "
             "software rounded them; save them as float32"
         )
+    fill = array.encoding.get("fill_value", 0)  # which xarray takes for nodata in Zarr 2 only
+    if array.encoding["dtype"].kind == "f" and np.isfinite(fill) and fill:
+        tokens = tokens.where(tokens != fill)
     return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca)
 
 
