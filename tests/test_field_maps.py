@@ -234,7 +234,7 @@ TIFS = [
     Row("some bands, names lost", "f4", tif(bands=[1, 5], names=False),
         "got 2 of 6 dimensions, and nothing that tells which"),
     Row("rotated", "f4", tif(transform=PLACE @ Affine.rotation(20)), "not rotated; warp the file"),
-    Row("transform lost", "f4", tif(transform=Affine.identity()), "got the transform .* expected"),
+    Row("transform lost", "f4", tif(transform=Affine.identity()), "got the transform .*; convert the original file"),
     Row("a raster calculator", "f4", tif(drop=["RS_EMBED_META"]), "without the tag RS_EMBED_META"),
     Row("basis of a PCA lost", "pca", tif(drop=["RS_EMBED_PCA"]), "without their basis"),
 ]  # fmt: skip
@@ -334,7 +334,7 @@ ZARRS = [
         "a map in int8 without 'scale'"),
     Row("int8 averaged", "i1",
         store(lambda s: (s.isel(y=slice(4, 20), x=slice(2, 14)) * 1.001).drop_encoding()),
-        r"neither steps nor their products .* dataset.drop_vars\('scale'\)"),
+        r"neither whole steps nor their products .* dataset.drop_vars\('scale'\)"),
     Row("rounded to int16", "f4",
         store(encoding={"embedding": {"dtype": "int16", "_FillValue": -99}}),
         "got int16 values without a scale"),

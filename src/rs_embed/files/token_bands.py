@@ -87,9 +87,10 @@ def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
             dtype, tags, transform = np.dtype(file.dtypes[0]), file.tags(), file.transform
             unplaced = transform.is_identity and file.crs is not None
         if unplaced or transform.b or transform.d:
+            fix = "convert the original file again" if unplaced else "warp the file with gdalwarp"
             raise GridError(
                 f"got the transform {tuple(transform)[:6]}, expected one that is stated and not "
-                "rotated; warp the file with gdalwarp"
+                f"rotated; {fix}"
             )
         opened: Any = rioxarray.open_rasterio(path, masked=True)
     array = opened.drop_vars("band").rename(band="d")

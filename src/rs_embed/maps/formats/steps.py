@@ -38,7 +38,7 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
     if unapplied:
         raise SpecError(
             f"got values with the attribute {unapplied[0]!r}, expected tokens; open the file with "
-            "rs_embed.open_map, or remove the attribute if it was applied: array.drop_attrs()"
+            "rs_embed.open_map, or remove it if it was applied: array.attrs.clear()"
         )
     scale = array.coords.get("scale") if scale is None else scale
     held = array.chunk(chunks) if chunks else array
@@ -55,8 +55,9 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
             if (np.abs(found / by - np.rint(found / by)) < 0.1).all():  # float16 is that far off
                 return held
             raise SpecError(
-                "got a map in int8 whose values are neither steps nor their products with 'scale'; "
-                "if they are tokens, save them without it: dataset = dataset.drop_vars('scale'); "
+                "got a map in int8 whose values are neither whole steps nor their products with "
+                "'scale'; if they are tokens, save them without it: "
+                "dataset = dataset.drop_vars('scale'); "
                 f"dataset['embedding'].attrs.pop('{SCALE_KEY}', None)"
             )
     tokens: xr.DataArray = (held.where(held != INT8_NODATA) * scale).astype(np.float32)
@@ -83,7 +84,7 @@ def check_steps(bands: TokenBands) -> None:
         reason = f"was rewritten by GDAL before 3.7, which reads -1 as 255; {again}"
     elif not bands.masked:
         reason = "has no nodata value, expected -128; set it: rio edit-info --nodata -128 FILE"
-    elif near_zero.size >= _CELLS**2 and near_zero.all():
+    elif len(near_zero) > 5 and near_zero.all():  # by chance in a few dimensions, not in many
         reason = f"holds rounded tokens, as rioxarray writes after mask_and_scale=True; {again}"
     else:
         return
