@@ -234,7 +234,7 @@ TIFS = [
     Row("some bands, names lost", "f4", tif(bands=[1, 5], names=False),
         "got 2 of 6 dimensions, and nothing that tells which"),
     Row("rotated", "f4", tif(transform=PLACE @ Affine.rotation(20)), "not rotated; warp the file"),
-    Row("transform lost", "f4", tif(transform=Affine.identity()), "got the transform .*; convert the original file"),
+    Row("transform lost", "f4", tif(transform=Affine.identity()), "convert the original file"),
     Row("a raster calculator", "f4", tif(drop=["RS_EMBED_META"]), "without the tag RS_EMBED_META"),
     Row("basis of a PCA lost", "pca", tif(drop=["RS_EMBED_PCA"]), "without their basis"),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Format
-from rs_embed.files.grids import check_dimensions, north_up
+from rs_embed.files.grids import north_up
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.provenance import ITEM_KEY
 
@@ -110,8 +110,7 @@ def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray
             "got a map of principal components without their basis, expected rs_embed_pca (in a "
             "GeoTIFF the tag RS_EMBED_PCA); copy it from the original map"
         )
-    check_dimensions(array)
-    values = array.astype(np.float32)
+    values = north_up(array.astype(np.float32))
     if "d" not in values.coords:
         count = encoding.get("dimensions", values.sizes["d"])
         if values.sizes["d"] != count:
@@ -123,8 +122,8 @@ def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray
     what = "patch tokens" if pca is None else "principal components of patch tokens"
     values.attrs = {"long_name": what, "meta": meta} | ({} if pca is None else {"pca": pca})
     values.encoding = {"grid_mapping": array.rio.grid_mapping}
-    placed: xr.DataArray = north_up(values).rio.write_nodata(float("nan"))
-    return placed.rename("embedding")
+    stated: xr.DataArray = values.rio.write_nodata(float("nan"))
+    return stated.rename("embedding")
 
 
 def not_a_map(path: Path, reason: str, opener: str | None = None) -> ExportError:
