@@ -59,7 +59,8 @@ def map_area(
     dtype: Annotated[
         str,
         result_option(
-            help="float32, float16 (half the size) or int8 (a quarter; a scale for each dimension)."
+            help="float32, float16 (half the size) or int8 (a quarter; a scale for each dimension; "
+            "a .tif then needs GDAL 3.7 or later)."
         ),
     ] = "float32",
     pca: Annotated[int | None, result_option(help="Store this many principal components.")] = None,

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 
+from rs_embed.errors import SpecError
 from rs_embed.files.formats import META_KEY, EmbeddingFormat, Formats, unreadable
+from rs_embed.files.token_bands import band_names, open_bands
 from rs_embed.files.writing import written
 
 if TYPE_CHECKING:
@@ -46,6 +49,65 @@ def georeferenced(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.D
     return placed
 
 
+def cell_axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
+    """Return the outer edge of the first cell and the step between cells, CRS units."""
+    from rioxarray.exceptions import RioXarrayError
+
+    if dim not in array.coords or not array.sizes[dim]:
+        raise SpecError(
+            f"got a map without coordinates along {dim!r}, expected the centres of its cells"
+        )
+    centres = array[dim].values.astype(np.float64)
+    if len(centres) == 1:
+        try:
+            step = float(array.rio.resolution()[dim == "y"])
+        except RioXarrayError as exc:
+            raise SpecError(
+                f"got a map of one cell along {dim!r} and no transform, expected its size; set it "
+                "with array.rio.write_transform(...)"
+            ) from exc
+        return float(centres[0]) - step / 2, step
+    step = float(centres[-1] - centres[0]) / (len(centres) - 1)
+    regular = centres[0] + step * np.arange(len(centres))
+    if not np.abs(centres - regular).max() <= 0.01 * abs(step):
+        raise SpecError(
+            f"got a map whose coordinates along {dim!r} are not regular, expected cells of one "
+            "size; cut parts from it with slices without gaps"
+        )
+    return float(centres[0]) - step / 2, step
+
+
+def check_dimensions(array: xr.DataArray) -> None:
+    """Raise `SpecError` unless an array has the dimensions d, y and x, in any order."""
+    if set(array.dims) != {"d", "y", "x"}:
+        raise SpecError(
+            f"got a map with the dimensions {array.dims}, expected d, y and x; rename them, e.g. "
+            "array.rename(band='d')"
+        )
+
+
+def north_up(array: xr.DataArray) -> xr.DataArray:
+    """Return ``(d, y, x)`` with row 0 north, column 0 west, and the transform of its coordinates.
+
+    Raises
+    ------
+    SpecError
+        If it has other dimensions, or its coordinates are not those of a grid.
+    """
+    import rioxarray  # noqa: F401  # registers the accessor ``.rio``
+
+    check_dimensions(array)
+    ahead = {"x": 1, "y": -1}
+    against = [dim for dim, sign in ahead.items() if cell_axis(array, dim)[1] * sign < 0]
+    array = array.transpose("d", "y", "x").isel(dict.fromkeys(against, slice(None, None, -1)))
+    (left, width), (top, height) = cell_axis(array, "x"), cell_axis(array, "y")
+    transform, stated = Affine(width, 0, left, 0, height, top), array.rio.transform()
+    if stated.almost_equals(transform, 1e-6 * abs(width)):  # without errors of rounding
+        transform = stated
+    placed: xr.DataArray = array.rio.write_transform(transform)
+    return placed
+
+
 def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
     """Write ``(d, y, x)`` as float32, a band per dimension, NaN as nodata and the meta as a tag."""
     from rasterio.io import MemoryFile
@@ -59,24 +121,28 @@ def write_geotiff(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> No
             BIGTIFF="IF_SAFER",
         ) as file:  # fmt: skip
             file.write(grid.values)
+            file.descriptions = band_names(grid.sizes["d"])
             file.update_tags(**{_META_TAG: json.dumps(meta)})
         partial.write_bytes(memory.read())
 
 
 def read_geotiff(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
     """Return the grid and meta of a file of `write_geotiff`; `ExportError` for other files."""
-    import rasterio
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(path) as file:
-            meta = json.loads(file.tags()[_META_TAG])
-            values, crs, transform = file.read(), file.crs, file.transform
+        bands = open_bands(path)
+        meta = json.loads(bands.tags[_META_TAG])
+        bands.check_type()
+        tokens = bands.tokens()
     except (RasterioError, KeyError, ValueError) as exc:
         raise unreadable(path, exc, _GRID) from exc
-    if values.dtype != np.float32 or not isinstance(meta, dict):
-        raise unreadable(path, TypeError(f"{values.dtype} values"), _GRID)
-    return georeferenced(values, crs, transform), meta
+    if not isinstance(meta, dict):
+        raise unreadable(path, TypeError(f"meta is {type(meta).__name__}"), _GRID)
+    grid = georeferenced(tokens.values, tokens.rio.crs, tokens.rio.transform())
+    if "d" in tokens.coords:
+        grid = grid.assign_coords(d=tokens["d"])
+    return grid if grid.rio.crs is None else north_up(grid), meta
 
 
 def write_netcdf(path: Path, grid: xr.DataArray, meta: Mapping[str, Any]) -> None:
@@ -97,8 +163,9 @@ def read_netcdf(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
 
     try:
         with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as dataset:
-            grid = dataset["embedding"].load()
-        return grid, json.loads(grid.attrs.pop(META_KEY))
+            grid = dataset["embedding"].load().astype(np.float32)
+        meta = json.loads(grid.attrs.pop(META_KEY))
+        return grid if grid.rio.crs is None else north_up(grid), meta
     except (OSError, KeyError, ValueError) as exc:
         raise unreadable(path, exc, _GRID) from exc
 

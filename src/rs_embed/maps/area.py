@@ -85,8 +85,8 @@ def embed_area(
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
         must divide it, takes several shifted passes, for a denser map of the same bounds.
     dtype : {"float32", "float16", "int8"}
-        Type of the stored values; int8 has a scale for each dimension. float16 in a ``.tif`` takes
-        16 bits, and is read as float32.
+        Type of the stored values; int8 has a scale for each dimension, and in a ``.tif`` needs GDAL
+        3.7 or later. float16 in a ``.tif`` takes 16 bits, and is read as float32.
     pca : int, optional
         Store this many principal components instead of all dimensions.
     acquired : str or date, optional

@@ -15,6 +15,7 @@ from affine import Affine
 from rs_embed._optional import require
 from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, some
 from rs_embed.files.arrays import declared_nodata
+from rs_embed.files.grids import cell_axis
 from rs_embed.files.polygons import read_polygons
 from rs_embed.geo.grid import (
     LATTICE_TOLERANCE,
@@ -264,6 +265,7 @@ def _placed(source: Any) -> _Placed:
     import xarray as xr
 
     from rs_embed.maps.formats.opening import open_map
+    from rs_embed.maps.formats.steps import applied
 
     array = open_map(source) if isinstance(source, str | os.PathLike) else source
     if not isinstance(array, xr.DataArray):
@@ -271,17 +273,13 @@ def _placed(source: Any) -> _Placed:
             f"got a map of type {type(array).__name__}, expected a path or an xarray.DataArray "
             "with the dimensions d, y and x"
         )
-    if set(array.dims) != {"d", "y", "x"}:
-        raise SpecError(
-            f"got a map with the dimensions {array.dims}, expected d, y and x; rename them, e.g. "
-            "array.rename(band='d')"
-        )
+    array = applied(array)
     if array.rio.crs is None:
         raise SpecError(
             "got a map without CRS, expected a georeferenced one; set it with "
             "array.rio.write_crs('EPSG:...')"
         )
-    (left, step_x), (top, step_y) = _axis(array, "x"), _axis(array, "y")
+    (left, step_x), (top, step_y) = cell_axis(array, "x"), cell_axis(array, "y")
     grid = Grid(
         known_crs(array.rio.crs.to_wkt()),
         Affine(step_x, 0, left, 0, step_y, top),
@@ -293,34 +291,6 @@ def _placed(source: Any) -> _Placed:
             "array.assign_coords(x=(array.x + 180) % 360 - 180).sortby('x')"
         )
     return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
-
-
-def _axis(array: xr.DataArray, dim: str) -> tuple[float, float]:
-    """Return the outer edge of the first cell and the step between cells, CRS units."""
-    from rioxarray.exceptions import RioXarrayError
-
-    if dim not in array.coords or not array.sizes[dim]:
-        raise SpecError(
-            f"got a map without coordinates along {dim!r}, expected the centres of its cells"
-        )
-    centres = array[dim].values.astype(np.float64)
-    if len(centres) == 1:
-        try:
-            step = float(array.rio.resolution()[dim == "y"])
-        except RioXarrayError as exc:
-            raise SpecError(
-                f"got a map of one cell along {dim!r} and no transform, expected its size; set it "
-                "with array.rio.write_transform(...)"
-            ) from exc
-        return float(centres[0]) - step / 2, step
-    step = float(centres[-1] - centres[0]) / (len(centres) - 1)
-    regular = centres[0] + step * np.arange(len(centres))
-    if not np.abs(centres - regular).max() <= 0.01 * abs(step):
-        raise SpecError(
-            f"got a map whose coordinates along {dim!r} are not regular, expected cells of one "
-            "size; cut parts from it with slices without gaps"
-        )
-    return float(centres[0]) - step / 2, step
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:

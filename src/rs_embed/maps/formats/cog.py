@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +13,12 @@ import numpy as np
 
 from rs_embed.errors import ExportError, ImageryError
 from rs_embed.files.gdal import open_file, quietly
+from rs_embed.files.token_bands import band_names, open_bands
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map, stored_encoding
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import META_TAG, meta_text
+from rs_embed.maps.formats.steps import check_steps
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,8 +32,8 @@ _STRIP_BYTES = 64 * 2**20
 # By default GDAL uses a twentieth of the memory of the machine.
 _CACHE_BYTES = 256 * 2**20
 _ZSTD_LEVEL = 3
-# Chunk of a map that is opened, (d, y, x): 16 MiB of float32.
-_CHUNK = (16, 512, 512)
+# Chunk of a map that is opened: 16 MiB of float32.
+_CHUNK = {"d": 16, "y": 512, "x": 512}
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _write_unordered(path: Path, content: MapContent, encoding: FittedEncoding) 
             tags[PCA_TAG] = json.dumps(encoding.pca.to_json())
         file.update_tags(**tags)
         kind = "dimension" if encoding.pca is None else "component"
-        file.descriptions = [f"{kind} {d}" for d in range(encoding.dimensions)]
+        file.descriptions = band_names(encoding.dimensions, kind)
         if encoding.scales is not None:
             file.scales = [float(scale) for scale in encoding.scales]
         row = 0
@@ -177,29 +178,24 @@ def _check_blocks(path: Path) -> None:
 
 def open_cog(path: Path) -> xr.DataArray:
     """Return a map as `open_map` does; `ExportError` for other files."""
-    import rasterio
-    import rioxarray
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(path) as file:
-            tags, scales, count = file.tags(), file.scales, file.count
-            scaled = file.dtypes[0] == "int8"
+        bands = open_bands(path, **_CHUNK)
     except (RasterioError, OSError) as exc:
         raise not_a_map(path, "it is not an image that can be opened") from exc
-    if META_TAG not in tags:
-        opener = "rioxarray.open_rasterio"
-        raise not_a_map(path, "it is an image, but not a map of rs_embed", opener)
-    meta = tags[META_TAG]
-    deep, high, wide = _CHUNK
-    parts = {"band": min(deep, count), "y": high, "x": wide}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Scales differ across bands")
-        opened: Any = rioxarray.open_rasterio(path, chunks=parts)
-    array = opened.rename(band="d").assign_coords(d=np.arange(count))
-    return decoded_map(
-        array, np.array(scales, np.float32) if scaled else None, meta, tags.get(PCA_TAG)
-    )
+    # rioxarray writes the attributes of a map that open_map returned, whose values are tokens.
+    tags = bands.tags
+    meta, pca = tags.get(META_TAG, tags.get("meta", "")), tags.get(PCA_TAG, tags.get("pca"))
+    encoding = stored_encoding(meta)
+    if META_TAG not in tags and not encoding:
+        reason = f"it is an image without the tag {META_TAG}, so not a map of rs_embed"
+        raise not_a_map(path, reason, "rioxarray.open_rasterio")
+    if META_TAG in tags and encoding.get("dtype") == "int8":
+        check_steps(bands)
+    else:
+        bands.check_type()
+    return decoded_map(bands.tokens(**_CHUNK), meta, pca)
 
 
 def _check_image(path: Path) -> None:
@@ -227,5 +223,6 @@ COG = MapFormat(
     write=write_cog,
     open=open_cog,
     check_replaced=_check_image,
+    opens=(".vrt",),
     sidecars=(".aux.xml", ".ovr", ".msk"),
 )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.errors import ExportError
+from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Format
+from rs_embed.files.grids import north_up
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.encoding import INT8_NODATA
 from rs_embed.maps.formats.provenance import ITEM_KEY
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class MapFormat(Format):
     check_replaced : callable
         ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
         not a map of this format.
+    opens : tuple of str
+        Suffixes of files that ``open`` reads as well.
     sidecars : tuple of str
         What other software appends to the name for files that it reads together with a map.
     """
@@ -45,6 +47,7 @@ class MapFormat(Format):
     write: Callable[[Path, MapContent, FittedEncoding], None]
     open: Callable[[Path], xr.DataArray]
     check_replaced: Callable[[Path], None]
+    opens: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
 
     def check(self, path: Path) -> None:
@@ -85,24 +88,42 @@ def json_object(path: Path, name: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def decoded_map(array: xr.DataArray, scales: Any, meta: str, pca: str | None) -> xr.DataArray:
-    """Return what `open_map` returns for a stored map; nothing is read.
+def stored_encoding(meta: str) -> dict[str, Any]:
+    """Return how a map was stored by its meta, JSON text; empty if that does not say so."""
+    try:
+        encoding = json.loads(meta)["encoding"]
+    except (ValueError, LookupError, TypeError):
+        return {}
+    return encoding if isinstance(encoding, dict) else {}
 
-    ``array`` is ``(d, y, x)`` as stored, read by dask, with CRS and transform; ``scales`` is
-    ``(d,)``, the value of one step of each dimension in int8, None for other types; ``meta`` and
-    ``pca`` are JSON text.
+
+def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray:
+    """Return what `open_map` returns for a map; nothing is read.
+
+    ``array`` is ``(d, y, x)``, NaN where there is no token, read by dask, with CRS and coordinates,
+    and with ``d`` unless it has all dimensions; ``meta`` and ``pca`` are JSON text. Raises
+    `SpecError` if meta and array disagree, or the array is not on a grid.
     """
-    import xarray as xr
-
-    transform = array.rio.transform()
-    values = array.astype(np.float32)
-    if scales is not None:
-        values = (values * xr.DataArray(scales, dims="d")).where(array != INT8_NODATA)
+    encoding = stored_encoding(meta)
+    if encoding.get("pca") and pca is None:
+        raise SpecError(
+            "got a map of principal components without their basis, expected rs_embed_pca (in a "
+            "GeoTIFF the tag RS_EMBED_PCA); copy it from the original map"
+        )
+    values = north_up(array.astype(np.float32))
+    if "d" not in values.coords:
+        count = encoding.get("dimensions", values.sizes["d"])
+        if values.sizes["d"] != count:
+            raise SpecError(
+                f"got {values.sizes['d']} of {count} dimensions, and nothing that tells which; "
+                "keep the coordinate d, or the names of the bands ('dimension 0', ...)"
+            )
+        values = values.assign_coords(d=np.arange(count))
     what = "patch tokens" if pca is None else "principal components of patch tokens"
     values.attrs = {"long_name": what, "meta": meta} | ({} if pca is None else {"pca": pca})
-    values.encoding = {"grid_mapping": "spatial_ref"}
-    placed: xr.DataArray = values.rio.write_transform(transform).rio.write_nodata(float("nan"))
-    return placed.rename("embedding")
+    values.encoding = {"grid_mapping": array.rio.grid_mapping}
+    stated: xr.DataArray = values.rio.write_nodata(float("nan"))
+    return stated.rename("embedding")
 
 
 def not_a_map(path: Path, reason: str, opener: str | None = None) -> ExportError:

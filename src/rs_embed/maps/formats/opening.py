@@ -10,7 +10,7 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.addresses import path_of
-from rs_embed.errors import ExportError, SpecError
+from rs_embed.errors import ExportError, GridError, SpecError
 from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
 from rs_embed.maps.formats.map_format import MapFormat
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS) -> xr.DataArray:
     """Return a map that `embed_area` wrote; its tokens are read when they are used.
 
+    The map may have been cropped, converted or resampled by other software: nodata, scales,
+    offsets, transform and the names of the bands are those of the file.
+
     Parameters
     ----------
     path : path
-        A ``.zarr`` folder or a ``.tif`` file.
+        A ``.zarr`` folder, a ``.tif`` file, or a ``.vrt`` of one.
     formats : Formats
         Formats to choose from by the suffix.
 
@@ -34,25 +37,31 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
     -------
     xarray.DataArray
         ``(d, y, x)`` float32, row 0 north, NaN where there is no token, with x and y at token
-        centres, and CRS and transform of the tokens (``.rio.crs``, ``.rio.transform()``); dask
-        reads it in chunks. ``attrs["meta"]`` is the meta as JSON text. A map that was stored with
-        ``pca=`` holds principal components; `restored` turns them back into tokens.
+        centres, and CRS and transform of the tokens (``.rio.crs``, ``.rio.transform()``); ``d``
+        counts the dimensions of a token from 0; dask reads it in chunks. ``attrs["meta"]`` is the
+        meta as JSON text. A map that was stored with ``pca=`` holds principal components;
+        `restored` turns them back into tokens.
 
     Raises
     ------
     UnknownNameError
         If no format of a map has the suffix.
     ExportError
-        If there is no such file, or it is not a map of rs_embed.
+        If there is no such file, it is not a map of rs_embed, or other software has removed
+        something that its tokens cannot be read without.
     MissingDependencyError
         If dask or, for a ``.zarr``, zarr is not installed.
     """
     place = path_of(path)
-    chosen = formats.of(place)
+    chosen = next((of for of in formats.rows if place.suffix.lower() in of.opens), None)
+    chosen = chosen or formats.of(place)
     require("dask", extra="maps", purpose="opening a map")
     if not place.exists():
         raise ExportError(f"cannot read {place}: there is no such file")
-    return chosen.open(place)
+    try:
+        return chosen.open(place)
+    except (SpecError, GridError) as exc:
+        raise ExportError(f"cannot read {place}: {exc}") from exc
 
 
 def restored(opened: xr.DataArray) -> xr.DataArray:
@@ -83,11 +92,12 @@ def restored(opened: xr.DataArray) -> xr.DataArray:
         )
     pca = PrincipalComponents.from_json(json.loads(opened.attrs["pca"]))
     count, depth = pca.components.shape
-    if opened.sizes["d"] != count:
-        raise SpecError(f"got {opened.sizes['d']} components, expected all {count} of the map")
+    numbers = opened["d"].values
+    if sorted(numbers) != list(range(count)):
+        raise SpecError(f"got {len(numbers)} components, expected all {count} of the map, once")
     tokens: xr.DataArray = xr.apply_ufunc(
         pca.restored,
-        opened.chunk({"d": -1}),
+        opened.isel(d=np.argsort(numbers)).chunk({"d": -1}),
         input_core_dims=[["d"]],
         output_core_dims=[["whole"]],
         dask="parallelized",

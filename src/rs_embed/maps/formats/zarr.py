@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.errors import ExportError
+from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import META_KEY
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.map_format import MapFormat, decoded_map, json_object, not_a_map
+from rs_embed.maps.formats.map_format import (
+    MapFormat,
+    decoded_map,
+    json_object,
+    not_a_map,
+    stored_encoding,
+)
 from rs_embed.maps.formats.paths import check_room, placed
 from rs_embed.maps.formats.provenance import (
     chip_layout,
@@ -27,6 +33,7 @@ from rs_embed.maps.formats.provenance import (
     proj_fields,
     source_addresses,
 )
+from rs_embed.maps.formats.steps import SCALE_KEY, applied, holds_integers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,7 +50,7 @@ _SHARD_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 3
 # CF has one scale_factor for a whole variable, not one for each dimension.
 _DECODING = {
-    "rs_embed_scale": "scale",
+    SCALE_KEY: "scale",
     "comment": (
         "The values are multiples of the coordinate 'scale', which has one number for each d; -128 "
         "stands for no token. Decoded: embedding * scale."
@@ -301,25 +308,40 @@ _CONVENTIONS = (
 
 def open_zarr(path: Path) -> xr.DataArray:
     """Return a map as `open_map` does; `ExportError` for other files."""
-    zarr = require("zarr", extra="maps", purpose=ZARR.name)
+    require("zarr", extra="maps", purpose=ZARR.name)
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
 
     try:
-        # Other stores may lack the consolidated metadata that ours have.
-        is_map = META_KEY in zarr.open_group(path, mode="r").attrs
-        options: Any = {"mask_and_scale": False, "chunks": None, "consolidated": True}
-        store = xr.open_zarr(path, **options) if is_map else None
+        # Not the consolidated metadata: a store may lack it, or have changed after it was written.
+        store = xr.open_zarr(path, chunks=None, consolidated=False, decode_coords="all")
     except (OSError, KeyError, ValueError) as exc:
-        raise not_a_map(path, "it is not a Zarr store that can be opened") from exc
-    if store is None or "embedding" not in store:
-        raise not_a_map(path, "it is a Zarr store, but not a map of rs_embed", "xarray.open_zarr")
-    meta, array = store.attrs[META_KEY], store["embedding"]
+        raise not_a_map(path, f"it is not a Zarr store that xarray opens ({exc})") from exc
+    named = [n for n, of in store.data_vars.items() if {"d", "y", "x"} <= set(of.dims)]
+    array = store.get("embedding" if "embedding" in store or len(named) != 1 else named[0])
+    if array is None:
+        reason = "it is a Zarr store without 'embedding', so not a map of rs_embed"
+        raise not_a_map(path, reason, "xarray.open_zarr")
+    # xarray keeps the attributes of a map that open_map returned, whose values are tokens.
+    meta, pca = store.attrs.get(META_KEY), store.attrs.get(PCA_KEY, array.attrs.get("pca"))
+    if meta is None and not stored_encoding(meta := array.attrs.get("meta", "")):
+        reason = f"it is a Zarr store without {META_KEY}, so not a map of rs_embed"
+        raise not_a_map(path, reason, "xarray.open_zarr")
     # A few dimensions of a whole shard: one dimension of a map, or one token, is read fast.
-    deep, high, wide = array.encoding["chunks"][:1] + array.encoding["shards"][1:]
-    scales = array.coords["scale"].values if "scale" in array.coords else None
-    array = array.drop_vars("scale", errors="ignore").chunk({"d": deep, "y": high, "x": wide})
-    return decoded_map(array, scales, meta, store.attrs.get(PCA_KEY))
+    inner, outer = array.encoding["chunks"], array.encoding.get("shards")
+    chunks = {
+        d: n if d == "d" else m for d, n, m in zip(array.dims, inner, outer or inner, strict=True)
+    }
+    tokens = applied(array, store.get("scale"), **chunks)
+    if holds_integers(tokens):
+        raise SpecError(
+            f"got {array.encoding['dtype']} values without a scale, expected tokens: other "
+            "software rounded them; save them as float32"
+        )
+    fill = array.encoding.get("fill_value", 0)  # which xarray takes for nodata in Zarr 2 only
+    if array.encoding["dtype"].kind == "f" and np.isfinite(fill) and fill:
+        tokens = tokens.where(tokens != fill)
+    return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca)
 
 
 def _check_store(path: Path) -> None:
