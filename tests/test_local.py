@@ -267,7 +267,7 @@ def test_roots_without_imagery(tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match="is not a STAC Item.*cannot be read as JSON"):
         fetch(tmp_path / "x.json")
     (tmp_path / "catalog.json").write_text('{"type": "Catalog", "stac_version": "1.0.0"}')
-    with pytest.raises(ProviderError, match="is not a STAC catalogue"):
+    with pytest.raises(ProviderError, match="it has no STAC item"):
         fetch(tmp_path)
     (tmp_path / "text.tif").write_text("no image")
     with pytest.raises(ProviderError, match="no georeferenced raster.*left out: text.tif: cannot"):

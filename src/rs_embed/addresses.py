@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urljoin
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
@@ -26,17 +26,18 @@ def local_path(address: str | os.PathLike[str]) -> str:
     return text
 
 
-def document_path(href: str) -> str:
-    """Return the path or URL of an href in a document, encoded or not.
+def linked_path(href: str, document: str | None) -> str:
+    """Return the path or URL to which an href in a document leads, encoded or not.
 
-    Of a path on disk that which exists; URLs are encoded where they hold blanks or other letters
-    than those of ASCII.
+    Of a path on disk that which exists, where ``#`` is a letter; URLs are encoded where they hold
+    blanks or letters beyond ASCII. ``document`` is the path or URL of the document, if it has one.
     """
-    path = local_path(href)
-    if "://" in path:
-        return quote(path, safe="%/:?#[]@!$&'()*+,;=~")
-    decoded = unquote(path)
-    return decoded if not os.path.exists(path) and os.path.exists(decoded) else path
+    path, home = local_path(href), local_path(document or "")
+    if "://" in path or "://" in home:
+        return quote(urljoin(home, path), safe="%/:?#[]@!$&'()*+,;=~")
+    folder = os.path.dirname(home)
+    raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))
+    return decoded if not os.path.exists(raw) and os.path.exists(decoded) else raw
 
 
 def path_of(address: str | os.PathLike[str]) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -129,7 +130,7 @@ def _item(
         "links": _links(meta),
         "assets": {
             "embeddings": {
-                "href": f"./{map_path.name}",
+                "href": f"./{quote(map_path.name)}",
                 "type": media_type,
                 "title": f"Embeddings, {encoding.dimensions} dimensions",
                 "roles": ["data", "embeddings"],

@@ -11,19 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import document_path, local_path
+from rs_embed.addresses import linked_path
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.dates import acquisition_of
+from rs_embed.files.gdal import shown_path
 from rs_embed.files.rasters import Header, read_header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
 from rs_embed.providers.scenes.band_files import is_packed, is_picture, joined_scenes
-from rs_embed.providers.scenes.items import malformed, parsed_items, unusable, usable_scenes
+from rs_embed.providers.scenes.items import parsed_items, usable_scenes
 from rs_embed.providers.scenes.products import product_of_name
 from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes, name_beside
 from rs_embed.providers.scenes.selection import distinct_scenes
 
 if TYPE_CHECKING:
-    from pystac import Catalog, Item
+    from pystac import Item
 
 _RASTERS = {".tif", ".tiff", ".vrt", ".jp2", ".img"}
 _ARCHIVES = (".zip", ".tar")
@@ -144,7 +145,7 @@ def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
         href = asset.get("href") if isinstance(asset, dict) else None
         if isinstance(href, str):
             beside = name_beside(str(path), href)
-            yield os.path.realpath(beside or document_path(str(path.parent / local_path(href))))
+            yield os.path.realpath(beside or linked_path(href, str(path)))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -177,44 +178,34 @@ def _items_in_json(path: Path, left_out: dict[str, str], linked: set[str]) -> li
         items = [content] if kind == "Feature" else content.get("features", ())
         return list(parsed_items(items, str(path), left_out))
     if kind in ("Catalog", "Collection"):
-        return list(_items_linked(path, left_out, linked))
+        return list(_items_linked(str(path), left_out, linked))
     raise ProviderError(
         f"{str(path)!r} is not a STAC Item, ItemCollection, Collection or Catalog "
         f"({left_out.get(str(path), f'its type is {kind!r}')})"
     )
 
 
-def _items_linked(path: Path, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
-    """Yield the items that a catalogue and its children link to."""
-    import pystac
-
-    unreadable: tuple[type[Exception], ...] = (*malformed(), OSError)
-
-    def below(catalog: Catalog) -> Iterator[Item]:
-        for link in catalog.links:
-            found = link.get_absolute_href() or str(link.href)
-            href = document_path(found)
-            if link.rel not in ("item", "child") or href in seen:
-                continue
-            seen.add(href)
-            if href != found:
-                link.target = href  # pystac would not decode it
-            try:
-                target = link.resolve_stac_object(root=catalog.get_root()).target
-            except unreadable as exc:
-                left_out[href] = unusable(exc)
-                continue
-            if isinstance(target, pystac.Item):
-                yield target
-            elif isinstance(target, pystac.Catalog):
-                yield from below(target)
-
-    try:
-        catalog = pystac.read_file(str(path.absolute()))
-    except unreadable as exc:
-        raise ProviderError(f"{str(path)!r} is not a STAC catalogue: {exc!r}") from exc
-    if isinstance(catalog, pystac.Catalog):
-        yield from below(catalog)
+def _items_linked(path: str, left_out: dict[str, str], seen: set[str]) -> Iterator[Item]:
+    """Yield the items that a catalogue on disk and its children link to, in their order."""
+    content, kind = _json_in(Path(path), left_out)
+    if kind in ("Feature", "FeatureCollection"):
+        features = [content] if kind == "Feature" else content.get("features") or ()
+        yield from parsed_items(features, path, left_out)
+        return
+    if kind not in ("Catalog", "Collection"):
+        left_out.setdefault(path, f"is not STAC (type {kind!r})")
+        return
+    for link in content.get("links") or ():
+        if not isinstance(link, dict) or link.get("rel") not in ("item", "child"):
+            continue
+        href = linked_path(str(link.get("href")), path)
+        if href in seen:
+            continue
+        seen.add(href)
+        if "://" in href:
+            left_out[shown_path(href)] = "is on the web; read the catalogue with backend='stac'"
+        else:
+            yield from _items_linked(href, left_out, seen)
 
 
 def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) -> list[Scene]:

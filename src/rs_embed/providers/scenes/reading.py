@@ -181,7 +181,8 @@ def _with_nodata(
     file: BandFile, places: Sequence[BandAt], header: Header
 ) -> tuple[BandFile, str | None]:
     """Return a file with the nodata value of the catalogue if it declares none, and a note."""
-    stated = {place.nodata for place in places if place.path == file.path} - {None}
+    values = {str(p.nodata): p.nodata for p in places if p.path == file.path}
+    stated = [value for value in values.values() if value is not None]
     positions = file.positions(header.names)
     declared = {header.nodatavals[at - 1] for at in positions} - {None}
     if len(stated) > 1:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from rs_embed.addresses import document_path, local_path
+from rs_embed.addresses import linked_path, local_path
 from rs_embed.files.dates import in_utc
 from rs_embed.files.gdal import shown_path
 from rs_embed.geo.bands import agrees, canonical_band
@@ -274,11 +274,16 @@ def _band_at(asset: Asset, at: int) -> BandAt:
     declared = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
     nodata = fields.get("raster:nodata", fields.get("nodata"))
     return BandAt(
-        path=document_path(asset.get_absolute_href() or asset.href),
+        path=asset_path(asset),
         index=at + 1,
         declared=None if declared == (1, 0) else declared,
         nodata=None if nodata is None else float(nodata),  # also of "nan" and "-inf"
     )
+
+
+def asset_path(asset: Asset) -> str:
+    """Return the path or URL of an asset; relative hrefs refer to the item's own."""
+    return linked_path(asset.href, None if asset.owner is None else asset.owner.get_self_href())
 
 
 def _footprint_of(item: Item) -> tuple[Box, ...] | None:

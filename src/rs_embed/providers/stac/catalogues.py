@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rs_embed.addresses import document_path, local_path
+from rs_embed.addresses import linked_path, local_path
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes.items import malformed, parsed_items
-from rs_embed.providers.scenes.scene import Box
+from rs_embed.providers.scenes.scene import Box, asset_path
 from rs_embed.providers.stac.web import asking, read_json
 from rs_embed.specs import TemporalSpec
 
@@ -228,8 +228,7 @@ class _Static:
 
     def files(self) -> set[str]:
         assets = (asset for item in self._all for asset in item.assets.values())
-        hrefs = (document_path(asset.get_absolute_href() or asset.href) for asset in assets)
-        return self._read_from | set(hrefs)
+        return self._read_from | set(map(asset_path, assets))
 
     @cached_property
     def _all(self) -> list[Item]:
@@ -288,13 +287,11 @@ def _type_of(page: Any) -> Any:
 
 
 def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
-    from pystac.utils import make_absolute_href
-
     with _stac(href):
         return [
             (
                 str(link.get("rel")),
-                document_path(make_absolute_href(str(link["href"]), href)),
+                linked_path(str(link["href"]), href),
                 str(link.get("method") or "GET").upper(),
             )
             for link in page.get("links") or ()
