@@ -231,7 +231,7 @@ def test_the_offset_of_sentinel_2(
 @pytest.mark.parametrize("stated", [float("nan"), "NaN", -1, None], ids=str)
 def test_cloud_cover_that_is_no_percentage_is_unknown(stated: object, tmp_path: Path) -> None:
     properties: dict[str, Any] = {"eo:cloud_cover": stated}
-    item = item_of("a.tif", **properties)
+    item = item_of("https://example.com/a.tif", **properties)
     assert scene_from_item(pystac.Item.from_dict(item)).cloud_pct is None
 
 

@@ -219,8 +219,13 @@ SHAPES: dict[str, tuple[Make, str, Any]] = {
         "EPSG:4326", A),
     "mapping with heights": (lambda _: mapping(shapely.force_3d(A, 5)), "EPSG:4326", A),
     "fix: -wrapdateline": (
-        ogr2ogr("-wrapdateline", "-t_srs", "EPSG:4326", source=json_file(mapping(JUMP)),
-                name="out.gpkg"), "EPSG:4326", HALVES),
+        ogr2ogr("-wrapdateline", "-datelineoffset", "90", "-t_srs", "EPSG:4326",
+                source=json_file(mapping(JUMP)), name="out.gpkg"), "EPSG:4326", HALVES),
+    # tidwall/tile38#650: without the offset, GDAL leaves what begins more than 10 degrees away.
+    "fix: -wrapdateline, from far": (
+        ogr2ogr("-wrapdateline", "-datelineoffset", "90", "-t_srs", "EPSG:4326",
+                source=json_file(mapping(box(-178.785, 10, 169.654, 11))), name="out.gpkg"),
+        "EPSG:4326", box(169.654, 10, 180, 11) | box(-180, 10, -178.785, 11)),
     "fix: add 360": (
         lambda _: shapely.transform(JUMP, lambda at: at + (at[:, :1] < 0) * [360, 0]), "EPSG:4326",
         HALVES),
@@ -519,3 +524,18 @@ def test_windows_of_imagery_and_maps_have_the_same_fix(write_scene: Any, pixels:
     with pytest.raises(ImageryError, match="the area is 1. x 1. px at scale_m=10, .*buffer_m=80"):
         embed_area("scalemae", spatial=FIELD, output="unused.tif", **SHIPPED)
     assert not Path("unused.tif").exists()
+
+
+def test_ids_of_numpy_are_those_of_python() -> None:
+    place = PointBuffer(1, 2, 100)
+    assert NamedPlace(np.int64(7), place) == NamedPlace("7", place)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="expected text or a number"):
+        NamedPlace(None, place)  # type: ignore[arg-type]
+
+
+def test_columns_of_dates_without_dates_are_not_told(tmp_path: Path) -> None:
+    point = {"type": "Point", "coordinates": [1, 2]}
+    empty = {"type": "Feature", "geometry": point, "properties": {"end": None, "buffer_m": 100}}
+    path = tmp_path / "places.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [empty]}))
+    assert len(read_places(path)) == 1

@@ -291,7 +291,7 @@ def make_item(
         ("planetary-computer", "sentinel-2-l2a", "04.00", None, 500, "1000 subtracted"),
         ("planetary-computer", "sentinel-2-l2a", "03.01", None, 1500, "none before"),
         ("earth-search", "sentinel-2-c1-l2a", "05.00", None, 500, "1000 subtracted"),
-        ("earth-search", "sentinel-2-l2a", "05.09", True, 1500, "already applied (earthsearch"),
+        ("earth-search", "sentinel-2-l2a", "05.09", True, 700, "already applied (earthsearch"),
         ("earth-search", "sentinel-2-l2a", "05.09", False, 500, "1000 subtracted (judged"),
         ("earth-search", "sentinel-2-l2a", "02.14", False, 1500, "none before"),
     ],
@@ -310,7 +310,7 @@ def test_the_offset_is_taken_off_once(
     server, host = serve(), serve()
     make_item(
         server, tmp_path, "item", like=like, collection=collection, host=host,
-        properties={"s2:processing_baseline": baseline, **flag},
+        properties={"s2:processing_baseline": baseline, **flag}, value=700 if applied else 1500,
     )  # fmt: skip
     provider = StacProvider(Address(server.url, f"{server.url}/sas"), patience=QUICK)
     if like == "planetary-computer":

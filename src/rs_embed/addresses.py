@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urljoin
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
+_WEB = ("http://", "https://", "s3://", "gs://", "az://")
 _WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
 
 
@@ -30,11 +31,22 @@ def linked_path(href: str, document: str | None) -> str:
     """Return the path or URL to which an href in a document leads, encoded or not.
 
     Of a path on disk that which exists, where ``#`` is a letter; URLs are encoded where they hold
-    blanks or letters beyond ASCII. ``document`` is the path or URL of the document, if it has one.
+    blanks or letters beyond ASCII. ``document`` is the path or URL of the document, if it has one;
+    a document without is from the web.
+
+    Raises
+    ------
+    ValueError
+        If a document from the web leads elsewhere than to the web: what is on this disk, or inside
+        its network by other means, is not for others to choose.
     """
     path, home = local_path(href), local_path(document or "")
-    if "://" in path or "://" in home:
-        return quote(urljoin(home, path), safe="%/:?#[]@!$&'()*+,;=~")
+    if "://" in path or "://" in home or document is None:
+        url = quote(urljoin(home, path), safe="%/:?#[]@!$&'()*+,;=~")
+        from_web = "://" in home or document is None
+        if from_web and not url.lower().startswith(_WEB):
+            raise ValueError(f"links to {href[:80]!r}, expected an address on the web")
+        return url
     folder = os.path.dirname(home)
     raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))
     return decoded if not os.path.exists(raw) and os.path.exists(decoded) else raw

@@ -74,17 +74,18 @@ def feature_id(feature: Mapping[str, Any]) -> int | str | None:
 
 
 def property_names(features: Iterable[Any]) -> list[str]:
-    """Return the names of all properties of GeoJSON features, each once."""
+    """Return the names of the properties that have a value in any GeoJSON feature, each once."""
     every = (f.get("properties") for f in features if isinstance(f, Mapping))
-    return list(dict.fromkeys(name for one in every if isinstance(one, Mapping) for name in one))
+    stated = (one.items() for one in every if isinstance(one, Mapping))
+    return list(dict.fromkeys(name for one in stated for name, value in one if value is not None))
 
 
-def unused_dates(names: Iterable[str]) -> list[Note]:
-    """Return a warning if there are columns of dates."""
+def unused_dates(names: Iterable[str], source: str) -> list[Note]:
+    """Return a warning if a table has columns of dates; ``source`` is its name."""
     found = [repr(name) for name in names if str(name).casefold() in _DATES]
     message = (
-        f"got the columns of dates {', '.join(found)}, which are not used: no place has a period "
-        "of its own; split the table by them, and make a call for each period"
+        f"{source} has the columns of dates {', '.join(found)}, which are not used: no place has a "
+        "period of its own; split the table by them, and make a call for each period"
     )
     return [Note(message, TemporalWarning)] if found else []
 

@@ -9,11 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
+from rs_embed.files.vrt import check_vrt
 
 # GDAL remembers for the life of the process that a URL failed. These are opened with the option
 # that makes it request them again.
@@ -21,6 +23,28 @@ _FAILED: set[str] = set()
 _MOST_FAILED = 4096
 # Beside an image: statistics, written by software that shows it, and overviews.
 _DERIVED = (".aux.xml", ".ovr")
+# What the network needs, for every read: without time-outs it could hang for ever, and without
+# the first, rasterio lists the folder of a URL and stops all of Python until that is answered.
+_NETWORK = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # Waits double: an error of less than a second does not repeat the whole place.
+    "GDAL_HTTP_MAX_RETRY": "2",
+    "GDAL_HTTP_RETRY_DELAY": "0.25",
+    # Seconds.
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+}
+# Python in a VRT does not run.
+_ON_THIS_DISK = {"GDAL_VRT_ENABLE_PYTHON": "NO"}
+_OF_SERVERS = re.compile(r"://|/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
+_JP2 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+_ON_THE_WEB = ("GTiff", "JP2OpenJPEG")
+_BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("HFA", "ENVI")}
+# Drivers whose files name others, on any disk or server; VRT only for what is called .vrt.
+_REACHING = {
+    "VRT", "DERIVED", "WMS", "WMTS", "WCS", "HTTP", "GTI", "STACIT", "STACTA", "PLMOSAIC", "EEDAI",
+    "OGCAPI", "DAAS", "NGW", "GDALG",
+}  # fmt: skip
 _AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
 # How GDAL words transient failures of a server: HTTP status codes, and messages of curl.
 _PASSING = re.compile(
@@ -80,7 +104,7 @@ class OpenFiles:
             with open_file(path) as dataset:
                 yield dataset
             return
-        with kept.lock, _ours(path):
+        with kept.lock, _ours(path), _environment(path):
             self._refuse_if_ended(path)
             if kept.dataset is None:
                 kept.dataset = _open(path)
@@ -129,7 +153,7 @@ def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
         with kept.dataset(path) as dataset:
             yield dataset
         return
-    with _ours(path), _open(path) as dataset:
+    with _ours(path), _environment(path), _open(path) as dataset:
         yield dataset
 
 
@@ -170,17 +194,56 @@ def quietly() -> Iterator[None]:
         yield
 
 
+def is_on_the_web(path: str) -> bool:
+    """Return whether a path leads to a server."""
+    return _OF_SERVERS.search(path) is not None
+
+
+@contextmanager
+def _environment(path: str) -> Iterator[None]:
+    """Read with GDAL's options for the network, or for this disk."""
+    import rasterio
+
+    with rasterio.Env(**(_NETWORK if is_on_the_web(local_path(path)) else _ON_THIS_DISK)):
+        yield
+
+
 def _open(path: str) -> Any:
     """Return the opened file; one that failed before is requested again."""
     import rasterio
+    from rasterio.io import DatasetReader
 
     address = local_path(path)
+    if address.lstrip().startswith("<"):
+        raise ImageryError(f"got the text {address.strip()[:40]!r} as imagery, expected a path")
+    drivers = _drivers(address)
+    # rasterio.open takes one driver only before version 1.5.
+    opened = partial(DatasetReader, address, driver=drivers, sharing=False)
     if path not in _FAILED:
-        return rasterio.open(address)
+        return opened()
     with rasterio.Env(**_AFRESH):
-        dataset = rasterio.open(address)
+        dataset = opened()
     _FAILED.discard(path)
     return dataset
+
+
+def _drivers(address: str) -> list[str]:
+    """Return the drivers of GDAL that may open a file: its content does not choose among others."""
+    if is_on_the_web(address):
+        return list(_ON_THE_WEB)
+    suffix = os.path.splitext(address)[1].lower()
+    if suffix == ".vrt" and not address.startswith("/vsi"):
+        check_vrt(address)
+        return ["VRT"]
+    return list(_BY_SUFFIX.get(suffix, ())) or _plain_drivers()
+
+
+@lru_cache(maxsize=1)
+def _plain_drivers() -> list[str]:
+    import rasterio
+
+    with rasterio.Env() as environment:
+        return [name for name in environment.drivers() if name not in _REACHING]
 
 
 @contextmanager

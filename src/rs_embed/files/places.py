@@ -42,13 +42,19 @@ class NamedPlace:
     Parameters
     ----------
     id : str
-        Unique within a file.
+        Unique within a file. A whole number becomes text.
     spatial : BBox or PointBuffer
         The place.
     """
 
     id: str
     spatial: Spatial
+
+    def __post_init__(self) -> None:
+        given = own_id(self.id)
+        if given is None:
+            raise SpecError(f"got id={self.id!r}, expected text or a number for each place")
+        object.__setattr__(self, "id", str(given))
 
 
 def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) -> list[NamedPlace]:
@@ -135,7 +141,7 @@ def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPla
         raise SpecError(f"is empty, expected a header with {_LAYOUTS}") from None
     with located(f"line {line}"):
         columns, corners = _layout(header)
-    give_warnings(unused_dates(cell.strip() for cell in header))
+    give_warnings(unused_dates((cell.strip() for cell in header), "the table"))
     for number, (line, row) in enumerate(rows):
         with located(f"line {line}"):
             if len(row) != len(header):
@@ -254,7 +260,7 @@ def _from_geojson(text: str, buffer_m: float | None) -> Iterator[tuple[str, Name
             raise SpecError("got no list 'features' in the FeatureCollection")
     else:
         features = [root]
-    give_warnings(unused_dates(property_names(features)))
+    give_warnings(unused_dates(property_names(features), "the table"))
     for number, feature in enumerate(features):
         with located(f"feature {number}"):
             place = _from_feature(_member(feature, "the feature"), number, buffer_m)

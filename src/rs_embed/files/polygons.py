@@ -190,7 +190,7 @@ def _geojson_crs(content: Mapping[str, Any], name: str) -> CRS | None:
 def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
     """Yield the entries of a list as features, numbered from 0."""
     shapely = require_shapely()
-    give_warnings(unused_dates(property_names(source)))
+    give_warnings(unused_dates(property_names(source), name))
     for number, entry in enumerate(source):
         if isinstance(entry, shapely.Geometry):
             yield _of_geometry(entry, number, f"feature {number}")
@@ -225,7 +225,7 @@ def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
             raise SpecError(f"{name}: got no list 'features' in the FeatureCollection")
     else:
         features = [content]
-    give_warnings(unused_dates(property_names(features)))
+    give_warnings(unused_dates(property_names(features), name))
     for number, feature in enumerate(features):
         yield _geojson_feature(feature, number, name)
 
@@ -292,7 +292,9 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
             )
         except (errors.DataSourceError, errors.DataLayerError) as exc:
             raise SpecError(f"{path}: cannot be read ({exc}), {_EXPECTED}") from exc
-    give_warnings(unused_dates(info["fields"]))
+    # GDAL gives columns of dates to every KML.
+    dates = () if "KML" in str(info.get("driver")) else info["fields"]
+    give_warnings(unused_dates(dates, str(path)))
     features = []
     for position, (fid, wkb) in enumerate(zip(fids.tolist(), content, strict=True)):
         label = _label(position, own.get(fid), fid)
@@ -456,7 +458,7 @@ def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
                 fix = (
                     "crosses the antimeridian, add 360 to its negative longitudes, or split it "
                     "there into a MultiPolygon, as RFC 7946 (section 3.1.9) wants: ogr2ogr "
-                    "-wrapdateline -t_srs EPSG:4326 out.gpkg in.gpkg"
+                    "-wrapdateline -datelineoffset 90 -t_srs EPSG:4326 out.gpkg in.gpkg"
                 )
             raise SpecError(
                 f"{name}: {label}: got a polygon from {west:g} to {east:g} degrees east, expected "

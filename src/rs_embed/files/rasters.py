@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.dates import acquisition_of
 from rs_embed.files.gdal import OpenFiles, open_file, quietly, shown_path
@@ -129,11 +128,8 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
     """
     import rasterio
 
-    # One look per possible sidecar file instead of a listing of the folder, which may be huge; none
-    # on a server, where each look is a request.
-    path = local_path(path)
-    listing = "EMPTY_DIR" if "://" in path else "TRUE"
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=listing), open_file(path, opened) as dataset:
+    # One look per possible sidecar file instead of a listing of the folder, which may be huge.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_file(path, opened) as dataset:
         return Header(
             path,
             _file_grid(dataset),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.addresses import local_path
 from rs_embed.files.gdal import shown_path
 from rs_embed.providers.scenes.scene import Scene, scene_from_item
 
@@ -22,12 +23,18 @@ def malformed() -> tuple[type[Exception], ...]:
 def parsed_items(
     contents: Iterable[Any], href: str | None, left_out: dict[str, str]
 ) -> Iterator[Item]:
-    """Yield the items of a page; ``href`` is where it is, to which relative hrefs refer."""
+    """Yield the items of a page; ``href`` is where it is, to which relative hrefs refer.
+
+    Without it the page is an answer of an API, whose items say where they are: on the web.
+    """
     import pystac
 
     for content in contents:
         try:
-            yield pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
+            item = pystac.Item.from_dict(content, href=href, migrate=False, preserve_dict=False)
+            if href is None and "://" not in local_path(item.get_self_href() or ""):
+                item.set_self_href(None)
+            yield item
         except malformed() as exc:
             name = content.get("id") if isinstance(content, dict) else None
             at = "" if href is None else shown_path(href)

@@ -288,14 +288,15 @@ def _type_of(page: Any) -> Any:
 
 def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
     with _stac(href):
-        return [
-            (
-                str(link.get("rel")),
-                linked_path(str(link["href"]), href),
-                str(link.get("method") or "GET").upper(),
-            )
-            for link in page.get("links") or ()
-        ]
+        found = []
+        for link in page.get("links") or ():
+            try:
+                target = linked_path(str(link["href"]), href)
+            except ValueError:  # no place for a catalogue on the web to lead to
+                continue
+            method = str(link.get("method") or "GET").upper()
+            found.append((str(link.get("rel")), target, method))
+        return found
 
 
 @contextmanager

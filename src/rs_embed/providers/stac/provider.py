@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 from rs_embed._optional import install
@@ -49,20 +48,8 @@ if TYPE_CHECKING:
 CONTRACT_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
 SENTINEL_2 = "sentinel-2-l2a"
 
-GDAL_OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        # No requests for a listing of the folder, or for possible sidecar files.
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        # Waits double: an error of less than a second does not repeat the whole place.
-        "GDAL_HTTP_MAX_RETRY": "2",
-        "GDAL_HTTP_RETRY_DELAY": "0.25",
-        # Seconds; without them a read could hang for ever.
-        "GDAL_HTTP_CONNECTTIMEOUT": "10",
-        "GDAL_HTTP_TIMEOUT": "60",
-        # Buckets named s3:// are read without an account.
-        "AWS_NO_SIGN_REQUEST": "YES",
-    }
-)
+# Buckets named s3:// are read without an account.
+_UNSIGNED = {"AWS_NO_SIGN_REQUEST": "YES"}
 # Side of a tile of the presets' COGs, and its size (uint16, compressed).
 _TILE_PX = 1024
 _TILE_MB = 1.5
@@ -243,7 +230,7 @@ class StacProvider:
                     sensor,
                     root=source.address.shown,
                     readers=self._readers,
-                    options=GDAL_OPTIONS,
+                    options=_UNSIGNED,
                     turn=self._turns,
                 )
 

@@ -1,0 +1,65 @@
+"""Refuse what a VRT can do besides showing rasters: read the bytes of any file as pixels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from rs_embed.errors import ImageryError
+
+# Bytes: of a VRT that is looked at, and of the beginning of a file that may be one.
+_MOST, _HEAD = 64_000_000, 1024
+_MOST_FILES = 10_000
+
+
+def check_vrt(path: str) -> None:
+    """Raise `ImageryError` if a VRT, or one among its sources, has raw bands.
+
+    GDAL before version 3.12 has no option against them.
+    """
+    left, seen = [path], {path}
+    while left:
+        name = left.pop()
+        for value in _values(_content(name)):
+            if value.lower() == "vrtrawrasterband":
+                raise ImageryError(
+                    f"{name!r} has raw bands (VRTRawRasterBand), which show the bytes of any file, "
+                    "expected a VRT of rasters; convert the raw file first, with gdal_translate"
+                )
+            source = os.path.join(os.path.dirname(name), value)
+            if source not in seen and len(seen) < _MOST_FILES and _is_vrt(source):
+                seen.add(source)
+                left.append(source)
+
+
+def _content(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            content = file.read(_MOST + 1)
+    except OSError:  # opening it says why
+        return b""
+    if len(content) > _MOST:
+        raise ImageryError(f"{name!r} is a VRT of more than {_MOST:,} bytes; split it")
+    return content
+
+
+def _values(content: bytes | str) -> Iterator[str]:
+    """Yield all texts and attributes of XML, and of XML within them."""
+    try:
+        root = ElementTree.fromstring(content)  # noqa: S314  # expat limits what entities expand to
+    except (ElementTree.ParseError, ValueError):  # GDAL says why it is no VRT, or no XML at all
+        return
+    for element in root.iter():
+        for value in (*element.attrib.values(), (element.text or "").strip()):
+            if value.startswith("<"):
+                yield from _values(value)
+            elif value:
+                yield value
+
+
+def _is_vrt(path: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return b"<VRTDataset" in file.read(_HEAD)

@@ -1,0 +1,184 @@
+"""What comes from outside never decides which file is read, or by which driver of GDAL.
+
+A file with a secret is planted on this disk; its bytes must be in no pixel, meta or message.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from pyproj import Transformer
+
+from rs_embed import LocalProvider, PointBuffer, StacProvider, TemporalSpec, inspect_input
+from rs_embed.errors import ImageryError, RsEmbedError
+from rs_embed.files.imagery import read_imagery
+
+LON, LAT = Transformer.from_crs(32633, 4326, always_xy=True).transform(400320, 5199680)
+PLACE = PointBuffer(LON, LAT, 300)
+PERIOD = TemporalSpec.range("2023-06-01", "2023-09-01")
+SIDE = 64
+WANTED = ("B4", "B3", "B2")
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A key on this disk that looks like pixels: as many bytes as three bands have."""
+    path = tmp_path / "home" / "id_key"
+    path.parent.mkdir()
+    path.write_bytes(np.random.default_rng(7).bytes(SIDE * SIDE * 2 * 3))
+    return path
+
+
+def raw_vrt(secret: Path) -> str:
+    """Return a VRT whose bands are the bytes of a file."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{at + 1}" subClass="VRTRawRasterBand">'
+        f"<Description>{name}</Description>"
+        f'<SourceFilename relativetoVRT="0">{secret}</SourceFilename>'
+        f"<ImageOffset>{at * SIDE * SIDE * 2}</ImageOffset><PixelOffset>2</PixelOffset>"
+        f"<LineOffset>{SIDE * 2}</LineOffset></VRTRasterBand>"
+        for at, name in enumerate(WANTED)
+    )
+    return (
+        f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>400000, 10, 0, 5200000, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+def plain_vrt(image: Path) -> str:
+    """Return a VRT of an ordinary image."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{at}"><Description>{name}</Description>'
+        f"<SimpleSource><SourceFilename>{image}</SourceFilename><SourceBand>{at}</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+        for at, name in enumerate(WANTED, 1)
+    )
+    return (
+        f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>400000, 10, 0, 5200000, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+
+
+def image(path: Path) -> Path:
+    data = np.random.default_rng(0).integers(500, 3000, (3, SIDE, SIDE)).astype("uint16")
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=SIDE, width=SIDE, dtype="uint16",
+        crs="EPSG:32633", transform=Affine(10, 0, 4e5, 0, -10, 52e5),
+    ) as file:  # fmt: skip
+        file.write(data)
+        file.descriptions = WANTED
+    return path
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which a server shows it."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    handler = partial(Quiet, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def looked_at(**given: Any) -> dict[str, Any]:
+    """Return the meta of what a model would see, or the message of our error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            seen = inspect_input("scalemae", variant="tiny", display="visual", **given)
+        except RsEmbedError as exc:
+            return {"error": str(exc)}
+    return {"meta": seen.meta, "pixels": seen.raw}
+
+
+# Address of an asset in an Item on the web -> it leads to the key.
+ASSETS = {
+    "a VRT on the web": "{web}/hostile.vrt",
+    "a VRT that is called .tif": "{web}/hostile.tif",
+    "a VRT within the href": "{vrt}",
+    "a file: URL": "file://{home}/image.tif",
+    "a path": "{home}/image.tif",
+    "a path upwards": "../../../../../../../../../../..{home}/image.tif",
+    "a VRT by vrt://": "vrt://{home}/image.tif",
+    "another address by /vsicurl/": "/vsicurl/{web}/image.tif",
+    "an archive on this disk": "/vsizip/{home}/image.zip",
+    "a zip: URL": "zip://{home}/image.zip!image.tif",
+    "a subdataset": "NETCDF:{home}/image.nc:red",
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("asset", ASSETS.values(), ids=ASSETS)
+def test_an_item_on_the_web_reads_nothing_of_this_disk(
+    asset: str, secret: Path, web: tuple[Path, str]
+) -> None:
+    folder, url = web
+    image(secret.parent / "image.tif")
+    for name in ("hostile.vrt", "hostile.tif"):
+        (folder / name).write_text(raw_vrt(secret))
+    href = asset.format(web=url, vrt=raw_vrt(secret), home=secret.parent)
+    box = [LON - 0.02, LAT - 0.02, LON + 0.02, LAT + 0.02]
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "one", "bbox": box,
+        "geometry": {"type": "Point", "coordinates": [LON, LAT]},
+        "links": [{"rel": "self", "href": f"{secret.parent}/item.json"}],
+        "properties": {"datetime": "2023-07-01T10:00:00Z", "eo:cloud_cover": 1},
+        "assets": {"sr": {"href": href, "eo:bands": [{"name": band} for band in WANTED]}},
+    }  # fmt: skip
+    (folder / "item.json").write_text(json.dumps(item))
+    provider = StacProvider(f"{url}/item.json")
+    result = looked_at(spatial=PLACE, temporal=PERIOD, backend=provider)
+    assert "error" in result
+    assert str(secret) not in result["error"] or asset == "{vrt}"
+    # The same Item on this disk, as somebody sent it.
+    if asset in ("{web}/hostile.vrt", "{web}/hostile.tif", "{vrt}"):
+        (secret.parent / "sent.json").write_text(json.dumps(item))
+        local = LocalProvider(secret.parent / "sent.json")
+        assert "error" in looked_at(spatial=PLACE, temporal=PERIOD, backend=local)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_content_of_a_file_does_not_choose_its_driver(
+    secret: Path, tmp_path: Path, web: tuple[Path, str]
+) -> None:
+    folder, url = web
+    plain = image(tmp_path / "plain.tif")
+    (folder / "scene.tif").write_text(raw_vrt(secret))
+    for name, text in (
+        ("raw.vrt", raw_vrt(secret)), ("raw.tif", raw_vrt(secret)),
+        ("plain_vrt.tif", plain_vrt(plain)),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text)
+    for hostile in (
+        f"{url}/scene.tif", f"/vsicurl/{url}/scene.tif", raw_vrt(secret), tmp_path / "raw.vrt",
+        tmp_path / "raw.tif", tmp_path / "plain_vrt.tif",
+    ):  # fmt: skip
+        with pytest.raises(ImageryError):
+            read_imagery(hostile, bands=WANTED, spatial=None, fill_value=None)
+    # One's own VRT of rasters, and an image on a server, are read.
+    (tmp_path / "own.vrt").write_text(plain_vrt(plain))
+    (folder / "image.tif").write_bytes(plain.read_bytes())
+    right = read_imagery(plain, bands=WANTED, spatial=None, fill_value=None).data
+    for own in (tmp_path / "own.vrt", f"{url}/image.tif"):
+        read = read_imagery(own, bands=WANTED, spatial=None, fill_value=None)
+        assert np.array_equal(read.data, right)
