@@ -119,6 +119,19 @@ def ordered(
         threads.stop()
 
 
+def apart(work: Callable[[], Result]) -> Result:
+    """Return ``work()``, done in a thread of its own, for which Ctrl-C need not wait.
+
+    Python handles a signal only between instructions of the main thread, and so not while that
+    waits for a server inside a library.
+    """
+    results = ordered([None], lambda _: work(), workers=1, ahead=1)
+    try:
+        return next(results)
+    finally:
+        results.close()
+
+
 def grouped(
     items: Iterable[Item], key: Callable[[Item], Hashable], *, size: int, hold: int
 ) -> Iterator[list[Item]]:

@@ -6,18 +6,22 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.arrays import array_grid, array_time, is_xarray, read_array
 from rs_embed.files.dates import Dated, acquisition_of
-from rs_embed.files.gdal import shown_path
-from rs_embed.files.rasters import read_file, read_header
+from rs_embed.files.gdal import is_on_the_web, shown_path
+from rs_embed.files.rasters import Header, read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.windows import common_window, overlap, padded
+from rs_embed.pipeline import apart
 from rs_embed.specs import Spatial
+
+Read = TypeVar("Read")
 
 
 def read_imagery(
@@ -84,10 +88,21 @@ def read_imagery(
         picked = replace(raster, data=raster.data[[i - 1 for i in indexes]], bands=tuple(bands))
         return _window_of(picked.north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
-        return read_file(os.fspath(imagery), bands, window_in, fill_value)
+        name = os.fspath(imagery)
+        return _read(name, lambda: read_file(name, bands, window_in, fill_value))
     if is_xarray(imagery):
         return read_array(imagery, bands, window_in, fill_value)
     raise _no_imagery(imagery)
+
+
+def _header(imagery: str | os.PathLike[str]) -> Header:
+    name = os.fspath(imagery)
+    return _read(name, lambda: read_header(name))
+
+
+def _read(name: str, read: Callable[[], Read]) -> Read:
+    """Return ``read()``, for which Ctrl-C need not wait where a server has to answer."""
+    return apart(read) if is_on_the_web(local_path(name)) else read()
 
 
 def _no_imagery(given: object) -> ImageryError:
@@ -110,7 +125,7 @@ def imagery_grid(imagery: Any) -> Grid:
     if isinstance(imagery, Raster):
         grid = _georeferenced(imagery).north_up().grid
     elif isinstance(imagery, str | os.PathLike):
-        grid = read_header(os.fspath(imagery)).grid
+        grid = _header(imagery).grid
     elif is_xarray(imagery):
         grid = array_grid(imagery)
     else:
@@ -129,7 +144,7 @@ def imagery_date(imagery: Any) -> Dated:
     """
     if isinstance(imagery, str | os.PathLike):
         name = os.fspath(imagery)
-        return acquisition_of(read_header(name).tags, os.path.basename(shown_path(name)))
+        return acquisition_of(_header(name).tags, os.path.basename(shown_path(name)))
     return Dated(array_time(imagery) if is_xarray(imagery) else None)
 
 

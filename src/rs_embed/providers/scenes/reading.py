@@ -27,7 +27,7 @@ from rs_embed.files.rasters import (
 from rs_embed.geo.bands import canonical_band
 from rs_embed.geo.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.geo.raster import Raster
-from rs_embed.pipeline import ordered
+from rs_embed.pipeline import apart, ordered
 from rs_embed.providers.scenes.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.providers.scenes.scene import BandAt, Scene
@@ -89,6 +89,12 @@ class SceneOnGrid:
                 classes = read(self.scl)
                 valid &= classes.valid & ~np.isin(classes.data[0], MASKED_CLASSES)
             return data, valid
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether the values that were read contradict what is stated about the offset."""
+        low, total = self.below[True], self.below.total()
+        return total > 0 and (low > _APPLIED_SHARE * total) == self.subtracts
 
     def as_json(self, home: str) -> dict[str, Any]:
         """Return its entry in ``source``, with paths relative to ``home``."""
@@ -440,12 +446,11 @@ def _contradictions(used: Sequence[SceneOnGrid]) -> Iterator[str]:
     dark pixels may lie in one that has them. So the whole scene is looked at where the place is
     odd.
     """
-    found = []
-    for s in used:
-        low, total = s.below[True], s.below.total()
-        odd = total and (low > _APPLIED_SHARE * total) == s.subtracts
-        if odd and (_sampled(s.scene, s.files)[0] > _APPLIED_SHARE) == s.subtracts:
-            found.append(s)
+    odd = [s for s in used if s.is_odd]
+    shares = apart(lambda: [_sampled(s.scene, s.files)[0] for s in odd]) if odd else []
+    found = [
+        s for s, share in zip(odd, shares, strict=True) if (share > _APPLIED_SHARE) == s.subtracts
+    ]
     for subtracts, reading in (
         (True, "a baseline with offset is stated, and 1000 was subtracted, but more than 1 % of "
          "their values are below 1000, as if it were subtracted already (these are 1 now)"),
