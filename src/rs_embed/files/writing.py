@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from rs_embed.errors import ExportError
 def written(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, and move it into place if nothing failed.
 
+    At the end the file and its name are on the disk, so that they survive a power cut.
+
     Raises
     ------
     ExportError
@@ -24,7 +27,9 @@ def written(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         yield partial
+        sync(partial)
         os.replace(partial, path)
+        sync_name(path)
     except ExportError:
         raise
     except OSError as exc:
@@ -46,3 +51,28 @@ def check_place(path: Path) -> None:
         raise ExportError(f"cannot write {path}: {what}; choose another place")
     if not os.access(path.parent, os.W_OK):
         raise ExportError(f"cannot write {path}: {path.parent} is read-only; choose another place")
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or all files of a folder, are on the disk.
+
+    A result must survive a power cut before what it was made from is removed.
+    """
+    for file in files_of(path):
+        with file.open("rb+") as opened:
+            os.fsync(opened)
+
+
+def sync_name(path: Path) -> None:
+    """Return when the name of a file is on the disk; Windows cannot tell."""
+    if sys.platform != "win32":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return a file, or all files of a folder."""
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rs_embed.errors import ExportError
+from rs_embed.files.writing import files_of, sync, sync_name
 
 if TYPE_CHECKING:
     from rs_embed.maps.formats.map_format import MapFormat
@@ -71,31 +71,7 @@ def placed(path: Path, form: MapFormat) -> Iterator[Path]:
 
 def size_bytes(path: Path) -> int:
     """Return the bytes of a file, or of all files of a folder."""
-    return sum(file.stat().st_size for file in _files(path))
-
-
-def sync(path: Path) -> None:
-    """Return when a file, or all files of a folder, are on the disk.
-
-    A map must survive a power cut before the finished windows it was made from are removed.
-    """
-    for file in _files(path):
-        with file.open("rb+") as opened:
-            os.fsync(opened)
-
-
-def sync_name(path: Path) -> None:
-    """Return when the name of a file is on the disk; Windows cannot tell."""
-    if sys.platform != "win32":
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files_of(path))
 
 
 def _remove(path: Path) -> None:

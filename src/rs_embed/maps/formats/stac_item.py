@@ -15,10 +15,10 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError
+from rs_embed.files.writing import sync, sync_name
 from rs_embed.geo.bands import canonical_band
 from rs_embed.geo.grid import known_crs, transformer
 from rs_embed.maps.formats.map_format import item_path
-from rs_embed.maps.formats.paths import sync, sync_name
 from rs_embed.maps.formats.provenance import (
     ITEM_KEY,
     artifact_type,
