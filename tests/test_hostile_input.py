@@ -20,8 +20,15 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 
-from rs_embed import LocalProvider, PointBuffer, StacProvider, TemporalSpec, inspect_input
-from rs_embed.errors import ImageryError, RsEmbedError
+from rs_embed import (
+    LocalProvider,
+    PointBuffer,
+    StacProvider,
+    TemporalSpec,
+    get_embedding,
+    inspect_input,
+)
+from rs_embed.errors import CheckpointError, ImageryError, RsEmbedError
 from rs_embed.files.imagery import read_imagery
 
 LON, LAT = Transformer.from_crs(32633, 4326, always_xy=True).transform(400320, 5199680)
@@ -182,3 +189,18 @@ def test_the_content_of_a_file_does_not_choose_its_driver(
     for own in (tmp_path / "own.vrt", f"{url}/image.tif"):
         read = read_imagery(own, bands=WANTED, spatial=None, fill_value=None)
         assert np.array_equal(read.data, right)
+
+
+def test_what_is_no_input_is_an_error_of_ours(tmp_path: Path, checkpoint: Path) -> None:
+    import torch
+
+    pixels = np.random.default_rng(0).integers(500, 3000, (3, SIDE, SIDE)).astype("uint16")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="torch.save under the name .* rename it to model.pt"):
+        get_embedding("scalemae", input_chw=pixels, weights=tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config.json is not valid JSON"):
+        get_embedding("scalemae", input_chw=pixels, weights=tmp_path)
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (3, 2**16, 2**15), (0, 0, 0))
+    with pytest.raises(ImageryError, match="65536 x 32768 px, expected at most 250,000,000 px"):
+        get_embedding("scalemae", input_chw=huge, weights=checkpoint)

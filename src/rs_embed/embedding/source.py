@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -26,7 +27,7 @@ from rs_embed.errors import (
 from rs_embed.files.gdal import shown_path
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.imagery import read_imagery
-from rs_embed.geo.grid import Grid, gsd_m, roi_grid
+from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
 from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
@@ -334,6 +335,12 @@ class Source:
         if hasattr(self.input_chw, "rio") and self.input_chw.rio.crs is not None:
             raise ImageryError(
                 "got input_chw with a CRS, whose place and GSD would be lost; pass it as imagery="
+            )
+        shape: tuple[int, ...] = tuple(getattr(self.input_chw, "shape", ()))
+        if len(shape) == 3 and math.prod(shape[1:]) > MAX_PIXELS:
+            raise ImageryError(
+                f"got input_chw of {shape[1]} x {shape[2]} px, expected at most {MAX_PIXELS:,} px; "
+                "pass parts of it, or map it as imagery= with embed_area"
             )
         nodata = contract.fill_value if stated.fill_value is None else stated.fill_value
         raster = Raster.from_array(self.input_chw, bands=stated.bands, nodata=nodata)

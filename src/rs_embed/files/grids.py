@@ -135,7 +135,7 @@ def read_geotiff(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
         meta = json.loads(bands.tags[_META_TAG])
         bands.check_type()
         tokens = bands.tokens()
-    except (RasterioError, KeyError, ValueError) as exc:
+    except (RasterioError, KeyError, ValueError, RecursionError) as exc:
         raise unreadable(path, exc, _GRID) from exc
     if not isinstance(meta, dict):
         raise unreadable(path, TypeError(f"meta is {type(meta).__name__}"), _GRID)
@@ -166,7 +166,7 @@ def read_netcdf(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
             grid = dataset["embedding"].load().astype(np.float32)
         meta = json.loads(grid.attrs.pop(META_KEY))
         return grid if grid.rio.crs is None else north_up(grid), meta
-    except (OSError, KeyError, ValueError) as exc:
+    except (OSError, KeyError, ValueError, RecursionError) as exc:
         raise unreadable(path, exc, _GRID) from exc
 
 

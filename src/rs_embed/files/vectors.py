@@ -38,7 +38,7 @@ def read_vector(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     vector = content["embedding"]
     try:
         meta = json.loads(str(content[META_KEY]))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise unreadable(path, exc, _ONE) from exc
     if vector.ndim != 1 or vector.dtype != np.float32 or not isinstance(meta, dict):
         raise unreadable(path, TypeError(f"{vector.dtype} of shape {vector.shape}"), _ONE)

@@ -125,7 +125,7 @@ def _described(name: str, path: Path, revision: str | None = None) -> WeightsFil
         return WeightsFile(name, path, {}, revision)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{config_path} is not valid JSON ({exc}); fix or remove it") from exc
     if not isinstance(config, dict):
         raise CheckpointError(f"{config_path} has a {type(config).__name__}, expected an object")

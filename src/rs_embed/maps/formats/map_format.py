@@ -92,7 +92,7 @@ def stored_encoding(meta: str) -> dict[str, Any]:
     """Return how a map was stored by its meta, JSON text; empty if that does not say so."""
     try:
         encoding = json.loads(meta)["encoding"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return {}
     return encoding if isinstance(encoding, dict) else {}
 

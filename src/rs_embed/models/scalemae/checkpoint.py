@@ -78,6 +78,11 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path} is neither safetensors nor a file of torch.save, so it was not opened: plain "
             "pickles can run any code; if you trust it, save its tensors as safetensors"
         )
+    if path.suffix == ".safetensors":  # torch would open it by its name
+        raise CheckpointError(
+            f"{path} is a file of torch.save under the name of a safetensors file; rename it to "
+            f"{path.with_suffix('.pt').name}"
+        )
     return _read_torch(path, zipped=start.startswith(b"PK"))
 
 

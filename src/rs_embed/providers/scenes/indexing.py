@@ -161,7 +161,7 @@ def _json_in(path: Path, left_out: dict[str, str]) -> tuple[Any, Any]:
     """Return what is in a file, and its member ``type``."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         left_out[str(path)] = f"cannot be read as JSON ({exc})"
         return None, None
     return content, content.get("type") if isinstance(content, dict) else None

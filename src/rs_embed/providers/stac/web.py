@@ -118,7 +118,7 @@ def asking(href: str) -> Iterator[None]:
         raise _not_json(where, exc) from exc
     except requests.RequestException as exc:
         raise _unreachable(where, exc) from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise _not_json(where, exc) from exc
     except OSError as exc:
         raise ProviderError(f"cannot read {where} ({exc}); correct the catalogue") from exc
