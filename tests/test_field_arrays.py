@@ -93,6 +93,13 @@ AS_THE_FILE: dict[str, Callable[[Path], Any]] = {
     "a Dataset, renamed": lambda p: as_dataset(p).rename(
         band_1="blue", band_2="green", band_3="red"
     ),
+    "bands joined": lambda p: xr.concat([opened(p).sel(band=at) for at in (3, 2, 1)], dim="bands"),
+    "bands counted from 0": lambda p: opened(p).assign_coords(band=[0, 1, 2, 3]),
+    "scale as an array": lambda p: opened(p)[:3].assign_coords(
+        band=["B2", "B3", "B4"]
+    ).drop_attrs(deep=False).assign_attrs(
+        scale_factor=np.array([SCALE]), add_offset=np.array([OFFSET]), _FillValue=0
+    ),
     "a GeoTIFF opened by xarray": lambda p: xr.open_dataset(p, engine="rasterio"),
     "a GeoTIFF opened by xarray, not decoded": lambda p: xr.open_dataset(
         p, engine="rasterio", mask_and_scale=False
@@ -182,6 +189,15 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: (opened(p)[:3] // 16).astype("uint8").assign_attrs(scale_factor=SCALE),
         "uint8 values.*look 8-bit.*remove what still states",
     ),
+    "names without coordinate": (
+        lambda p: xr.concat(
+            [opened(p)[:3].sel(band=at, drop=True) for at in (3, 2, 1)], dim="band"
+        ).assign_attrs(long_name=("B2", "B3", "B4")),
+        "bands without coordinate, and the attribute long_name",
+    ),
+    "nodata that is no number": (
+        lambda p: opened(p).assign_attrs(_FillValue="none"), "nodata value that uint16"
+    ),
     "a Dataset of several dates": (
         lambda p: as_dataset(p).expand_dims(time=[0, 1]), "select one of each other"
     ),
@@ -212,6 +228,7 @@ def test_the_refusal_of_values_scaled_by_hand_says_what_helps(file: Path) -> Non
 
 def test_attributes_that_fit_no_band_are_not_used_and_this_is_said(file: Path) -> None:
     picked = opened(file).sel(band=[3, 2, 1]).drop_vars("band")
+    del picked.attrs["long_name"]
     raster = read_imagery(picked, bands=WANTED, spatial=None, fill_value=None)
     assert raster.reflectance is None
     assert any("'scales' of the DataArray cannot be assigned" in note for note in raster.notes)

@@ -220,8 +220,14 @@ def _bands(
             continue
         if positions is not None and all(at < len(values) for at in positions):
             per_band[name] = [values[at] for at in positions]
-        elif len(values) == count and (texts is not None or numbers is None):
+        elif len(values) == count and texts is not None:
             per_band[name] = list(values)
+        elif len(values) == count and name == "long_name" and numbers is None:
+            raise ImageryError(
+                f"got bands without coordinate, and the attribute long_name={tuple(values)!r}, "
+                "which stays as it is when bands are reordered or joined; say which they are: "
+                "array.assign_coords(band=['B4', 'B3', 'B2'])"
+            )
         else:
             notes.append(
                 f"the {len(values)} values of the attribute {name!r} of the {type(array).__name__} "
@@ -240,9 +246,10 @@ def _bands(
 
 def _labels(array: Any, dim: Any) -> tuple[list[str] | None, NDArray[Any] | None]:
     """Return the names that the coordinate of the bands holds, or its values where not text."""
-    if dim not in array.coords:
+    along = [n for n in (dim, *_BAND_DIMS) if n in array.coords and array[n].dims == (dim,)]
+    if not along:
         return None, None
-    values = array[dim].values
+    values = array[along[0]].values
     texts = [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
     if not all(isinstance(text, str) for text in texts):
         whole = values.dtype.kind == "f" and (values == values.round()).all()
@@ -259,6 +266,8 @@ def _positions(
 
     rioxarray numbers the bands of a file from 1. Bands with names are at their `long_name`.
     """
+    if numbers is not None and np.array_equal(numbers, np.arange(count)):
+        return list(range(count)) if _length(long_names) in (None, count) else None
     if numbers is not None and numbers.dtype.kind in "iu" and (numbers >= 1).all():
         return [int(number) - 1 for number in numbers] if len(set(numbers)) == count else None
     if texts is not None and isinstance(long_names, list | tuple):
@@ -266,6 +275,10 @@ def _positions(
         found = [canonical_band(text) for text in texts]
         return [named.index(name) for name in found] if set(found) <= set(named) else None
     return None
+
+
+def _length(values: object) -> int | None:
+    return len(values) if isinstance(values, list | tuple) else None
 
 
 def _wavelengths(array: Any, dim: Any) -> list[float]:
@@ -304,8 +317,8 @@ def _units(array: Any, scale: float, offset: float) -> tuple[float, float] | Non
             return 1.0, 0.0
     try:
         units = (
-            float(stated.get("scale_factor", scale)),
-            float(stated.get("add_offset", offset)),
+            float(np.asarray(stated.get("scale_factor", scale)).reshape(())),
+            float(np.asarray(stated.get("add_offset", offset)).reshape(())),
         )
     except (TypeError, ValueError) as exc:
         raise ImageryError(f"got scale_factor or add_offset that are not numbers: {exc}") from exc
@@ -320,8 +333,13 @@ def declared_nodata(array: Any) -> float | None:
     """
     try:
         nodata = array.rio.nodata
-    except (ValueError, OverflowError):  # whole numbers with an encoded value and no other
-        return float(array.encoding["_FillValue"])
+    except (ValueError, OverflowError) as exc:
+        if "_FillValue" in array.encoding:  # whole numbers with an encoded value and no other
+            return float(array.encoding["_FillValue"])
+        raise ImageryError(
+            f"got a nodata value that {array.dtype} pixels cannot have ({exc}); correct the "
+            "attributes of the array: _FillValue, missing_value or nodata"
+        ) from exc
     nodata = array.rio.encoded_nodata if nodata is None else nodata
     return None if nodata is None else float(nodata)
 
