@@ -5,9 +5,11 @@ A file with a secret is planted on this disk; its bytes must be in no pixel, met
 
 from __future__ import annotations
 
+import html
 import json
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -63,7 +65,7 @@ def raw_vrt(secret: Path) -> str:
     )
 
 
-def plain_vrt(image: Path) -> str:
+def plain_vrt(image: Path | str) -> str:
     """Return a VRT of an ordinary image."""
     bands = "".join(
         f'<VRTRasterBand dataType="UInt16" band="{at}"><Description>{name}</Description>'
@@ -176,17 +178,33 @@ def test_the_content_of_a_file_does_not_choose_its_driver(
         ("plain_vrt.tif", plain_vrt(plain)),
     ):  # fmt: skip
         (tmp_path / name).write_text(text)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("raw.tif", raw_vrt(secret))
+        archive.write(plain, "plain.tif")
+    # A VRT whose source is the hostile one, by another name, in other words, or in an archive.
+    sources = {
+        "nested": "raw.tif", "words": f"vrt://{tmp_path}/raw.tif",
+        "inline": html.escape(raw_vrt(secret)), "archive": f"/vsizip/{tmp_path}/a.zip/raw.tif",
+    }  # fmt: skip
+    for name, source in sources.items():
+        text = plain_vrt("source").replace(">source<", f' relativeToVRT="1">{source}<')
+        (tmp_path / f"{name}.vrt").write_text(text)
+        with pytest.raises(ImageryError, match="VRTRawRasterBand|may be a VRT of anything"):
+            read_imagery(tmp_path / f"{name}.vrt", bands=WANTED, spatial=None, fill_value=None)
+    entity = raw_vrt(secret).replace("VRTRawRasterBand", "VRTRaw&#82;asterBand")
+    (tmp_path / "entity.vrt").write_text(entity)
     for hostile in (
         f"{url}/scene.tif", f"/vsicurl/{url}/scene.tif", raw_vrt(secret), tmp_path / "raw.vrt",
-        tmp_path / "raw.tif", tmp_path / "plain_vrt.tif",
+        tmp_path / "raw.tif", tmp_path / "plain_vrt.tif", tmp_path / "entity.vrt",
     ):  # fmt: skip
         with pytest.raises(ImageryError):
             read_imagery(hostile, bands=WANTED, spatial=None, fill_value=None)
     # One's own VRT of rasters, and an image on a server, are read.
     (tmp_path / "own.vrt").write_text(plain_vrt(plain))
+    (tmp_path / "packed.vrt").write_text(plain_vrt(f"/vsizip/{tmp_path}/a.zip/plain.tif"))
     (folder / "image.tif").write_bytes(plain.read_bytes())
     right = read_imagery(plain, bands=WANTED, spatial=None, fill_value=None).data
-    for own in (tmp_path / "own.vrt", f"{url}/image.tif"):
+    for own in (tmp_path / "own.vrt", tmp_path / "packed.vrt", f"{url}/image.tif"):
         read = read_imagery(own, bands=WANTED, spatial=None, fill_value=None)
         assert np.array_equal(read.data, right)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
@@ -26,6 +27,11 @@ def check_vrt(path: str) -> None:
                 raise ImageryError(
                     f"{name!r} has raw bands (VRTRawRasterBand), which show the bytes of any file, "
                     "expected a VRT of rasters; convert the raw file first, with gdal_translate"
+                )
+            if value.lower().startswith("vrt://") or _hidden_vrt(value):
+                raise ImageryError(
+                    f"{name!r} has the source {value[:120]!r}, which may be a VRT of anything, "
+                    "expected rasters; unpack it, and name the file itself"
                 )
             source = os.path.join(os.path.dirname(name), value)
             if source not in seen and len(seen) < _MOST_FILES and _is_vrt(source):
@@ -56,6 +62,21 @@ def _values(content: bytes | str) -> Iterator[str]:
                 yield from _values(value)
             elif value:
                 yield value
+
+
+def _hidden_vrt(source: str) -> bool:
+    """Return whether a source in an archive is no raster of a plain format."""
+    import rasterio
+    from rasterio.errors import RasterioIOError
+    from rasterio.io import DatasetReader
+
+    if re.match(r"/vsi(?:zip|tar|gzip|7z|rar|subfile|sparse|crypt|mem|cached)", source) is None:
+        return False
+    try:
+        with rasterio.Env(), DatasetReader(source, driver=["GTiff", "JP2OpenJPEG", "HFA"]):
+            return False
+    except RasterioIOError:
+        return True
 
 
 def _is_vrt(path: str) -> bool:
