@@ -285,3 +285,23 @@ def test_the_links_of_an_item_of_a_map_are_encoded_and_lead_to_it(tmp_path: Path
     hrefs = [asset.href for asset in item.assets.values()] + [link.href for link in item.links]
     assert "./map%20of%20%231.tif" in hrefs
     assert not any(" " in href or "#" in href for href in hrefs if isinstance(href, str))
+
+
+def test_a_common_name_of_the_asset_counts_and_pictures_do_not_win(tmp_path: Path) -> None:
+    item = item_of("none")
+    item["assets"] = {}
+    for key, common, value in (("B3", "red", 1000), ("B2", "green", 900), ("B1", "blue", 800)):
+        data = picture(low=value, high=value + 100, count=1)
+        href = str(write(tmp_path / f"{key}.tif", data))
+        item["assets"][key] = {"href": href, "roles": ["data"], "eo:common_name": common}
+    seen = looked_at(tmp_path, [item], ("red", "green", "blue"))
+    assert [seen.raw[band]["median"] // 100 for band in ("red", "green", "blue")] == [10, 9, 8]
+    for key, new in (("B3", "B04"), ("B2", "B03"), ("B1", "B02")):
+        asset = item["assets"].pop(key)
+        del asset["eo:common_name"]
+        item["assets"][new] = asset
+    href = str(write(tmp_path / "tci.tif", picture(low=1, high=90).astype("uint8")))
+    names = [{"common_name": name} for name in ("red", "green", "blue")]
+    item["assets"]["TCI_10m"] = {"href": href, "roles": ["data"], "eo:bands": names}
+    seen = looked_at(tmp_path, [item])
+    assert [seen.raw[band]["median"] // 100 for band in RGB] == [10, 9, 8]

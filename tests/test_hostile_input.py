@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import struct
 import threading
 import warnings
 import zipfile
@@ -191,11 +192,25 @@ def test_the_content_of_a_file_does_not_choose_its_driver(
         (tmp_path / f"{name}.vrt").write_text(text)
         with pytest.raises(ImageryError, match="VRTRawRasterBand|may be a VRT of anything"):
             read_imagery(tmp_path / f"{name}.vrt", bands=WANTED, spatial=None, fill_value=None)
+    # GDAL reads more than is XML.
+    loose = raw_vrt(secret).replace("<SRS>", '<Metadata><MDI key="a">x & y</MDI></Metadata><SRS>')
+    (tmp_path / "loose.vrt").write_text(loose)
+    mrf = (
+        '<MRF_META><Raster><Size x="64" y="64" c="3"/><PageSize x="64" y="64" c="3"/>'
+        "<Compression>NONE</Compression><DataType>UInt16</DataType>"
+        f"<DataFile>{secret}</DataFile><IndexFile>{tmp_path}/m.idx</IndexFile></Raster><GeoTags>"
+        '<BoundingBox minx="400000" miny="5199360" maxx="400640" maxy="5200000"/>'
+        "<Projection>EPSG:32633</Projection></GeoTags></MRF_META>"
+    )
+    (tmp_path / "m.dat").write_text(mrf)
+    (tmp_path / "m.idx").write_bytes(struct.pack(">QQ", 0, SIDE * SIDE * 6))
+    (tmp_path / "of_mrf.vrt").write_text(plain_vrt(f"{tmp_path}/m.dat"))
     entity = raw_vrt(secret).replace("VRTRawRasterBand", "VRTRaw&#82;asterBand")
     (tmp_path / "entity.vrt").write_text(entity)
     for hostile in (
         f"{url}/scene.tif", f"/vsicurl/{url}/scene.tif", raw_vrt(secret), tmp_path / "raw.vrt",
         tmp_path / "raw.tif", tmp_path / "plain_vrt.tif", tmp_path / "entity.vrt",
+        tmp_path / "loose.vrt", tmp_path / "m.dat", tmp_path / "of_mrf.vrt",
     ):  # fmt: skip
         with pytest.raises(ImageryError):
             read_imagery(hostile, bands=WANTED, spatial=None, fill_value=None)

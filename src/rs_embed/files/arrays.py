@@ -195,7 +195,15 @@ def _of_array(array: Any, y_dim: Any, x_dim: Any) -> _Layers:
             f"select one with array.isel({dim}=...), or if these are the bands, name them: "
             f"array.assign_coords({dim}=['B4', 'B3', 'B2'])"
         )
-    names, stated, notes = _bands(array, texts, numbers, array.sizes[dim])
+    count = array.sizes[dim]
+    names, stated, notes = _bands(array, texts, numbers, count)
+    if (
+        numbers is not None
+        and not (any(names) or wavelengths)
+        and not np.array_equal(np.sort(numbers), np.arange(1, count + 1))
+    ):
+        shown = ", ".join(map(str, numbers[:6]))
+        notes.append(f"the bands {shown} have no names, and were taken in their order")
 
     def pick(at: list[int]) -> Any:
         return array.transpose(dim, y_dim, x_dim).isel({dim: at})
@@ -254,7 +262,7 @@ def _labels(array: Any, dim: Any) -> tuple[list[str] | None, NDArray[Any] | None
     if not all(isinstance(text, str) for text in texts):
         whole = values.dtype.kind == "f" and (values == values.round()).all()
         return None, values.astype(int) if whole else values
-    if all(text.isdigit() for text in texts):
+    if all(text.isdecimal() for text in texts):
         return None, np.array([int(text) for text in texts])
     return texts, None
 

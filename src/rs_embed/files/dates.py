@@ -42,8 +42,7 @@ def acquisition_of(tags: Mapping[str, str], name: str) -> Dated:
     name : str
         Its name, without folders.
     """
-    stated = (moment_of(tags.get(tag, "")) for tag in _ACQUIRED_TAGS)
-    in_metadata = next((moment for moment in stated if moment is not None), None)
+    in_metadata = moment_in_tags(tags)
     named, written = moment_in(name), moment_of(tags.get(_WRITTEN_TAG, ""))
     found = in_metadata or named
     if found is None and written is not None:
@@ -66,6 +65,12 @@ def acquisition_of(tags: Mapping[str, str], name: str) -> Dated:
         f"{name!r} was taken for imagery of {found.date()}, as {source} says; "
         + ", and ".join(differing),
     )
+
+
+def moment_in_tags(tags: Mapping[str, str]) -> datetime | None:
+    """Return the time of acquisition that the metadata of a file state, in UTC."""
+    stated = (moment_of(tags.get(tag, "")) for tag in _ACQUIRED_TAGS)
+    return next((moment for moment in stated if moment is not None), None)
 
 
 def moment_in(name: str) -> datetime | None:

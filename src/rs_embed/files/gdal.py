@@ -9,13 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
-from rs_embed.files.vrt import check_vrt
+from rs_embed.files.vrt import PLAIN, check_vrt
 
 # GDAL remembers for the life of the process that a URL failed. These are opened with the option
 # that makes it request them again.
@@ -40,11 +40,6 @@ _OF_SERVERS = re.compile(r"://|/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)
 _JP2 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 _ON_THE_WEB = ("GTiff", "JP2OpenJPEG")
 _BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("HFA", "ENVI")}
-# Drivers whose files name others, on any disk or server; VRT only for what is called .vrt.
-_REACHING = {
-    "VRT", "DERIVED", "WMS", "WMTS", "WCS", "HTTP", "GTI", "STACIT", "STACTA", "PLMOSAIC", "EEDAI",
-    "OGCAPI", "DAAS", "NGW", "GDALG",
-}  # fmt: skip
 _AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
 # How GDAL words transient failures of a server: HTTP status codes, and messages of curl.
 _PASSING = re.compile(
@@ -235,15 +230,7 @@ def _drivers(address: str) -> list[str]:
     if suffix == ".vrt" and not address.startswith("/vsi"):
         check_vrt(address)
         return ["VRT"]
-    return list(_BY_SUFFIX.get(suffix, ())) or _plain_drivers()
-
-
-@lru_cache(maxsize=1)
-def _plain_drivers() -> list[str]:
-    import rasterio
-
-    with rasterio.Env() as environment:
-        return [name for name in environment.drivers() if name not in _REACHING]
+    return list(_BY_SUFFIX.get(suffix, ())) or list(PLAIN)
 
 
 @contextmanager

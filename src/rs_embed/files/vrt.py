@@ -12,6 +12,12 @@ from rs_embed.errors import ImageryError
 # Bytes: of a VRT that is looked at, and of the beginning of a file that may be one.
 _MOST, _HEAD = 64_000_000, 1024
 _MOST_FILES = 10_000
+# Drivers of GDAL whose files show their own content, or what lies beside them.
+PLAIN = (
+    "GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "HFA", "ENVI", "PNG", "JPEG", "netCDF",
+    "HDF5", "HDF5Image", "HDF4", "HDF4Image", "GRIB", "NITF", "SENTINEL2",
+)  # fmt: skip
+_ARCHIVED = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar|subfile|sparse|crypt|mem|cached)")
 
 
 def check_vrt(path: str) -> None:
@@ -28,13 +34,14 @@ def check_vrt(path: str) -> None:
                     f"{name!r} has raw bands (VRTRawRasterBand), which show the bytes of any file, "
                     "expected a VRT of rasters; convert the raw file first, with gdal_translate"
                 )
-            if value.lower().startswith("vrt://") or _hidden_vrt(value):
+            source = os.path.join(os.path.dirname(name), value)
+            nested = source not in seen and _is_vrt(source)
+            if value.lower().startswith("vrt://") or (not nested and _opens_others(source)):
                 raise ImageryError(
                     f"{name!r} has the source {value[:120]!r}, which may be a VRT of anything, "
                     "expected rasters; unpack it, and name the file itself"
                 )
-            source = os.path.join(os.path.dirname(name), value)
-            if source not in seen and len(seen) < _MOST_FILES and _is_vrt(source):
+            if nested and len(seen) < _MOST_FILES:
                 seen.add(source)
                 left.append(source)
 
@@ -54,8 +61,11 @@ def _values(content: bytes | str) -> Iterator[str]:
     """Yield all texts and attributes of XML, and of XML within them."""
     try:
         root = ElementTree.fromstring(content)  # noqa: S314  # expat limits what entities expand to
-    except (ElementTree.ParseError, ValueError):  # GDAL says why it is no VRT, or no XML at all
-        return
+    except (ElementTree.ParseError, ValueError) as exc:  # GDAL reads more than is XML
+        raise ImageryError(
+            f"a VRT is no valid XML ({exc}), so that its sources cannot be checked; expected one "
+            "such as gdalbuildvrt writes"
+        ) from exc
     for element in root.iter():
         for value in (*element.attrib.values(), (element.text or "").strip()):
             if value.startswith("<"):
@@ -64,19 +74,21 @@ def _values(content: bytes | str) -> Iterator[str]:
                 yield value
 
 
-def _hidden_vrt(source: str) -> bool:
-    """Return whether a source in an archive is no raster of a plain format."""
+def _opens_others(source: str) -> bool:
+    """Return whether a source is of a format that may show other files."""
     import rasterio
     from rasterio.errors import RasterioIOError
     from rasterio.io import DatasetReader
 
-    if re.match(r"/vsi(?:zip|tar|gzip|7z|rar|subfile|sparse|crypt|mem|cached)", source) is None:
+    if not os.path.isfile(source) and _ARCHIVED.match(source) is None:
         return False
-    try:
-        with rasterio.Env(), DatasetReader(source, driver=["GTiff", "JP2OpenJPEG", "HFA"]):
-            return False
-    except RasterioIOError:
-        return True
+    for drivers in (list(PLAIN), None):
+        try:
+            with rasterio.Env(), DatasetReader(source, driver=drivers):
+                return drivers is None
+        except RasterioIOError:
+            continue
+    return _ARCHIVED.match(source) is not None
 
 
 def _is_vrt(path: str) -> bool:

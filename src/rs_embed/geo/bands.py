@@ -67,7 +67,7 @@ def canonical_band(band: str) -> str:
     What follows a comma is a comment, as in GDAL's ``B4, central wavelength 665 nm``.
     """
     name = band.partition(",")[0].strip().upper()
-    if name[:1] == "B" and name[1:].isdigit():
+    if name[:1] == "B" and name[1:].isdecimal():
         return f"B{int(name[1:])}"
     return _COMMON_NAMES.get(name, name)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from rs_embed.files.dates import moment_in, moment_of
+from rs_embed.files.dates import moment_in, moment_in_tags, moment_of
 from rs_embed.files.rasters import Header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
 from rs_embed.providers.scenes.products import Product, baseline_number, product_of_name
@@ -190,7 +190,7 @@ def _scene(folder: Path, of: str, bands: dict[str, _Band], base: Path) -> Scene:
         product = replace(product, baseline=None)  # the files declare their units
     return Scene(
         id=_id(folder, of, safe, base),
-        acquired=_acquired(folder, of, base),
+        acquired=moment_in_tags(first.header.tags) or _acquired(folder, of, base),
         cloud_pct=None,
         bands={
             canonical_band(name): BandAt(

@@ -147,7 +147,7 @@ def scene_from_item(item: Item) -> Scene:
         footprint=_footprint_of(item),
         scl=next((_band_at(a, 0) for key, a in item.assets.items() if key.upper() == "SCL"), None),
         collection=item.collection_id,
-        offset_applied=applied if isinstance(applied, bool) else None,
+        offset_applied={"true": True, "false": False}.get(str(applied).lower()),
         product=product_of_item(item.id, properties),
         outline=None if item.geometry is None else _outline_of(item.geometry),
         href=shown_path(href) if href is not None and "://" in href else None,
@@ -223,27 +223,29 @@ def _bands_of(item: Item) -> tuple[dict[str, BandAt], frozenset[str]]:
     ]
     assets.sort(key=lambda entry: (not _DATA_ROLES & set(entry[1].roles or ()), _gsd_of(entry[1])))
     single = [entry for entry in assets if len(_described(entry[1])) <= 1]
-    ordered = single + [entry for entry in assets if len(_described(entry[1])) > 1]
+    several = [entry for entry in assets if len(_described(entry[1])) > 1]
     found: dict[str, BandAt] = {}
-    named: list[tuple[str, BandAt]] = []
     contested: set[str] = set()
-    for key, asset in ordered:
-        described = _described(asset) or [{}]
-        for at, band in enumerate(described):
-            common = band.get("eo:common_name") or band.get("common_name")
-            place = _band_at(asset, at)
-            keys = [key] if len(described) == 1 else []
-            names = [n for n in (*keys, band.get("name")) if isinstance(n, str) and n]
-            if isinstance(common, str) and common:
-                found.setdefault(common, place)
-                found.setdefault(canonical_band(common), place)
-                others = [n for n in names if not agrees(n, common)]
-                contested.update(map(canonical_band, others))
-                names = [n for n in names if n not in others]
-            named += [(name, place) for name in names]
-    for spell in (str, canonical_band):
-        for name, place in named:
-            found.setdefault(spell(name), place)
+    for files in (single, several):
+        named: list[tuple[str, BandAt]] = []
+        for key, asset in files:
+            own = {k: v for k, v in asset.extra_fields.items() if k == "eo:common_name"}
+            described = _described(asset) or [{}]
+            for at, band in enumerate(described):
+                common = {**own, **band}.get("eo:common_name") or band.get("common_name")
+                place = _band_at(asset, at)
+                keys = [key] if len(described) == 1 else []
+                names = [n for n in (*keys, band.get("name")) if isinstance(n, str) and n]
+                if isinstance(common, str) and common:
+                    found.setdefault(common, place)
+                    found.setdefault(canonical_band(common), place)
+                    others = [n for n in names if not agrees(n, common)]
+                    contested.update(map(canonical_band, others))
+                    names = [n for n in names if n not in others]
+                named += [(name, place) for name in names]
+        for spell in (str, canonical_band):
+            for name, place in named:
+                found.setdefault(spell(name), place)
     return found, frozenset(contested)
 
 
