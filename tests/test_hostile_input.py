@@ -237,3 +237,13 @@ def test_what_is_no_input_is_an_error_of_ours(tmp_path: Path, checkpoint: Path) 
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (3, 2**16, 2**15), (0, 0, 0))
     with pytest.raises(ImageryError, match="65536 x 32768 px, expected at most 250,000,000 px"):
         get_embedding("scalemae", input_chw=huge, weights=checkpoint)
+
+
+def test_a_catalogue_that_links_elsewhere_than_to_the_web_is_told(web: tuple[Path, str]) -> None:
+    folder, url = web
+    links = [{"rel": "item", "href": "ftp://10.0.0.1/item.json"}]
+    catalogue = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "c"}
+    (folder / "catalog.json").write_text(json.dumps({**catalogue, "links": links}))
+    provider = StacProvider(f"{url}/catalog.json")
+    result = looked_at(spatial=PLACE, temporal=PERIOD, backend=provider)
+    assert "expected an address on the web" in result["error"]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MIN_SIDE_PX = 16
 # Bright clouds and sun glint reach about 2; below 0 there is only the noise of the correction.
 PLAUSIBLE_REFLECTANCE = (-0.5, 3.0)
-# Scales up to this one are those of digital numbers, 0..255 of which are 0..0.26 at most; values up
-# to the other are reflectance.
+# Scales up to the first are those of digital numbers: 8-bit values would be at most 0.26. Values up
+# to the second are reflectance.
 _SCALE_OF_NUMBERS, _SCALED_AT_MOST = 0.001, 1.5
 
 

@@ -44,7 +44,7 @@ def array_grid(given: Any) -> Grid:
     Raises
     ------
     ImageryError
-        If it is no DataArray or Dataset with CRS and regular pixels.
+        If it is not a DataArray or Dataset with CRS and regular pixels.
     """
     y_dim, x_dim = _spatial_dims(given)
     return _grid(_from_north(given, y_dim), y_dim, x_dim)
@@ -128,7 +128,7 @@ class _Layers:
     names: Sequence[str | None]
     stated: Sequence[_Stated]
     pick: Callable[[list[int]], Any]  # positions from 0 -> DataArray (band, y, x)
-    wavelengths: Sequence[float] = ()  # nm; they count where there are no names
+    wavelengths: Sequence[float] = ()  # nm; used where bands have no names
     notes: tuple[str, ...] = ()
 
 
@@ -292,7 +292,7 @@ def _length(values: object) -> int | None:
 def _wavelengths(array: Any, dim: Any) -> list[float]:
     """Return the wavelengths of the bands in nm, if they are given in place of names.
 
-    They are a coordinate of that name or with such units, or numbers that are no positions.
+    They are a coordinate of that name or with such units, or numbers that cannot be positions.
     """
     for name, coordinate in array.coords.items():
         if coordinate.dims != (dim,) or coordinate.dtype.kind not in "iuf":

@@ -63,7 +63,7 @@ def _values(content: bytes | str) -> Iterator[str]:
         root = ElementTree.fromstring(content)  # noqa: S314  # expat limits what entities expand to
     except (ElementTree.ParseError, ValueError) as exc:  # GDAL reads more than is XML
         raise ImageryError(
-            f"a VRT is no valid XML ({exc}), so that its sources cannot be checked; expected one "
+            f"a VRT is not valid XML ({exc}), so that its sources cannot be checked; expected one "
             "such as gdalbuildvrt writes"
         ) from exc
     for element in root.iter():

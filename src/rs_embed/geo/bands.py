@@ -89,7 +89,7 @@ def agrees(name: str, common: str) -> bool:
 
 
 def doubtful_bands(names: Iterable[str | None]) -> str | None:
-    """Return a note on bands called B1 to B4, of which B4 may be red or near infrared."""
+    """Return a note if the bands are B1 to B4: B4 may be red or near infrared."""
     if {canonical_band(name) for name in names if name} != {"B1", "B2", "B3", "B4"}:
         return None
     return (

@@ -241,7 +241,7 @@ class _Static:
             for href, page in level:
                 items += self._items_on(page, href)
                 catalogue = _type_of(page) in ("Catalog", "Collection")
-                linked = _links(page, href) if catalogue else ()
+                linked = _links(page, href, self._left_out) if catalogue else ()
                 for rel, target, _ in linked:
                     if rel in ("item", "child") and target not in self._read_from:
                         self._read_from.add(target)
@@ -286,13 +286,18 @@ def _type_of(page: Any) -> Any:
     return page.get("type") if isinstance(page, dict) else None
 
 
-def _links(page: Mapping[str, Any], href: str) -> list[_Link]:
+def _links(
+    page: Mapping[str, Any], href: str, left_out: dict[str, str] | None = None
+) -> list[_Link]:
+    """Return the links of a page; ``left_out`` receives those that must not be followed."""
     with _stac(href):
         found = []
         for link in page.get("links") or ():
             try:
                 target = linked_path(str(link["href"]), href)
-            except ValueError:  # no place for a catalogue on the web to lead to
+            except ValueError as exc:
+                if left_out is not None:
+                    left_out[f"{shown_path(href)}, a link"] = str(exc)
                 continue
             method = str(link.get("method") or "GET").upper()
             found.append((str(link.get("rel")), target, method))
