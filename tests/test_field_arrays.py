@@ -249,3 +249,11 @@ def test_a_scale_of_one_that_was_decoded_says_nothing_of_units(file: Path) -> No
     array = array.assign_coords(band=["B2", "B3", "B4"])
     array.encoding |= {"scale_factor": 1.0, "add_offset": 0.0}
     assert read_imagery(array, bands=WANTED, spatial=None, fill_value=None).reflectance is None
+
+
+@pytest.mark.parametrize("numbers", [["02", "03", "04"], [2, 3, 4]], ids=str)
+def test_numbers_of_bands_without_names_are_told(numbers: list[Any], file: Path) -> None:
+    """They may be those of Sentinel-2, where 2 is blue."""
+    array = opened(file)[:3].drop_attrs(deep=False).assign_coords(band=numbers)
+    raster = read_imagery(array, bands=WANTED, spatial=None, fill_value=None)
+    assert "the bands 2, 3, 4 have no names, and were taken in their order" in raster.notes

@@ -176,6 +176,10 @@ BASELINES: dict[str, tuple[dict[str, Any], bool, str, str | None]] = {
         {"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": True}, True,
         "already applied", None,
     ),
+    "off, stated as text": (
+        {"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": "true"}, True,
+        "already applied", None,
+    ),
     "stated to be off, but it is not": (
         {"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": True}, False,
         "already applied", r"of 1 scenes \(one\) the offset is stated to be subtracted already",

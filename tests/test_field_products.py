@@ -345,3 +345,11 @@ def test_an_item_that_links_to_the_web_is_read_from_the_files_beside_it(tmp_path
         assert listed["files"] == ["B04 1.tif", "B03 1.tif", "B02 1.tif"]
         assert "beside the item" in listed["files_from"]
         assert seen.raw["B4"]["median"] == RED
+
+
+def test_joined_bands_are_dated_by_their_metadata_before_names(tmp_path: Path) -> None:
+    tags = {"ACQUISITIONDATETIME": "2023-08-15T10:00:00Z"}
+    bands(tmp_path / "download_20240101", "{}.tif", SENTINEL, tags=tags)
+    (scene,) = found(tmp_path)
+    assert scene.acquired is not None
+    assert scene.acquired.isoformat() == "2023-08-15T10:00:00+00:00"
