@@ -353,3 +353,5 @@ def test_joined_bands_are_dated_by_their_metadata_before_names(tmp_path: Path) -
     (scene,) = found(tmp_path)
     assert scene.acquired is not None
     assert scene.acquired.isoformat() == "2023-08-15T10:00:00+00:00"
+    (note,) = scene.notes
+    assert "as its metadata says; its name says 2024-01-01" in note

@@ -30,7 +30,7 @@ class Dated(NamedTuple):
     note: str | None = None
 
 
-def acquisition_of(tags: Mapping[str, str], name: str) -> Dated:
+def acquisition_of(tags: Mapping[str, str], name: str, named: datetime | None = None) -> Dated:
     """Return when a file was acquired: from its metadata, else the first date in its name.
 
     ``TIFFTAG_DATETIME`` is when the file was written, and counts only if nothing else is known.
@@ -41,9 +41,13 @@ def acquisition_of(tags: Mapping[str, str], name: str) -> Dated:
         Metadata of the file, that of GDAL's domain ``IMAGERY`` included.
     name : str
         Its name, without folders.
+    named : datetime, optional
+        The date in the name, or in those of folders; that of `moment_in` if not given.
     """
-    in_metadata = moment_in_tags(tags)
-    named, written = moment_in(name), moment_of(tags.get(_WRITTEN_TAG, ""))
+    stated = (moment_of(tags.get(tag, "")) for tag in _ACQUIRED_TAGS)
+    in_metadata = next((moment for moment in stated if moment is not None), None)
+    named = moment_in(name) if named is None else named
+    written = moment_of(tags.get(_WRITTEN_TAG, ""))
     found = in_metadata or named
     if found is None and written is not None:
         return Dated(
@@ -65,12 +69,6 @@ def acquisition_of(tags: Mapping[str, str], name: str) -> Dated:
         f"{name!r} was taken for imagery of {found.date()}, as {source} says; "
         + ", and ".join(differing),
     )
-
-
-def moment_in_tags(tags: Mapping[str, str]) -> datetime | None:
-    """Return the time of acquisition that the metadata of a file state, in UTC."""
-    stated = (moment_of(tags.get(tag, "")) for tag in _ACQUIRED_TAGS)
-    return next((moment for moment in stated if moment is not None), None)
 
 
 def moment_in(name: str) -> datetime | None:

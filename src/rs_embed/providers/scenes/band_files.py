@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from rs_embed.files.dates import moment_in, moment_in_tags, moment_of
+from rs_embed.files.dates import acquisition_of, moment_in, moment_of
 from rs_embed.files.rasters import Header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
 from rs_embed.providers.scenes.products import Product, baseline_number, product_of_name
@@ -177,25 +177,23 @@ def _scene(folder: Path, of: str, bands: dict[str, _Band], base: Path) -> Scene:
     classes = bands.pop("SCL", None) if len(bands) > 1 else None
     first = next(iter(bands.values()))
     product = _product(folder, of, safe)
-    notes = []
+    dated = acquisition_of(first.header.tags, of or folder.name, _acquired(folder, of, base))
+    notes = [] if dated.note is None else [dated.note]
     if first.naming is _ANY and not product.key and doubtful_bands(bands):
         planet = _planet_metadata(folder)
         if planet is not None:
             bands = {_PLANET.get(name, name): band for name, band in bands.items()}
         else:
             notes.append(f"{folder.name}: {doubtful_bands(bands)}")
-    units = [_has_units(band.header) for band in bands.values()]
-    declared = any(units)
+    declared = any(_has_units(band.header) for band in bands.values())
     if declared:
         product = replace(product, baseline=None)  # the files declare their units
     return Scene(
         id=_id(folder, of, safe, base),
-        acquired=moment_in_tags(first.header.tags) or _acquired(folder, of, base),
+        acquired=dated.moment,
         cloud_pct=None,
         bands={
-            canonical_band(name): BandAt(
-                str(band.path), 1, None if any(units) else band.naming.units
-            )
+            canonical_band(name): BandAt(str(band.path), 1, None if declared else band.naming.units)
             for name, band in bands.items()
         },
         footprint=grid_boxes(first.header.grid),
