@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import re
 import socket
 import struct
@@ -54,6 +55,8 @@ class Fault:
         What the header of that name says.
     skip : int
         How many requests that match are answered as usual before.
+    share : float
+        Of the requests that match, drawn.
     """
 
     path: str
@@ -61,6 +64,7 @@ class Fault:
     times: int = 10**9
     retry_after: str | None = None
     skip: int = 0
+    share: float = 1
 
 
 @dataclass
@@ -86,6 +90,7 @@ class StacServer:
     peak: int = 0
     url: str = ""
     now: int = 0
+    drawn: random.Random = field(default_factory=lambda: random.Random(20))  # noqa: S311
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, folder: Path, name: str = "files") -> None:
@@ -106,7 +111,7 @@ class StacServer:
         """Return what is to be done wrong now, counting it."""
         with self.lock:
             for fault in self.faults:
-                if re.search(fault.path, path):
+                if re.search(fault.path, path) and self.drawn.random() < fault.share:
                     if fault.skip:
                         fault.skip -= 1
                     elif fault.times:

@@ -37,9 +37,9 @@ from rs_embed.errors import (
 )
 from rs_embed.geo.grid import Grid, known_crs, roi_grid
 from rs_embed.geo.raster import Raster
+from rs_embed.network.retrying import Patience
 from rs_embed.providers.base import Provider
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
-from rs_embed.providers.retrying import Patience
 from rs_embed.specs import SensorSpec
 from rs_embed.testing.providers import JUNE, NORTH, SENSOR, STEPS, ProviderContract
 from tests.conftest import python_environment

@@ -31,9 +31,9 @@ from rs_embed import PointBuffer, get_embedding, inspect_input
 from rs_embed.errors import ProviderError
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.raster import Raster
+from rs_embed.network.retrying import Patience
 from rs_embed.providers.base import Provider
 from rs_embed.providers.local import LocalProvider
-from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.scene import BandAt, Scene
 from rs_embed.providers.stac.catalogues import Address
 from rs_embed.providers.stac.provider import StacProvider
@@ -491,7 +491,7 @@ class TestSigning:
         self, server: StacServer, provider: StacProvider
     ) -> None:
         server.faults = [Fault("^/sas", "html")]
-        with pytest.raises(ProviderError, match="sas/token/sentinel-2-l2a.*not JSON"):
+        with pytest.raises(ProviderError, match="sas/token/sentinel-2-l2a.*page for people"):
             fetch(provider, SMALL)
         server.faults = [Fault("^/sas", "404")]
         with pytest.raises(ProviderError, match="answered HTTP 404") as info:
@@ -523,6 +523,8 @@ def once(path: str, kind: str, **more: Any) -> Fault:
         once("search", "503"),
         once("search", "reset"),
         once("search", "truncate"),
+        once("search", "html"),
+        once("^/$", "html"),
         once("^/$", "502"),
         once("collections", "500"),
     ],
@@ -545,12 +547,13 @@ def test_what_passes_is_asked_again(server: StacServer, fault: Fault) -> None:
             True,
         ),
         (Fault("search", "503"), "search' answered HTTP 503 .slow down.: try again later", True),
-        (Fault("search", "truncate"), "cannot reach 'http://127.*search'.*Connection broken", True),
+        (Fault("search", "truncate"), "cannot reach 'http://127.*search'.*was cut off", True),
         (Fault("search", "reset"), "cannot reach 'http://127.*search'.*check the network", True),
-        (Fault("search", "html"), "search' answered something that is not JSON .*log in", False),
+        (Fault("search", "html"), "search' answered a page for people.*log in", True),
+        (Fault("search", "501"), "search' answered HTTP 501 .*correct", False),
         (Fault("search", "400"), "answered HTTP 400", False),
         (Fault("^/$", "403"), "answered HTTP 403 .*another catalogue", False),
-        (Fault("^/$", "html"), "answered something that is not JSON", False),
+        (Fault("^/$", "html"), "answered a page for people", True),
     ],
     ids=lambda value: f"{value.path} {value.kind}" if isinstance(value, Fault) else "",
 )

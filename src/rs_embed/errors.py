@@ -30,7 +30,7 @@ import difflib
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -116,7 +116,17 @@ class GridError(RsEmbedError, ValueError):
 
 
 class ImageryError(RsEmbedError, ValueError):
-    """Pixels that cannot be read, or have invalid bands, units, validity or place."""
+    """Pixels that cannot be read, or have invalid bands, units, validity or place.
+
+    Attributes
+    ----------
+    transient : bool
+        True if the pixels are on a server and reading them may succeed later.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class DatasetError(RsEmbedError, ValueError):
@@ -192,6 +202,15 @@ class Note:
 
     message: str
     category: type[RsEmbedWarning]
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what it was raised from or while handling."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def some(names: Sequence[str], most: int = 3, between: str = ", ") -> str:

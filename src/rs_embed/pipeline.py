@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -55,10 +55,10 @@ class _Workers:
                     future.set_exception(exc)
             del entry, future, task  # so that an idle thread does not keep pixels alive
 
-    def stop(self) -> None:
+    def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
         for _ in self._threads:
             self._tasks.put(None)
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        deadline = time.monotonic() + within_s
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0))
 
@@ -119,17 +119,25 @@ def ordered(
         threads.stop()
 
 
-def apart(work: Callable[[], Result]) -> Result:
+def apart(work: Callable[[], Result], *, within_s: float | None = None) -> Result:
     """Return ``work()``, done in a thread of its own, for which Ctrl-C need not wait.
 
     Python handles a signal only between instructions of the main thread, and so not while that
     waits for a server inside a library.
+
+    Raises
+    ------
+    TimeoutError
+        If it takes longer than ``within_s`` seconds; the thread then ends by itself.
     """
-    results = ordered([None], lambda _: work(), workers=1, ahead=1)
+    thread = _Workers(1)
     try:
-        return next(results)
+        future = thread.submit(work)
+        if not wait([future], within_s).done:
+            raise TimeoutError
+        return future.result()
     finally:
-        results.close()
+        thread.stop(0)
 
 
 def grouped(

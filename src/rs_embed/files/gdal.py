@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from rs_embed.addresses import local_path
-from rs_embed.errors import ImageryError
+from rs_embed.errors import ImageryError, causes
 from rs_embed.files.vrt import PLAIN, check_vrt
+from rs_embed.network.answers import first_bytes, is_page, is_passing
 
-# GDAL remembers for the life of the process that a URL failed. These are opened with the option
-# that makes it request them again.
-_FAILED: set[str] = set()
+Read = TypeVar("Read")
+
+# GDAL remembers for the life of the process that a URL failed: how often, by URL.
+_FAILED: Counter[str] = Counter()
 _MOST_FAILED = 4096
 # Beside an image: statistics, written by software that shows it, and overviews.
 _DERIVED = (".aux.xml", ".ovr")
@@ -33,22 +37,37 @@ _NETWORK = {
     # Seconds.
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
+    # Bytes. What was read of a file at its opening must still be there when rasterio asks for its
+    # masks: it lets no other thread run meanwhile.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
+    "CPL_VSIL_CURL_CACHE_SIZE": "67108864",
 }
-# Python in a VRT does not run.
-_ON_THIS_DISK = {"GDAL_VRT_ENABLE_PYTHON": "NO"}
+# Python in a VRT does not run, and files of raw bands are not opened (GDAL 3.12; `check_vrt` sees
+# to it before).
+_ON_THIS_DISK = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE": "ONLY_REMOTE",
+}
 _OF_SERVERS = re.compile(r"://|/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 _JP2 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 _ON_THE_WEB = ("GTiff", "JP2OpenJPEG")
 _BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("HFA", "ENVI")}
-_AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http:/vsis3/"}
-# How GDAL words transient failures of a server: HTTP status codes, and messages of curl.
+_FOREIGN, _MISSING = "not recognized as", "does not exist"
+_UNDECODED_AGAIN = 4
+_AT_ONCE_AGAIN = 2
+# How TIFF, BigTIFF and JPEG 2000 begin.
+_MAGIC = (
+    b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+_AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/"}
+_STATUS = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(\d{3})", re.IGNORECASE)
+# How curl words transient failures, in GDAL's errors.
 _PASSING = re.compile(
-    r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:408|429|5\d\d)|timed out|timeout|"
+    r"timed out|timeout|"
     r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
     r"transfer closed|could not connect|failed to connect",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(?:401|403)", re.I)
 
 
 class OpenFiles:
@@ -90,6 +109,8 @@ class OpenFiles:
     @contextmanager
     def dataset(self, path: str) -> Iterator[Any]:
         """Yield the open file; failures of GDAL become `ImageryError`."""
+        from rasterio.errors import RasterioError
+
         with self._lock:
             self._refuse_if_ended(path)
             if path not in self._kept and len(self._kept) < self._most:
@@ -103,7 +124,11 @@ class OpenFiles:
             self._refuse_if_ended(path)
             if kept.dataset is None:
                 kept.dataset = _open(path)
-            yield kept.dataset
+            try:
+                yield kept.dataset
+            except RasterioError:
+                kept.dataset = None  # it keeps what it failed to read
+                raise
 
     def _refuse_if_ended(self, path: str) -> None:
         if self._ended:
@@ -120,25 +145,55 @@ class _Kept:
 
 def may_pass(failure: BaseException) -> bool:
     """Return whether reading failed for a transient reason on a server."""
-    return any(_PASSING.search(str(exc)) for exc in _chain(failure))
+    return any(isinstance(exc, ImageryError) and exc.transient for exc in causes(failure))
+
+
+def read_again(path: str, read: Callable[[], Read]) -> Read:
+    """Return ``read()`` of a file, at once tried again a few times if it is on a server.
+
+    Many files make a place, and each time that one of them fails costs one of its tries.
+    """
+    for _ in range(_AT_ONCE_AGAIN if is_on_the_web(path) else 0):
+        try:
+            return read()
+        except ImageryError as exc:
+            if not is_unread(exc) or _statuses(exc):
+                raise
+    return read()
+
+
+def tried_again() -> Callable[[Exception], bool]:
+    """Return the rule by which one read of files on servers is tried again after an error.
+
+    Transient errors always are. A file that GDAL cannot decode is a few times, since damaged files
+    are not told from damaged answers, and one that is missing or refused once.
+    """
+    undecoded = itertools.count()
+
+    def passes(error: Exception) -> bool:
+        if may_pass(error):
+            return True
+        refused = _statuses(error) or any(_MISSING in str(exc) for exc in causes(error))
+        return is_unread(error) and next(undecoded) < (1 if refused else _UNDECODED_AGAIN)
+
+    return passes
 
 
 def is_unread(failure: BaseException) -> bool:
     """Return whether GDAL failed to read, for any reason."""
     from rasterio.errors import RasterioError
 
-    return any(isinstance(exc, RasterioError) for exc in _chain(failure))
+    return any(isinstance(exc, RasterioError) for exc in causes(failure))
 
 
 def is_denied(failure: BaseException) -> bool:
     """Return whether a server refused access to a file, e.g. because a token expired."""
-    return any(_DENIED.search(str(exc)) for exc in _chain(failure))
+    return not {401, 403}.isdisjoint(_statuses(failure))
 
 
-def _chain(failure: BaseException | None) -> Iterator[BaseException]:
-    while failure is not None:
-        yield failure
-        failure = failure.__cause__ or failure.__context__
+def _statuses(failure: BaseException) -> list[int]:
+    """Return the HTTP status codes that an error and its causes name."""
+    return [int(code) for exc in causes(failure) for code in _STATUS.findall(str(exc))]
 
 
 @contextmanager
@@ -213,13 +268,14 @@ def _open(path: str) -> Any:
         raise ImageryError(f"got the text {address.strip()[:40]!r} as imagery, expected a path")
     drivers = _drivers(address)
     # rasterio.open takes one driver only before version 1.5.
-    opened = partial(DatasetReader, address, driver=drivers, sharing=False)
-    if path not in _FAILED:
-        return opened()
+    opened = partial(DatasetReader, driver=drivers, sharing=False)
+    if not _FAILED[path]:
+        return opened(address)
+    if urlsplit(address).scheme in ("http", "https"):
+        # Nothing is known of a URL with a new fragment, which servers are not sent.
+        return opened(f"/vsicurl/{address}#{_FAILED[path]}")
     with rasterio.Env(**_AFRESH):
-        dataset = opened()
-    _FAILED.discard(path)
-    return dataset
+        return opened(address)
 
 
 def _drivers(address: str) -> list[str]:
@@ -245,19 +301,40 @@ def _ours(path: str) -> Iterator[None]:
         if "://" in path:
             if len(_FAILED) >= _MOST_FAILED:
                 _FAILED.clear()
-            _FAILED.add(path)
+            _FAILED[path] += 1
+        transient = False
         if os.path.isdir(path):
             reason = "it is a folder"
         else:
             # GDAL may name a file by the end of its URL only.
             query = "".join(path.partition("?")[1:])
             reason = str(exc.__cause__ or exc).replace(path, shown).replace(query, "")
+            reason = re.sub(rf"(?:/vsicurl/)?{re.escape(shown)}(?:#\d+)?", shown, reason)
+            if is_on_the_web(local_path(path)):
+                transient = _passes(exc) or (_FOREIGN in reason and _is_faulty(path))
         missing = "No such file" in reason
         fix = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
-        error = ImageryError(f"cannot read {shown!r} as an image ({reason}); {fix}")
+        message = f"cannot read {shown!r} as an image ({reason}); {fix}"
+        error = ImageryError(message, transient=transient)
         if shown != path:
             raise error from None  # a traceback would show the credentials in it
         raise error from exc
+
+
+def _passes(failure: BaseException) -> bool:
+    """Return whether GDAL names a transient failure of a server."""
+    if any(map(is_passing, _statuses(failure))):
+        return True
+    return any(_PASSING.search(str(exc)) for exc in causes(failure))
+
+
+def _is_faulty(url: str) -> bool:
+    """Return whether the server gave something else for a file that it has.
+
+    It now gives the file, or a page that a proxy shows in its place.
+    """
+    begin = first_bytes(url) if urlsplit(url).scheme in ("http", "https") else None
+    return begin is not None and (is_page(begin) or begin.startswith(_MAGIC))
 
 
 def shown_path(path: str) -> str:

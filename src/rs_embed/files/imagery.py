@@ -12,13 +12,13 @@ from rs_embed.addresses import local_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.arrays import array_grid, array_time, is_xarray, read_array
 from rs_embed.files.dates import Dated, acquisition_of
-from rs_embed.files.gdal import is_on_the_web, shown_path
+from rs_embed.files.gdal import is_on_the_web, shown_path, tried_again
 from rs_embed.files.rasters import Header, read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.windows import common_window, overlap, padded
-from rs_embed.pipeline import apart
+from rs_embed.network.retrying import Patience
 from rs_embed.specs import Spatial
 
 Read = TypeVar("Read")
@@ -101,8 +101,10 @@ def _header(imagery: str | os.PathLike[str]) -> Header:
 
 
 def _read(name: str, read: Callable[[], Read]) -> Read:
-    """Return ``read()``, for which Ctrl-C need not wait where a server has to answer."""
-    return apart(read) if is_on_the_web(local_path(name)) else read()
+    """Return ``read()``, tried again while a server fails; Ctrl-C need not wait for it."""
+    if not is_on_the_web(local_path(name)):
+        return read()
+    return Patience().persist(read, passes=tried_again(), what=repr(shown_path(name)))
 
 
 def _no_imagery(given: object) -> ImageryError:

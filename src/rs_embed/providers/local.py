@@ -9,9 +9,10 @@ from typing import Self
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import ProviderError
-from rs_embed.files.gdal import is_on_the_web
+from rs_embed.files.gdal import is_on_the_web, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
+from rs_embed.network.retrying import Patience
 from rs_embed.providers.base import Cost
 from rs_embed.providers.scenes.indexing import Index, index_root
 from rs_embed.providers.scenes.reading import compose, with_left_out
@@ -23,7 +24,7 @@ from rs_embed.specs import SensorSpec, TemporalSpec
 
 # The collection of models' contracts: here it stands for any collection.
 ANY_COLLECTION = "COPERNICUS/S2_SR_HARMONIZED"
-# Threads that read the files to which items on disk link on the web, so that Ctrl-C need not wait.
+# Threads that read the files to which items on disk link on the web.
 _READERS = 4
 _UNSET = f"{LOCAL.name} is not set"
 _FIX = f"set {LOCAL.name} to a folder, a raster file or a STAC .json, or use LocalProvider(root)"
@@ -107,8 +108,14 @@ class LocalProvider:
         root = str(index.root)
         selection = select_scenes(self._scenes_of(sensor), sensor, grid, temporal, where=root)
         files = (band.path for scene in selection.scenes for band in scene.bands.values())
-        readers = _READERS if any(map(is_on_the_web, files)) else 0
-        raster = compose(selection, grid, sensor, root=root, readers=readers)
+        if any(map(is_on_the_web, files)):
+            raster = Patience().persist(
+                lambda: compose(selection, grid, sensor, root=root, readers=_READERS),
+                passes=tried_again(),
+                what=f"a server to which {root!r} links",
+            )
+        else:
+            raster = compose(selection, grid, sensor, root=root, readers=0)
         return with_left_out(raster, index.left_out, "files")
 
     def identity(self) -> str:

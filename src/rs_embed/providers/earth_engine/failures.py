@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rs_embed.errors import ProviderError
+from rs_embed.errors import ProviderError, causes
+from rs_embed.network.answers import is_passing, retry_after_s, why_unreachable
 
 Result = TypeVar("Result")
 
@@ -19,15 +16,8 @@ NO_PROJECT = (
     "no project; set EE_PROJECT to a Google Cloud project that is registered for Earth Engine, or "
     "use EarthEngineProvider(project=...)"
 )
-# Why nothing answered, in words.
-_UNREACHABLE: Mapping[type[BaseException], str] = {
-    socket.gaierror: "its name cannot be resolved",
-    ConnectionRefusedError: "it refuses connections",
-    TimeoutError: "it does not answer",
-}
 # What the service says of a request that it might do in smaller parts.
 _TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
-_TRANSIENT_STATUS = (408, 429)
 _TOO_MANY_FIX = (
     "make fewer requests at once (EarthEngineProvider(max_requests=...)), or raise the project's "
     "quota"
@@ -142,8 +132,8 @@ def not_the_service() -> ProviderError:
 
 
 def _disconnected(exc: BaseException) -> ProviderError:
-    *_, innermost = chain = list(_chain(exc))
-    reason = _unreachable(chain)
+    *_, innermost = chain = list(causes(exc))
+    reason = why_unreachable(exc)
     urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)
     hosts = (urlsplit(str(url)).hostname for url in urls if url)
     host = next(filter(None, hosts), "the service")
@@ -154,25 +144,6 @@ def _disconnected(exc: BaseException) -> ProviderError:
     )
 
 
-def is_unreachable(error: ProviderError) -> bool:
-    """Return whether nothing answered at all, which seldom changes within seconds."""
-    return _unreachable(list(_chain(error))) is not None
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and its causes."""
-    deeper: BaseException | None = exc
-    while deeper is not None:
-        yield deeper
-        deeper = deeper.__cause__ or deeper.__context__
-
-
-def _unreachable(chain: Sequence[BaseException]) -> str | None:
-    """Return why nothing answered, in words; None if something did."""
-    kinds = (kind for kind in _UNREACHABLE if any(isinstance(one, kind) for one in chain))
-    return next((_UNREACHABLE[kind] for kind in kinds), None)
-
-
 def _refused(status: int, reason: str, response: Any) -> ProviderError:
     """Return the error for an answer that reports a failure."""
     if any(words in reason.lower() for words in _TOO_MUCH):
@@ -180,30 +151,16 @@ def _refused(status: int, reason: str, response: Any) -> ProviderError:
             f"Earth Engine cannot compute this much at once (HTTP {status}: {reason}); request a "
             "smaller place, a shorter period or a smaller cloudy_pct"
         )
-    if status in _TRANSIENT_STATUS or status >= 500:
+    headers = {str(name).lower(): value for name, value in dict(response).items()}
+    if is_passing(status):
         fix = _TOO_MANY_FIX if status == 429 else "try again later"
         return ProviderError(
             f"Earth Engine is busy or failing (HTTP {status}: {reason}); {fix}",
             transient=True,
-            retry_after_s=_retry_after_s(response),
+            retry_after_s=retry_after_s(headers.get("retry-after")),
         )
     if status < 400:
         return not_the_service()
     fixes = (fix for words, fix in _FIXES.items() if words in reason.lower())
     fix = next(fixes, _STATUS_FIXES.get(status, "report it with the request that was made"))
     return ProviderError(f"Earth Engine refuses the request (HTTP {status}: {reason}); {fix}")
-
-
-def _retry_after_s(response: Any) -> float | None:
-    """Return the seconds that the header Retry-After states, as a number or as a date."""
-    stated = {str(k).lower(): v for k, v in dict(response).items()}.get("retry-after")
-    if stated is None:
-        return None
-    try:
-        seconds = float(stated)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(stated).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

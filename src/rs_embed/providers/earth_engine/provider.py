@@ -14,9 +14,11 @@ from rs_embed.errors import NoImageryError, ProviderError, some
 from rs_embed.files.rasters import AVERAGED_FROM
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
+from rs_embed.network.answers import why_unreachable
+from rs_embed.network.retrying import Patience, is_transient
 from rs_embed.pipeline import ordered
 from rs_embed.providers.base import Cost
-from rs_embed.providers.earth_engine.failures import is_unreachable, too_much
+from rs_embed.providers.earth_engine.failures import too_much
 from rs_embed.providers.earth_engine.known_collections import COLLECTIONS, UNHARMONISED, Collection
 from rs_embed.providers.earth_engine.pixels import (
     BYTES_PER_VALUE,
@@ -37,7 +39,6 @@ from rs_embed.providers.earth_engine.query import (
     resampling_of,
 )
 from rs_embed.providers.earth_engine.session import Account, Session, is_users, url_of
-from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.settings import Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, check_positive, check_whole
@@ -258,7 +259,11 @@ class EarthEngineProvider:
     def _ee(self, patience: Patience) -> Any:
         """Return the initialised client, without which there are no expressions."""
         require("ee", extra="gee", purpose="backend='gee'")
-        return patience.persist(self._session.client, unless=is_unreachable)
+
+        def passes(error: Exception) -> bool:
+            return is_transient(error) and why_unreachable(error) is None
+
+        return patience.persist(self._session.client, passes=passes)
 
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that pass the query, oldest first."""

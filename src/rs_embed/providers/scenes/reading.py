@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError, some
-from rs_embed.files.gdal import OpenFiles, may_pass, shown_path
+from rs_embed.files.gdal import OpenFiles, may_pass, read_again, shown_path
 from rs_embed.files.rasters import (
     AVERAGED_FROM,
     BandFile,
@@ -78,7 +78,10 @@ class SceneOnGrid:
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
         with _named(self.scene):
-            read = partial(read_rows, grid=self.grid, rows=rows, opened=self.opened)
+
+            def read(file: BandFile) -> Raster:
+                return read_again(file.path, lambda: read_rows(file, self.grid, rows, self.opened))
+
             data, valid = _joined(list(map(read, self.files)))
             if self.subtracts or self.scene.offset_rule == "applied":
                 low = int((data[:, valid] < _BOA_OFFSET).sum())
@@ -128,7 +131,7 @@ def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) 
         raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(sensor.bands)}")
     with _named(scene):
         files = _band_files(places, sensor)
-        headers = [read_header(file.path, opened) for file in files]
+        headers = [read_again(file.path, partial(read_header, file.path, opened)) for file in files]
         stated = [_with_nodata(file, places, h) for file, h in zip(files, headers, strict=True)]
         files = tuple(file for file, _ in stated)
         notes = [f"{scene.id}: {note}" for _, note in stated if note is not None]

@@ -17,7 +17,7 @@ from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes.items import malformed, parsed_items
 from rs_embed.providers.scenes.scene import Box, asset_path
-from rs_embed.providers.stac.web import asking, read_json
+from rs_embed.providers.stac.web import PageInsteadError, asking, read_json
 from rs_embed.specs import TemporalSpec
 
 if TYPE_CHECKING:
@@ -258,11 +258,14 @@ class _Static:
         return items
 
     def _read(self, href: str) -> Any:
-        """Return a page, None if it is missing or damaged; transient errors are raised."""
+        """Return a page, None if it is missing or damaged; transient errors are raised.
+
+        Some servers show a page of theirs for whatever is missing.
+        """
         try:
             return read_json(self._io, href)
         except ProviderError as exc:
-            if exc.transient:
+            if exc.transient and not isinstance(exc, PageInsteadError):
                 raise
             self._left_out[shown_path(href)] = str(exc)
             return None

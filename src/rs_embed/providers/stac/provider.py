@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Self
 
 from rs_embed._optional import install
 from rs_embed.errors import NoImageryError, ProviderError, some
-from rs_embed.files.gdal import is_denied, is_unread, shown_path
+from rs_embed.files.gdal import is_denied, shown_path, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
+from rs_embed.network.retrying import Patience
 from rs_embed.providers.base import Cost
-from rs_embed.providers.retrying import Patience
 from rs_embed.providers.scenes.indexing import fingerprint_of
 from rs_embed.providers.scenes.items import usable_scenes
 from rs_embed.providers.scenes.reading import compose, files_per_scene, with_left_out
@@ -238,11 +238,10 @@ class StacProvider:
             try:
                 return composed()
             except ProviderError as exc:
-                if exc.transient or not is_unread(exc):
+                if not is_denied(exc):
                     raise
-            # Try again before an error is final, with a new token if need be.
             try:
-                return composed()
+                return composed()  # with new tokens
             except ProviderError as exc:
                 if not is_denied(exc):
                     raise
@@ -252,7 +251,9 @@ class StacProvider:
                     "collection"
                 ) from exc
 
-        return self._patience.persist(attempt)
+        # Requests of tokens have their own patience.
+        where = repr(source.address.shown)
+        return self._patience.persist(attempt, passes=tried_again(), what=where)
 
 
 class _Source:

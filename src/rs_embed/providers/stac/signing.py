@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # Seconds before its end at which a token is replaced: a read that began with it may take long.
 _MARGIN_S = 300
-_TIMEOUT_S = (10, 60)
 # Messages of these loggers of rasterio may contain a URL with its token.
 _TALKATIVE = ("_base", "_env", "_err", "_io", "_warp", "env", "vrt")
 _SIGNATURE = re.compile(r"\?[^\s'\"<>?]*\bsig=[^\s'\",<>]*")
@@ -70,9 +69,9 @@ class Signer:
         href = f"{self._address}/token/{collection}"
         with asking(href):
             began = time.monotonic()
-            answer = self._session.get(href, timeout=_TIMEOUT_S)
+            answer = self._session.get(href)
             if not answer.ok:
-                raise refused(repr(shown_path(href)), answer.status_code, answer.text)
+                raise refused(repr(shown_path(href)), answer)
             content = answer.json()
         try:
             text = str(content["token"])

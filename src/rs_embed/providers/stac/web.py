@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
-from rs_embed.errors import ProviderError
+from rs_embed.errors import ProviderError, causes
 from rs_embed.files.gdal import shown_path
-from rs_embed.providers.retrying import Patience
+from rs_embed.network.answers import (
+    is_page,
+    is_passing,
+    retry_after_s,
+    why_unreachable,
+)
+from rs_embed.network.retrying import Patience, is_transient
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
+    from requests import PreparedRequest, Response
 
-PASSING_CODES = (408, 429, 500, 502, 503, 504)
 # Seconds: to connect, and between two chunks of an answer; searches of long periods are slow.
 _TIMEOUT_S = (10, 60)
 # More threads search at once only if the caller configures them.
 _CONNECTIONS = 32
+_CHUNK_BYTES = 65_536
+# The largest answer that is read: a page of items has a few megabytes.
+_MOST_BYTES = 100_000_000
 _SHOWN = 160
+# A host without an address, or where nothing answers, seldom recovers within seconds.
 _CONNECT_AGAIN = 3
 
 
+class PageInsteadError(ProviderError):
+    """A page for people was answered in place of JSON."""
+
+
 def api_io(patience: Patience) -> StacApiIO:
-    """Return the IO of pystac-client with retries of requests that may succeed later.
+    """Return the IO of pystac-client, which tries each request until it is answered completely.
 
     Raises
     ------
@@ -34,54 +48,52 @@ def api_io(patience: Patience) -> StacApiIO:
         If pystac-client is not installed.
     """
     stac_api_io = require("pystac_client.stac_api_io", extra="stac", purpose="backend='stac'")
-    from pystac_client.exceptions import APIError
     from requests.adapters import HTTPAdapter
-    from requests.exceptions import ChunkedEncodingError
-    from urllib3 import Retry
 
-    class BoundedRetry(Retry):
-        """Follows ``Retry-After`` unless it exceeds the patience."""
+    class PatientAdapter(HTTPAdapter):
+        """Reads whole answers; a failure that may pass, or a page for people, is tried again."""
 
-        def get_retry_after(self, response: Any) -> float | None:
-            seconds = super().get_retry_after(response)
-            if seconds is not None and seconds > patience.timeout_s:
-                raise ProviderError(
-                    f"answered HTTP {response.status} and asks to wait {seconds:.0f} s, longer "
-                    f"than patience lasts ({patience.timeout_s:g} s); use fewer fetch_workers, or "
-                    "try again later",
-                    transient=True,
-                    retry_after_s=seconds,
-                )
-            return seconds
+        def send(self, request: PreparedRequest, *_: Any, **options: Any) -> Response:
+            href = str(request.url)
+            options |= {"stream": True, "timeout": _TIMEOUT_S}
+            disconnected = itertools.count()
 
-    retries = BoundedRetry(
-        total=patience.attempts - 1,
-        # A host without an address or that refuses connections seldom recovers within seconds.
-        connect=min(_CONNECT_AGAIN, patience.attempts - 1),
-        status_forcelist=PASSING_CODES,
-        allowed_methods=None,  # a search is a POST that changes nothing
-        backoff_factor=patience.wait_initial_s,
-        backoff_max=patience.wait_max_s,
-        backoff_jitter=patience.wait_initial_s,
-        raise_on_status=False,  # the last answer says more than "too many retries"
-    )
+            def once() -> Response:
+                with asking(href):
+                    answer = super(PatientAdapter, self).send(request, **options)
+                    # requests has no limit of its own.
+                    answer._content = _body(answer, href)
+                if is_passing(answer.status_code):
+                    raise refused(repr(shown_path(href)), answer)
+                if answer.ok and is_page(answer.content):
+                    raise _page(href)
+                return answer
 
-    class PatientIO(stac_api_io.StacApiIO):  # type: ignore[misc, name-defined]
-        """Retries truncated answers, which urllib3 leaves to its callers."""
+            def passes(error: Exception) -> bool:
+                if why_unreachable(error) is not None and next(disconnected) >= _CONNECT_AGAIN:
+                    return False
+                return is_transient(error)
 
-        def request(self, *args: Any, **kwargs: Any) -> str:
-            for _ in range(patience.attempts - 1):
-                try:
-                    return str(super().request(*args, **kwargs))
-                except APIError as exc:
-                    if not isinstance(exc.__context__, ChunkedEncodingError):
-                        raise
-            return str(super().request(*args, **kwargs))
+            return patience.persist(once, passes=passes, what=repr(shown_path(href)))
 
-    io: StacApiIO = PatientIO(max_retries=None, timeout=_TIMEOUT_S)
+    io: StacApiIO = stac_api_io.StacApiIO(max_retries=None)
     for scheme in ("http://", "https://"):
-        io.session.mount(scheme, HTTPAdapter(max_retries=retries, pool_maxsize=_CONNECTIONS))
+        io.session.mount(scheme, PatientAdapter(pool_maxsize=_CONNECTIONS))
     return io
+
+
+def _body(answer: Response, href: str) -> bytes:
+    """Return what was answered, unless it is too large."""
+    body = bytearray()
+    for chunk in answer.iter_content(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            answer.close()
+            raise ProviderError(
+                f"{shown_path(href)!r} answered more than {_MOST_BYTES // 10**6} MB, expected a "
+                "page of items; correct the address of the catalogue"
+            )
+    return bytes(body)
 
 
 def read_json(io: StacApiIO, href: str) -> Any:
@@ -106,14 +118,15 @@ def asking(href: str) -> Iterator[None]:
     try:
         yield
     except APIError as exc:
-        if isinstance(exc.__context__, ProviderError):
-            raise exc.__context__.restated(f"{where} {exc.__context__}") from exc
+        inner = exc.__context__
+        if isinstance(inner, ProviderError):
+            raise inner.restated(str(inner)) from exc
         status = getattr(exc, "status_code", None)
         if status is not None:
-            raise refused(where, status, str(exc)) from exc
-        if isinstance(exc.__context__, UnicodeDecodeError):
-            raise _not_json(where, exc.__context__) from exc
-        raise _unreachable(where, exc.__context__ or exc) from exc
+            raise _refused(where, status, str(exc)) from exc
+        if isinstance(inner, UnicodeDecodeError):
+            raise _not_json(where, inner) from exc
+        raise _unreachable(where, inner or exc) from exc
     except requests.JSONDecodeError as exc:
         raise _not_json(where, exc) from exc
     except requests.RequestException as exc:
@@ -124,18 +137,27 @@ def asking(href: str) -> Iterator[None]:
         raise ProviderError(f"cannot read {where} ({exc}); correct the catalogue") from exc
 
 
-def refused(where: str, status: int, text: str) -> ProviderError:
-    """Return the error for an HTTP status that reports a failure."""
-    transient = status in PASSING_CODES
+def refused(where: str, answer: Response) -> ProviderError:
+    """Return the error for an answer that reports a failure."""
+    wait_s = retry_after_s(answer.headers.get("Retry-After"))
+    return _refused(where, answer.status_code, answer.text, wait_s)
+
+
+def _refused(where: str, status: int, text: str, wait_s: float | None = None) -> ProviderError:
+    transient = is_passing(status)
     fix = {
         401: "it requires an account, which is not supported; use another catalogue",
         403: "it refuses access; use another catalogue, or a network that it accepts",
         404: "there is nothing at this address; correct the catalogue",
         429: "it accepts no more requests for now; use fewer fetch_workers, or try again later",
+        511: "the network requires a login first; log in with a browser",
     }.get(status, "try again later" if transient else "correct the catalogue")
     shown = " ".join(text.split())[:_SHOWN]
+    asks = "" if wait_s is None else f" and asks to wait {wait_s:.0f} s"
     return ProviderError(
-        f"{where} answered HTTP {status} ({shown or 'no text'}): {fix}", transient=transient
+        f"{where} answered HTTP {status} ({shown or 'no text'}){asks}: {fix}",
+        transient=transient,
+        retry_after_s=wait_s,
     )
 
 
@@ -146,11 +168,19 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
     lasting = isinstance(exc, requests.exceptions.SSLError | requests.exceptions.InvalidURL)
     truncated = requests.exceptions.ChunkedEncodingError
     passing = isinstance(exc, requests.ConnectionError | requests.Timeout | truncated)
-    reason = str(exc).partition(" (Caused by ")[2].removesuffix(")") or str(exc)
-    reason = re.sub(r"^\w+\(|HTTPS?Connection\([^)]*\): |[\"']", "", reason).removesuffix(")")
+    cut_off = "the answer was cut off" if isinstance(exc, truncated) else None
+    reason = why_unreachable(exc) or cut_off or str(list(causes(exc))[-1])[:_SHOWN]
     return ProviderError(
-        f"cannot reach {where} ({reason[:_SHOWN]}); check the network and the address",
+        f"cannot reach {where} ({reason}); check the network and the address",
         transient=passing and not lasting,
+    )
+
+
+def _page(href: str) -> PageInsteadError:
+    return PageInsteadError(
+        f"{shown_path(href)!r} answered a page for people, expected JSON; log in to the network "
+        "first if it shows such a page, or correct the address of the catalogue",
+        transient=True,
     )
 
 

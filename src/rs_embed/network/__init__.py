@@ -1,0 +1,1 @@
+"""What every request over the network has in common: how it is retried, what answers mean."""
