@@ -1,7 +1,11 @@
-"""Many places through a catalogue whose answers are faulty by chance."""
+"""Servers that answer badly: never, for ever, or faulty by chance."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,3 +61,55 @@ def try_faults(
             wrong += not np.array_equal(result.data, right.data)
             wrong += not np.array_equal(result.valid, right.valid)
     return lost, wrong, requests
+
+
+Answer = Callable[[socket.socket, threading.Event], None]
+
+
+@contextlib.contextmanager
+def answering(answer: Answer) -> Iterator[tuple[str, threading.Event]]:
+    """A server that treats each connection so until the end; its URL, and whether anybody came."""
+    came, ended = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def treat(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            answer(connection, ended)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.is_set():
+                connection = listener.accept()[0]
+                came.set()
+                threads.append(threading.Thread(target=treat, args=(connection,)))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=serve)
+        accepting.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", came
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+    for thread in (accepting, *threads):
+        thread.join(60)
+
+
+def silent(connection: socket.socket, ended: threading.Event) -> None:
+    ended.wait()
+
+
+JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+
+
+def dripping(connection: socket.socket, ended: threading.Event) -> None:
+    connection.recv(65536)
+    connection.sendall(JSON)
+    while not ended.wait(0.05):
+        connection.sendall(b" ")
+
+
+def endless(connection: socket.socket, ended: threading.Event) -> None:
+    connection.recv(65536)
+    connection.sendall(JSON.replace(b"Content-Length: 1000000\r\n", b""))
+    while not ended.is_set():
+        connection.sendall(b" " * 1_000_000)

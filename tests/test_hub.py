@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tests.conftest import python_environment, small_network
+from tests.faulty_answers import answering, silent
 from tests.hub_server import COMMIT, Hub, serve
 
 CONFIG = {"feat_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0, "img_size": 32}
@@ -116,6 +117,15 @@ def test_neither_weights_nor_network(tmp_path: Path) -> None:
     assert result["error"] == "CheckpointError"
     assert "'MVRL/scalemae-vitlarge-800'" in result["message"]
     assert "weights='scalemae-tiny'" in result["message"]
+
+
+def test_a_hub_that_never_answers(tmp_path: Path) -> None:
+    """Its client alone would wait for minutes, longer than the child may."""
+    with answering(silent) as (url, came):
+        result = embed(tmp_path, "me/small", HF_ENDPOINT=url)
+    assert came.is_set()
+    assert result["error"] == "CheckpointError"
+    assert "cannot get the weights 'me/small' from the hub" in result["message"]
 
 
 @pytest.mark.parametrize(

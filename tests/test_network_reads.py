@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,46 +26,11 @@ from rs_embed.providers.local import LocalProvider
 from rs_embed.providers.stac.provider import StacProvider
 from rs_embed.testing.providers import JUNE, NORTH, SENSOR, write_contract_scenes
 from tests.conftest import python_environment
-from tests.faulty_answers import try_faults
+from tests.faulty_answers import Answer, answering, dripping, endless, silent, try_faults
 from tests.processes import errors_of, line_of, running
 from tests.stac_server import Fault, StacServer
 
 GRID = NORTH[0].grid.window(20, 70, 20, 20)
-
-
-Answer = Callable[[socket.socket, threading.Event], None]
-
-
-@contextlib.contextmanager
-def answering(answer: Answer) -> Iterator[tuple[str, threading.Event]]:
-    """A server that treats each connection so until the end; its URL, and whether anybody came."""
-    came, ended = threading.Event(), threading.Event()
-    threads: list[threading.Thread] = []
-
-    def treat(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            answer(connection, ended)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while not ended.is_set():
-                connection = listener.accept()[0]
-                came.set()
-                threads.append(threading.Thread(target=treat, args=(connection,)))
-                threads[-1].start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        accepting = threading.Thread(target=serve)
-        accepting.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", came
-        ended.set()
-        listener.shutdown(socket.SHUT_RDWR)
-    for thread in (accepting, *threads):
-        thread.join(60)
-
-
-def silent(connection: socket.socket, ended: threading.Event) -> None:
-    ended.wait()
 
 
 CALLS = {
@@ -179,23 +142,6 @@ def test_files_to_which_items_on_disk_link_are_read_again(scenes: Path, tmp_path
         raster = LocalProvider(tmp_path).fetch(GRID, temporal=None, sensor=SENSOR)
     assert server.faults[0].times == 0
     assert raster.data.shape == (3, 20, 20)
-
-
-JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
-
-
-def dripping(connection: socket.socket, ended: threading.Event) -> None:
-    connection.recv(65536)
-    connection.sendall(JSON)
-    while not ended.wait(0.05):
-        connection.sendall(b" ")
-
-
-def endless(connection: socket.socket, ended: threading.Event) -> None:
-    connection.recv(65536)
-    connection.sendall(JSON.replace(b"Content-Length: 1000000\r\n", b""))
-    while not ended.is_set():
-        connection.sendall(b" " * 1_000_000)
 
 
 REQUESTS: dict[str, Callable[[str, Patience], object]] = {

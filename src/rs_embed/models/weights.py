@@ -23,6 +23,8 @@ from rs_embed.errors import CheckpointError
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 # Folders of weights that are part of the package.
 SHIPPED = {"scalemae-tiny": Path(__file__).parents[1] / "data" / "scalemae-tiny"}
+# Within which the hub must answer, seconds.
+_ANSWER_S = 5
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -158,9 +160,12 @@ def _cached(name: str, repo: str, revision: str | None) -> WeightsFile | None:
 
 
 def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
+    # Its downloads wait for minutes, and tell their retries line by line, if nothing answers.
+    with suppress(EntryNotFoundError), _hub_errors(name):
+        get_hf_file_metadata(hf_hub_url(repo, "config.json", revision=revision), timeout=_ANSWER_S)
     # The small file first: a missing repository is an error before gigabytes are downloaded.
     for filename in ("config.json", *WEIGHTS_NAMES):
         try:
