@@ -20,6 +20,7 @@ from affine import Affine
 from pyproj import Transformer
 
 from rs_embed import LocalProvider, PointBuffer, SensorSpec, TemporalSpec, embed_area, inspect_input
+from rs_embed.addresses import linked_path
 from rs_embed.embedding.inspection import Inspection
 from rs_embed.providers.scenes.scene import scene_from_item
 
@@ -210,6 +211,9 @@ BASELINES: dict[str, tuple[dict[str, Any], bool, str, str | None]] = {
     "version that is no baseline": (
         {"processing:version": "v2.1-rc1", "platform": "sentinel-2a"}, False, "as declared", None
     ),
+    "version of Sentinel-2's older software": (
+        {"processing:version": "5.1", "platform": "sentinel-2a"}, False, "as declared", None
+    ),
     "before the offset": ({"s2:processing_baseline": "03.01"}, True, "none before", None),
 }  # fmt: skip
 
@@ -248,6 +252,20 @@ HREFS: dict[str, tuple[str, str]] = {
     "letters, not encoded": ("größe.tif", "größe.tif"),
     "a percent sign": ("100%25.tif", "100%25.tif"),
 }
+
+
+@pytest.mark.parametrize(
+    ("document", "href", "url"),
+    [
+        ("s3://bucket/a/item.json", "./b.tif", "s3://bucket/a/b.tif"),
+        ("s3://bucket/a/item.json", "../b c.tif", "s3://bucket/b%20c.tif"),
+        ("gs://bucket/a/item.json", "/b.tif", "gs://bucket/b.tif"),
+        ("s3://bucket/item.json", "https://host/b.tif", "https://host/b.tif"),
+        ("https://host/item.json", "s3://bucket/b.tif", "s3://bucket/b.tif"),
+    ],
+)
+def test_hrefs_below_buckets(document: str, href: str, url: str) -> None:
+    assert linked_path(href, document) == url
 
 
 @pytest.mark.parametrize(("name", "href"), HREFS.values(), ids=HREFS)

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urljoin
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
 _WEB = ("http://", "https://", "s3://", "gs://", "az://")
+_BUCKET = re.compile(r"(s3|gs|az)(?=://)", re.IGNORECASE)
 _WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
 
 
@@ -42,7 +43,12 @@ def linked_path(href: str, document: str | None) -> str:
     """
     path, home = local_path(href), local_path(document or "")
     if "://" in path or "://" in home or document is None:
-        url = quote(urljoin(home, path), safe="%/:?#[]@!$&'()*+,;=~")
+        bucket = _BUCKET.match(home)
+        if bucket and "://" not in path:  # urljoin knows no buckets
+            joined = bucket[1] + urljoin(f"http{home[bucket.end() :]}", path).removeprefix("http")
+        else:
+            joined = urljoin(home, path)
+        url = quote(joined, safe="%/:?#[]@!$&'()*+,;=~")
         from_web = "://" in home or document is None
         if from_web and not url.lower().startswith(_WEB):
             raise ValueError(f"links to {href[:80]!r}, expected an address on the web")

@@ -88,7 +88,7 @@ def product_of_item(name: str, properties: Mapping[str, Any]) -> Product:
     baseline = stated("processing_baseline")
     if baseline is None and _is_sentinel_2(product, properties):
         version = str(properties.get("processing:version", ""))  # of any software, by its extension
-        baseline = version if any(re.fullmatch(p, version) for p in _BASELINES) else None
+        baseline = version if re.fullmatch(r"\d\d\.\d\d", version) else None
     number = named if baseline is None else baseline_number(baseline)
     processed = stated("generation_time") or properties.get("created")
     strip, take = stated("datastrip_id"), stated("datatake_id")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PAGE = 100
 # Items of one search: far more than decades of one place, far fewer than endless pages.
 _MOST_ITEMS = 10_000
+_MOST_STALE = 3
 _WALKERS = 8
 
 
@@ -184,12 +185,14 @@ class _Api:
     def _pages(self, search: ItemSearch) -> Iterator[list[Any]]:
         """Yield the items of each page of a search; raise if the pages do not end."""
         seen: set[str] = set()
+        stale = 0  # pages in a row without a new item, which some servers have among others
         for page in search.pages_as_dicts():
             contents = page["features"]
             names = {str(dict(content).get("id")) for content in contents}
-            if names <= seen:
+            stale = stale + 1 if names <= seen else 0
+            if stale > _MOST_STALE:
                 raise ProviderError(
-                    f"{shown_path(self._search)!r} returned the same page of items again after "
+                    f"{shown_path(self._search)!r} returned no new items on {stale} pages after "
                     f"{len(seen)} items, expected new items or the last page; use another catalogue"
                 )
             seen |= names
