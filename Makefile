@@ -12,13 +12,17 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 MINUTES ?= 25
 
-.PHONY: demo test lint format benchmarks pretrain-tiny clean
+.PHONY: demo test test-faults lint format benchmarks pretrain-tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+
+# What docs/reliability.md promises, at length: about an hour.
+test-faults: $(VENV)/.installed
+	$(BIN)/python -m pytest --long -m fault -n auto --maxprocesses=4
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

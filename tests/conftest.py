@@ -30,6 +30,45 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true",
+        help="try faults, kills and bad files at length, and print what was tried",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault: tries a promise of docs/reliability.md")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print a table of what tests `tell`, and what came of it."""
+    if not config.getoption("--long"):
+        return
+    rows = [
+        (text, report.outcome, f"{report.duration:.0f}")
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for key, text in report.user_properties
+        if key == "tried"
+    ]
+    terminalreporter.write_line("| tried | came out | s |\n| --- | --- | --- |")
+    for row in sorted(rows):
+        terminalreporter.write_line(f"| {' | '.join(row)} |")
+
+
+@pytest.fixture
+def often(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """Choose how often something is tried: in every run of the tests, and at length."""
+    return lambda short, long: long if request.config.getoption("--long") else short
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say what a test tried, for the table of ``make test-faults``."""
+    return lambda text: record_property("tried", text)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
     """Let SIGINT reach the tests and their children, though a shell in the background ignores it.

@@ -231,6 +231,7 @@ class Service:
                         Fault("status", 429, "Too Many Requests"),
                         Fault("status", 500, "Internal error"),
                         Fault("reset"),
+                        Fault("html"),
                     ]
                 )
         return None

@@ -110,9 +110,17 @@ def test_final_failures_are_not_tried_again(scenes: Path) -> None:
 FAULTS = ("429", "503", "reset", "truncate", "html")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("kind", [*FAULTS, ",".join(FAULTS)])
-def test_a_fifth_of_faulty_answers_loses_no_place(kind: str, scenes: Path) -> None:
-    lost, wrong, _ = try_faults(kind, places=6, share=0.2, scenes=scenes)
+def test_a_fifth_of_faulty_answers_loses_no_place(
+    kind: str, scenes: Path, often: Callable[[int, int], int], tell: Callable[[str], None]
+) -> None:
+    places = often(6, 240)
+    lost, wrong, requests = try_faults(kind, places=places, share=0.2, scenes=scenes)
+    tell(
+        f"STAC: {places} places, {kind} in place of a fifth of {requests} answers: {len(lost)} "
+        f"lost, {wrong} wrong"
+    )
     assert not lost
     assert not wrong
 
