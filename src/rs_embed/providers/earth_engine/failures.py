@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
+from rs_embed.printable import excerpt
 
 Result = TypeVar("Result")
 
@@ -25,6 +26,8 @@ _UNREACHABLE: Mapping[type[BaseException], str] = {
     ConnectionRefusedError: "it refuses connections",
     TimeoutError: "it does not answer",
 }
+# Its messages end with the address of the page that fixes them.
+_MOST = 1000
 # What the service says of a request that it might do in smaller parts.
 _TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
 _TRANSIENT_STATUS = (408, 429)
@@ -110,7 +113,7 @@ def translated(exc: BaseException) -> ProviderError:
         return not_the_service()
     if isinstance(exc, OSError):
         return _disconnected(exc)
-    reason = str(exc)
+    reason = excerpt(str(exc), _MOST)
     if "authorize access" in reason:
         return ProviderError(
             "Earth Engine cannot be used: Google no longer accepts the stored credentials; "
@@ -129,7 +132,7 @@ def _response(exc: BaseException) -> Any:
 
 def _reason(exc: BaseException) -> str:
     reason = getattr(exc, "reason", None)
-    return " ".join(str(reason if reason else exc).split())
+    return excerpt(str(reason if reason else exc), _MOST)
 
 
 def not_the_service() -> ProviderError:

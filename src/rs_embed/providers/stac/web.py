@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._optional import require
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
+from rs_embed.printable import excerpt
 from rs_embed.providers.retrying import Patience
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ PASSING_CODES = (408, 429, 500, 502, 503, 504)
 _TIMEOUT_S = (10, 60)
 # More threads search at once only if the caller configures them.
 _CONNECTIONS = 32
-_SHOWN = 160
 _CONNECT_AGAIN = 3
 
 
@@ -133,9 +133,9 @@ def refused(where: str, status: int, text: str) -> ProviderError:
         404: "there is nothing at this address; correct the catalogue",
         429: "it accepts no more requests for now; use fewer fetch_workers, or try again later",
     }.get(status, "try again later" if transient else "correct the catalogue")
-    shown = " ".join(text.split())[:_SHOWN]
     return ProviderError(
-        f"{where} answered HTTP {status} ({shown or 'no text'}): {fix}", transient=transient
+        f"{where} answered HTTP {status} ({excerpt(text) or 'no text'}): {fix}",
+        transient=transient,
     )
 
 
@@ -149,14 +149,14 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
     reason = str(exc).partition(" (Caused by ")[2].removesuffix(")") or str(exc)
     reason = re.sub(r"^\w+\(|HTTPS?Connection\([^)]*\): |[\"']", "", reason).removesuffix(")")
     return ProviderError(
-        f"cannot reach {where} ({reason[:_SHOWN]}); check the network and the address",
+        f"cannot reach {where} ({excerpt(reason)}); check the network and the address",
         transient=passing and not lasting,
     )
 
 
 def _not_json(where: str, exc: Exception) -> ProviderError:
     return ProviderError(
-        f"{where} answered something that is not JSON ({str(exc)[:_SHOWN]}), expected STAC; "
+        f"{where} answered something that is not JSON ({excerpt(str(exc))}), expected STAC; "
         "correct the address of the catalogue, or log in to the network first if it "
         "shows a page of its own"
     )
