@@ -109,6 +109,9 @@ class DurableRun:
         if self._overwrite:
             discard(self.partial)
         self._journal = Journal(self.partial, self._request)
+        if self._journal.is_new and self.path.exists() and not self._overwrite:
+            self._journal.delete()  # another process has finished meanwhile
+            check_unfinished(self.path, overwrite=False)
         try:
             done, failed = self._journal.done(), self._journal.failed()
             for record in self._journal.results([_SHARED] if _SHARED in done else []):

@@ -1,0 +1,206 @@
+"""What a run leaves behind: no commands to a terminal, no open end, no rest, no secret."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from rs_embed.cli import main
+from rs_embed.providers.sample import CENTRE
+from rs_embed.testing.providers import write_contract_scenes
+from tests.processes import line_of, running
+
+LON, LAT = CENTRE
+NORTH = ["--lon", "15.0", "--lat", "60.0"]
+# A title for the window, a cleared screen, a C1 command, DEL, and letters that run backwards.
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x9b31m\x7f\u202egnp\u2066"
+COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+SUMMER = ["--start", "2023-01-01", "--end", "2024-01-01"]
+
+
+@pytest.fixture
+def rs_embed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a command; it returns exit code, output and errors."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rs-embed", *args])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        code = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            try:
+                main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except Exception as exc:  # noqa: BLE001  # as the interpreter does
+                sys.excepthook(type(exc), exc, exc.__traceback__)
+                code = 1
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+# --- terminals -----------------------------------------------------------------------------
+
+
+def of_a_server(folder: Path) -> list[str]:
+    return ["inspect", *NORTH, "--buffer-m", "640", "--backend", "stac", *SUMMER]
+
+
+def of_an_item(folder: Path) -> list[str]:
+    scenes = write_contract_scenes(folder / "scenes")
+    for path in scenes.glob("*/*.json"):
+        item = json.loads(path.read_text())
+        path.write_text(json.dumps({**item, "id": f"{item['id']}{HOSTILE}"}))
+    west, south, *_ = item["bbox"]
+    return ["inspect", "--lon", str(west + 0.003), "--lat", str(south + 0.003), "--buffer-m", "100",
+            "--local", str(scenes), *SUMMER]  # fmt: skip
+
+
+def of_a_place(folder: Path) -> list[str]:
+    (folder / "places.csv").write_text(f"id,lon,lat\n{HOSTILE},0,0\nnear,{LON},{LAT}\n")
+    return ["batch", str(folder / "places.csv"), "--buffer-m", "640", "--backend", "sample",
+            "-o", str(folder / "out.npz")]  # fmt: skip
+
+
+def of_places_that_repeat(folder: Path) -> list[str]:
+    (folder / "places.csv").write_text("id,lon,lat\n" + f"{HOSTILE},0,0\n" * 2)
+    return ["batch", str(folder / "places.csv"), "--buffer-m", "640", "-o", str(folder / "o.npz")]
+
+
+def of_an_archive(folder: Path) -> list[str]:
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        archive.writestr("index.csv", f"path,class,split\n{HOSTILE}.png,forest,train\n")
+        archive.writestr(f"{HOSTILE}.png", b"no image")
+    return ["evaluate", str(folder / "images.zip"), "--gsd-m", "10"]
+
+
+def of_a_file(folder: Path) -> list[str]:
+    path = folder / f"a{HOSTILE}\nb.tif"
+    path.write_text("no image")
+    return ["inspect", "--imagery", str(path)]
+
+
+def of_bands(folder: Path) -> list[str]:
+    with rasterio.open(
+        folder / "bands.tif", "w", driver="GTiff", count=4, height=64, width=64, dtype="uint16",
+        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 4e5, 0, -10, 52e5),
+    ) as file:  # fmt: skip
+        file.write(np.full((4, 64, 64), 900, np.uint16))
+        file.descriptions = [f"band{HOSTILE.replace(chr(7), '')}{n}" for n in range(4)]
+    return ["inspect", "--imagery", str(folder / "bands.tif")]
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Iterator[str]:
+    """The address of a server that answers everything with an error of its own words."""
+
+    class Hostile(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"{HOSTILE} {'long ' * 10_000}".encode()
+            self.send_response(400)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+TEXTS = (
+    of_a_server, of_an_item, of_a_place, of_places_that_repeat, of_an_archive, of_a_file, of_bands
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_text_of_others_is_no_command_to_a_terminal(
+    text: Callable[[Path], list[str]], more: list[str], tmp_path: Path, answers: str,
+    rs_embed: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RS_EMBED_STAC", answers)
+    _, out, errors = rs_embed(*text(tmp_path), "--variant", "tiny", *more)
+    assert re.search(r"\\(u00|x)[19]b", out + errors), out + errors  # it is shown
+    assert not COMMANDS.search(out + errors), out + errors
+    assert len(errors) < 2000
+    if more and out:  # JSON reads back as it was
+        assert HOSTILE[:4] in json.dumps(json.loads(out), ensure_ascii=False).encode().decode(
+            "unicode_escape"
+        )
+
+
+# --- two processes at one output -----------------------------------------------------------
+
+RIVAL = """
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from rs_embed.errors import ExportError
+    from rs_embed.files.writing import written
+    from rs_embed.runs.journal import JournalResult
+    from rs_embed.runs.run import DurableRun
+
+    own, rounds, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    for number in range(rounds):
+        sys.stdin.readline()  # both begin at once
+        keys = [str(key) for key in range(6)]
+        try:
+            run = DurableRun(out, {"own": own}, keys, items=("k", "ks"), overwrite=True)
+            with run:
+                for key in run.fresh:
+                    run.keep([JournalResult(key, np.full(1, own, "f4"))], shared={"own": own})
+                text = " ".join(str(int(result.vector[0])) for result in run.results())
+                with written(out) as partial:
+                    partial.write_text(text)
+                run.finished(disposable=True)
+            print("won", flush=True)
+        except ExportError as exc:
+            print(exc, flush=True)
+"""
+
+
+def test_two_processes_that_overwrite_one_output_take_turns(tmp_path: Path) -> None:
+    rounds, out = 20, tmp_path / "out.txt"
+    code = textwrap.dedent(RIVAL)
+    with ExitStack() as stack:
+        rivals = [
+            stack.enter_context(
+                running("-c", code, str(n), str(rounds), str(out), stdin=subprocess.PIPE)
+            )
+            for n in (1, 2)
+        ]
+        for _ in range(rounds):
+            for rival in rivals:
+                assert rival.stdin is not None
+                rival.stdin.write("go\n")
+                rival.stdin.flush()
+            ends = [line_of(rival).strip() for rival in rivals]
+            lost = {end for end in ends if end != "won"}
+            assert "won" in ends, ends
+            assert all("out.txt.partial is in use by another process" in end for end in lost), lost
+            assert out.read_text() in ("1 1 1 1 1 1", "2 2 2 2 2 2")
+            assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
