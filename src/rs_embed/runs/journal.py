@@ -140,11 +140,9 @@ class Journal:
             started_with = json.loads(stored)
         except (TypeError, ValueError) as exc:
             raise self.damaged("its request is unreadable") from exc
-        differences = list(_differences(started_with, requested))
-        if differences:
-            shown = some(differences, _MOST_DIFFERENCES, "; ")
+        if differing := shown_differences(started_with, requested):
             raise ExportError(
-                f"{self.path} was started with another request ({shown}); repeat that request, "
+                f"{self.path} was started with another request ({differing}); repeat that request, "
                 "choose another name, or start again with overwrite=True (--overwrite)"
             )
 
@@ -353,6 +351,11 @@ def _checksum(*parts: str | bytes | None) -> int:
     for part in parts:
         total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
     return total
+
+
+def shown_differences(before: Any, now: Any) -> str:
+    """Return in what two requests, JSON values, differ; empty if they are the same."""
+    return some(list(_differences(before, now)), _MOST_DIFFERENCES, "; ")
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
