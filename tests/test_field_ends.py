@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -204,3 +205,55 @@ def test_two_processes_that_overwrite_one_output_take_turns(tmp_path: Path) -> N
             assert all("out.txt.partial is in use by another process" in end for end in lost), lost
             assert out.read_text() in ("1 1 1 1 1 1", "2 2 2 2 2 2")
             assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+
+
+# --- finished outputs ----------------------------------------------------------------------
+
+AREA = ["--lon", str(LON), "--lat", str(LAT), "--buffer-m", "640"]
+OUTPUTS = {
+    "vectors.npz": ["batch", "{folder}/places.csv", "--buffer-m", "640"],
+    "map.zarr": ["map", *AREA],
+    "map.tif": ["map", *AREA, "--dtype", "int8"],
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_same_command_on_its_finished_output_is_a_success(
+    name: str, tmp_path: Path, checkpoint: Path, rs_embed: Callable[..., tuple[int, str, str]]
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "weights")
+    (tmp_path / "places.csv").write_text(f"id,lon,lat\na,{LON},{LAT}\n")
+    command = [part.format(folder=tmp_path) for part in OUTPUTS[name]]
+    command += ["-o", str(tmp_path / name), "--backend", "sample"]
+    command += ["--weights", str(tmp_path / "weights")]
+
+    def state() -> list[tuple[str, int]]:
+        return sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*") if p.is_file())
+
+    code, out, errors = rs_embed(*command, "--json")
+    assert code == 0, errors
+    first, before = json.loads(out), state()
+    code, out, _ = rs_embed(*command, "--json")
+    again = json.loads(out)
+    assert (code, again["finished_before"], first["finished_before"]) == (0, True, False)
+    for key in first.keys() & {"file", "item", "places", "failed", "windows", "tokens",
+                               "valid_tokens", "bytes", "encoding_error"}:  # fmt: skip
+        assert again[key] == first[key], key
+    assert "already finished" in rs_embed(*command)[1]
+    for change, difference in {
+        ("--display", "visual"): 'options.display was "reflectance", is now "visual"',
+        ("--buffer-m", "660"): "was 1 places" if name == "vectors.npz" else "area was",
+    }.items():
+        code, _, errors = rs_embed(*command, *change)
+        assert code == 1
+        assert f"{name} exists already and is finished, with another request" in errors
+        assert difference.replace("was 1", 'was "1') in errors
+    weights = tmp_path / "weights" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1  # a little of a number
+    weights.write_bytes(content)
+    before = [entry for entry in before if "weights" not in entry[0]]
+    code, _, errors = rs_embed(*command)
+    assert (code, "weights_sha256 was" in errors) == (1, True), errors
+    assert [entry for entry in state() if "/weights/" not in entry[0]] == before
+    assert rs_embed(*command, "--overwrite")[0] == 0

@@ -102,7 +102,7 @@ def test_only_what_failed_is_tried_again(tmp_path: Path, asked: dict[str, Any]) 
     assert (report.resumed, report.errors) == (3, {})
     again = finished(out, near(3), asked)
     assert (again.resumed, again.errors, again.finished_before) == (3, {}, True)
-    with pytest.raises(ExportError, match=r"exists already and is finished, .*places was .3 places"):
+    with pytest.raises(ExportError, match=r"is finished, .*places was .3 places"):
         finished(out, near(2), asked)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.vrt import PLAIN, check_vrt
 
@@ -258,16 +257,3 @@ def _ours(path: str) -> Iterator[None]:
         if shown != path:
             raise error from None  # a traceback would show the credentials in it
         raise error from exc
-
-
-def shown_path(path: str) -> str:
-    """Return a path or URL without the credentials that a URL may carry."""
-    if "://" not in path:
-        return path
-    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
-    prefix = path[:start]
-    try:
-        parts = urlsplit(path[start:])
-    except ValueError:
-        return "(a malformed URL)"
-    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
+from rs_embed.addresses import shown_path
 from rs_embed.errors import ProviderError
-from rs_embed.files.gdal import shown_path
 from rs_embed.printable import excerpt
 from rs_embed.providers.retrying import Patience
 
