@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ from rs_embed.cli import main
 from rs_embed.providers.sample import CENTRE
 from rs_embed.testing.providers import write_contract_scenes
 from tests.processes import line_of, running
+from tests.stac_server import StacServer
 
 LON, LAT = CENTRE
 NORTH = ["--lon", "15.0", "--lat", "60.0"]
@@ -257,3 +259,81 @@ def test_the_same_command_on_its_finished_output_is_a_success(
     assert (code, "weights_sha256 was" in errors) == (1, True), errors
     assert [entry for entry in state() if "/weights/" not in entry[0]] == before
     assert rs_embed(*command, "--overwrite")[0] == 0
+
+
+# --- secrets -------------------------------------------------------------------------------
+
+SIGNED = "?sv=1&sig=HUSH&X-Amz-Signature=HUSH&token=HUSH"
+SECRET = re.compile(rb"HUSH|hunter2")
+VISUAL = ["--variant", "tiny", "--display", "visual"]
+# What is called, what is done to the hrefs of the items, and the exit code.
+DOORS: dict[str, tuple[list[str], str, int]] = {
+    "an item": (["inspect", "{place}"], "", 0),
+    "an item as JSON": (["inspect", "{place}", "--json"], "", 0),
+    "an item that is linked inside": (["inspect", "{place}"], "/vsicurl/", 1),
+    "an item by another protocol": (["inspect", "{place}"], "ftp", 1),
+    "an item whose file is missing": (["--debug", "inspect", "{place}"], "404", 1),
+    "an unfinished batch": (["batch", "{csv}", "{stac}", "-o", "{out}.npz",
+                             "--on-error", "raise"], "", 1),
+    "a batch": (["batch", "{csv}", "{stac}", "-o", "{out}.npz"], "", 1),
+    "a map": (["map", "{place}", "-o", "{out}.tif"], "", 0),
+    "a file": (["embed", "--imagery", "{web}/a.tif{query}", "-o", "{out}.npz"], "", 0),
+    "a grid": (["embed", "--imagery", "{web}/a.tif{query}", "-o", "{out}.tif", "--output", "grid"],
+               "", 0),
+    "a map of a file": (["map", "--imagery", "{web}/a.tif{query}", "-o", "{out}.zarr"], "", 0),
+    "a file that is missing": (["--debug", "inspect", "--imagery", "{web}/b.tif{query}"], "", 1),
+    "a host that refuses": (["inspect", "--imagery", "http://u:hunter2@127.0.0.1:1/a.tif{query}"],
+                            "", 1),
+    "the settings": (["doctor"], "", 0),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StacServer]:
+    """A catalogue behind a password, whose hrefs are signed, and a file."""
+    scenes = write_contract_scenes(tmp_path_factory.mktemp("scenes"))
+    with rasterio.open(
+        scenes / "a.tif", "w", driver="GTiff", count=3, height=96, width=96, dtype="uint16",
+        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 4e5, 0, -10, 52e5),
+    ) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(500, 3000, (3, 96, 96), np.uint16))
+        file.descriptions = ("B4", "B3", "B2")
+    with StacServer().running() as server:
+        server.add(scenes)
+        yield server
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_secrets_of_addresses_are_neither_written_nor_shown(
+    door: str, tmp_path: Path, signed: StacServer, monkeypatch: pytest.MonkeyPatch,
+    rs_embed: Callable[..., tuple[int, str, str]],
+) -> None:  # fmt: skip
+    command, how, expected = DOORS[door]
+    home = signed.url.replace("//", "//u:hunter2@")
+    monkeypatch.setenv("RS_EMBED_STAC", home)
+    west, south, east, north = next(iter(signed.items.values()))[0]["bbox"]
+    lon, lat = str((west + east) / 2), str((south + north) / 2)
+    (tmp_path / "places.csv").write_text(f"id,lon,lat\na,{lon},{lat}\nb,0,0\n")
+    monkeypatch.setattr(signed, "items", copy.deepcopy(signed.items))
+    for item in (item for items in signed.items.values() for item in items):
+        for asset in item["assets"].values():
+            href = asset["href"].replace("//", "//u:hunter2@") + SIGNED
+            href = href.replace(".tif?", "-missing.tif?") if how == "404" else href
+            asset["href"] = f"/vsicurl/{href}" if how == "/vsicurl/" else href
+            if how == "ftp":
+                asset["href"] = href.replace("http:", "ftp:")
+    stac = ["--buffer-m", "100", "--backend", "stac", *SUMMER]
+    parts = {"{stac}": stac, "{place}": ["--lon", lon, "--lat", lat, *stac]}
+    words = {"csv": tmp_path / "places.csv", "out": tmp_path / "out", "web": f"{home}/files",
+             "query": SIGNED}  # fmt: skip
+    args = [text for part in command for text in parts.get(part) or [part.format(**words)]]
+    code, out, errors = rs_embed(*args, *([] if door == "the settings" else VISUAL))
+    assert code == expected, out + errors
+    assert not SECRET.search((out + errors).encode()), out + errors
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert not SECRET.search(path.read_bytes()), path
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                assert not any(SECRET.search(archive.read(name)) for name in archive.namelist())
+    assert door != "an unfinished batch" or (tmp_path / "out.npz.partial").exists()

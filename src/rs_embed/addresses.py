@@ -45,7 +45,7 @@ def linked_path(href: str, document: str | None) -> str:
         url = quote(urljoin(home, path), safe="%/:?#[]@!$&'()*+,;=~")
         from_web = "://" in home or document is None
         if from_web and not url.lower().startswith(_WEB):
-            raise ValueError(f"links to {href[:80]!r}, expected an address on the web")
+            raise ValueError(f"links to {shown_path(href)[:80]!r}, expected an address on the web")
         return url
     folder = os.path.dirname(home)
     raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))

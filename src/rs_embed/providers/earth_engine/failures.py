@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError
+from rs_embed.files.dates import in_utc
 from rs_embed.printable import excerpt
 
 Result = TypeVar("Result")
@@ -199,14 +200,17 @@ def _refused(status: int, reason: str, response: Any) -> ProviderError:
 
 def _retry_after_s(response: Any) -> float | None:
     """Return the seconds that the header Retry-After states, as a number or as a date."""
-    stated = {str(k).lower(): v for k, v in dict(response).items()}.get("retry-after")
+    headers = {str(k).lower(): v for k, v in dict(response).items()}
+    stated = headers.get("retry-after")
     if stated is None:
         return None
     try:
         seconds = float(stated)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(stated).timestamp() - time.time()
+            # By the server's own clock if it states the time: ours may be wrong.
+            now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+            seconds = (in_utc(parsedate_to_datetime(stated)) - in_utc(now)).total_seconds()
         except ValueError:
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

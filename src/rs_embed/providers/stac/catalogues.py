@@ -82,8 +82,8 @@ def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
     if os.path.isfile(path):
         return Address(os.path.abspath(path))
     raise ProviderError(
-        f"got the STAC catalogue {name!r}, expected {', '.join(PRESETS)}, an http(s) URL, or the "
-        "path of a catalog.json, collection.json or ItemCollection"
+        f"got the STAC catalogue {shown_path(name)!r}, expected {', '.join(PRESETS)}, an http(s) "
+        "URL, or the path of a catalog.json, collection.json or ItemCollection"
     )
 
 
