@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
+from rs_embed import PointBuffer, iter_embeddings
 from rs_embed.cli import main
 from rs_embed.providers.sample import CENTRE
 from rs_embed.testing.providers import write_contract_scenes
-from tests.processes import line_of, running
+from tests.processes import errors_of, line_of, running
 from tests.stac_server import StacServer
 
 LON, LAT = CENTRE
@@ -337,3 +339,66 @@ def test_secrets_of_addresses_are_neither_written_nor_shown(
             with zipfile.ZipFile(path) as archive:
                 assert not any(SECRET.search(archive.read(name)) for name in archive.namelist())
     assert door != "an unfinished batch" or (tmp_path / "out.npz.partial").exists()
+
+
+# --- abandoned work, and disks that are full -----------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["forgotten", "closed", "an error of the consumer", "Ctrl-C"])
+def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+
+    def consume() -> None:
+        places = (PointBuffer(LON, LAT + 1e-5 * n, 640) for n in range(10_000))
+        made = iter_embeddings(
+            "scalemae", spatials=places, backend="sample", variant="tiny", input_prep="tile",
+            cache=tmp_path / "cache",
+        )  # fmt: skip
+        next(made)
+        assert len(set(threading.enumerate()) - before) > 1
+        if how == "closed":
+            made.close()
+        elif how != "forgotten":
+            raise (KeyboardInterrupt if how == "Ctrl-C" else ValueError)
+
+    with suppress(KeyboardInterrupt, ValueError):
+        consume()
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert not {t for t in threading.enumerate() if t.name.startswith("rs_embed")} - before
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".patch"]
+
+
+FULL = """
+    import resource, sys
+    from rs_embed.cli import main
+    most, *command = sys.argv[1:]
+    sys.argv = ["rs-embed", *command]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
+    main()
+"""
+# What is written, and the most bytes of a file: less than it takes.
+WRITTEN = {
+    "g.tif": (["embed", *AREA, "--output", "grid"], 3000),
+    "m.zarr": (["map", *AREA], 40_000),
+    "b.npz": (["batch", "{csv}", "--buffer-m", "640"], 10_000),
+    "seen.png": (["inspect", *AREA], 3000),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_full_disk_leaves_nothing_that_is_not_used_again(name: str, tmp_path: Path) -> None:
+    command, most = WRITTEN[name]
+    (tmp_path / "places.csv").write_text(f"id,lon,lat\na,{LON},{LAT}\n")
+    words = [part.format(csv=tmp_path / "places.csv") for part in command]
+    option = "--png" if name == "seen.png" else "-o"
+    out = tmp_path / "out" / name
+    out.parent.mkdir()
+    common = [*words, "--backend", "sample", *VISUAL, option, str(out)]
+    with running("-c", textwrap.dedent(FULL), str(most), *common) as process:
+        errors = errors_of(process)
+        assert process.returncode == 1, errors
+    assert "error: cannot write" in errors
+    left = {path.name for path in out.parent.iterdir()}
+    assert left <= {f"{name}.partial", f"{name}.partial-journal"}, left
