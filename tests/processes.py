@@ -14,12 +14,12 @@ WAIT_S = 120
 
 @contextmanager
 def running(
-    *arguments: str, env: Mapping[str, str] | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a Python; it is killed at the end of the block, and after ``WAIT_S`` at the latest."""
     with subprocess.Popen(
         [sys.executable, *arguments],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         end = threading.Timer(WAIT_S, process.kill)
         end.daemon = True

@@ -234,9 +234,11 @@ def test_a_finished_file_is_not_replaced_unasked(
     places = write_places(tmp_path / "places.csv", 2)
     assert batch(places).exit_code == 0
     before = out.read_bytes()
-    for again in ([], ["--pooling", "max"]):
-        refused = batch(places, *again)
-        assert "exists already and is finished; choose another name" in str(refused.exception)
+    done = batch(places)
+    assert (done.exit_code, done.output.splitlines()[-1][:16]) == (0, "already finished")
+    refused = batch(places, "--pooling", "max")
+    assert "exists already and is finished, with another request" in str(refused.exception)
+    assert 'pooling was "mean", is now "max"' in str(refused.exception)
     assert out.read_bytes() == before
     assert batch(places, "--pooling", "max", "--overwrite").exit_code == 0
     assert out.read_bytes() != before

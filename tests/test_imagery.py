@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 
 from rs_embed import BBox, PointBuffer, Raster
+from rs_embed.addresses import shown_path
 from rs_embed.errors import GridError, ImageryError
-from rs_embed.files.gdal import shown_path
 from rs_embed.files.imagery import read_imagery
 from rs_embed.files.rasters import BandFile, read_on_grid, read_rows
 from rs_embed.geo.grid import Grid

@@ -19,7 +19,7 @@ from rs_embed.errors import ImageryError, ProviderError
 from rs_embed.files.gdal import tried_again
 from rs_embed.files.imagery import read_imagery
 from rs_embed.files.rasters import read_header
-from rs_embed.network.answers import is_passing
+from rs_embed.network.answers import is_passing, retry_after_s
 from rs_embed.network.retrying import Patience
 from rs_embed.providers.earth_engine.failures import translated
 from rs_embed.providers.local import LocalProvider
@@ -82,6 +82,24 @@ def test_one_table_says_what_passes(status: int, passes: bool, scenes: Path) -> 
         with pytest.raises(ProviderError, match=f"HTTP {status}") as searched:
             StacProvider(server.url, patience=Patience(attempts=1)).check_sensor(SENSOR)
         assert searched.value.transient == passes
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "-7"}, 0),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "soon"}, None),
+        # The server's clock counts, however wrong.
+        ({"Retry-After": "Sat, 02 Jan 1999 10:00:30 GMT",
+          "Date": "Sat, 02 Jan 1999 10:00:00 GMT"}, 30),
+        ({"Retry-After": "Sat, 02 Jan 1999 10:00:30 GMT"}, 0),
+    ],
+)  # fmt: skip
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers) == seconds
 
 
 class _HttpError(Exception):

@@ -100,8 +100,10 @@ def test_only_what_failed_is_tried_again(tmp_path: Path, asked: dict[str, Any]) 
     assert (report.resumed, list(report.errors)) == (3, ["far"])
     report = finished(out, near(3), asked)  # without it all is done
     assert (report.resumed, report.errors) == (3, {})
-    with pytest.raises(ExportError, match="exists already and is finished"):
-        finished(out, near(3), asked)
+    again = finished(out, near(3), asked)
+    assert (again.resumed, again.errors, again.finished_before) == (3, {}, True)
+    with pytest.raises(ExportError, match=r"is finished, .*places was .3 places"):
+        finished(out, near(2), asked)
 
 
 def test_all_done_before_is_only_written(tmp_path: Path, asked: dict[str, Any]) -> None:
@@ -270,8 +272,7 @@ def test_a_batch_in_which_all_failed_can_be_run_again(
     for _ in range(2):
         assert list(finished(out, [FAR], asked).errors) == ["far"]
     assert finished(out, near(1), asked).errors == {}
-    with pytest.raises(ExportError, match="exists already and is finished"):
-        finished(out, near(1), asked)
+    assert finished(out, near(1), asked).finished_before
 
 
 def test_what_else_is_read_of_imagery_counts(

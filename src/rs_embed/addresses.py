@@ -1,11 +1,11 @@
-"""Where files are: the paths that ``file:`` and ``zip:`` URLs name."""
+"""Where files are: the paths that ``file:`` and ``zip:`` URLs name, and URLs without secrets."""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote, urljoin
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
@@ -51,7 +51,7 @@ def linked_path(href: str, document: str | None) -> str:
         url = quote(joined, safe="%/:?#[]@!$&'()*+,;=~")
         from_web = "://" in home or document is None
         if from_web and not url.lower().startswith(_WEB):
-            raise ValueError(f"links to {href[:80]!r}, expected an address on the web")
+            raise ValueError(f"links to {shown_path(href)[:80]!r}, expected an address on the web")
         return url
     folder = os.path.dirname(home)
     raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))
@@ -61,3 +61,16 @@ def linked_path(href: str, document: str | None) -> str:
 def path_of(address: str | os.PathLike[str]) -> Path:
     """Return what `local_path` returns, as a `pathlib.Path`."""
     return Path(local_path(address))
+
+
+def shown_path(path: str) -> str:
+    """Return a path or URL without the credentials that a URL may carry."""
+    if "://" not in path:
+        return path
+    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
+    prefix = path[:start]
+    try:
+        parts = urlsplit(path[start:])
+    except ValueError:
+        return "(a malformed URL)"
+    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

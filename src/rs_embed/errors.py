@@ -35,6 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from rs_embed.printable import printable
+
 __all__ = [
     "CheckpointError",
     "CoverageWarning",
@@ -68,6 +70,9 @@ class RsEmbedError(Exception):
     """
 
     index: int | None = None
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def restated(self, message: str) -> Self:
         """Return a new error of the same class and attributes; raise it ``from`` this one."""
@@ -202,6 +207,9 @@ class Note:
 
     message: str
     category: type[RsEmbedWarning]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

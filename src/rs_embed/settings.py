@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import path_of, shown_path
 from rs_embed.errors import SettingsError
 
 
@@ -148,8 +148,8 @@ class Settings:
 
 
 def stated_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables that are set in ``environ``, by name."""
-    return {v.name: environ[v.name] for v in VARIABLES if v.name in environ}
+    """Return the variables that are set in ``environ``, by name, without credentials of URLs."""
+    return {v.name: shown_path(environ[v.name]) for v in VARIABLES if v.name in environ}
 
 
 def _text(environ: Mapping[str, str], variable: Variable) -> str:

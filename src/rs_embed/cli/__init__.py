@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 import warnings
 from types import TracebackType
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from rs_embed.cli.map import map_area
 from rs_embed.cli.model_options import Commands
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
+from rs_embed.cli.printing import PrintableFormatter, echo
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
 # 128 and the number of SIGINT, as shells count.
@@ -56,7 +58,7 @@ app.add_typer(cache, name="cache")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rs-embed {rs_embed.__version__}")
+        echo(f"rs-embed {rs_embed.__version__}")
         raise typer.Exit
 
 
@@ -77,9 +79,9 @@ def options(
 
     For any place and period, or for your own images.
     """
-    if not debug:
-        sys.excepthook = _one_line
+    sys.excepthook = _whole if debug else _one_line
     runs, lines = logging.getLogger("rs_embed.runs"), logging.StreamHandler()
+    lines.setFormatter(PrintableFormatter())
     runs.setLevel(logging.INFO)
     runs.addHandler(lines)
     context.call_on_close(lambda: runs.removeHandler(lines))
@@ -90,15 +92,21 @@ def main() -> None:
     # For developers of the libraries below, not for the person at the terminal.
     warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
     warnings.showwarning = _show_warning
+    if logging.lastResort is not None:  # it prints what libraries log, text of files among it
+        logging.lastResort.setFormatter(PrintableFormatter())
     app()
 
 
 def _one_line(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
     if isinstance(exc, RsEmbedError | RsEmbedWarning):
-        typer.echo(f"error: {exc}", err=True)
+        echo(f"error: {exc}", err=True)
     else:
-        sys.__excepthook__(kind, exc, trace)
+        _whole(kind, exc, trace)
+
+
+def _whole(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    echo("".join(traceback.format_exception(kind, exc, trace)).rstrip(), err=True)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    echo(f"warning: {message}", err=True)

@@ -19,9 +19,9 @@ from rs_embed.cli.options import (
     Prep,
     expanded,
     place_option,
-    print_json,
     result_option,
 )
+from rs_embed.cli.printing import echo, print_json
 
 _SHOWN_ERRORS = 5
 
@@ -93,7 +93,7 @@ def batch(
     if json:
         print_json(report.to_json())
     else:
-        typer.echo(report)
+        echo(report)
     if report.errors:
         raise typer.Exit(1)
 
@@ -109,15 +109,15 @@ def _estimate(
     if json:
         print_json(found.to_json())
     else:
-        typer.echo(
+        echo(
             f"{found.places} places, {found.pixels / 1e6:.2g} million pixels, "
             f"{found.images} images through the model"
         )
         size = f", {found.download_bytes / 1e6:.1f} MB of pixels" if found.download_bytes else ""
-        typer.echo(f"backend {found.backend}: {found.requests} requests{size}")
+        echo(f"backend {found.backend}: {found.requests} requests{size}")
         if found.more:
-            typer.echo(found.more)
+            echo(found.more)
         for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-            typer.echo(f"refused {named[index].id}: {reason}")
+            echo(f"refused {named[index].id}: {reason}")
     if found.refused:
         raise typer.Exit(1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rs_embed.cli.options import Json, print_json
+from rs_embed.cli.options import Json
+from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
 from rs_embed.settings import CACHE_DIR, Settings
 
@@ -47,8 +48,8 @@ def ls(folder: Folder = None, json: Json = False) -> None:
         print_json({**totals, "entries": rows})
         return
     for row in rows:
-        typer.echo(_line(row))
-    typer.echo(f"{_entries(len(rows))} in {kept.folder}, {total:,} of {kept.max_bytes:,} bytes")
+        echo(_line(row))
+    echo(f"{_entries(len(rows))} in {kept.folder}, {total:,} of {kept.max_bytes:,} bytes")
 
 
 @cache.command("clear")
@@ -68,7 +69,7 @@ def clear(
     kept = _cache(folder)
     age = None if older_than is None else timedelta(days=older_than)
     count, size = kept.clear(older_than=age)
-    typer.echo(f"removed {_entries(count)}, {size:,} bytes, from {kept.folder}")
+    echo(f"removed {_entries(count)}, {size:,} bytes, from {kept.folder}")
 
 
 def _cache(folder: Path | None) -> PatchCache:

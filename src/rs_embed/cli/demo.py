@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rs_embed.cli.options import Device
+from rs_embed.cli.printing import echo
 from rs_embed.errors import ExportError
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ExportError(f"cannot create the folder {out}: {exc}; choose another one") from exc
-    typer.echo("weights  scalemae-tiny, part of the package (Apache-2.0); the published weights")
-    typer.echo("         are larger, and not for commercial use (see the README)")
+    echo("weights  scalemae-tiny, part of the package (Apache-2.0); the published weights")
+    echo("         are larger, and not for commercial use (see the README)")
     results = {}
     for output in (OutputSpec.pooled(), OutputSpec.grid()):
         began = time.perf_counter()
@@ -53,11 +54,11 @@ def demo(
         )
         took = time.perf_counter() - began
         shape = " x ".join(map(str, results[output.mode].data.shape))
-        typer.echo(f"{output.mode:<8} {shape} float32 in {took:.2f} s")
+        echo(f"{output.mode:<8} {shape} float32 in {took:.2f} s")
     meta = results["grid"].meta
-    typer.echo(f"scene    {meta['source']['product']}")
-    typer.echo(f"         {meta['source']['scene']}, {meta['source']['licence']}")
-    typer.echo(
+    echo(f"scene    {meta['source']['product']}")
+    echo(f"         {meta['source']['scene']}, {meta['source']['licence']}")
+    echo(
         f"GSD      {meta['used_scale_m']:g} m read, {meta['input_res_m']:g} m in the input; "
         f"coverage {meta['coverage']:.0%}, valid {meta['valid_fraction']:.0%}"
     )
@@ -71,7 +72,7 @@ def demo(
         ("tokens.tif", f"the token grid as GeoTIFF, {meta['grid']['crs']}, one band per dimension"),
         ("vector.npz", "the vector; read it with Embedding.load"),
     ):
-        typer.echo(f"wrote    {out / name}: {what}")
+        echo(f"wrote    {out / name}: {what}")
 
 
 def _show(picture: Image) -> None:

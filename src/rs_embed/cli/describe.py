@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rs_embed import describe_model
-from rs_embed.cli.options import DEFAULT_MODEL, Json, ModelName, print_json
+from rs_embed.cli.options import DEFAULT_MODEL, Json, ModelName
+from rs_embed.cli.printing import print_json
 
 
 def describe(model: ModelName = DEFAULT_MODEL, json: Json = False) -> None:

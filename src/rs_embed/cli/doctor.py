@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rs_embed.cli.options import Json, print_json
+from rs_embed.cli.options import Json
+from rs_embed.cli.printing import echo, print_json
 
 
 def doctor(
@@ -31,6 +32,6 @@ def doctor(
     else:
         for finding in findings:
             fix = f"\n         fix: {finding.fix}" if finding.fix else ""
-            typer.echo(f"{finding.state:<8} {finding.what}: {finding.found}{fix}")
+            echo(f"{finding.state:<8} {finding.what}: {finding.found}{fix}")
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from rs_embed.cli import request
 from rs_embed.cli.options import (
     DEFAULT_MODEL,
@@ -20,9 +18,9 @@ from rs_embed.cli.options import (
     Pooling,
     Prep,
     expanded,
-    print_json,
     result_option,
 )
+from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -113,17 +111,17 @@ def _print(embedding: Embedding, files: list[str], *, json: bool) -> None:
         print_json({"shape": shape, "values": values, "files": files, "meta": meta})
         return
     shape_text = " x ".join(map(str, embedding.data.shape))
-    typer.echo(f"{meta['output']} embedding of {shape_text} float32, {meta['tokens_kind']}")
-    typer.echo(
+    echo(f"{meta['output']} embedding of {shape_text} float32, {meta['tokens_kind']}")
+    echo(
         f"weights {meta['weights']}, GSD {meta['used_scale_m']:g} m, input_res_m "
         f"{meta['input_res_m']:g}, coverage {meta['coverage']:.1%}, valid "
         f"{meta['valid_fraction']:.1%}"
     )
     if "image_count" in meta["source"]:
-        typer.echo(f"backend {meta['backend']}: {_images(meta['source'])}")
-    typer.echo(f"fingerprint {meta['fingerprint']}")
+        echo(f"backend {meta['backend']}: {_images(meta['source'])}")
+    echo(f"fingerprint {meta['fingerprint']}")
     for file in files:
-        typer.echo(f"wrote {file}")
+        echo(f"wrote {file}")
 
 
 def _images(source: dict[str, Any]) -> str:

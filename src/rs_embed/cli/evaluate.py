@@ -17,9 +17,9 @@ from rs_embed.cli.options import (
     Model,
     ModelOptions,
     expanded,
-    print_json,
     result_option,
 )
+from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -139,11 +139,11 @@ def _print(report: EvaluationReport, files: list[Path], *, json: bool) -> None:
     _print_table(report)
     first = report.rows[0]
     classes = len(report.about["classes"])
-    typer.echo(f"{first.references} references, {first.queries} queries, {classes} classes")
+    echo(f"{first.references} references, {first.queries} queries, {classes} classes")
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")
     for path in files:
-        typer.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 def _print_table(report: EvaluationReport) -> None:

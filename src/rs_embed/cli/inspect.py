@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from rs_embed.cli import request
 from rs_embed.cli.options import (
     DEFAULT_MODEL,
@@ -19,9 +17,9 @@ from rs_embed.cli.options import (
     Pixels,
     Prep,
     expanded,
-    print_json,
     result_option,
 )
+from rs_embed.cli.printing import echo, print_json
 
 if TYPE_CHECKING:
     from rs_embed import Inspection
@@ -65,9 +63,9 @@ def inspect(
         print_json({**inspection.to_json(), "files": [] if png is None else [str(png)]})
         return
     for name, text in _lines(inspection):
-        typer.echo(f"{name:<9} {text}")
+        echo(f"{name:<9} {text}")
     if png is not None:
-        typer.echo(f"wrote {png}")
+        echo(f"wrote {png}")
 
 
 def _lines(inspection: Inspection) -> Iterator[tuple[str, str]]:

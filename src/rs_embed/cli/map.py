@@ -20,9 +20,9 @@ from rs_embed.cli.options import (
     expanded,
     place_option,
     prep_option,
-    print_json,
     result_option,
 )
+from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
 
 
@@ -124,7 +124,7 @@ def map_area(
     if json:
         print_json(report.to_json())
     else:
-        typer.echo(report)
+        echo(report)
     if not dry_run and report.failed:
         raise typer.Exit(1)
 

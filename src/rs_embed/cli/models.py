@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from rs_embed import describe_model, list_models
-from rs_embed.cli.options import Json, print_json
+from rs_embed.cli.options import Json
+from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import RsEmbedError
 
 
@@ -25,4 +24,4 @@ def models(json: Json = False) -> None:
         return
     for description in described:
         aliases = f" (also {', '.join(description['aliases'])})" if description["aliases"] else ""
-        typer.echo(f"{description['id']}{aliases}: {description['summary']}")
+        echo(f"{description['id']}{aliases}: {description['summary']}")

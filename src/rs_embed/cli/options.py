@@ -1,10 +1,9 @@
-"""Options that several commands share, how they reach a command, and how results are printed."""
+"""Options that several commands share, and how they reach a command."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -229,8 +228,3 @@ def _typed(
     typed.__dict__["__signature__"] = inspect.Signature(shown)
     typed.__annotations__ = {option.name: option.annotation for option in shown}
     return typed
-
-
-def print_json(value: Any) -> None:
-    """Print ``value`` as indented JSON on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

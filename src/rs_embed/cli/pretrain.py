@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rs_embed.cli.options import Json, print_json
+from rs_embed.cli.options import Json
+from rs_embed.cli.printing import echo, print_json
 
 
 def pretrain(
@@ -52,9 +53,9 @@ def pretrain(
     else:
         since = f", resumed at {report.resumed_at}" if report.resumed_at else ""
         done = f"{report.step} of {report.steps}" if report.step <= report.steps else report.step
-        typer.echo(f"step     {done}{since}, {report.seconds:.0f} s in total")
-        typer.echo(f"wrote    {report.checkpoint}; use it as --weights")
+        echo(f"step     {done}{since}, {report.seconds:.0f} s in total")
+        echo(f"wrote    {report.checkpoint}; use it as --weights")
     if report.step < report.steps:
-        typer.echo("not all steps are done; run it again to continue", err=True)
+        echo("not all steps are done; run it again to continue", err=True)
     if report.interrupted:
         raise KeyboardInterrupt  # saved and reported; the exit code is that of an interrupt

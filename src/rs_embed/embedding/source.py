@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import install
+from rs_embed.addresses import shown_path
 from rs_embed.embedding.checks import check_side
 from rs_embed.errors import (
     GsdWarning,
@@ -24,7 +25,6 @@ from rs_embed.errors import (
     TemporalWarning,
     UnknownNameError,
 )
-from rs_embed.files.gdal import shown_path
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.imagery import read_imagery
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_grid

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError, causes
 from rs_embed.files.vrt import PLAIN, check_vrt
 from rs_embed.network.answers import first_bytes, is_page, is_passing
@@ -335,16 +335,3 @@ def _is_faulty(url: str) -> bool:
     """
     begin = first_bytes(url) if urlsplit(url).scheme in ("http", "https") else None
     return begin is not None and (is_page(begin) or begin.startswith(_MAGIC))
-
-
-def shown_path(path: str) -> str:
-    """Return a path or URL without the credentials that a URL may carry."""
-    if "://" not in path:
-        return path
-    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
-    prefix = path[:start]
-    try:
-        parts = urlsplit(path[start:])
-    except ValueError:
-        return "(a malformed URL)"
-    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

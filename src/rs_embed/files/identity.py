@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import SpecError
-from rs_embed.files.gdal import read_with, shown_path
+from rs_embed.files.gdal import read_with
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:

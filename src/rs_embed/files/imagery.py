@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rs_embed.addresses import local_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.arrays import array_grid, array_time, is_xarray, read_array
 from rs_embed.files.dates import Dated, acquisition_of
-from rs_embed.files.gdal import is_on_the_web, shown_path, tried_again
+from rs_embed.files.gdal import is_on_the_web, tried_again
 from rs_embed.files.rasters import Header, read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
+from rs_embed.addresses import shown_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.dates import acquisition_of
-from rs_embed.files.gdal import OpenFiles, open_file, quietly, shown_path
+from rs_embed.files.gdal import OpenFiles, open_file, quietly
 from rs_embed.files.masks import has_mask, shown_pixels
 from rs_embed.geo.bands import band_indexes, doubtful_bands
 from rs_embed.geo.grid import Grid, bounds_window, pixels_per_pixel, transformer

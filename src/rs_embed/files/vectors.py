@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ONE, _MANY = "one vector (Embedding.save)", "many vectors (rs-embed batch)"
 _ROWS_AT_ONCE = 1024
+_REQUEST = "request.json"
 
 
 def write_vector(path: Path, vector: NDArray[np.float32], meta: Mapping[str, Any]) -> None:
@@ -100,12 +101,17 @@ class Vectors:
     meta: tuple[str, ...]
 
 
-def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
+def write_vectors(
+    path: Path,
+    rows: Iterable[VectorRow],
+    count: int,
+    request: Mapping[str, Any] | None = None,
+) -> None:
     """Write many vectors into one ``.npz`` with the columns of `Vectors`, in the order given.
 
     ``numpy.load`` returns the arrays as arrays, and ``meta.jsonl`` and ``error.jsonl`` as bytes:
-    text in UTF-8, a line of JSON for each place. Memory holds the vectors once, and the texts. The
-    file appears whole or not at all.
+    text in UTF-8, a line of JSON for each place; ``request.json`` is what determined them, if it
+    is given. Memory holds the vectors once, and the texts. The file appears whole or not at all.
 
     Raises
     ------
@@ -127,6 +133,8 @@ def write_vectors(path: Path, rows: Iterable[VectorRow], count: int) -> None:
         for name, lines in texts.items():
             with archive.open(_member(f"{name}.jsonl", stored=False), "w") as file:
                 file.writelines(line.encode() + b"\n" for line in lines)
+        if request is not None:
+            archive.writestr(_member(_REQUEST, stored=False), json.dumps(request))
 
 
 def _member(name: str, *, stored: bool) -> zipfile.ZipInfo:
@@ -206,6 +214,16 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
         what = TypeError(f"{len(messages)} errors and {len(metas)} metas of {count} places")
         raise unreadable(path, what, _MANY)
     return Vectors(**content, error=messages, meta=tuple(metas))
+
+
+def request_of(path: Path) -> dict[str, Any] | None:
+    """Return the request of a file of `write_vectors` without failures; None for other files."""
+    try:
+        content = _npz(path, ["ok", _REQUEST], _MANY)
+        request = json.loads(content[_REQUEST])
+    except (ExportError, ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) and content["ok"].all() else None
 
 
 def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:

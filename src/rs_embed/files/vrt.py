@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
+from rs_embed.addresses import shown_path
 from rs_embed.errors import ImageryError
 
 # Bytes: of a VRT that is looked at, and of the beginning of a file that may be one.
@@ -37,8 +38,9 @@ def check_vrt(path: str) -> None:
             source = os.path.join(os.path.dirname(name), value)
             nested = source not in seen and _is_vrt(source)
             if value.lower().startswith("vrt://") or (not nested and _opens_others(source)):
+                shown = shown_path(value)[:120]
                 raise ImageryError(
-                    f"{name!r} has the source {value[:120]!r}, which may be a VRT of anything, "
+                    f"{name!r} has the source {shown!r}, which may be a VRT of anything, "
                     "expected rasters; unpack it, and name the file itself"
                 )
             if nested and len(seen) < _MOST_FILES:

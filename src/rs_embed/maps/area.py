@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
+from rs_embed.maps.finishing import finished_map
 from rs_embed.maps.planning import plan_map
 from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import checked_path, make_map, map_run
-from rs_embed.runs.run import logger
+from rs_embed.runs.run import is_finished, logger
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +52,8 @@ def embed_area(
 
     The area is cut into overlapping windows of its own pixels. They are read in threads, go through
     the model in batches, and are kept on disk as they come, in ``<output>.partial``: the same call
-    continues after an interruption, and the map has the same bytes. Progress is logged by the
+    continues after an interruption, and the map has the same bytes; where it is finished, nothing
+    is done. Progress is logged by the
     logger ``rs_embed.runs``. Memory grows with the width of the area and the dimensions of a
     token, not with the height: a row of windows is held, and the stored values of a ``.zarr`` in
     128 MiB or 64 rows, whichever is more.
@@ -120,8 +122,8 @@ def embed_area(
         If the model or device cannot do it; `CheckpointError` for weights, also if windows kept
         earlier were made with others.
     ExportError
-        If the map exists and is finished, or cannot be written, or if what is kept belongs to
-        another request, is damaged, or is in use by another process.
+        If the map is finished and that of another request, or cannot be written, or if what is
+        kept belongs to another request, is damaged, or is in use by another process.
     MissingDependencyError
         If a package of the extra ``maps`` is missing.
 
@@ -151,6 +153,8 @@ def embed_area(
         device=device,
         **options,
     )
+    if is_finished(path, overwrite=overwrite):
+        return finished_map(area, path)
     with map_run(path, area, overwrite=overwrite) as run:
         return make_map(area, run, progress=progress)
 

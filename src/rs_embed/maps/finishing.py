@@ -12,18 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.embedding.identity import recorded_values
+from rs_embed.embedding.identity import recorded_values, which_weights
 from rs_embed.embedding.task import gsd_for_model
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, window_key
 from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.map_format import item_path
+from rs_embed.maps.formats.opening import open_map
+from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.maps.report import MapReport
 from rs_embed.maps.request import AreaTask
-from rs_embed.runs.run import DurableRun
+from rs_embed.runs.run import DurableRun, check_same
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from rs_embed.geo.tiling import Tile
@@ -84,6 +89,39 @@ def finish_map(
     )
 
 
+def finished_map(area: AreaTask, path: Path) -> MapReport:
+    """Return the report of a map that is finished already.
+
+    Raises
+    ------
+    ExportError
+        If it is not the complete map of this request.
+    """
+    began = time.monotonic()
+    opened = open_map(path)
+    meta = json.loads(opened.attrs["meta"])
+    stored = None
+    if "identity" in meta and not meta["tiles"]["failed"]:
+        kept = {name: meta["request"].get(name) for name in area.storage}
+        stored = {**meta["identity"], **kept, **which_weights(meta)}
+    check_same(path, stored, {**area.identity, **area.storage}, area.task)
+    item, windows = item_path(path), len(area.layout.tiles)
+    return MapReport(
+        path=path,
+        item=item if item.exists() else None,
+        windows=windows,
+        resumed=windows,
+        failed={},
+        tokens=int(area.layout.wanted.sum()),
+        valid_tokens=int(np.isfinite(opened.isel(d=0)).sum()),
+        seconds=time.monotonic() - began,
+        bytes=size_bytes(path),
+        peak_memory_bytes=_peak_memory(),
+        encoding_error=meta["encoding"].get("error"),
+        finished_before=True,
+    )
+
+
 def _meta(
     area: AreaTask,
     shared: Mapping[str, Any],
@@ -115,11 +153,9 @@ def _meta(
             "seams": area.seams, "empty": windows - seen.count - failed, "failed": failed,
         },
         "source_items": seen.items,
+        "identity": area.identity,
         "request": {
-            **area.stated,
-            "dtype": area.encoding.dtype,
-            "pca": area.encoding.pca,
-            "acquired": None if area.acquired is None else area.acquired.isoformat(),
+            **area.stated, **area.storage
         },
         "warnings": warnings,
     }  # fmt: skip

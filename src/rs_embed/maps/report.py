@@ -96,6 +96,8 @@ class MapReport:
         Greatest memory of the process so far; None where the system does not report it.
     encoding_error : dict or None
         How far the stored values are from the tokens; None where they are the same.
+    finished_before : bool
+        Whether there was nothing left to do, so that nothing was written.
     """
 
     path: Path
@@ -109,6 +111,7 @@ class MapReport:
     bytes: int
     peak_memory_bytes: int | None
     encoding_error: dict[str, Any] | None = None
+    finished_before: bool = False
 
     @property
     def windows_per_s(self) -> float:
@@ -130,12 +133,15 @@ class MapReport:
             "bytes": self.bytes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "encoding_error": self.encoding_error,
+            "finished_before": self.finished_before,
         }
 
     def __str__(self) -> str:
         nodata, memory, error = (
             self.tokens - self.valid_tokens, self.peak_memory_bytes, self.encoding_error
         )  # fmt: skip
+        if self.finished_before:
+            return f"already finished: {self.path}, {self.valid_tokens} tokens"
         lines = [
             f"wrote {self.path} ({_size(self.bytes)}){f' and {self.item}' if self.item else ''}: "
             f"{self.valid_tokens} tokens{f', {nodata} cells without' if nodata else ''}",

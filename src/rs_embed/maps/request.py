@@ -106,6 +106,12 @@ class AreaTask:
     notes: tuple[Note, ...]
     acquired: datetime | None = None
 
+    @property
+    def storage(self) -> dict[str, Any]:
+        """How tokens are stored, as JSON values."""
+        acquired = None if self.acquired is None else self.acquired.isoformat()
+        return {"dtype": self.encoding.dtype, "pca": self.encoding.pca, "acquired": acquired}
+
     def check_tokens(self, dimensions: int) -> None:
         """Raise `SpecError` if tokens of so many dimensions cannot be kept or encoded."""
         self.encoding.check_tokens(dimensions)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import CheckpointError
+from rs_embed.printable import excerpt
 
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 # Folders of weights that are part of the package.
@@ -216,7 +217,7 @@ def _unavailable(repo: str, exc: BaseException, fix: str) -> CheckpointError:
     root = exc
     while root.__cause__ is not None:
         root = root.__cause__
-    reason = next(iter(str(root).splitlines()), type(root).__name__)
+    reason = excerpt(next(iter(str(root).splitlines()), type(root).__name__), 500)
     return CheckpointError(f"cannot get the weights {repo!r} from the hub ({reason}): {fix}")
 
 

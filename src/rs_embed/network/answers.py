@@ -49,20 +49,24 @@ def first_bytes(url: str, most: int = 1024) -> bytes | None:
     return body
 
 
-def retry_after_s(stated: str | None) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a header ``Retry-After`` states, as a number or as a date.
 
-    None if there is no such header, or it states neither (RFC 9110, section 10.2.3).
+    None if there is no such header, or it states neither (RFC 9110, section 10.2.3). A date counts
+    by the server's own clock if it states the time: ours may be wrong.
     """
+    stated = headers.get("Retry-After")
     if stated is None:
         return None
     try:
         seconds = float(stated)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(stated).timestamp() - time.time()
+            now = parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else None
+            until = parsedate_to_datetime(stated).timestamp()
         except ValueError:
             return None
+        seconds = until - (time.time() if now is None else now)
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,7 +154,7 @@ def entry_of(path: Path, status: os.stat_result) -> Entry | None:
     """Return the entry that the first lines of a file describe; None if it is not ours."""
     if not is_ours(path):
         return None
-    used = datetime.fromtimestamp(status.st_mtime, UTC)
+    used = datetime.fromtimestamp(min(status.st_mtime, time.time()), UTC)
     try:
         with path.open("rb") as file:
             file.readline()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +36,8 @@ _UNWRITABLE = (
     sqlite3.SQLITE_PERM,
 )  # fmt: skip
 _MOST_DIFFERENCES = 5
+# Whoever holds a lock does so for hours; but of two that try at once neither would get it.
+_WAIT_S = 0.2
 # SQLite's own limit for a value, less what the rest of a row takes.
 MAX_VECTOR_BYTES = 999_000_000
 _ABSENT = object()
@@ -77,6 +80,11 @@ class Journal:
         JSON text of everything that determines the results. A journal is only continued by the
         request that started it.
 
+    Attributes
+    ----------
+    is_new : bool
+        Whether there was none before.
+
     Raises
     ------
     SpecError
@@ -91,11 +99,11 @@ class Journal:
             requested = json.loads(request)
         except (TypeError, ValueError) as exc:
             raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
-        self.path = Path(path)
+        self.path, self.is_new = Path(path), False
         check_place(self.path)
         with self._errors_mapped():
-            # No waiting for a lock: whoever holds it does so for hours. Every statement commits.
-            self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            # Every statement commits.
+            self._connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
             try:
                 self._open(request, requested)
             except BaseException:
@@ -104,11 +112,10 @@ class Journal:
 
     def _open(self, request: str, requested: Any) -> None:
         run = self._connection.execute
-        # The lock of the first transaction is kept until the file is closed, or the process ends.
-        run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA synchronous = EXTRA")
-        run("BEGIN EXCLUSIVE")
+        _lock(self._connection)
         if run("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            self.is_new = True
             for statement in _SCHEMA.split(";"):
                 run(statement)
             run("INSERT INTO request VALUES (?)", (request,))
@@ -119,6 +126,8 @@ class Journal:
             )
         else:
             self._check(requested)
+            run("ROLLBACK")  # of what was written to see whether it can be
+            return
         run("COMMIT")
 
     def _check(self, requested: Any) -> None:
@@ -131,11 +140,9 @@ class Journal:
             started_with = json.loads(stored)
         except (TypeError, ValueError) as exc:
             raise self.damaged("its request is unreadable") from exc
-        differences = list(_differences(started_with, requested))
-        if differences:
-            shown = some(differences, _MOST_DIFFERENCES, "; ")
+        if differing := shown_differences(started_with, requested):
             raise ExportError(
-                f"{self.path} was started with another request ({shown}); repeat that request, "
+                f"{self.path} was started with another request ({differing}); repeat that request, "
                 "choose another name, or start again with overwrite=True (--overwrite)"
             )
 
@@ -151,8 +158,7 @@ class Journal:
 
     def delete(self) -> None:
         """Close the journal and remove its file."""
-        self.close()
-        _remove(self.path)
+        _remove(self.path, self._connection)
 
     def add(self, *results: JournalResult) -> None:
         """Write results to disk, replacing earlier ones of the same keys.
@@ -241,7 +247,7 @@ class Journal:
         except sqlite3.ProgrammingError as exc:
             raise ExportError(f"cannot use {self.path}: {exc}") from exc
         except sqlite3.Error as exc:
-            if _kind(exc) == sqlite3.SQLITE_BUSY:
+            if _is_used(exc):
                 raise _in_use(self.path) from exc
             if _kind(exc) in _UNWRITABLE:
                 raise ExportError(f"cannot write {self.path}: {exc}; choose another place") from exc
@@ -280,24 +286,51 @@ def discard(path: Path) -> None:
     """
     if not path.is_file():
         return
-    connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)
     try:
-        connection.execute("BEGIN EXCLUSIVE")
+        _lock(connection)
+        if path.stat().st_size == 0:  # somebody may be about to lock it, see `_lock`
+            connection.close()
+            return
     except sqlite3.Error as exc:
-        if _kind(exc) == sqlite3.SQLITE_BUSY:
+        if _is_used(exc):
+            connection.close()
             raise _in_use(path) from exc
-    finally:
+    _remove(path, connection)
+
+
+def _lock(connection: sqlite3.Connection) -> None:
+    """Begin a transaction whose lock is kept until the file is closed, or the process ends."""
+    connection.execute("BEGIN EXCLUSIVE")
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # not before: each of two would wait
+    # A write, before which SQLite checks that the file it has locked is still the one at its path.
+    # It does not check empty files, so these are never removed.
+    connection.execute("PRAGMA user_version = 1")
+
+
+def _remove(path: Path, connection: sqlite3.Connection) -> None:
+    """Remove a journal while it is locked, so that it is not one that another process began."""
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        # Else closing it would remove the rollback file of whoever begins the next one.
+        connection.execute("PRAGMA journal_mode = OFF")
+    if sys.platform == "win32":  # there an open file cannot be removed, by anybody
         connection.close()
-    _remove(path)
-
-
-def _remove(path: Path) -> None:
     try:
         # SQLite's own rollback file first: without its database it means nothing.
         path.with_name(path.name + "-journal").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     except OSError as exc:
         raise ExportError(f"cannot delete {path}: {exc}; delete it by hand") from exc
+    finally:
+        connection.close()
+
+
+def _is_used(exc: sqlite3.Error) -> bool:
+    """Return whether another process holds a journal, or has just removed it."""
+    moved = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_DBMOVED
+    return moved or _kind(exc) == sqlite3.SQLITE_BUSY
 
 
 def _kind(exc: sqlite3.Error) -> int:
@@ -318,6 +351,11 @@ def _checksum(*parts: str | bytes | None) -> int:
     for part in parts:
         total = zlib.crc32(part.encode() if isinstance(part, str) else part or b"", total)
     return total
+
+
+def shown_differences(before: Any, now: Any) -> str:
+    """Return in what two requests, JSON values, differ; empty if they are the same."""
+    return some(list(_differences(before, now)), _MOST_DIFFERENCES, "; ")
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -6,13 +6,16 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from rs_embed.embedding.identity import which_weights
 from rs_embed.errors import CheckpointError, ExportError
-from rs_embed.runs.journal import Journal, JournalResult, discard
+from rs_embed.runs.journal import Journal, JournalResult, discard, shown_differences
+
+if TYPE_CHECKING:
+    from rs_embed.embedding.task import Task
 
 logger = logging.getLogger("rs_embed.runs")
 # Key of the record that is about all items, and is not one of them.
@@ -24,13 +27,40 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
+def is_finished(path: Path, *, overwrite: bool) -> bool:
+    """Return whether an output exists, is finished, and is not to be replaced."""
+    return path.exists() and not overwrite and not partial_path(path).exists()
+
+
 def check_unfinished(path: Path, *, overwrite: bool) -> None:
     """Raise `ExportError` if an output exists and is finished, unless it is to be replaced."""
-    if path.exists() and not overwrite and not partial_path(path).exists():
-        raise ExportError(
-            f"{path} exists already and is finished; choose another name, or replace it with "
-            "overwrite=True (--overwrite)"
-        )
+    if is_finished(path, overwrite=overwrite):
+        raise _finished(path)
+
+
+def check_same(
+    path: Path, stored: Mapping[str, Any] | None, request: Mapping[str, Any], task: Task
+) -> None:
+    """Raise `ExportError` unless a finished output is what this request gives, and log that it is.
+
+    ``stored`` is its request and its weights; None if it states none, or is not complete.
+    """
+    if stored is None:
+        raise _finished(path)
+    weights = {name: stored.get(name) for name in which_weights({})}
+    differing = shown_differences(stored, {**json.loads(json.dumps(request)), **weights})
+    if not differing:
+        differing = shown_differences(weights, which_weights(task.plan.load().provenance))
+    if differing:
+        raise _finished(path, f", with another request ({differing})")
+    logger.info("%s is finished already", path)
+
+
+def _finished(path: Path, why: str = "") -> ExportError:
+    return ExportError(
+        f"{path} exists already and is finished{why}; choose another name, or replace it with "
+        "overwrite=True (--overwrite)"
+    )
 
 
 class DurableRun:
@@ -109,6 +139,9 @@ class DurableRun:
         if self._overwrite:
             discard(self.partial)
         self._journal = Journal(self.partial, self._request)
+        if self._journal.is_new and self.path.exists() and not self._overwrite:
+            self._journal.delete()  # another process has finished meanwhile
+            check_unfinished(self.path, overwrite=False)
         try:
             done, failed = self._journal.done(), self._journal.failed()
             for record in self._journal.results([_SHARED] if _SHARED in done else []):

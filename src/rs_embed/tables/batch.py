@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -18,9 +19,9 @@ from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, some
 from rs_embed.files.places import NamedPlace, read_places
-from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
+from rs_embed.files.vectors import MANY_VECTORS, VectorRow, request_of, write_vectors
 from rs_embed.runs.journal import JournalResult
-from rs_embed.runs.run import DurableRun, check_unfinished
+from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
 from rs_embed.specs import BBox, InputPrepSpec, OutputSpec
 
@@ -44,6 +45,8 @@ class BatchReport:
         Id -> error of the places that failed; their rows are NaN.
     seconds : float
         Duration of this run.
+    finished_before : bool
+        Whether there was nothing left to do, so that nothing was written.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class BatchReport:
     resumed: int
     errors: dict[str, str]
     seconds: float
+    finished_before: bool = False
 
     @property
     def places_per_s(self) -> float:
@@ -64,12 +68,15 @@ class BatchReport:
             "places": self.places,
             "failed": len(self.errors),
             "resumed": self.resumed,
+            "finished_before": self.finished_before,
             "seconds": round(self.seconds, 3),
             "places_per_s": round(self.places_per_s, 3),
             "errors": self.errors,
         }
 
     def __str__(self) -> str:
+        if self.finished_before:
+            return f"already finished: {self.path}, {self.places} places"
         counts = [f"{self.places - len(self.errors)} of {self.places} places"]
         if self.errors:
             counts.append(f"{len(self.errors)} failed (rows of NaN)")
@@ -101,8 +108,8 @@ def export_batch(
     """Embed many places into one file of vectors, which `read_vectors` reads.
 
     Results are kept in ``<output>.partial`` until all places are done: the same call continues
-    after an interruption, and retries places that failed. Places may be added, removed or
-    reordered meanwhile; one that moved is embedded again.
+    after an interruption, retries places that failed, and does nothing if all are done. Until then
+    places may be added, removed or reordered; one that moved is embedded again.
 
     Parameters
     ----------
@@ -136,8 +143,8 @@ def export_batch(
     SpecError
         If the request is invalid; `UnknownNameError` for names and file types.
     ExportError
-        If the file exists and is finished, or cannot be written, or if what is kept belongs to
-        another request, is damaged, or is in use by another process.
+        If the file is finished and that of another request, or cannot be written, or if what is
+        kept belongs to another request, is damaged, or is in use by another process.
     CheckpointError
         If places kept earlier were made with other weights of the same name.
     RsEmbedError
@@ -145,23 +152,27 @@ def export_batch(
     """
     path = path_of(output)
     MANY_VECTORS.check(path)
-    check_unfinished(path, overwrite=overwrite)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
     by_key = _by_key(_named(places, buffer_m))
     _check_arguments(arguments)
     settings = Settings.from_environ()
     task, source = _settled(model, settings, output=OutputSpec("pooled", pooling), **arguments)
+    wanted = identity(task, source)
+    request = {**wanted, "places": _places_text(by_key)}
+    if is_finished(path, overwrite=overwrite):
+        check_same(path, request_of(path), request, task)
+        return BatchReport(path, len(by_key), len(by_key), {}, 0.0, finished_before=True)
     with DurableRun(
         path,
-        identity(task, source),
+        wanted,
         by_key,
         items=("place", "places"),
         overwrite=overwrite,
     ) as run:
         began = time.monotonic()
         _embed(run, by_key, task, source, settings, on_error=on_error, progress=progress)
-        errors = _write(run, by_key)
+        errors = _write(run, by_key, {**request, **which_weights(run.shared or {})})
         run.finished(disposable=not errors)
     return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
 
@@ -194,6 +205,12 @@ def _by_key(places: Sequence[NamedPlace]) -> dict[str, NamedPlace]:
             "place of another one; expected each once"
         )
     return by_key
+
+
+def _places_text(by_key: Mapping[str, NamedPlace]) -> str:
+    """Return what identifies the places and their order."""
+    digest = hashlib.sha256("\n".join(by_key).encode()).hexdigest()
+    return f"{len(by_key)} places, SHA-256 {digest[:32]}"
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -271,7 +288,9 @@ def _embed(
                 run.keep([JournalResult(key, None, error=str(result))])
 
 
-def _write(run: DurableRun, places: Mapping[str, NamedPlace]) -> dict[str, str]:
+def _write(
+    run: DurableRun, places: Mapping[str, NamedPlace], request: Mapping[str, Any]
+) -> dict[str, str]:
     """Write the file; return the errors of the places that failed, by id."""
     errors: dict[str, str] = {}
 
@@ -283,5 +302,5 @@ def _write(run: DurableRun, places: Mapping[str, NamedPlace]) -> dict[str, str]:
                 place.id, *place.spatial.centre, result.vector, result.meta, result.error
             )
 
-    write_vectors(run.path, rows(), len(places))
+    write_vectors(run.path, rows(), len(places), request)
     return errors

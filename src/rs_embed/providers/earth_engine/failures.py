@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from rs_embed.errors import ProviderError, causes
 from rs_embed.network.answers import is_passing, retry_after_s, why_unreachable
+from rs_embed.printable import excerpt
 
 Result = TypeVar("Result")
 
@@ -16,6 +17,8 @@ NO_PROJECT = (
     "no project; set EE_PROJECT to a Google Cloud project that is registered for Earth Engine, or "
     "use EarthEngineProvider(project=...)"
 )
+# Its messages end with the address of the page that fixes them.
+_MOST = 1000
 # What the service says of a request that it might do in smaller parts.
 _TOO_MUCH = ("user memory limit exceeded", "computation timed out", "total request size")
 _TOO_MANY_FIX = (
@@ -100,7 +103,7 @@ def translated(exc: BaseException) -> ProviderError:
         return not_the_service()
     if isinstance(exc, OSError):
         return _disconnected(exc)
-    reason = str(exc)
+    reason = excerpt(str(exc), _MOST)
     if "authorize access" in reason:
         return ProviderError(
             "Earth Engine cannot be used: Google no longer accepts the stored credentials; "
@@ -119,7 +122,7 @@ def _response(exc: BaseException) -> Any:
 
 def _reason(exc: BaseException) -> str:
     reason = getattr(exc, "reason", None)
-    return " ".join(str(reason if reason else exc).split())
+    return excerpt(str(reason if reason else exc), _MOST)
 
 
 def not_the_service() -> ProviderError:
@@ -151,13 +154,13 @@ def _refused(status: int, reason: str, response: Any) -> ProviderError:
             f"Earth Engine cannot compute this much at once (HTTP {status}: {reason}); request a "
             "smaller place, a shorter period or a smaller cloudy_pct"
         )
-    headers = {str(name).lower(): value for name, value in dict(response).items()}
+    headers = {str(name).title(): value for name, value in dict(response).items()}
     if is_passing(status):
         fix = _TOO_MANY_FIX if status == 429 else "try again later"
         return ProviderError(
             f"Earth Engine is busy or failing (HTTP {status}: {reason}); {fix}",
             transient=True,
-            retry_after_s=retry_after_s(headers.get("retry-after")),
+            retry_after_s=retry_after_s(headers),
         )
     if status < 400:
         return not_the_service()

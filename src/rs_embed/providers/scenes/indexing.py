@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import linked_path
+from rs_embed.addresses import linked_path, shown_path
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.dates import acquisition_of
-from rs_embed.files.gdal import shown_path
 from rs_embed.files.rasters import Header, read_header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
 from rs_embed.providers.scenes.band_files import is_packed, is_picture, joined_scenes

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import local_path
-from rs_embed.files.gdal import shown_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.providers.scenes.scene import Scene, scene_from_item
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import shown_path
 from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError, some
-from rs_embed.files.gdal import OpenFiles, may_pass, read_again, shown_path
+from rs_embed.files.gdal import OpenFiles, may_pass, read_again
 from rs_embed.files.rasters import (
     AVERAGED_FROM,
     BandFile,

@@ -14,9 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from rs_embed.addresses import linked_path, local_path
+from rs_embed.addresses import linked_path, local_path, shown_path
 from rs_embed.files.dates import in_utc
-from rs_embed.files.gdal import shown_path
 from rs_embed.geo.bands import agrees, canonical_band
 from rs_embed.geo.grid import Grid
 from rs_embed.providers.scenes.products import Product, product_of_item

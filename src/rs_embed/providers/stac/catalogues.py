@@ -11,9 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rs_embed.addresses import linked_path, local_path
+from rs_embed.addresses import linked_path, local_path, shown_path
 from rs_embed.errors import ProviderError
-from rs_embed.files.gdal import shown_path
 from rs_embed.pipeline import ordered
 from rs_embed.providers.scenes.items import malformed, parsed_items
 from rs_embed.providers.scenes.scene import Box, asset_path
@@ -84,8 +83,8 @@ def address_of(catalogue: str | os.PathLike[str] | Address) -> Address:
     if os.path.isfile(path):
         return Address(os.path.abspath(path))
     raise ProviderError(
-        f"got the STAC catalogue {name!r}, expected {', '.join(PRESETS)}, an http(s) URL, or the "
-        "path of a catalog.json, collection.json or ItemCollection"
+        f"got the STAC catalogue {shown_path(name)!r}, expected {', '.join(PRESETS)}, an http(s) "
+        "URL, or the path of a catalog.json, collection.json or ItemCollection"
     )
 
 

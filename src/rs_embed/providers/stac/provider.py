@@ -12,8 +12,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Self
 
 from rs_embed._optional import install
+from rs_embed.addresses import shown_path
 from rs_embed.errors import NoImageryError, ProviderError, some
-from rs_embed.files.gdal import is_denied, shown_path, tried_again
+from rs_embed.files.gdal import is_denied, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.network.retrying import Patience

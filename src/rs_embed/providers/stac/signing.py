@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from rs_embed.addresses import shown_path
 from rs_embed.errors import ProviderError
 from rs_embed.files.dates import in_utc
-from rs_embed.files.gdal import shown_path
 from rs_embed.providers.scenes.scene import BandAt, Scene
 from rs_embed.providers.stac.web import asking, refused
 

@@ -9,15 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
+from rs_embed.addresses import shown_path
 from rs_embed.errors import ProviderError, causes
-from rs_embed.files.gdal import shown_path
-from rs_embed.network.answers import (
-    is_page,
-    is_passing,
-    retry_after_s,
-    why_unreachable,
-)
+from rs_embed.network.answers import is_page, is_passing, retry_after_s, why_unreachable
 from rs_embed.network.retrying import Patience, is_transient
+from rs_embed.printable import excerpt
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
@@ -30,7 +26,6 @@ _CONNECTIONS = 32
 _CHUNK_BYTES = 65_536
 # The largest answer that is read: a page of items has a few megabytes.
 _MOST_BYTES = 100_000_000
-_SHOWN = 160
 # A host without an address, or where nothing answers, seldom recovers within seconds.
 _CONNECT_AGAIN = 3
 
@@ -139,7 +134,7 @@ def asking(href: str) -> Iterator[None]:
 
 def refused(where: str, answer: Response) -> ProviderError:
     """Return the error for an answer that reports a failure."""
-    wait_s = retry_after_s(answer.headers.get("Retry-After"))
+    wait_s = retry_after_s(answer.headers)
     return _refused(where, answer.status_code, answer.text, wait_s)
 
 
@@ -152,10 +147,9 @@ def _refused(where: str, status: int, text: str, wait_s: float | None = None) ->
         429: "it accepts no more requests for now; use fewer fetch_workers, or try again later",
         511: "the network requires a login first; log in with a browser",
     }.get(status, "try again later" if transient else "correct the catalogue")
-    shown = " ".join(text.split())[:_SHOWN]
     asks = "" if wait_s is None else f" and asks to wait {wait_s:.0f} s"
     return ProviderError(
-        f"{where} answered HTTP {status} ({shown or 'no text'}){asks}: {fix}",
+        f"{where} answered HTTP {status} ({excerpt(text) or 'no text'}){asks}: {fix}",
         transient=transient,
         retry_after_s=wait_s,
     )
@@ -169,9 +163,9 @@ def _unreachable(where: str, exc: BaseException) -> ProviderError:
     truncated = requests.exceptions.ChunkedEncodingError
     passing = isinstance(exc, requests.ConnectionError | requests.Timeout | truncated)
     cut_off = "the answer was cut off" if isinstance(exc, truncated) else None
-    reason = why_unreachable(exc) or cut_off or str(list(causes(exc))[-1])[:_SHOWN]
+    reason = why_unreachable(exc) or cut_off or str(list(causes(exc))[-1])
     return ProviderError(
-        f"cannot reach {where} ({reason}); check the network and the address",
+        f"cannot reach {where} ({excerpt(reason)}); check the network and the address",
         transient=passing and not lasting,
     )
 
@@ -186,7 +180,7 @@ def _page(href: str) -> PageInsteadError:
 
 def _not_json(where: str, exc: Exception) -> ProviderError:
     return ProviderError(
-        f"{where} answered something that is not JSON ({str(exc)[:_SHOWN]}), expected STAC; "
+        f"{where} answered something that is not JSON ({excerpt(str(exc))}), expected STAC; "
         "correct the address of the catalogue, or log in to the network first if it "
         "shows a page of its own"
     )
