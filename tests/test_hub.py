@@ -23,6 +23,8 @@ from tests.hub_server import COMMIT, Hub, serve
 from tests.processes import WAIT_S
 
 CONFIG = {"feat_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0, "img_size": 32}
+
+
 def wrapper_bin() -> bytes:
     buffer = io.BytesIO()
     torch.save({f"model.{k}": v for k, v in small_network().state_dict().items()}, buffer)
@@ -31,9 +33,11 @@ def wrapper_bin() -> bytes:
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[Pool]:
-    """Processes for one call each, forks of one that has loaded what takes long, but no client."""
+    """Processes for one call each, forks of one that has loaded all but the client."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.hub_client", "torch", "rs_embed.models.scalemae.network"])
+    context.set_forkserver_preload(
+        ["tests.hub_client", "torch", "rs_embed.models.scalemae.network"]
+    )
     with context.Pool(1, maxtasksperchild=1) as pool:
         yield pool
 
