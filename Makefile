@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 MINUTES ?= 25
 
+# Compiled modules are kept: the tests start many processes, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-faults lint format benchmarks pretrain-tiny clean
 
 demo: $(VENV)/.installed

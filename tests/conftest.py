@@ -15,6 +15,8 @@ from typing import Any
 # The hub's client reads its settings when it is imported: offline, with a cache of our own.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="rs_embed_hf_")
+# Several test processes fill the cores; threads of each of them would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -440,7 +440,7 @@ SCRIPT = """
 import sys, threading
 import slowness
 from rs_embed import PointBuffer, get_embedding, get_embeddings_batch
-places = [PointBuffer(-75.6156 + 0.0004 * (i % 40), 37.6942, 640) for i in range(100_000)]
+places = [PointBuffer(-75.6156 + 0.0004 * (i % 40), 37.6942, 640) for i in range(5_000)]
 # Everything is imported and loaded before the signal: imports of others may swallow it.
 get_embedding("scalemae", spatial=places[0], backend="sample", weights=sys.argv[1],
               input_prep="tile")

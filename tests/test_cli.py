@@ -249,15 +249,15 @@ def test_an_error_is_one_line_and_exit_code_1() -> None:
     assert "UnknownNameError" in traced.stderr
 
 
-def test_a_warning_is_one_line(checkpoint: Path) -> None:
-    done = run(*SAMPLE[:-1], "224", "--weights", str(checkpoint))
+def test_a_warning_is_one_line() -> None:
+    done = run("inspect", *SAMPLE[1:-1], "224")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("warning: the model sees the central 76.6% of the area")
 
 
-def test_a_warning_turned_into_an_error_is_one_line_too(checkpoint: Path) -> None:
-    done = run(*SAMPLE[:-1], "224", "--weights", str(checkpoint), PYTHONWARNINGS="error")
+def test_a_warning_turned_into_an_error_is_one_line_too() -> None:
+    done = run("inspect", *SAMPLE[1:-1], "224", PYTHONWARNINGS="error")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         "error: the model sees the central 76.6% of the area"

@@ -8,9 +8,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -151,28 +151,24 @@ def test_an_unwritable_place_is_refused_before_any_work(
 
 
 @pytest.fixture
-def slow_batch(
-    checkpoint: Path, install: Callable[..., Path], tmp_path: Path, out: Path
-) -> Callable[..., AbstractContextManager[subprocess.Popen[str]]]:
-    """Return a function that starts the command; with ``PAUSED`` it never comes to an end."""
-    folder = install(
+def slow_command(
+    checkpoint: Path, install: Callable[..., Path], tmp_path: Path, out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[str]:  # fmt: skip
+    """Arguments of a command that never comes to an end in a process with ``PAUSED``."""
+    install(
         "slowness", "[rs_embed.providers]\nslow = slowness:Slow\n",
         slowness=SLOW.format(seconds="600 if 'PAUSED' in __import__('os').environ "
                                      f"and self.reads > {COUNT // 2} else 0"),
     )  # fmt: skip
-    environment = python_environment(RS_EMBED_SCALEMAE_FETCH_WORKERS="1")
-    environment["RS_EMBED_SCALEMAE_BATCH_SIZE"] = "1"
-    environment["PYTHONPATH"] += os.pathsep + str(folder)
+    monkeypatch.delitem(sys.modules, "slowness", raising=False)
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_FETCH_WORKERS", "1")
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "1")
     places = write_places(tmp_path / "places.csv", COUNT)
-
-    def start(*args: str, **more: str) -> AbstractContextManager[subprocess.Popen[str]]:
-        return running(
-            "-c", CODE, "batch", str(places), "-o", str(out), "--buffer-m", "640",
-            "--weights", str(checkpoint), "--backend", "slow", "--input-prep", "tile", *args,
-            env=environment | more,
-        )  # fmt: skip
-
-    return start
+    return [
+        "batch", str(places), "-o", str(out), "--buffer-m", "640", "--weights", str(checkpoint),
+        "--backend", "slow", "--input-prep", "tile",
+    ]  # fmt: skip
 
 
 def begun(process: subprocess.Popen[str], out: Path) -> None:
@@ -186,10 +182,11 @@ def begun(process: subprocess.Popen[str], out: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_it_goes_on_where_it_was_ended(
-    slow_batch: Callable[..., AbstractContextManager[subprocess.Popen[str]]], out: Path,
-    end: signal.Signals,
-) -> None:  # fmt: skip
-    with slow_batch(PAUSED="1") as process:
+    slow_command: list[str], out: Path, end: signal.Signals
+) -> None:
+    own = {name: value for name, value in os.environ.items() if name.startswith("RS_EMBED_")}
+    paused = python_environment(PAUSED="1", **own)
+    with running("-c", CODE, *slow_command, env=paused) as process:
         begun(process, out)
         process.send_signal(end)
         _, err = process.communicate(timeout=WAIT_S)
@@ -204,20 +201,20 @@ def test_it_goes_on_where_it_was_ended(
         assert 0 < int(kept[1]) < COUNT
 
     if end == signal.SIGINT:
-        with slow_batch("--display", "visual") as other:
-            _, err = other.communicate(timeout=WAIT_S)
-        assert other.returncode == 1
+        other = CliRunner().invoke(app, [*slow_command, "--display", "visual"])
+        assert other.exit_code == 1
         assert (
             'was started with another request (options.display was "reflectance", is now "visual")'
-            in err
+            in str(other.exception)
         )
-        assert "--overwrite" in err
+        assert "--overwrite" in str(other.exception)
 
-    with slow_batch("--json") as again:
-        printed, err = again.communicate(timeout=WAIT_S)
-    assert again.returncode == 0, err
-    report = json.loads(printed)
-    assert re.fullmatch(rf"resuming: {report['resumed']} of {COUNT} places (is|are) done\n", err)
+    again = CliRunner().invoke(app, [*slow_command, "--json"])
+    assert again.exit_code == 0, again.output
+    report = json.loads(again.stdout)
+    assert re.fullmatch(
+        rf"resuming: {report['resumed']} of {COUNT} places (is|are) done\n", again.stderr
+    )
     assert 0 < report["resumed"] < COUNT
     if end == signal.SIGINT:
         assert kept

@@ -6,6 +6,7 @@ rows and columns of the original that must come back in their place, or the refu
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ STORED = {
     "pca": MapEncoding(pca=3),
 }
 Part = tuple[Sequence[int], Sequence[int], Sequence[int]]
+Written = Callable[[str, Path], Path]
 
 
 class Row(NamedTuple):
@@ -71,7 +73,23 @@ def truth(stored: str) -> NDArray[np.float32]:
     return values
 
 
-def written(stored: str, path: Path) -> Path:
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Return a function that puts a map at a path; each kind is written once, then copied."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def put(stored: str, path: Path) -> Path:
+        key = stored, path.suffix
+        if key not in made:
+            made[key] = write_tokens(stored, tmp_path_factory.mktemp("map") / path.name)
+        if made[key].is_dir():
+            return Path(shutil.copytree(made[key], path))
+        return Path(shutil.copyfile(made[key], path))
+
+    return put
+
+
+def write_tokens(stored: str, path: Path) -> Path:
     values = tokens().transpose(1, 2, 0)
     strips = lambda rows: (values[at : at + rows] for at in range(0, HEIGHT, rows))  # noqa: E731
     grid = Grid(UTM, PLACE, (HEIGHT, WIDTH))
@@ -360,7 +378,7 @@ ROWS = [*((row, ".tif") for row in TIFS), *((row, ".zarr") for row in ZARRS)]
 )
 @pytest.mark.filterwarnings("ignore:Scales differ", "ignore:The given matrix")
 @pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:The codec")
-def test_maps_written_again(row: Row, suffix: str, tmp_path: Path) -> None:
+def test_maps_written_again(row: Row, suffix: str, written: Written, tmp_path: Path) -> None:
     path = tmp_path / f"again{suffix}"
     row.rewrite(written(row.stored, tmp_path / f"map{suffix}"), path)
     path = path if path.exists() else path.with_suffix(".vrt")
@@ -391,7 +409,7 @@ def test_maps_written_again(row: Row, suffix: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(mean.values, found.values, rtol=1e-6)
 
 
-def test_components_in_another_order_are_restored(tmp_path: Path) -> None:
+def test_components_in_another_order_are_restored(written: Written, tmp_path: Path) -> None:
     path = written("pca", tmp_path / "map.tif")
     tif(bands=[3, 1, 2])(path, tmp_path / "again.tif")
     right = restored(open_map(path)).values
@@ -427,8 +445,9 @@ ARRAYS: list[tuple[str, str, Callable[[Path], Any], str | None]] = [
 )
 @pytest.mark.filterwarnings("ignore:Scales differ")
 def test_arrays_that_others_opened(
-    suffix: str, opened: Callable[[Path], Any], refusal: str | None, tmp_path: Path
-) -> None:
+    suffix: str, opened: Callable[[Path], Any], refusal: str | None, written: Written,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     array = opened(written("i1", tmp_path / f"map{suffix}"))
     points = [PLACE @ (3.5, 9.5), PLACE @ (6.5, 1.5)]
     if refusal is not None:

@@ -7,14 +7,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import rs_embed
@@ -22,63 +20,17 @@ from rs_embed import FetchSpec, OutputSpec, describe_model, get_embedding
 from rs_embed.embedding.identity import FIELDS, identity
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import settle
-from rs_embed.models.base import Option, Tokens
 from rs_embed.settings import Settings
 from tests.conftest import python_environment, small_network
-from tests.coordinate_model import (
-    CoordinateEncoder,
-    CoordinateModel,
-    CoordinatePlan,
-    coordinate_scene,
-)
+from tests.coordinate_model import coordinate_scene
 from tests.processes import WAIT_S
-
-
-@dataclass
-class StatingEncoder(CoordinateEncoder):
-    """Gives the same tokens whatever it states of itself."""
-
-    tokens_kind: str = "colours"
-
-    def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
-        made = super().encode(pixels, input_res_m)
-        return Tokens(made.cls, made.patches, None, self.tokens_kind)
-
-
-@dataclass(frozen=True)
-class StatingPlan(CoordinatePlan):
-    stated: str = "{}"
-
-    def load(self) -> StatingEncoder:
-        stated = json.loads(self.stated)
-        kind = stated.pop("tokens_kind", "colours")
-        return StatingEncoder(self.image_size, [], provenance=stated, tokens_kind=kind)
-
-
-class StatingModel(CoordinateModel):
-    """States what the option ``stated`` holds, as JSON."""
-
-    def __init__(self, name: str) -> None:
-        option = Option("stated", "its provenance and tokens_kind", "{}", type="string")
-        self.description = replace(CoordinateModel.description, id=name, options=(option,))
-
-    def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> StatingPlan:
-        plan = super().plan({}, device=device, settings=settings)
-        return StatingPlan(**vars(plan), stated=options.get("stated", "{}"))
-
-
-MODEL, TWIN = StatingModel("stating"), StatingModel("twin")
-ENTRY_POINTS = """
-[rs_embed.models]
-stating = tests.test_identity:MODEL
-twin = tests.test_identity:TWIN
-"""
+from tests.stating_model import STATING
 
 
 @pytest.fixture
 def fingerprint(install: Callable[..., Path]) -> Callable[..., str]:
     """Return a function that returns the fingerprint of one scene, by default ``stating``'s."""
-    install("stating", ENTRY_POINTS)
+    install("stating", STATING)
 
     def run(model: str = "stating", stated: Mapping[str, Any] | None = None, **given: Any) -> str:
         given = {"fetch": FetchSpec(scale_m=10), "input_prep": "tile", **given}
@@ -110,7 +62,7 @@ def test_a_difference_in_one_value_of_the_provenance(
 def test_everything_that_scalemae_states_of_itself_is_among_them(
     install: Callable[..., Path],
 ) -> None:
-    install("stating", ENTRY_POINTS)
+    install("stating", STATING)
     given: dict[str, Any] = {
         "input_chw": coordinate_scene(64, 64), "fetch": FetchSpec(scale_m=10),
         "input_prep": "tile",

@@ -59,16 +59,14 @@ def by_cells(tokens: xr.DataArray, shape: Any) -> tuple[Any, float]:
         tokens.x.values[1] - tokens.x.values[0],
         tokens.y.values[1] - tokens.y.values[0],
     )
-    total, weight = np.zeros(tokens.sizes["d"]), 0.0
     values = tokens.transpose("y", "x", "d").values
-    for row, column in np.ndindex(values.shape[:2]):
-        x, y = tokens.x.values[column], tokens.y.values[row]
-        ends = sorted([y - step_y / 2, y + step_y / 2])
-        cell = box(x - step_x / 2, ends[0], x + step_x / 2, ends[1])
-        shared = shape.intersection(cell).area
-        if shared and np.isfinite(values[row, column]).all():
-            total += shared * values[row, column]
-            weight += shared
+    x, y = np.meshgrid(tokens.x.values, tokens.y.values)
+    half_x, half_y = abs(step_x) / 2, abs(step_y) / 2
+    cells = shapely.box(x - half_x, y - half_y, x + half_x, y + half_y)
+    shared = shapely.area(shapely.intersection(shape, cells))
+    shared = np.where(np.isfinite(values).all(axis=-1), shared, 0)
+    weight = float(shared.sum())
+    total = np.einsum("yx,yxd->d", shared, np.nan_to_num(values.astype(np.float64)))
     return total / weight if weight else np.full_like(total, np.nan), weight / shape.area
 
 

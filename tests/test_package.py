@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "gone = othermodels_missing:MODEL\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_a_package_installed_meanwhile_is_found(install: Callable[..., Path]) -> None:
+    folder = install("first", "[rs_embed.models]\nfirst = first:MODEL\n")
+    assert "first" in list_models()
+    shutil.move(folder / "first-1.0.dist-info", folder / "second-1.0.dist-info")
+    written = folder / "second-1.0.dist-info" / "entry_points.txt"
+    written.write_text("[rs_embed.models]\nsecond = second:MODEL\n")
+    assert {"first", "second"} & set(list_models()) == {"second"}
 
 
 @pytest.mark.usefixtures("other_package")

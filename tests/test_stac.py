@@ -941,8 +941,16 @@ def pixels_of(provider: StacProvider) -> NDArray[Any]:
     return fetch(provider).data
 
 
+@pytest.fixture(scope="module")
+def another_process() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("used", [False, True])
-def test_another_process_fetches_the_same(serve: Served, scenes_folder: Path, used: bool) -> None:
+def test_another_process_fetches_the_same(
+    another_process: ProcessPoolExecutor, serve: Served, scenes_folder: Path, used: bool
+) -> None:
     """With a catalogue, tokens and connections of its own."""
     server = serve()
     server.add(scenes_folder)
@@ -952,8 +960,8 @@ def test_another_process_fetches_the_same(serve: Served, scenes_folder: Path, us
     expected = pixels_of(provider)
     server.requests.clear()
     here = provider if used else StacProvider(Address(server.url, f"{server.url}/sas"))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert np.array_equal(pool.submit(pixels_of, here).result(timeout=120), expected)
+    there = another_process.submit(pixels_of, here).result(timeout=120)
+    assert np.array_equal(there, expected)
     assert server.paths("/sas/token/")
     assert server.paths("/search$")
 
@@ -965,7 +973,7 @@ from rs_embed.providers.stac.provider import StacProvider
 network = dict(weights="random-init", variant="tiny", image_size=224)
 # Everything is imported and loaded before the signal: imports of others may swallow it.
 get_embedding("scalemae", spatial=PointBuffer(-75.6156, 37.6942, 640), backend="sample", **network)
-places = [PointBuffer(15.0074 + 1e-5 * i, 46.9471, 200) for i in range(10_000)]
+places = [PointBuffer(15.0074 + 1e-5 * i, 46.9471, 200) for i in range(1_000)]
 print("ready", flush=True)
 get_embeddings_batch("scalemae", spatials=places, backend=StacProvider(sys.argv[1]),
                      temporal=TemporalSpec.range("2023-06-01", "2023-07-01"),

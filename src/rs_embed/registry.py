@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
@@ -38,7 +40,7 @@ def find_model(name: str) -> Model:
     MissingDependencyError
         If its package cannot be imported.
     """
-    return _model(name, entry_points(group=MODELS))
+    return _model(name, _points(MODELS))
 
 
 def _model(name: str, points: EntryPoints) -> Model:
@@ -98,7 +100,7 @@ def find_provider(name: str, settings: Settings) -> Provider:
     ProviderError
         If what its entry point names is not a provider.
     """
-    provider = _load(entry_points(group=PROVIDERS), "backend", name)
+    provider = _load(_points(PROVIDERS), "backend", name)
     if not callable(getattr(provider, "from_settings", None)):
         raise ProviderError(
             f"the entry point {name!r} of {PROVIDERS} names {provider!r}, expected a class with "
@@ -119,12 +121,12 @@ def _instance(kind: type[RegisteredProvider], settings: Settings) -> Provider:
 
 def provider_names() -> list[str]:
     """Return the names of all providers, sorted."""
-    return sorted({point.name for point in entry_points(group=PROVIDERS)})
+    return sorted({point.name for point in _points(PROVIDERS)})
 
 
 def list_models() -> list[str]:
     """Return the ids of the models of all installed packages, sorted, without aliases."""
-    points, ids = entry_points(group=MODELS), set()
+    points, ids = _points(MODELS), set()
     for name in points.names:
         try:
             id_ = _model(name, points).description.id
@@ -156,6 +158,23 @@ def describe_model(model: str) -> dict[str, Any]:
         If no installed package offers it; the message suggests similar names.
     """
     return find_model(model).description.to_json()
+
+
+def _points(group: str) -> EntryPoints:
+    """Return the entry points of a group, read again once a folder of packages has changed."""
+    return _read_points(group, tuple((path, _modified(path)) for path in sys.path))
+
+
+@lru_cache
+def _read_points(group: str, _packages: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+    return entry_points(group=group)  # reads the metadata of every installed package
+
+
+def _modified(path: str) -> int | None:
+    try:
+        return os.stat(path or ".").st_mtime_ns
+    except OSError:
+        return None
 
 
 def _load(points: EntryPoints, kind: str, name: object) -> Any:

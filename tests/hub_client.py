@@ -1,0 +1,29 @@
+"""Embeds with weights of the hub in a process that has not loaded its client; `tests.test_hub`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rs_embed import FetchSpec, RsEmbedError, get_embedding
+
+
+def embedded(
+    environment: Mapping[str, str], weights: str, pixel: float, scale_m: float
+) -> dict[str, Any]:
+    """Return the meta and the first value of an embedding, or the error, in this environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    warnings.simplefilter("ignore")
+    try:
+        made = get_embedding(
+            "scalemae", input_chw=np.full((3, 40, 40), pixel), fetch=FetchSpec(scale_m=scale_m),
+            weights=weights or None,
+        )  # fmt: skip
+    except RsEmbedError as exc:
+        return {"error": type(exc).__name__, "message": str(exc)}
+    return {"first": float(made.data[0]), "meta": made.meta}
