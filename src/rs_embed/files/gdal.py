@@ -55,6 +55,7 @@ _BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("H
 _FOREIGN, _MISSING = "not recognized as", "does not exist"
 _UNDECODED_AGAIN = 4
 _AT_ONCE_AGAIN = 2
+_CONNECT_AGAIN = 3
 # How TIFF, BigTIFF and JPEG 2000 begin.
 _MAGIC = (
     b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
@@ -64,9 +65,11 @@ _STATUS = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(\d{3})",
 # How curl words transient failures, in GDAL's errors.
 _PASSING = re.compile(
     r"timed out|timeout|"
-    r"connection (?:was )?re(?:set|fused)|empty reply|resolve host|recv failure|"
-    r"transfer closed|could not connect|failed to connect",
+    r"connection (?:was )?reset|empty reply|recv failure|transfer closed",
     re.IGNORECASE,
+)
+_UNREACHABLE = re.compile(
+    r"connection (?:was )?refused|resolve host|could not connect|failed to connect", re.IGNORECASE
 )
 
 
@@ -165,12 +168,15 @@ def read_again(path: str, read: Callable[[], Read]) -> Read:
 def tried_again() -> Callable[[Exception], bool]:
     """Return the rule by which one read of files on servers is tried again after an error.
 
-    Transient errors always are. A file that GDAL cannot decode is a few times, since damaged files
-    are not told from damaged answers, and one that is missing or refused once.
+    Transient errors always are, but hosts that cannot be reached seldom recover. A file that GDAL
+    cannot decode is a few times, since damaged files are not told from damaged answers, and one
+    that is missing or refused once.
     """
-    undecoded = itertools.count()
+    undecoded, unreachable = itertools.count(), itertools.count()
 
     def passes(error: Exception) -> bool:
+        if any(_UNREACHABLE.search(str(exc)) for exc in causes(error)):
+            return next(unreachable) < _CONNECT_AGAIN
         if may_pass(error):
             return True
         refused = _statuses(error) or any(_MISSING in str(exc) for exc in causes(error))
@@ -325,7 +331,8 @@ def _passes(failure: BaseException) -> bool:
     """Return whether GDAL names a transient failure of a server."""
     if any(map(is_passing, _statuses(failure))):
         return True
-    return any(_PASSING.search(str(exc)) for exc in causes(failure))
+    texts = list(map(str, causes(failure)))
+    return any(_PASSING.search(text) or _UNREACHABLE.search(text) for text in texts)
 
 
 def _is_faulty(url: str) -> bool:
