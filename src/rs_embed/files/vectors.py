@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_regular, path_of
 from rs_embed.errors import ExportError
 from rs_embed.files.formats import META_KEY, EmbeddingFormat, Format, Formats, unreadable
 from rs_embed.files.writing import written
@@ -210,6 +210,7 @@ def read_vectors(path: str | os.PathLike[str]) -> Vectors:
 
 def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
     try:
+        check_regular(path)
         with zipfile.ZipFile(path):  # refuses an .npy under this name
             pass
         with np.load(path, allow_pickle=False) as content:

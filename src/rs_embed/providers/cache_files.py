@@ -7,7 +7,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
@@ -17,18 +18,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.addresses import DOCUMENT_BYTES, check_regular
+from rs_embed.geo.grid import MAX_PIXELS, Grid, known_crs
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_HEAD = {
+    "key": dict, "fetched": str, "dtype": str, "shape": list, "bands": list,
+    "reflectance": list | None, "source": dict, "notes": list,
+}  # fmt: skip
+_DTYPE = re.compile(r"[<>|=]?(?:[iu][1248]|f[248])")
 NAME = re.compile(r"[0-9a-f]{64}\.patch")
 FORMAT = 1
 # An entry begins with this, the BLAKE2b digest of all that follows (64 hexadecimal digits) and
 # a line of JSON; the bytes of two arrays follow.
 _KIND = b"rs_embed patch "
 _MAGIC = _KIND + b"%d " % FORMAT
+
+
+class UntrustedError(OSError):
+    """Others can write an entry."""
 
 
 @dataclass(frozen=True)
@@ -112,31 +123,81 @@ def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview,
     return _MAGIC + digest.hexdigest().encode() + b"\n" + head, data, valid
 
 
-def read(path: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
-    """Return head, data and valid of an entry; None if a single bit has changed.
+def check_own(path: Path) -> None:
+    """Raise `UntrustedError` if others wrote or can write an entry; as `check_regular` else."""
+    check_regular(path)
+    if not hasattr(os, "geteuid"):  # Windows
+        return
+    entry, folder = os.stat(path), os.stat(path.parent)
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if entry.st_uid != os.geteuid():
+        raise UntrustedError(f"the user {entry.st_uid} wrote some, and you are {os.geteuid()}")
+    for status, which in ((entry, "some of them"), (folder, "the folder")):
+        if status.st_mode & others and not status.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(status.st_mode)
+            raise UntrustedError(f"other users can write {which} (mode {mode:o})")
+
+
+def read(
+    path: Path, key: Mapping[str, Any], check: Callable[[Path], None]
+) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
+    """Return head, data and valid of an entry; None if it is not exactly one of ours for ``key``.
+
+    ``check`` raises for paths that must not be opened.
 
     Raises
     ------
     OSError
         If it cannot be read.
     """
+    check(path)
     with path.open("rb") as file:
         start = file.read(len(_MAGIC) + 65)
         if not start.startswith(_MAGIC) or not start.endswith(b"\n"):
             return None
-        head = file.readline()
-        pixels = np.empty(os.fstat(file.fileno()).st_size - file.tell(), np.uint8)
-        if file.readinto(pixels.data) != pixels.size:
+        line = file.readline(DOCUMENT_BYTES)
+        head = _head(line)
+        if head is None or head["key"] != key:
             return None
-    digest = _digest(head)
+        if head["shape"][1:] != list(key["grid"]["shape"]):
+            return None
+        shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"])
+        count = math.prod(shape) * dtype.itemsize
+        size = count + math.prod(shape[1:])
+        if os.fstat(file.fileno()).st_size != file.tell() + size:
+            return None
+        pixels = np.empty(size, np.uint8)
+        if file.readinto(pixels.data) != size:
+            return None
+    digest = _digest(line)
     digest.update(pixels.data)
-    if digest.hexdigest().encode() != start[len(_MAGIC) : -1]:
+    if digest.hexdigest().encode() != start[len(_MAGIC) : -1] or pixels[count:].max() > 1:
         return None
-    content = json.loads(head)
-    shape = tuple(content["shape"])
-    count = pixels.size - math.prod(shape[1:])
-    data = pixels[:count].view(np.dtype(content["dtype"])).reshape(shape)
-    return content, data, pixels[count:].view(np.bool_).reshape(shape[1:])
+    data = pixels[:count].view(dtype).reshape(shape)
+    return head, data, pixels[count:].view(np.bool_).reshape(shape[1:])
+
+
+def _head(line: bytes) -> dict[str, Any] | None:
+    """Return the head of an entry; None if it is not one that `parts_of` writes."""
+    try:
+        head = json.loads(line)
+        if not isinstance(head, dict) or head.keys() != _HEAD.keys():
+            return None
+        if not all(isinstance(head[name], kind) for name, kind in _HEAD.items()):
+            return None
+        units = head["reflectance"] or [1, 0]
+        texts = [*head["bands"], *head["notes"]]
+        numbers = (
+            all(type(side) is int and 0 < side <= MAX_PIXELS for side in head["shape"])
+            and all(type(one) in (int, float) and math.isfinite(one) for one in units)
+        )  # fmt: skip
+        whole = len(head["shape"]) == 3 and len(head["bands"]) == head["shape"][0]
+        stated = _DTYPE.fullmatch(head["dtype"]) and head["key"].get("format") == FORMAT
+        dated = datetime.fromisoformat(head["fetched"]).tzinfo is not None
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    plain = numbers and len(units) == 2 and all(isinstance(text, str) for text in texts)
+    return head if plain and whole and stated and dated else None
 
 
 def is_ours(path: str | PathLike[str]) -> bool:
@@ -156,9 +217,10 @@ def entry_of(path: Path, status: os.stat_result) -> Entry | None:
     used = datetime.fromtimestamp(status.st_mtime, UTC)
     try:
         with path.open("rb") as file:
-            file.readline()
-            head = json.loads(file.readline())
-        fetched, key = datetime.fromisoformat(head["fetched"]), head["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+            file.readline(DOCUMENT_BYTES)
+            head = _head(file.readline(DOCUMENT_BYTES))
+    except OSError:
+        head = None
+    if head is None:
         return Entry(path, status.st_size, used, used, None)
-    return Entry(path, status.st_size, used, fetched, key)
+    return Entry(path, status.st_size, used, datetime.fromisoformat(head["fetched"]), head["key"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from rs_embed.addresses import check_regular
 from rs_embed.errors import ExportError, SpecError, some
 from rs_embed.files.writing import check_place
 
@@ -93,6 +94,10 @@ class Journal:
             raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
         self.path = Path(path)
         check_place(self.path)
+        try:
+            check_regular(self.path)
+        except OSError as exc:
+            raise ExportError(f"cannot keep results in {self.path}: {exc}") from exc
         with self._errors_mapped():
             # No waiting for a lock: whoever holds it does so for hours. Every statement commits.
             self._connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_all_regular, check_beside, path_of
 from rs_embed.errors import ExportError, GridError, SpecError
 from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
@@ -59,8 +59,12 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
     if not place.exists():
         raise ExportError(f"cannot read {place}: there is no such file")
     try:
+        check_all_regular(place)
+        check_beside(place)
         return chosen.open(place)
-    except (SpecError, GridError) as exc:
+    except ExportError:
+        raise
+    except (SpecError, GridError, OSError) as exc:
         raise ExportError(f"cannot read {place}: {exc}") from exc
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
+from rs_embed.addresses import STAC_BYTES, local_path, read_document
 from rs_embed.errors import ProviderError
 from rs_embed.files.gdal import shown_path
 from rs_embed.providers.retrying import Patience
@@ -86,8 +87,9 @@ def api_io(patience: Patience) -> StacApiIO:
 
 def read_json(io: StacApiIO, href: str) -> Any:
     """Return the JSON at a URL or path; raise as `asking`, also if it is not JSON."""
+    path = local_path(href)
     with asking(href):
-        return json.loads(io.read_text(href))
+        return json.loads(io.read_text(href) if "://" in path else read_document(path, STAC_BYTES))
 
 
 @contextmanager
