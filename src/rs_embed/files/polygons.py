@@ -16,6 +16,7 @@ import numpy as np
 from rs_embed._optional import require
 from rs_embed.addresses import PLACES_BYTES, check_beside, path_of, read_document
 from rs_embed.errors import GridError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.files.databases import check_layers
 from rs_embed.files.features import (
     check_geojson,
     feature_id,
@@ -285,10 +286,12 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         require(module, extra="maps", purpose=f"reading polygons of {path.name}")
         for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
     )
+    check_layers(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Measured \(M\) geometry types")  # left out, as Z is
         try:
             chosen = _layer(path, layer, pyogrio.list_layers(path))
+            check_layers(path, chosen)
             info = pyogrio.read_info(path, layer=chosen)
             own = _ids(raw, path, chosen, info)
             meta, fids, content, _ = raw.read(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._version import __version__
-from rs_embed.addresses import check_regular, path_of
+from rs_embed.addresses import path_of
 from rs_embed.errors import ExportError, ImageryError, RsEmbedError, SettingsError, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
@@ -32,7 +32,6 @@ from rs_embed.providers.cache_files import (
     NAME,
     Entry,
     UntrustedError,
-    check_own,
     entry_of,
     is_ours,
     name_of,
@@ -111,7 +110,7 @@ class PatchCache:
         """
         path = self.folder / name_of(key)
         try:
-            content = read(path, key, check=check_regular if self.shared else check_own)
+            content = read(path, key, grid, shared=self.shared)
         except FileNotFoundError:
             return None
         except UntrustedError as exc:
@@ -126,8 +125,7 @@ class PatchCache:
             with suppress(OSError):  # a read-only folder, or another process was faster
                 path.unlink()
             raise ImageryError(
-                f"the cached pixels in {path} are damaged, of another version, or belong to "
-                "another request"
+                f"the cached pixels in {path} are damaged, or belong to another request or version"
             )
         with suppress(OSError):  # a read-only folder serves as well
             os.utime(path)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike
@@ -123,48 +123,47 @@ def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview,
     return _MAGIC + digest.hexdigest().encode() + b"\n" + head, data, valid
 
 
-def check_own(path: Path) -> None:
-    """Raise `UntrustedError` if others wrote or can write an entry; as `check_regular` else."""
-    check_regular(path)
+def _check_own(entry: os.stat_result, folder: os.stat_result) -> None:
+    """Raise `UntrustedError` if others wrote or can write an entry, or put it in the folder."""
     if not hasattr(os, "geteuid"):  # Windows
         return
-    entry, folder = os.stat(path), os.stat(path.parent)
-    others = stat.S_IWGRP | stat.S_IWOTH
     if entry.st_uid != os.geteuid():
         raise UntrustedError(f"the user {entry.st_uid} wrote some, and you are {os.geteuid()}")
-    for status, which in ((entry, "some of them"), (folder, "the folder")):
-        if status.st_mode & others and not status.st_mode & stat.S_ISVTX:
-            mode = stat.S_IMODE(status.st_mode)
-            raise UntrustedError(f"other users can write {which} (mode {mode:o})")
+    # In folders with the sticky bit, such as /tmp, only its owner can replace a file.
+    own = folder.st_mode & stat.S_ISVTX
+    for mode, which in ((entry.st_mode, "some of them"), (0 if own else folder.st_mode, "it")):
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UntrustedError(f"other users can write {which} (mode {stat.S_IMODE(mode):o})")
 
 
 def read(
-    path: Path, key: Mapping[str, Any], check: Callable[[Path], None]
+    path: Path, key: Mapping[str, Any], grid: Grid, *, shared: bool
 ) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
     """Return head, data and valid of an entry; None if it is not exactly one of ours for ``key``.
 
-    ``check`` raises for paths that must not be opened.
+    ``grid`` is that of the key; ``shared`` allows entries that other users can write.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If it cannot be read; `UntrustedError` if others can write it.
     """
-    check(path)
+    check_regular(path)
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not shared:
+            _check_own(status, os.stat(path.parent))
         start = file.read(len(_MAGIC) + 65)
         if not start.startswith(_MAGIC) or not start.endswith(b"\n"):
             return None
         line = file.readline(DOCUMENT_BYTES)
         head = _head(line)
-        if head is None or head["key"] != key:
-            return None
-        if head["shape"][1:] != list(key["grid"]["shape"]):
+        if head is None or head["key"] != key or head["shape"][1:] != list(grid.shape):
             return None
         shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"])
         count = math.prod(shape) * dtype.itemsize
         size = count + math.prod(shape[1:])
-        if os.fstat(file.fileno()).st_size != file.tell() + size:
+        if status.st_size != file.tell() + size:
             return None
         pixels = np.empty(size, np.uint8)
         if file.readinto(pixels.data) != size:
@@ -192,7 +191,7 @@ def _head(line: bytes) -> dict[str, Any] | None:
             and all(type(one) in (int, float) and math.isfinite(one) for one in units)
         )  # fmt: skip
         whole = len(head["shape"]) == 3 and len(head["bands"]) == head["shape"][0]
-        stated = _DTYPE.fullmatch(head["dtype"]) and head["key"].get("format") == FORMAT
+        stated = _DTYPE.fullmatch(head["dtype"])
         dated = datetime.fromisoformat(head["fetched"]).tzinfo is not None
     except (ValueError, RecursionError, OverflowError):
         return None
