@@ -13,6 +13,11 @@ from rs_embed.files.writing import check_place
 
 # Name under which files hold the meta of an embedding, as JSON text.
 META_KEY = "rs_embed_meta"
+# What libraries raise for the content of damaged files, besides `OSError`.
+UNREADABLE = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, EOFError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

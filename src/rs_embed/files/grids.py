@@ -12,7 +12,7 @@ from affine import Affine
 
 from rs_embed.addresses import check_beside, check_regular
 from rs_embed.errors import SpecError
-from rs_embed.files.formats import META_KEY, EmbeddingFormat, Formats, unreadable
+from rs_embed.files.formats import META_KEY, UNREADABLE, EmbeddingFormat, Formats, unreadable
 from rs_embed.files.token_bands import band_names, open_bands
 from rs_embed.files.writing import written
 
@@ -137,7 +137,7 @@ def read_geotiff(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
         meta = json.loads(bands.tags[_META_TAG])
         bands.check_type()
         tokens = bands.tokens()
-    except (RasterioError, OSError, KeyError, ValueError, RecursionError) as exc:
+    except (RasterioError, OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, _GRID) from exc
     if not isinstance(meta, dict):
         raise unreadable(path, TypeError(f"meta is {type(meta).__name__}"), _GRID)
@@ -169,7 +169,7 @@ def read_netcdf(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
             grid = dataset["embedding"].load().astype(np.float32)
         meta = json.loads(grid.attrs.pop(META_KEY))
         return grid if grid.rio.crs is None else north_up(grid), meta
-    except (OSError, KeyError, ValueError, RecursionError) as exc:
+    except (OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, _GRID) from exc
 
 

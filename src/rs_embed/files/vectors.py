@@ -14,7 +14,14 @@ import numpy as np
 
 from rs_embed.addresses import check_regular, path_of
 from rs_embed.errors import ExportError
-from rs_embed.files.formats import META_KEY, EmbeddingFormat, Format, Formats, unreadable
+from rs_embed.files.formats import (
+    META_KEY,
+    UNREADABLE,
+    EmbeddingFormat,
+    Format,
+    Formats,
+    unreadable,
+)
 from rs_embed.files.writing import written
 
 if TYPE_CHECKING:
@@ -215,7 +222,7 @@ def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
             pass
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+    except (OSError, zipfile.BadZipFile, zlib.error, *UNREADABLE) as exc:
         raise unreadable(path, exc, writer) from exc
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from affine import Affine
 
 from rs_embed.addresses import DOCUMENT_BYTES, check_regular
+from rs_embed.files.formats import UNREADABLE
 from rs_embed.geo.grid import MAX_PIXELS, Grid, known_crs
 from rs_embed.geo.raster import Raster
 
@@ -61,7 +62,11 @@ class Entry:
             "bytes": self.size,
         }
         names = ("provider", "lon", "lat", "height_px", "width_px", "pixel_size", "start", "end")
-        return {**stated, **(dict.fromkeys(names) if self.key is None else _place(self.key))}
+        try:
+            place = dict.fromkeys(names) if self.key is None else _place(self.key)
+        except UNREADABLE:
+            place = dict.fromkeys(names)  # of a key that is not one of `CachedProvider`
+        return {**stated, **place}
 
 
 def _place(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +83,8 @@ def _place(key: Mapping[str, Any]) -> dict[str, Any]:
         "height_px": height,
         "width_px": width,
         "pixel_size": transform.a,
-        **key["temporal"],
+        "start": key["temporal"]["start"],
+        "end": key["temporal"]["end"],
     }
 
 
