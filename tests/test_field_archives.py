@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import zipfile
 import zlib
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shapely.geometry import box
 
-from rs_embed.datasets.samples import IMAGE_BYTES, INDEX_BYTES, read_samples
+from rs_embed.datasets.samples import IMAGE_BYTES, read_samples
 from rs_embed.errors import (
     DatasetError,
     ExportError,
@@ -60,8 +61,8 @@ def png() -> bytes:
     return content.getvalue()
 
 
-def zipped(path: Path, members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", kind) as archive:
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path
@@ -99,10 +100,10 @@ LARGE, LONG = b"\0" * (IMAGE_BYTES + 1), b"path,class\n" + b"x" * 70_000 + b",y\
 # Members of an archive -> its refusal.
 MEMBERS = {
     "an image of 256 MiB and a byte": ({"index.csv": INDEX, "a.png": LARGE}, "268,435,456 bytes"),
-    "a line of 70 kB": ({"index.csv": LONG, "a.png": b""}, "has a line of more than 65,536"),
-    "an index of 128 MiB": (
-        {"index.csv": b"path,class\n" + b"\n" * INDEX_BYTES, "a.png": b""},
-        "larger than 134,217,728 bytes",
+    "a line of 70 kB": ({"index.csv": LONG, "a.png": b""}, "65,536 bytes in a line"),
+    "an index of two million lines": (
+        {"index.csv": b"path,class\n" + b"\n" * 2_000_000, "a.png": b""},
+        "2,000,000 lines",
     ),
 }
 # Limits on what a process may take, and how much more memory reading may take.
@@ -126,7 +127,7 @@ def measured(path: Path) -> tuple[int, str]:
     return int(memory), message
 
 
-@pytest.mark.parametrize("kind", ["zip", "bzip2", "tar.gz"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 @pytest.mark.parametrize(("members", "refusal"), MEMBERS.values(), ids=MEMBERS)
 def test_limits_hold_for_what_comes_out(
     members: dict[str, bytes], refusal: str, kind: str, tmp_path: Path
@@ -134,8 +135,7 @@ def test_limits_hold_for_what_comes_out(
     if kind == "tar.gz":
         path = tarred(tmp_path / "set.tar.gz", members, "w:gz")
     else:
-        method = zipfile.ZIP_BZIP2 if kind == "bzip2" else zipfile.ZIP_DEFLATED
-        path = zipped(tmp_path / "set.zip", members, method)
+        path = zipped(tmp_path / "set.zip", members)
     memory, message = measured(path)
     assert refusal in message
     assert memory < 700
@@ -156,17 +156,6 @@ def test_a_long_header_of_a_tar_archive_is_not_read(tmp_path: Path) -> None:
         list(read_samples(path, gsd_m=1))
 
 
-OPENED = """
-import sys, warnings
-warnings.simplefilter("ignore")
-from pathlib import Path
-from rs_embed.errors import RsEmbedError
-path = Path(sys.argv[1])
-try:
-    exec(sys.argv[2])
-except RsEmbedError as exc:
-    print(type(exc).__name__, exc)
-"""
 READ = "from rs_embed.files.imagery import read_imagery as read; "
 OF_3 = "bands=('B4', 'B3', 'B2'), spatial=None, fill_value=None)"
 LOCAL = "from rs_embed import LocalProvider; p = LocalProvider({}); print(p.status()); p.dated"
@@ -206,15 +195,22 @@ DOORS = {
     "a recipe": ("a.toml", "from rs_embed.training.recipe import read_recipe as r; r(path)"),
     "a journal": ("a.partial", "from rs_embed.runs.journal import Journal; Journal(path, '{}')"),
     "a table": ("a.parquet", "from rs_embed.evaluation.tables import read_table as r; r(path)"),
-    "credentials": ("a.json", "import os; os.environ['GOOGLE_APPLICATION_CREDENTIALS'] = str(path)"
-                    "; from rs_embed.providers.earth_engine.session import _credentials, Account;"
-                    " import ee; _credentials(ee, Account(None, 'standard', None))"),
+    "credentials": ("a.json", "from rs_embed.providers.earth_engine.session import _credentials, Account;"
+                    " import ee; _credentials(ee, Account(None, 'standard', None, 9))"),
 }  # fmt: skip
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs on this system")
 @pytest.mark.parametrize(("name", "read"), DOORS.values(), ids=DOORS)
-def test_a_fifo_is_never_opened(name: str, read: str, tmp_path: Path) -> None:
+def test_a_fifo_is_never_opened(
+    name: str,
+    read: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / name))
     with rasterio.open(
         tmp_path / "image.tif", "w", driver="GTiff", count=3, height=64, width=64, dtype="uint16",
         crs="EPSG:32633", transform=Affine(10, 0, 4e5, 0, -10, 52e5),
@@ -226,14 +222,21 @@ def test_a_fifo_is_never_opened(name: str, read: str, tmp_path: Path) -> None:
         "</VRTRasterBand></VRTDataset>"
     )
     if name == "fields.prj":
-        gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)]).to_file(tmp_path / "fields.shp")
+        gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=4326).to_file(tmp_path / "fields.shp")
     (tmp_path / "model.safetensors").write_bytes(b"x")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     os.mkfifo(tmp_path / name)
-    command = [sys.executable, "-c", OPENED, str(tmp_path / name), read]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "is a FIFO, not a file" in result.stdout or "1 files left out" in result.stdout
+    # A reader that opened it would wait for a writer: this one comes late, and ends the wait.
+    late = threading.Timer(20, lambda: os.close(os.open(tmp_path / name, os.O_RDWR)))
+    late.start()
+    try:
+        exec(read, {"path": tmp_path / name})  # noqa: S102
+    except RsEmbedError as exc:
+        print(exc)
+    finally:
+        late.cancel()
+    said = capsys.readouterr().out
+    assert "is a FIFO, not a file" in said or "files left out" in said
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no devices on this system")
@@ -242,10 +245,10 @@ def test_a_device_is_no_file_either(tmp_path: Path) -> None:
     link.symlink_to("/dev/zero")
     with pytest.raises(SpecError, match="is a device, not a file; write its content"):
         read_places(link)
+    link.unlink()
+    with link.open("wb") as file:
+        file.truncate(2**30 + 1)
     with pytest.raises(SpecError, match="it is larger than 1,073,741,824 bytes"):
-        link.unlink()
-        with link.open("wb") as file:
-            file.truncate(2**30 + 1)
         read_places(link)
 
 
@@ -274,7 +277,7 @@ def test_views_have_limits(view: str, layer: str, expected: int | str, tmp_path:
         for table in ("gpkg_contents", "gpkg_geometry_columns"):
             names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
             others = ", ".join(names[1:]).replace("identifier", "'v'")
-            database.execute(f"INSERT INTO {table} SELECT 'v', {others} FROM {table}")
+            database.execute(f"INSERT INTO {table} SELECT 'v', {others} FROM {table}")  # noqa: S608
         database.execute(f"CREATE VIEW v AS {view}")
     database.close()
     started = time.monotonic()

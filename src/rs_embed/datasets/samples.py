@@ -40,6 +40,7 @@ INDEX = "index.csv"
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 # Of one member of an archive, of an index, and of a line in it or a name in a tar archive.
 IMAGE_BYTES, INDEX_BYTES, LINE_BYTES = 256 * 2**20, 128 * 2**20, 64 * 2**10
+INDEX_LINES = 2_000_000
 # Decompressed by bzip2 or LZMA, which know no limit, this becomes 80 MB at most.
 _PIECE = 4096
 _BROKEN = (
@@ -208,15 +209,15 @@ def _found(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
 
 def _lines(file: IO[bytes], shown: str) -> Iterator[str]:
     """Yield the lines of an index, of bounded length and number."""
-    size = 0
+    size = lines = 0
     while line := file.readline(LINE_BYTES + 1):
-        first, size = not size, size + len(line)
-        if len(line) > LINE_BYTES or size > INDEX_BYTES:
+        size, lines = size + len(line), lines + 1
+        if len(line) > LINE_BYTES or size > INDEX_BYTES or lines > INDEX_LINES:
             raise DatasetError(
-                f"{shown!r} is larger than {INDEX_BYTES:,} bytes or has a line of more than "
-                f"{LINE_BYTES:,}, expected a line for each image; split the set"
+                f"{shown!r} has more than {INDEX_BYTES:,} bytes, {INDEX_LINES:,} lines or "
+                f"{LINE_BYTES:,} bytes in a line, expected a line for each image; split the set"
             )
-        yield line.decode("utf-8-sig" if first else "utf-8")
+        yield line.decode("utf-8-sig" if lines == 1 else "utf-8")
 
 
 def _read_index(file: IO[bytes], shown: str) -> dict[str, _Entry]:

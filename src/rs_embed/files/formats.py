@@ -115,5 +115,5 @@ REPORTS = Formats(
 
 def unreadable(path: Path, reason: Exception, expected: str) -> ExportError:
     """Return the error for a file that does not hold what was ``expected``."""
-    why = f"{type(reason).__name__}: {reason}" if path.is_file() else "there is no such file"
+    why = f"{type(reason).__name__}: {reason}" if path.exists() else "there is no such file"
     return ExportError(f"cannot read {path} ({why}), expected a file of {expected}")
