@@ -434,6 +434,7 @@ def test_damaged_files_are_errors_of_ours(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         members = {"index.csv": INDEX, "a.png": png()}
+        read: Any
         name, content, read = data.draw(st.sampled_from([
             ("a.npz", exported(folder / "a.npz"), read_vectors),
             ("a.zip", zipped(folder / "a.zip", members).read_bytes(), set_of),
