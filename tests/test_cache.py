@@ -419,7 +419,7 @@ def served_anew(provider: Counted, folder: Path, expected: Raster) -> None:
     raster = fetch(provider, folder)
     assert provider.fetched == before + 1
     *notes, said = raster.notes
-    assert "are damaged, or belong to another request; they were fetched again" in said
+    assert "are damaged, or belong to another request or version; they were fetched again" in said
     assert same(replace(raster, notes=tuple(notes)), expected)
     assert same(fetch(provider, folder), expected)  # without the note, which was of that time
     assert provider.fetched == before + 1

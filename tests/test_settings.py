@@ -22,6 +22,7 @@ def test_defaults() -> None:
     assert settings.stac == "earth-search"
     assert settings.cache_dir is None
     assert settings.cache_gb == 10
+    assert not settings.cache_shared
     assert settings.records_dir == Path.home() / ".cache" / "rs_embed"
 
 
@@ -39,6 +40,7 @@ def test_values_are_read() -> None:
             "RS_EMBED_STAC": "https://stac.example/v1",
             "RS_EMBED_CACHE_DIR": "~/kept",
             "RS_EMBED_CACHE_GB": "3",
+            "RS_EMBED_CACHE_SHARED": "1",
             "XDG_CACHE_HOME": "/elsewhere",
         }
     )
@@ -53,6 +55,7 @@ def test_values_are_read() -> None:
         stac="https://stac.example/v1",
         cache_dir=Path.home() / "kept",
         cache_gb=3,
+        cache_shared=True,
         records_dir=Path("/elsewhere/rs_embed"),
     )
     assert Settings.from_environ({"GOOGLE_CLOUD_PROJECT": "theirs"}).ee_project == "theirs"
@@ -66,6 +69,11 @@ NUMBERS = [v.name for v in SCALEMAE_VARIABLES if not v.name.endswith("_ID")]
 def test_a_value_that_is_not_a_whole_number_is_refused(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"got {variable}='{value}', expected a whole number"):
         Settings.from_environ({variable: value})
+
+
+def test_a_switch_is_0_or_1() -> None:
+    with pytest.raises(SettingsError, match="got RS_EMBED_CACHE_SHARED='yes', expected 0, or 1 to"):
+        Settings.from_environ({"RS_EMBED_CACHE_SHARED": "yes"})
 
 
 @pytest.mark.parametrize("variable", [v.name for v in VARIABLES])

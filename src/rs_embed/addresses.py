@@ -1,9 +1,11 @@
-"""Where files are: the paths that ``file:`` and ``zip:`` URLs name, and URLs without secrets."""
+"""Where files are: the paths that ``file:`` and ``zip:`` URLs name, and what is at them."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -12,6 +14,17 @@ _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNO
 _WEB = ("http://", "https://", "s3://", "gs://", "az://")
 _BUCKET = re.compile(r"(s3|gs|az)(?=://)", re.IGNORECASE)
 _WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
+# Prefixes of GDAL's file systems, and what parts the paths in names such as NETCDF:"a.nc":red.
+_VIRTUAL = re.compile(r"^(?:/vsi[a-z0-9_]+/)+")
+_BETWEEN_PATHS = re.compile(r'[:",{}]')
+_KINDS = {
+    stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+# Configurations, credentials, metadata: documents that people or programs write by hand.
+DOCUMENT_BYTES = 64 * 2**20
+# An ItemCollection of a large search; places and polygons.
+STAC_BYTES = PLACES_BYTES = 2**30
 
 
 def local_path(address: str | os.PathLike[str]) -> str:
@@ -56,6 +69,75 @@ def linked_path(href: str, document: str | None) -> str:
     folder = os.path.dirname(home)
     raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))
     return decoded if not os.path.exists(raw) and os.path.exists(decoded) else raw
+
+
+def check_regular(address: str | os.PathLike[str]) -> None:
+    """Raise `OSError` if a path leads to a FIFO, device or socket, also within names of GDAL.
+
+    Opening one may block for ever, and reading one may never end. What does not exist is left to
+    the code that opens it.
+    """
+    text = os.fspath(address)
+    for piece in {text, *_BETWEEN_PATHS.split(text)}:
+        path, mode = _VIRTUAL.sub("", piece), None
+        while mode is None:
+            try:
+                mode = os.stat(path).st_mode
+            except (OSError, ValueError):  # perhaps a member of an archive
+                if (above := os.path.dirname(path)) in (path, ""):
+                    break
+                path = above
+        if mode is not None and (kind := _KINDS.get(stat.S_IFMT(mode))):
+            raise OSError(f"{path} is {kind}, not a file; write its content to a file first")
+
+
+def check_beside(address: str | os.PathLike[str]) -> None:
+    """Raise as `check_regular`, also for what GDAL reads with a file: names that begin like its."""
+    check_regular(address)
+    folder, name = os.path.split(os.fspath(address))
+    try:
+        changed = os.stat(folder or ".").st_mtime_ns
+    except (OSError, ValueError):
+        return
+    stem = os.path.splitext(name)[0].casefold()
+    for other in _not_files(folder or ".", changed):
+        if other.casefold().startswith(stem):
+            check_regular(os.path.join(folder, other))
+
+
+@lru_cache
+def _not_files(folder: str, changed: int) -> tuple[str, ...]:  # noqa: ARG001  # listed anew
+    """Return the names in a folder that are neither of files nor of folders."""
+    try:
+        with os.scandir(folder) as found:
+            return tuple(one.name for one in found if not one.is_file() and not one.is_dir())
+    except OSError:
+        return ()
+
+
+def check_all_regular(folder: str | os.PathLike[str]) -> None:
+    """Raise as `check_regular` for a path, and for all files below it if it is a folder."""
+    check_regular(folder)
+    for below, _, names in os.walk(folder):
+        for name in names:
+            check_regular(os.path.join(below, name))
+
+
+def read_document(path: str | os.PathLike[str], most_bytes: int = DOCUMENT_BYTES) -> bytes:
+    """Return the content of a file, of which no more than ``most_bytes`` are read.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, is not a regular file, or is larger.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        too_large = os.fstat(file.fileno()).st_size > most_bytes
+        content = b"" if too_large else file.read(most_bytes + 1)
+    if too_large or len(content) > most_bytes:
+        raise OSError(f"it is larger than {most_bytes:,} bytes")
+    return content
 
 
 def path_of(address: str | os.PathLike[str]) -> Path:

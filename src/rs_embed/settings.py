@@ -69,10 +69,15 @@ CACHE_GB = Variable(
     str(CACHE_GB_DEFAULT),
     "maximum size of that folder in gigabytes; the least recently used pixels are removed first",
 )
+CACHE_SHARED = Variable(
+    "RS_EMBED_CACHE_SHARED",
+    "0",
+    "1 to use pixels in that folder that other users wrote or can write; they decide what you see",
+)
 # Variables of Earth Engine's tools; the first one that is set counts.
 EE_PROJECTS = ("EE_PROJECT", "GOOGLE_CLOUD_PROJECT")
 SCALEMAE_VARIABLES = (SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_FETCH_WORKERS, SCALEMAE_BATCH_SIZE)
-VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB)
+VARIABLES = (*SCALEMAE_VARIABLES, LOCAL, EE_ENDPOINT, STAC, CACHE_DIR, CACHE_GB, CACHE_SHARED)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class Settings:
         Where fetched pixels are kept; None if they are not.
     cache_gb : int
         Maximum size of that folder, gigabytes.
+    cache_shared : bool
+        Whether pixels in it that other users can write are used.
     records_dir : pathlib.Path
         Where small, reproducible records are kept (``$XDG_CACHE_HOME/rs_embed``).
     """
@@ -116,6 +123,7 @@ class Settings:
     stac: str
     cache_dir: Path | None
     cache_gb: int
+    cache_shared: bool
     records_dir: Path
 
     @classmethod
@@ -125,7 +133,7 @@ class Settings:
         Raises
         ------
         SettingsError
-            If a variable is empty, or not a whole number of at least 1 where one is required.
+            If a variable is empty, or not a number or switch where one is required.
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
         try:
@@ -143,6 +151,7 @@ class Settings:
             stac=_text(environ, STAC),
             cache_dir=_path(environ, CACHE_DIR),
             cache_gb=_whole_number(environ, CACHE_GB) or CACHE_GB_DEFAULT,
+            cache_shared=_switch(environ, CACHE_SHARED),
             records_dir=records_dir,
         )
 
@@ -182,6 +191,13 @@ def _whole_number(environ: Mapping[str, str], variable: Variable) -> int | None:
             f"({variable.effect}); unset it for the default ({variable.default})"
         )
     return int(value)
+
+
+def _switch(environ: Mapping[str, str], variable: Variable) -> bool:
+    value = _text(environ, variable)
+    if value not in ("0", "1"):
+        raise SettingsError(f"got {variable.name}={value!r}, expected 0, or {variable.effect}")
+    return value == "1"
 
 
 def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:

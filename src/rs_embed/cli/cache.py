@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rs_embed.addresses import path_of
 from rs_embed.cli.options import Json
 from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
@@ -40,7 +41,7 @@ def ls(folder: Folder = None, json: Json = False) -> None:
 
     [dim]rs-embed cache ls --cache ~/patches[/dim]
     """
-    kept = _cache(folder)
+    kept = opened_cache(folder)
     rows = [entry.to_json() for entry in kept.ls()]
     total = sum(row["bytes"] for row in rows)
     if json:
@@ -66,22 +67,23 @@ def clear(
 
     [dim]rs-embed cache clear --older-than 90[/dim]
     """
-    kept = _cache(folder)
+    kept = opened_cache(folder)
     age = None if older_than is None else timedelta(days=older_than)
     count, size = kept.clear(older_than=age)
     echo(f"removed {_entries(count)}, {size:,} bytes, from {kept.folder}")
 
 
-def _cache(folder: Path | None) -> PatchCache:
+def opened_cache(folder: str | Path | None, *, shared: bool = False) -> PatchCache:
+    """Return the cache in an existing folder, that of the environment if not stated."""
     from rs_embed import PatchCache
 
     settings = Settings.from_environ()
-    named = settings.cache_dir if folder is None else folder.expanduser()
+    named = settings.cache_dir if folder is None else path_of(folder).expanduser()
     if named is None:
         raise SpecError(f"got no folder; pass --cache FOLDER, or set {CACHE_DIR.name}")
     if not named.is_dir():
         raise SpecError(f"got {str(named)!r}, expected an existing folder (--cache FOLDER)")
-    return PatchCache(named, settings.cache_gb * 10**9)
+    return PatchCache(named, settings.cache_gb * 10**9, shared=shared)
 
 
 def _entries(count: int) -> str:

@@ -114,6 +114,14 @@ class Pixels:
             show_default="RS_EMBED_CACHE_DIR",
         ),
     ] = None
+    cache_shared: Annotated[
+        bool,
+        place_option(
+            "--cache-shared",
+            help="Also use pixels of that folder that other users can write.",
+            show_default="RS_EMBED_CACHE_SHARED",
+        ),
+    ] = False
     imagery: Annotated[
         str | None, _pixel_option(help="GeoTIFF or COG to read instead of a backend.")
     ] = None

@@ -15,6 +15,8 @@ from rs_embed import (
     TemporalSpec,
     describe_model,
 )
+from rs_embed.addresses import check_regular
+from rs_embed.cli.cache import opened_cache
 from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep, Rectangle
 from rs_embed.errors import ImageryError, SpecError
 
@@ -45,7 +47,7 @@ def common(
         "fetch": fetch,
         "backend": _backend(pixels),
         "imagery": pixels.imagery,
-        "cache": pixels.cache,
+        "cache": opened_cache(pixels.cache, shared=True) if pixels.cache_shared else pixels.cache,
         "input_prep": _input_prep(prep),
         **({} if pixels.min_valid is None else {"min_valid": pixels.min_valid}),
         **model_options(model, options),
@@ -146,7 +148,8 @@ def _array(path: Path) -> Any:
     import numpy as np
 
     try:
+        check_regular(path)
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        reason = "not a .npy array of numbers" if path.is_file() else "no such file"
+        reason = "not a .npy array of numbers" if path.is_file() else str(exc)
         raise ImageryError(f"cannot read {path}: {reason}") from exc

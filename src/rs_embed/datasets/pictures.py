@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rs_embed.addresses import check_regular
 from rs_embed.embedding.checks import check_values, without_odd
 from rs_embed.embedding.source import DEFAULT_REFLECTANCE
 from rs_embed.errors import DatasetError, GridError, ImageryError
@@ -64,6 +65,8 @@ def read_picture(
         its metres are unknown or contradict ``gsd_m``.
     """
     with _named(name):
+        if isinstance(content, Path):
+            check_regular(content)
         if _is_tiff(content):
             with _on_disk(content) as path:
                 if is_georeferenced(path):

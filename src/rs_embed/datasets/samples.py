@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_regular, path_of
 from rs_embed.datasets.pictures import SUFFIXES, TooLittleValid, read_picture
 from rs_embed.errors import (
     DatasetError,
@@ -37,9 +38,19 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val")
 INDEX = "index.csv"
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
-# One member of an archive: an image that Pillow opens is smaller, a hostile member is not.
-_MOST_BYTES = 2**30
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+# Of one member of an archive, of an index, and of a line in it or a name in a tar archive.
+IMAGE_BYTES, INDEX_BYTES, LINE_BYTES = 256 * 2**20, 128 * 2**20, 64 * 2**10
+INDEX_LINES = 2_000_000
+# Decompressed by bzip2 or LZMA, which know no limit, this becomes 80 MB at most.
+_PIECE = 4096
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError,
+    RuntimeError, struct.error,
+)  # fmt: skip
+_LONG_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +140,11 @@ def read_samples(
     path = path_of(source).expanduser()
     if not path.exists():
         raise DatasetError(f"{str(path)!r} is missing, expected a folder, an archive or an image")
+    try:
+        for file in (path, path / INDEX):
+            check_regular(file)
+    except OSError as exc:
+        raise DatasetError(f"{str(path)!r} cannot be read: {exc}") from exc
     return _samples(path, gsd_m, split)
 
 
@@ -178,7 +194,8 @@ def _found(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
     if path.is_dir():
         index = path / INDEX
         if index.is_file():
-            entries = _read_index(index.read_bytes(), str(index))
+            with index.open("rb") as file:
+                entries = _read_index(file, str(index))
             return _indexed_folder(path, entries, wanted, no_images)
         return _folder(path, wanted, no_images)
     name = path.name.lower()
@@ -190,14 +207,29 @@ def _found(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
     return iter([(entry, path)] if wanted(entry) else [])
 
 
-def _read_index(content: bytes, shown: str) -> dict[str, _Entry]:
+def _lines(file: IO[bytes], shown: str) -> Iterator[str]:
+    """Yield the lines of an index, of bounded length and number."""
+    size = lines = 0
+    while line := file.readline(LINE_BYTES + 1):
+        size, lines = size + len(line), lines + 1
+        if len(line) > LINE_BYTES or size > INDEX_BYTES or lines > INDEX_LINES:
+            raise DatasetError(
+                f"{shown!r} has more than {INDEX_BYTES:,} bytes, {INDEX_LINES:,} lines or "
+                f"{LINE_BYTES:,} bytes in a line, expected a line for each image; split the set"
+            )
+        yield line.decode("utf-8-sig" if lines == 1 else "utf-8")
+
+
+def _read_index(file: IO[bytes], shown: str) -> dict[str, _Entry]:
     """Return the entries of an index by their paths."""
     try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-        rows = list(reader)
+        return _entries(csv.DictReader(_lines(file, shown)), shown)
     except (UnicodeDecodeError, csv.Error) as exc:
         raise DatasetError(f"{shown!r} cannot be read as CSV in UTF-8: {exc}") from exc
-    labels = "class" if "class" in (reader.fieldnames or ()) else "label"
+
+
+def _entries(rows: csv.DictReader[str], shown: str) -> dict[str, _Entry]:
+    labels = "class" if "class" in (rows.fieldnames or ()) else "label"
     entries: dict[str, _Entry] = {}
     for line, row in enumerate(rows, 2):
         path = PurePosixPath(row.get("path") or "")
@@ -326,10 +358,12 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn failures of an archive into ours."""
     try:
         yield
+    except DatasetError:
+        raise
     except _BROKEN as exc:
         raise DatasetError(
-            f"{str(path)!r} cannot be read as an archive ({exc}); it may be truncated: copy it "
-            "again"
+            f"{str(path)!r} cannot be read as an archive ({exc}); it may be truncated or "
+            "encrypted: copy it again, or pack it anew"
         ) from exc
 
 
@@ -342,7 +376,8 @@ def _tar(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
             f"pack it again: tar -cJf set.tar.xz {INDEX} FOLDERS"
         )
     base = PurePosixPath(first[0]).parent
-    entries = _read_index(first[1](), f"{path}/{first[0]}")
+    with _readable(path), first[1]() as file:
+        entries = _read_index(file, f"{path}/{first[0]}")
     given = set()
     for member, read in members:
         name = _inside(member, base)
@@ -353,7 +388,7 @@ def _tar(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
             continue
         given.add(name)
         if wanted(entries[name]):
-            yield entries[name], read()
+            yield entries[name], _image(read, name, path)
     absent = [name for name in entries if name not in given]
     if absent:
         raise _missing(absent, str(path))
@@ -365,10 +400,21 @@ def _inside(member: str, base: PurePosixPath) -> str | None:
     return str(path.relative_to(base)) if path.is_relative_to(base) else None
 
 
-def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the name of each file, and a function that reads it; links and devices are skipped."""
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive; those that state a long name are read whole by tarfile."""
+
+    @classmethod
+    def frombuf(cls, *args: Any) -> Self:
+        header = super().frombuf(*args)
+        if header.type in _LONG_HEADERS and header.size > LINE_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        return header
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Yield the name of each file, and a function that opens it; links and devices are skipped."""
     with _readable(path):
-        archive = tarfile.open(path, "r|*")  # noqa: SIM115  # closed below
+        archive = tarfile.open(path, "r|*", bufsize=_PIECE, tarinfo=_Header)  # noqa: SIM115
     with archive:
         while True:
             with _readable(path):
@@ -378,21 +424,25 @@ def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
             # tarfile remembers every header otherwise.
             archive.members.clear()  # type: ignore[attr-defined]
             if member.isreg():
-                yield member.name, partial(_tar_bytes, archive, member, path)
+                yield member.name, partial(_opened, archive, member)
 
 
-def _tar_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    _check_bytes(member.size, member.name, path)
-    with _readable(path):
-        file = archive.extractfile(member)
-        return b"" if file is None else file.read()
+def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    return archive.extractfile(member) or io.BytesIO()
 
 
-def _check_bytes(size: int, name: str, path: Path) -> None:
-    if size > _MOST_BYTES:
-        raise DatasetError(
-            f"{name!r} in {str(path)!r} is {size:,} bytes, expected at most {_MOST_BYTES:,}"
-        )
+def _image(opened: Callable[[], IO[bytes]], name: str, path: Path) -> bytes:
+    """Return the content of a member; the limit holds for what comes out, whatever is stated."""
+    content = io.BytesIO()
+    with _readable(path), opened() as file:
+        while piece := file.read(_PIECE):
+            content.write(piece)
+            if content.tell() > IMAGE_BYTES:
+                raise DatasetError(
+                    f"{name!r} in {str(path)!r} is larger than {IMAGE_BYTES:,} bytes, the most "
+                    "that is read from an archive; unpack it, and name the folder"
+                )
+    return content.getvalue()
 
 
 def _zip(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
@@ -407,7 +457,8 @@ def _zip(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
         if not indexes:
             raise DatasetError(f"{str(path)!r} has no {INDEX}, expected one with path and class")
         base = PurePosixPath(min(indexes, key=len)).parent
-        entries = _read_index(_zip_bytes(archive, members[str(base / INDEX)], path), str(path))
+        with _readable(path), archive.open(members[str(base / INDEX)]) as file:
+            entries = _read_index(file, str(path))
         named = {name: _inside(name, base) for name in members}
         no_images += [name for name, inner in named.items() if inner is None]
         files = {inner: members[name] for name, inner in named.items() if inner is not None}
@@ -417,13 +468,4 @@ def _zip(path: Path, wanted: _Wanted, no_images: list[str]) -> _Found:
         no_images += [name for name in files if name not in entries and name != INDEX]
         for name in sorted(entries, key=lambda name: files[name].header_offset):
             if wanted(entries[name]):
-                yield entries[name], _zip_bytes(archive, files[name], path)
-
-
-def _zip_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
-    _check_bytes(info.file_size, info.filename, path)
-    try:
-        with _readable(path):
-            return archive.read(info)
-    except (RuntimeError, NotImplementedError) as exc:  # encrypted, unsupported compression
-        raise DatasetError(f"{info.filename!r} in {str(path)!r} cannot be read: {exc}") from exc
+                yield entries[name], _image(partial(archive.open, files[name]), name, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
+from rs_embed.addresses import check_regular
 from rs_embed.datasets.samples import SPLITS, held_out
 from rs_embed.errors import DatasetError
 from rs_embed.evaluation.selection import Known
@@ -42,6 +43,7 @@ def read_table(
     arrow = require("pyarrow", extra="train", purpose=_PURPOSE)
     shown, (vectors, label, split) = os.fspath(path), columns
     try:
+        check_regular(shown)
         names = parquet.read_schema(shown).names
         absent = [name for name in (vectors, label) if name not in names]
         if absent:

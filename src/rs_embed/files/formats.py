@@ -13,6 +13,11 @@ from rs_embed.files.writing import check_place
 
 # Name under which files hold the meta of an embedding, as JSON text.
 META_KEY = "rs_embed_meta"
+# What libraries raise for the content of damaged files, besides `OSError`.
+UNREADABLE = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, EOFError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,5 +115,5 @@ REPORTS = Formats(
 
 def unreadable(path: Path, reason: Exception, expected: str) -> ExportError:
     """Return the error for a file that does not hold what was ``expected``."""
-    why = f"{type(reason).__name__}: {reason}" if path.is_file() else "there is no such file"
+    why = f"{type(reason).__name__}: {reason}" if path.exists() else "there is no such file"
     return ExportError(f"cannot read {path} ({why}), expected a file of {expected}")

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from rs_embed.addresses import local_path, shown_path
+from rs_embed.addresses import check_beside, local_path, shown_path
 from rs_embed.errors import ImageryError, causes
 from rs_embed.files.vrt import PLAIN, check_vrt
 from rs_embed.network.answers import first_bytes, is_page, is_passing
@@ -272,6 +272,10 @@ def _open(path: str) -> Any:
     address = local_path(path)
     if address.lstrip().startswith("<"):
         raise ImageryError(f"got the text {address.strip()[:40]!r} as imagery, expected a path")
+    try:
+        check_beside(address)
+    except OSError as exc:
+        raise ImageryError(f"cannot read {shown_path(path)!r} as an image: {exc}") from exc
     drivers = _drivers(address)
     # rasterio.open takes one driver only before version 1.5.
     opened = partial(DatasetReader, driver=drivers, sharing=False)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
+from rs_embed.addresses import check_beside, check_regular
 from rs_embed.errors import SpecError
-from rs_embed.files.formats import META_KEY, EmbeddingFormat, Formats, unreadable
+from rs_embed.files.formats import META_KEY, UNREADABLE, EmbeddingFormat, Formats, unreadable
 from rs_embed.files.token_bands import band_names, open_bands
 from rs_embed.files.writing import written
 
@@ -131,11 +132,12 @@ def read_geotiff(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
     from rasterio.errors import RasterioError
 
     try:
+        check_beside(path)
         bands = open_bands(path)
         meta = json.loads(bands.tags[_META_TAG])
         bands.check_type()
         tokens = bands.tokens()
-    except (RasterioError, KeyError, ValueError, RecursionError) as exc:
+    except (RasterioError, OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, _GRID) from exc
     if not isinstance(meta, dict):
         raise unreadable(path, TypeError(f"meta is {type(meta).__name__}"), _GRID)
@@ -162,11 +164,12 @@ def read_netcdf(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
     import xarray as xr
 
     try:
+        check_regular(path)
         with xr.open_dataset(path, engine="h5netcdf", decode_coords="all") as dataset:
             grid = dataset["embedding"].load().astype(np.float32)
         meta = json.loads(grid.attrs.pop(META_KEY))
         return grid if grid.rio.crs is None else north_up(grid), meta
-    except (OSError, KeyError, ValueError, RecursionError) as exc:
+    except (OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, _GRID) from exc
 
 

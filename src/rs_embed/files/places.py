@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import PLACES_BYTES, path_of, read_document
 from rs_embed.errors import SpecError, UnknownNameError, give_warnings
 from rs_embed.files.features import (
     check_geojson,
@@ -123,7 +123,7 @@ def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
 
 def _text(source: Path) -> str:
     try:
-        text = source.read_bytes().decode("utf-8-sig")
+        text = read_document(source, PLACES_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise SpecError(f"{_NOT_TEXT} ({exc.reason} at byte {exc.start})") from exc
     except (OSError, ValueError) as exc:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.addresses import path_of
+from rs_embed.addresses import PLACES_BYTES, check_beside, path_of, read_document
 from rs_embed.errors import GridError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.files.databases import check_layers
 from rs_embed.files.features import (
     check_geojson,
     feature_id,
@@ -157,11 +158,15 @@ def _refuse_layer(layer: str | None, name: str) -> None:
 def _from_path(path: Path, layer: str | None) -> Polygons:
     if not path.exists():
         raise SpecError(f"{path}: no such file, {_EXPECTED}")
+    try:
+        check_beside(path)
+    except OSError as exc:
+        raise SpecError(f"{path}: cannot be read ({exc})") from exc
     if path.suffix.lower() not in _GEOJSON:
         return _from_layer(path, layer)
     _refuse_layer(layer, str(path))
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_document(path, PLACES_BYTES).decode("utf-8-sig"))
     except OSError as exc:
         raise SpecError(f"{path}: cannot be read ({exc})") from exc
     except (ValueError, RecursionError) as exc:
@@ -281,10 +286,12 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         require(module, extra="maps", purpose=f"reading polygons of {path.name}")
         for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
     )
+    check_layers(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Measured \(M\) geometry types")  # left out, as Z is
         try:
             chosen = _layer(path, layer, pyogrio.list_layers(path))
+            check_layers(path, chosen)
             info = pyogrio.read_info(path, layer=chosen)
             own = _ids(raw, path, chosen, info)
             meta, fids, content, _ = raw.read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -10,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import GridError, SpecError
+from rs_embed.files.vrt import check_vrt
 
 if TYPE_CHECKING:
-    import os
-
     import xarray as xr
     from numpy.typing import NDArray
 
@@ -75,6 +75,8 @@ def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
     from rasterio.enums import ColorInterp, MaskFlags
     from rasterio.errors import NotGeoreferencedWarning
 
+    if os.path.splitext(path)[1].lower() == ".vrt":
+        check_vrt(os.fspath(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.filterwarnings("ignore", message="(Scales|Offsets) differ across bands")

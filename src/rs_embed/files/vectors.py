@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_regular, path_of
 from rs_embed.errors import ExportError
-from rs_embed.files.formats import META_KEY, EmbeddingFormat, Format, Formats, unreadable
+from rs_embed.files.formats import (
+    META_KEY,
+    UNREADABLE,
+    EmbeddingFormat,
+    Format,
+    Formats,
+    unreadable,
+)
 from rs_embed.files.writing import written
 
 if TYPE_CHECKING:
@@ -228,11 +235,12 @@ def request_of(path: Path) -> dict[str, Any] | None:
 
 def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
     try:
+        check_regular(path)
         with zipfile.ZipFile(path):  # refuses an .npy under this name
             pass
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+    except (OSError, zipfile.BadZipFile, zlib.error, *UNREADABLE) as exc:
         raise unreadable(path, exc, writer) from exc
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from rs_embed.addresses import shown_path
+from rs_embed.addresses import check_regular, shown_path
 from rs_embed.errors import ImageryError
 
 # Bytes: of a VRT that is looked at, and of the beginning of a file that may be one.
@@ -36,6 +36,11 @@ def check_vrt(path: str) -> None:
                     "expected a VRT of rasters; convert the raw file first, with gdal_translate"
                 )
             source = os.path.join(os.path.dirname(name), value)
+            for part in (value, source):
+                try:
+                    check_regular(part)
+                except OSError as exc:
+                    raise ImageryError(f"{name!r} has the source {value[:120]!r}: {exc}") from exc
             nested = source not in seen and _is_vrt(source)
             if value.lower().startswith("vrt://") or (not nested and _opens_others(source)):
                 shown = shown_path(value)[:120]

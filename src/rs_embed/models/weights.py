@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_regular, path_of, read_document
 from rs_embed.errors import CheckpointError
 from rs_embed.printable import excerpt
 
@@ -89,6 +89,8 @@ def weights_on_disk(name: str) -> WeightsFile | None:
         return _described(name, _weights_in(SHIPPED[name]))
     try:
         local = path_of(name).expanduser()
+        for path in (local, *(local / inner for inner in WEIGHTS_NAMES)):
+            check_regular(path)
         is_dir, is_file = local.is_dir(), local.is_file()
     except (OSError, RuntimeError, ValueError) as exc:
         raise CheckpointError(f"got weights={name[:200]!r}, not a valid path: {exc}") from exc
@@ -124,10 +126,13 @@ def _repository(name: str) -> tuple[str, str | None]:
 
 def _described(name: str, path: Path, revision: str | None = None) -> WeightsFile:
     config_path = path.parent / "config.json"
-    if not config_path.is_file():
-        return WeightsFile(name, path, {}, revision)
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        check_regular(path)
+        config = json.loads(read_document(config_path))
+    except FileNotFoundError:
+        return WeightsFile(name, path, {}, revision)
+    except OSError as exc:
+        raise CheckpointError(f"cannot read the weights {name!r}: {exc}") from exc
     except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{config_path} is not valid JSON ({exc}); fix or remove it") from exc
     if not isinstance(config, dict):
@@ -287,8 +292,8 @@ class FileDigest:
 
     def _records(self) -> dict[str, str]:
         try:
-            records = json.loads(self._record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            records = json.loads(read_document(self._record))
+        except (OSError, ValueError, RecursionError):
             return {}
         return records if isinstance(records, dict) else {}
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Real
 from os import PathLike, fspath
 from pathlib import Path
@@ -31,6 +31,7 @@ from rs_embed.providers.cache_files import (
     FORMAT,
     NAME,
     Entry,
+    UntrustedError,
     entry_of,
     is_ours,
     name_of,
@@ -38,7 +39,7 @@ from rs_embed.providers.cache_files import (
     read,
 )
 from rs_embed.providers.sharing import Latest
-from rs_embed.settings import CACHE_DIR, Settings
+from rs_embed.settings import CACHE_DIR, CACHE_SHARED, Settings
 from rs_embed.specs import SensorSpec, TemporalSpec, to_json
 
 if TYPE_CHECKING:
@@ -68,17 +69,23 @@ class PatchCache:
     max_bytes : int
         Greatest size. The least recently used go first. A sixteenth stays free for what other
         processes write at the same time, and an entry that is larger than the rest is not kept.
+    shared : bool
+        Whether entries are used that other users wrote or can write. By default they are not:
+        whoever writes an entry decides what is seen at that place.
     """
 
-    def __init__(self, folder: str | PathLike[str], max_bytes: int) -> None:
+    def __init__(
+        self, folder: str | PathLike[str], max_bytes: int, *, shared: bool = False
+    ) -> None:
         self.folder = path_of(folder)
         self.max_bytes = max_bytes
+        self.shared = shared
         self._room = max_bytes - max_bytes // _FREE_SHARE
         self._lock = threading.Lock()
         self._written = math.inf  # what the folder holds is not known yet
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder.absolute(), self.max_bytes)
+        return partial(type(self), shared=self.shared), (self.folder.absolute(), self.max_bytes)
 
     def get(self, key: Mapping[str, Any], grid: Grid) -> Raster | None:
         """Return the pixels that were put under ``key``, or None.
@@ -98,20 +105,27 @@ class PatchCache:
         Raises
         ------
         ImageryError
-            If an entry is damaged, foreign or cannot be read. A damaged one is removed.
+            If an entry is damaged, foreign or cannot be read, or others can write it. A damaged
+            one is removed.
         """
         path = self.folder / name_of(key)
         try:
-            content = read(path)
+            content = read(path, key, grid, shared=self.shared)
         except FileNotFoundError:
             return None
+        except UntrustedError as exc:
+            raise ImageryError(
+                f"the pixels cached in {self.folder} are not used, since {exc}; correct that with "
+                f"chown and chmod, or, if you trust all who can write there, set "
+                f"{CACHE_SHARED.name}=1 (--cache-shared)"
+            ) from exc
         except OSError as exc:
             raise ImageryError(f"the cached pixels in {path} cannot be read: {exc}") from exc
-        if content is None or content[0]["key"] != key:
+        if content is None:
             with suppress(OSError):  # a read-only folder, or another process was faster
                 path.unlink()
             raise ImageryError(
-                f"the cached pixels in {path} are damaged, or belong to another request"
+                f"the cached pixels in {path} are damaged, or belong to another request or version"
             )
         with suppress(OSError):  # a read-only folder serves as well
             os.utime(path)
@@ -139,14 +153,14 @@ class PatchCache:
         if size > self._room:
             return
         path = self.folder / name_of(key)
-        partial = self.folder / f".{uuid.uuid4().hex}.part"
+        unfinished = self.folder / f".{uuid.uuid4().hex}.part"
         try:
             try:
-                with partial.open("xb") as file:
+                with open(unfinished, "xb", opener=_own) as file:
                     file.writelines(parts)
-                os.replace(partial, path)
+                os.replace(unfinished, path)
             finally:
-                partial.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
             self._count(size)
         except OSError as exc:
             raise ExportError(f"the pixels cannot be cached in {self.folder}: {exc}") from exc
@@ -240,6 +254,11 @@ class PatchCache:
                         yield file, file.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue
+
+
+def _own(path: str, flags: int) -> int:
+    """Open a file that others may read but not write, whatever the umask is."""
+    return os.open(path, flags, 0o644)
 
 
 def _remove_ours(path: str) -> None:
@@ -400,14 +419,14 @@ def open_cache(
         folder = _made(cache, "cache", SpecError)
     else:
         raise SpecError(f"got cache={cache!r}, expected the path of a folder to keep pixels in")
-    return _shared(folder, settings.cache_gb * 10**9)
+    return _shared(folder, settings.cache_gb * 10**9, settings.cache_shared)
 
 
 def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Path:
     """Return the folder, created if need be; raise ``error`` if that fails."""
     try:
         folder = path_of(path).expanduser().absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o755, parents=True, exist_ok=True)
     except (OSError, ValueError, RuntimeError) as exc:
         raise error(
             f"got {name}={fspath(path)!r}, expected a folder to keep pixels in: {exc}; name "
@@ -418,8 +437,8 @@ def _made(path: str | PathLike[str], name: str, error: type[RsEmbedError]) -> Pa
 
 # One for all calls, so that not every call lists the folder again.
 @lru_cache
-def _shared(folder: Path, max_bytes: int) -> PatchCache:
-    return PatchCache(folder, max_bytes)
+def _shared(folder: Path, max_bytes: int, shared: bool) -> PatchCache:
+    return PatchCache(folder, max_bytes, shared=shared)
 
 
 def _number(value: Any) -> Any:

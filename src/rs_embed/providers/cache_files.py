@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +19,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 
-from rs_embed.geo.grid import Grid, known_crs
+from rs_embed.addresses import DOCUMENT_BYTES, check_regular
+from rs_embed.files.formats import UNREADABLE
+from rs_embed.geo.grid import MAX_PIXELS, Grid, known_crs
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_HEAD = {
+    "key": dict, "fetched": str, "dtype": str, "shape": list, "bands": list,
+    "reflectance": list | None, "source": dict, "notes": list,
+}  # fmt: skip
+_DTYPE = re.compile(r"[<>|=]?(?:[iu][1248]|f[248])")
 NAME = re.compile(r"[0-9a-f]{64}\.patch")
 FORMAT = 1
 # An entry begins with this, the BLAKE2b digest of all that follows (64 hexadecimal digits) and
 # a line of JSON; the bytes of two arrays follow.
 _KIND = b"rs_embed patch "
 _MAGIC = _KIND + b"%d " % FORMAT
+
+
+class UntrustedError(OSError):
+    """Others can write an entry."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,11 @@ class Entry:
             "bytes": self.size,
         }
         names = ("provider", "lon", "lat", "height_px", "width_px", "pixel_size", "start", "end")
-        return {**stated, **(dict.fromkeys(names) if self.key is None else _place(self.key))}
+        try:
+            place = dict.fromkeys(names) if self.key is None else _place(self.key)
+        except UNREADABLE:
+            place = dict.fromkeys(names)  # of a key that is not one of `CachedProvider`
+        return {**stated, **place}
 
 
 def _place(key: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +84,8 @@ def _place(key: Mapping[str, Any]) -> dict[str, Any]:
         "height_px": height,
         "width_px": width,
         "pixel_size": transform.a,
-        **key["temporal"],
+        "start": key["temporal"]["start"],
+        "end": key["temporal"]["end"],
     }
 
 
@@ -113,31 +130,80 @@ def parts_of(key: Mapping[str, Any], raster: Raster) -> tuple[bytes, memoryview,
     return _MAGIC + digest.hexdigest().encode() + b"\n" + head, data, valid
 
 
-def read(path: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
-    """Return head, data and valid of an entry; None if a single bit has changed.
+def _check_own(entry: os.stat_result, folder: os.stat_result) -> None:
+    """Raise `UntrustedError` if others wrote or can write an entry, or put it in the folder."""
+    if not hasattr(os, "geteuid"):  # Windows
+        return
+    if entry.st_uid != os.geteuid():
+        raise UntrustedError(f"the user {entry.st_uid} wrote some, and you are {os.geteuid()}")
+    # In folders with the sticky bit, such as /tmp, only its owner can replace a file.
+    own = folder.st_mode & stat.S_ISVTX
+    for mode, which in ((entry.st_mode, "some of them"), (0 if own else folder.st_mode, "it")):
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise UntrustedError(f"other users can write {which} (mode {stat.S_IMODE(mode):o})")
+
+
+def read(
+    path: Path, key: Mapping[str, Any], grid: Grid, *, shared: bool
+) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.bool_]] | None:
+    """Return head, data and valid of an entry; None if it is not exactly one of ours for ``key``.
+
+    ``grid`` is that of the key; ``shared`` allows entries that other users can write.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If it cannot be read; `UntrustedError` if others can write it.
     """
+    check_regular(path)
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not shared:
+            _check_own(status, os.stat(path.parent))
         start = file.read(len(_MAGIC) + 65)
         if not start.startswith(_MAGIC) or not start.endswith(b"\n"):
             return None
-        head = file.readline()
-        pixels = np.empty(os.fstat(file.fileno()).st_size - file.tell(), np.uint8)
-        if file.readinto(pixels.data) != pixels.size:
+        line = file.readline(DOCUMENT_BYTES)
+        head = _head(line)
+        if head is None or head["key"] != key or head["shape"][1:] != list(grid.shape):
             return None
-    digest = _digest(head)
+        shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"])
+        count = math.prod(shape) * dtype.itemsize
+        size = count + math.prod(shape[1:])
+        if status.st_size != file.tell() + size:
+            return None
+        pixels = np.empty(size, np.uint8)
+        if file.readinto(pixels.data) != size:
+            return None
+    digest = _digest(line)
     digest.update(pixels.data)
-    if digest.hexdigest().encode() != start[len(_MAGIC) : -1]:
+    if digest.hexdigest().encode() != start[len(_MAGIC) : -1] or pixels[count:].max() > 1:
         return None
-    content = json.loads(head)
-    shape = tuple(content["shape"])
-    count = pixels.size - math.prod(shape[1:])
-    data = pixels[:count].view(np.dtype(content["dtype"])).reshape(shape)
-    return content, data, pixels[count:].view(np.bool_).reshape(shape[1:])
+    data = pixels[:count].view(dtype).reshape(shape)
+    return head, data, pixels[count:].view(np.bool_).reshape(shape[1:])
+
+
+def _head(line: bytes) -> dict[str, Any] | None:
+    """Return the head of an entry; None if it is not one that `parts_of` writes."""
+    try:
+        head = json.loads(line)
+        if not isinstance(head, dict) or head.keys() != _HEAD.keys():
+            return None
+        if not all(isinstance(head[name], kind) for name, kind in _HEAD.items()):
+            return None
+        units = head["reflectance"] or [1, 0]
+        texts = [*head["bands"], *head["notes"]]
+        numbers = (
+            all(type(side) is int and 0 < side <= MAX_PIXELS for side in head["shape"])
+            and all(type(one) in (int, float) and math.isfinite(one) for one in units)
+        )  # fmt: skip
+        whole = len(head["shape"]) == 3 and len(head["bands"]) == head["shape"][0]
+        stated = _DTYPE.fullmatch(head["dtype"])
+        dated = datetime.fromisoformat(head["fetched"]).tzinfo is not None
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    plain = numbers and len(units) == 2 and all(isinstance(text, str) for text in texts)
+    return head if plain and whole and stated and dated else None
 
 
 def is_ours(path: str | PathLike[str]) -> bool:
@@ -157,9 +223,10 @@ def entry_of(path: Path, status: os.stat_result) -> Entry | None:
     used = datetime.fromtimestamp(min(status.st_mtime, time.time()), UTC)
     try:
         with path.open("rb") as file:
-            file.readline()
-            head = json.loads(file.readline())
-        fetched, key = datetime.fromisoformat(head["fetched"]), head["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+            file.readline(DOCUMENT_BYTES)
+            head = _head(file.readline(DOCUMENT_BYTES))
+    except OSError:
+        head = None
+    if head is None:
         return Entry(path, status.st_size, used, used, None)
-    return Entry(path, status.st_size, used, fetched, key)
+    return Entry(path, status.st_size, used, datetime.fromisoformat(head["fetched"]), head["key"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from rs_embed.addresses import check_regular
 from rs_embed.errors import ExportError, SpecError, some
 from rs_embed.files.writing import check_place
 
@@ -101,6 +102,10 @@ class Journal:
             raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
         self.path, self.is_new = Path(path), False
         check_place(self.path)
+        try:
+            check_regular(self.path)
+        except OSError as exc:
+            raise ExportError(f"cannot keep results in {self.path}: {exc}") from exc
         with self._errors_mapped():
             # Every statement commits.
             self._connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)

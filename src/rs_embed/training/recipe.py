@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 from rs_embed._optional import require
+from rs_embed.addresses import read_document
 from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.weights import is_remote_or_shipped
 from rs_embed.training.config import PretrainConfig
@@ -35,7 +36,7 @@ def read_recipe(path: Path, *, data: Path | None = None) -> PretrainConfig:
         If pydantic is not installed.
     """
     try:
-        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+        stated = tomllib.loads(read_document(path).decode())
     except (OSError, UnicodeDecodeError) as exc:
         raise SpecError(f"cannot read {path}: {exc}") from exc
     except tomllib.TOMLDecodeError as exc:

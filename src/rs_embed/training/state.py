@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rs_embed.addresses import check_regular
 from rs_embed.errors import CheckpointError, ExportError
 from rs_embed.files.writing import written
 from rs_embed.training.objective import Objective
@@ -82,6 +83,7 @@ def check_state(path: Path, what: Mapping[str, Any]) -> None:
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield the open file and its record."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("training", "null"))
             if not isinstance(record, dict) or not {"what", "step", "seconds"} <= record.keys():

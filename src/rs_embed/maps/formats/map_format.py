@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.addresses import read_document
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Format
 from rs_embed.files.grids import north_up
@@ -81,8 +82,8 @@ def item_path(map_path: Path) -> Path:
 def json_object(path: Path, name: str) -> dict[str, Any]:
     """Return the member ``name`` of a JSON file, an object; empty if it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_document(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     inner = content.get(name) if isinstance(content, dict) else None
     return inner if isinstance(inner, dict) else {}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.addresses import path_of
+from rs_embed.addresses import check_all_regular, check_beside, path_of
 from rs_embed.errors import ExportError, GridError, SpecError
-from rs_embed.files.formats import Formats
+from rs_embed.files.formats import UNREADABLE, Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
 from rs_embed.maps.formats.map_format import MapFormat
 from rs_embed.maps.formats.table import MAPS
@@ -59,8 +59,12 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
     if not place.exists():
         raise ExportError(f"cannot read {place}: there is no such file")
     try:
+        check_all_regular(place)
+        check_beside(place)
         return chosen.open(place)
-    except (SpecError, GridError) as exc:
+    except ExportError:
+        raise
+    except (SpecError, GridError, OSError) as exc:
         raise ExportError(f"cannot read {place}: {exc}") from exc
 
 
@@ -90,7 +94,13 @@ def restored(opened: xr.DataArray) -> xr.DataArray:
             "got a map without a PCA, expected one made with pca=... (embed_area, or rs-embed map "
             "--pca); it holds whole tokens already, so use it as it is"
         )
-    pca = PrincipalComponents.from_json(json.loads(opened.attrs["pca"]))
+    try:
+        pca = PrincipalComponents.from_json(json.loads(opened.attrs["pca"]))
+    except UNREADABLE as exc:
+        raise SpecError(
+            f"got a map whose basis cannot be read ({type(exc).__name__}: {exc}); copy "
+            "rs_embed_pca (in a GeoTIFF the tag RS_EMBED_PCA) from the original map"
+        ) from exc
     count, depth = pca.components.shape
     numbers = opened["d"].values
     if sorted(numbers) != list(range(count)):

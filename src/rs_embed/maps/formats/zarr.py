@@ -16,7 +16,7 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.errors import ExportError, SpecError
-from rs_embed.files.formats import META_KEY
+from rs_embed.files.formats import META_KEY, UNREADABLE
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.map_format import (
     MapFormat,
@@ -315,7 +315,7 @@ def open_zarr(path: Path) -> xr.DataArray:
     try:
         # Not the consolidated metadata: a store may lack it, or have changed after it was written.
         store = xr.open_zarr(path, chunks=None, consolidated=False, decode_coords="all")
-    except (OSError, KeyError, ValueError) as exc:
+    except (OSError, *UNREADABLE) as exc:
         raise not_a_map(path, f"it is not a Zarr store that xarray opens ({exc})") from exc
     named = [n for n, of in store.data_vars.items() if {"d", "y", "x"} <= set(of.dims)]
     array = store.get("embedding" if "embedding" in store or len(named) != 1 else named[0])

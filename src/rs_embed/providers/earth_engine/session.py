@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from rs_embed._optional import install, require
 from rs_embed._version import __version__
+from rs_embed.addresses import check_regular, read_document
 from rs_embed.errors import ProviderError, UnknownNameError
 from rs_embed.providers.earth_engine.failures import (
     NO_CREDENTIALS,
@@ -228,7 +229,12 @@ def _credentials(ee: ModuleType, account: Account) -> Any:
         return with_scopes_if_required(  # type: ignore[no-untyped-call]
             account.credentials, ee.oauth.SCOPES
         )
-    own = google_credentials()[0]
+    own, *others = google_credentials()
+    try:
+        for path in (own, *others):  # which may be opened by Google's library
+            check_regular(path)
+    except OSError as exc:
+        raise ProviderError(f"the credentials cannot be read: {exc}") from exc
     if own.is_file():
         _project_in(own)  # its error message is better
         return ee.data.get_persistent_credentials()
@@ -243,8 +249,8 @@ def _project_of(credentials: Any) -> str | None:
 
 def _project_in(path: Path) -> str | None:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as exc:
+        content = json.loads(read_document(path))
+    except (OSError, ValueError, RecursionError) as exc:
         raise ProviderError(
             f"the credentials in {path} cannot be read ({type(exc).__name__}); run: earthengine "
             "authenticate"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from rs_embed.addresses import read_document
 from rs_embed.files.dates import acquisition_of, moment_in, moment_of
 from rs_embed.files.rasters import Header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
@@ -230,15 +231,23 @@ def _product(folder: Path, of: str, safe: Path | None) -> Product:
 def _baseline_in(safe: Path) -> str | None:
     """Return the processing baseline that the metadata of a SAFE state."""
     for path in sorted(safe.glob("*MTD*.xml")):
-        if match := _STATED_BASELINE.search(path.read_bytes()):
+        if match := _STATED_BASELINE.search(_document(path)):
             return match[1].decode()
     return None
+
+
+def _document(path: Path) -> bytes:
+    """Return the content of a metadata file; empty if it cannot be read."""
+    try:
+        return read_document(path)
+    except OSError:
+        return b""
 
 
 def _planet_metadata(folder: Path) -> Path | None:
     """Return the metadata beside files if they are of PlanetScope."""
     for path in sorted(folder.glob("*metadata*.xml")):
-        if b"PlanetScope" in path.read_bytes():
+        if b"PlanetScope" in _document(path):
             return path
     return None
 

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.addresses import linked_path, shown_path
+from rs_embed.addresses import (
+    STAC_BYTES,
+    check_regular,
+    linked_path,
+    read_document,
+    shown_path,
+)
 from rs_embed.errors import GridError, ImageryError, ProviderError
 from rs_embed.files.dates import acquisition_of
 from rs_embed.files.rasters import Header, read_header
@@ -89,6 +95,10 @@ def index_root(root: Path) -> Index:
             f"no imagery at {str(root)!r}, which does not exist; correct RS_EMBED_LOCAL or "
             "LocalProvider(root)"
         )
+    try:
+        check_regular(root)
+    except OSError as exc:
+        raise ProviderError(f"no imagery at {str(root)!r}: {exc}") from exc
     left_out: dict[str, str] = {}
     linked: set[str] = set()
     base = root.parent if root.is_file() else root
@@ -159,7 +169,7 @@ def _files_below(root: Path) -> Iterator[Path]:
 def _json_in(path: Path, left_out: dict[str, str]) -> tuple[Any, Any]:
     """Return what is in a file, and its member ``type``."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_document(path, STAC_BYTES))
     except (OSError, ValueError, RecursionError) as exc:
         left_out[str(path)] = f"cannot be read as JSON ({exc})"
         return None, None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
-from rs_embed.addresses import shown_path
+from rs_embed.addresses import STAC_BYTES, local_path, read_document, shown_path
 from rs_embed.errors import ProviderError, causes
 from rs_embed.network.answers import is_page, is_passing, retry_after_s, why_unreachable
 from rs_embed.network.retrying import Patience, is_transient
@@ -93,8 +93,9 @@ def _body(answer: Response, href: str) -> bytes:
 
 def read_json(io: StacApiIO, href: str) -> Any:
     """Return the JSON at a URL or path; raise as `asking`, also if it is not JSON."""
+    path = local_path(href)
     with asking(href):
-        return json.loads(io.read_text(href))
+        return json.loads(io.read_text(href) if "://" in path else read_document(path, STAC_BYTES))
 
 
 @contextmanager
