@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print a table of what tests `tell`, and what came of it."""
     if not config.getoption("--long"):
         return
-    rows = [
-        (text, report.outcome, f"{report.duration:.0f}")
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, ())
-        for key, text in report.user_properties
-        if key == "tried"
-    ]
-    terminalreporter.write_line("| tried | came out | s |\n| --- | --- | --- |")
-    for row in sorted(rows):
-        terminalreporter.write_line(f"| {' | '.join(row)} |")
+    told, others = [], Counter[tuple[str, str]]()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            texts = [text for key, text in report.user_properties if key == "tried"]
+            if report.when == "call":
+                told += [(text, outcome) for text in texts]
+                others[report.location[0], outcome] += not texts
+    rows = [*told, *((f"{n} tests of {file}", how) for (file, how), n in others.items() if n)]
+    terminalreporter.write_line("| tried | came out |\n| --- | --- |")
+    for text, outcome in sorted(rows):
+        terminalreporter.write_line(f"| {text} | {outcome} |")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Makes a map in processes that are killed meanwhile; `tests.test_map_resume` starts it.
+"""Makes outputs in processes that are killed meanwhile; `tests.test_map_resume` starts it.
 
 Everything is imported once, then each attempt runs in a fork of its own.
 """
@@ -25,7 +25,8 @@ import zarr  # noqa: F401
 from numpy.typing import NDArray
 
 import rs_embed.maps.formats.writing  # noqa: F401
-from rs_embed import BBox, LocalProvider
+from rs_embed import BBox, LocalProvider, PointBuffer, export_batch
+from rs_embed.files.places import NamedPlace
 from rs_embed.maps.area import embed_area
 from rs_embed.models.base import Tokens
 from rs_embed.registry import find_model
@@ -90,7 +91,7 @@ def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signa
         sys.addaudithook(watch)
     status = 1
     try:
-        embed_area("slow", **request)
+        (export_batch if "places" in request else embed_area)("slow", **request)
         status = 0
     except KeyboardInterrupt:
         status = 130
@@ -99,9 +100,24 @@ def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signa
         os._exit(status)
 
 
-def killed_at_random(request: dict[str, Any]) -> int:
-    """Kill attempts at random moments until one is done; return how many were killed."""
+def killed_at_random(request: dict[str, Any], wanted: int) -> tuple[int, list[dict[str, str]]]:
+    """Kill attempts at random moments, in as many runs as it takes for so many kills.
+
+    Returns the number of kills and the files of each run.
+    """
     chance = np.random.default_rng(3)
+    kills = 0
+    outcomes: list[dict[str, str]] = []
+    while kills < wanted:
+        if outcomes:
+            emptied(request)
+        kills += killed_until_done(request, chance)
+        outcomes.append(digests(Path(request["output"]).parent))
+    return kills, outcomes
+
+
+def killed_until_done(request: dict[str, Any], chance: np.random.Generator) -> int:
+    """Kill attempts at random moments until one is done; return how many were killed."""
     for kills in range(1000):
         pid = attempt(request)
         # Later and later, so that it comes to an end.
@@ -109,11 +125,16 @@ def killed_at_random(request: dict[str, Any]) -> int:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         if not os.WIFSIGNALED(status):
-            # One that was killed after its very last step is found finished, and refused.
-            left = Path(f"{request['output']}.partial")
-            assert status == 0 or not left.exists()
+            assert status == 0
             return kills
     raise AssertionError("never done")
+
+
+def emptied(request: dict[str, Any]) -> None:
+    """Remove all that a run has left."""
+    folder = Path(request["output"]).parent
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def ended_at_each_step(
@@ -124,8 +145,7 @@ def ended_at_each_step(
     outcomes: list[dict[str, str]] = []
     expected = -end if end == signal.SIGKILL else 128 + end
     for end_at in range(0, 10_000, step):
-        shutil.rmtree(folder)
-        folder.mkdir()
+        emptied(request)
         _, status = os.waitpid(attempt(request, end_at, end), 0)
         if status == 0:
             return outcomes
@@ -145,14 +165,24 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def places_in(bbox: Sequence[float], count: int) -> list[NamedPlace]:
+    """Return points along the diagonal of a box."""
+    west, south, east, north = bbox
+    return [
+        NamedPlace(f"p{n}", PointBuffer(lon, lat, buffer_m=160))
+        for n, (lon, lat) in enumerate(
+            zip(np.linspace(west, east, count), np.linspace(south, north, count), strict=True)
+        )
+    ]
+
+
 def whole(request: dict[str, Any]) -> tuple[dict[str, str], int]:
     """Make the map in one attempt; return its files and the number of windows, and remove it."""
     _, status = os.waitpid(attempt(request), 0)
     assert status == 0
     folder, seen = Path(request["output"]).parent, Path(os.environ["IMAGES_SEEN"])
     files, windows = digests(folder), seen.stat().st_size
-    shutil.rmtree(folder)
-    folder.mkdir()
+    emptied(request)
     seen.unlink()
     return files, windows
 
@@ -162,11 +192,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     what, text, *more = sys.argv[1:]
     request = json.loads(text)
-    signal.alarm(ATTEMPTS_S)
+    signal.alarm(int(os.environ.get("ATTEMPTS_S", ATTEMPTS_S)))
     # Found once: what a fork finds is lost with it.
     find_model("slow")
     request["backend"] = LocalProvider(request.pop("local"))
-    request["spatial"] = BBox(*request.pop("bbox"))
+    bbox = request.pop("bbox")
+    if count := request.pop("count", 0):
+        request["places"] = places_in(bbox, count)
+    else:
+        request["spatial"] = BBox(*bbox)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = {"random": killed_at_random, "steps": ended_at_each_step}[what]
     files, windows = whole(request)

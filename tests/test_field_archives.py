@@ -47,6 +47,8 @@ from rs_embed.providers.cache import PatchCache
 from rs_embed.providers.cache_files import _MAGIC, _digest
 from tests.cache_worker import GRID, made_of, put
 
+pytestmark = pytest.mark.fault
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),

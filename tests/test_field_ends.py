@@ -31,6 +31,8 @@ from rs_embed.testing.providers import write_contract_scenes
 from tests.processes import errors_of, line_of, running
 from tests.stac_server import StacServer
 
+pytestmark = pytest.mark.fault
+
 LON, LAT = CENTRE
 NORTH = ["--lon", "15.0", "--lat", "60.0"]
 # A title for the window, a cleared screen, a C1 command, DEL, and letters that run backwards.

@@ -34,6 +34,8 @@ from rs_embed import (
 from rs_embed.errors import CheckpointError, ImageryError, RsEmbedError
 from rs_embed.files.imagery import read_imagery
 
+pytestmark = pytest.mark.fault
+
 LON, LAT = Transformer.from_crs(32633, 4326, always_xy=True).transform(400320, 5199680)
 PLACE = PointBuffer(LON, LAT, 300)
 PERIOD = TemporalSpec.range("2023-06-01", "2023-09-01")

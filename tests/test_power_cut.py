@@ -11,6 +11,8 @@ import pytest
 
 from rs_embed import SAMPLE_PLACE, NamedPlace, PointBuffer, embed_area, export_batch
 
+pytestmark = pytest.mark.fault
+
 PLACE = PointBuffer(SAMPLE_PLACE.lon, SAMPLE_PLACE.lat, 320)
 COMMON: dict[str, Any] = {
     "backend": "sample", "variant": "tiny", "display": "visual", "progress": False,

@@ -126,7 +126,7 @@ def write_vectors(
         If the file cannot be written, vectors differ in length, or there are not ``count`` rows.
     """
     arrays, texts = _collected(rows, count)
-    with written(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with written(path, alone=True) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, values in arrays.items():
             # Vectors barely shrink, and stored they are written and read at the disk's speed.
             stored = name == "embedding"

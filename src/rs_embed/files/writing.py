@@ -13,10 +13,12 @@ from rs_embed.errors import ExportError
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to, and move it into place if nothing failed.
 
-    At the end the file and its name are on the disk, so that they survive a power cut.
+    At the end the file and its name are on the disk, so that they survive a power cut. ``alone``
+    says that a lock keeps other processes from writing it at once: then what a killed one has left
+    is replaced.
 
     Raises
     ------
@@ -24,7 +26,8 @@ def written(path: Path) -> Iterator[Path]:
         If the folder is missing or cannot be written, or the disk is full.
     """
     check_place(path)
-    partial = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    name = f".{path.stem}.writing" if alone else f".{uuid.uuid4().hex}"
+    partial = path.with_name(f"{name}{path.suffix}")
     try:
         yield partial
         sync(partial)

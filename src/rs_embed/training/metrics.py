@@ -30,7 +30,7 @@ class Metrics:
         self._seconds = training.seconds
         old = training.step and path.exists()
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if old else ()
-        with written(path) as partial:
+        with written(path, alone=True) as partial:
             partial.write_text(
                 "".join(f"{line}\n" for line in lines if _step_of(line) <= training.step)
             )

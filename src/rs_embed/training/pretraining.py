@@ -298,7 +298,7 @@ class _Run:
             path.parent.mkdir(exist_ok=True)
         except OSError as exc:
             raise ExportError(f"cannot make the folder {path.parent}: {exc}") from exc
-        with written(path) as partial:
+        with written(path, alone=True) as partial:
             picture.save(partial, format="PNG")
 
     def _release(self) -> None:

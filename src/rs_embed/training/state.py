@@ -47,7 +47,7 @@ def write_state(path: Path, training: Training, what: Mapping[str, Any]) -> None
     """
     tensors = {name: value.detach().contiguous() for name, value in _tensors(training)}
     record = {"step": training.step, "seconds": training.seconds, "what": dict(what)}
-    with written(path) as partial:
+    with written(path, alone=True) as partial:
         try:
             save_file(tensors, partial, metadata={"training": json.dumps(record)})
         except SafetensorError as exc:
