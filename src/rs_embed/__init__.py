@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
+    from rs_embed.network.retrying import Patience as Patience
     from rs_embed.providers.cache import PatchCache as PatchCache
     from rs_embed.providers.cache import open_cache as open_cache
     from rs_embed.providers.earth_engine.provider import EarthEngineProvider as EarthEngineProvider
@@ -101,6 +102,7 @@ _MODULES = {
     "maps.outputs": "check_output",
     "maps.report": "MapPlan MapReport",
     "maps.sampling": "sample_points zonal_mean",
+    "network.retrying": "Patience",
     "providers.cache": "PatchCache open_cache",
     "providers.earth_engine.provider": "EarthEngineProvider",
     "providers.local": "LocalProvider",
