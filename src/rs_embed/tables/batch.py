@@ -20,6 +20,7 @@ from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, some
 from rs_embed.files.places import NamedPlace, read_places
 from rs_embed.files.vectors import MANY_VECTORS, VectorRow, request_of, write_vectors
+from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
@@ -85,7 +86,7 @@ class BatchReport:
         lines = [f"wrote {self.path}: {', '.join(counts)}; {self.places_per_s:.1f} places/s"]
         failed: dict[str, list[str]] = {}
         for name, error in self.errors.items():
-            failed.setdefault(error, []).append(name)
+            failed.setdefault(error, []).append(excerpt(name))
         for error, names in list(failed.items())[:_SHOWN_ERRORS]:
             lines.append(f"failed {some(names)}: {error}")
         if len(failed) > _SHOWN_ERRORS:
