@@ -733,8 +733,9 @@ def test_a_url_that_failed_once_is_not_lost_to_other_providers(
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
     server.faults = [Fault("B03", kind)]
+    once = LocalProvider(path, patience=Patience(attempts=1))
     with pytest.raises(ProviderError, match=f"code: {kind}"):
-        LocalProvider(path).fetch(SMALL, temporal=JUNE, sensor=SENSOR)
+        once.fetch(SMALL, temporal=JUNE, sensor=SENSOR)
     server.faults = []
     raster = LocalProvider(path).fetch(SMALL, temporal=JUNE, sensor=SENSOR)
     assert (raster.data == 1500).all()

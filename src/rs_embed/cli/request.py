@@ -151,5 +151,6 @@ def _array(path: Path) -> Any:
         check_regular(path)
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        reason = "not a .npy array of numbers" if path.is_file() else str(exc)
+        missing = "no such file" if isinstance(exc, FileNotFoundError) else str(exc)
+        reason = "not a .npy array of numbers" if path.is_file() else missing
         raise ImageryError(f"cannot read {path}: {reason}") from exc

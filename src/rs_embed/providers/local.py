@@ -40,6 +40,8 @@ class LocalProvider:
         a folder, which is searched for STAC items and for rasters (.tif, .tiff, .vrt, .jp2, .img)
         that no item refers to, unless it has a ``catalog.json`` or ``collection.json``.
         That of ``settings`` if not given.
+    patience : Patience
+        How often, and for how long, files on servers are tried to which items on disk link.
     settings : Settings, optional
         What the environment configures; read when the provider is built if not given.
 
@@ -56,8 +58,13 @@ class LocalProvider:
     name = "local"
 
     def __init__(
-        self, root: str | PathLike[str] | None = None, *, settings: Settings | None = None
+        self,
+        root: str | PathLike[str] | None = None,
+        *,
+        patience: Patience = Patience(),  # noqa: B008  # frozen
+        settings: Settings | None = None,
     ) -> None:
+        self._patience = patience
         if root is None:
             self._root = (settings or Settings.from_environ()).local
         else:
@@ -109,7 +116,7 @@ class LocalProvider:
         selection = select_scenes(self._scenes_of(sensor), sensor, grid, temporal, where=root)
         files = (band.path for scene in selection.scenes for band in scene.bands.values())
         if any(map(is_on_the_web, files)):
-            raster = Patience().persist(
+            raster = self._patience.persist(
                 lambda: compose(selection, grid, sensor, root=root, readers=_READERS),
                 passes=tried_again(),
                 what=f"a server to which {root!r} links",
