@@ -82,7 +82,7 @@ def tarred(path: Path, members: dict[str, bytes], mode: str = "w:xz") -> Path:
 def lying(path: Path) -> Path:
     """Make a ZIP archive whose image states 1000 bytes and inflates to 500 MB."""
     zipped(path, {"index.csv": INDEX.replace(b"a.png", b"b.png")})
-    squeezed = zlib.compressobj(9, wbits=-15)
+    squeezed = zlib.compressobj(1, wbits=-15)
     parts = [squeezed.compress(bytes(2**20)) for _ in range(500)]
     content = b"".join((*parts, squeezed.flush()))
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
@@ -129,8 +129,14 @@ def measured(path: Path) -> tuple[int, str]:
     return int(memory), message
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-@pytest.mark.parametrize(("members", "refusal"), MEMBERS.values(), ids=MEMBERS)
+@pytest.mark.parametrize("kind", ["zip", pytest.param("tar.gz", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("members", "refusal"),
+    [
+        pytest.param(*row, id=name, marks=[pytest.mark.long] if "million" in name else [])
+        for name, row in MEMBERS.items()
+    ],
+)
 def test_limits_hold_for_what_comes_out(
     members: dict[str, bytes], refusal: str, kind: str, tmp_path: Path
 ) -> None:
@@ -270,9 +276,16 @@ VIEWS: dict[str, tuple[str, str, int | str]] = {
     "of other functions": ("SELECT load_extension('a'), * FROM fields", "v", "cannot be evaluated"),
     "of chance": ("SELECT * FROM fields WHERE random() > 0", "v", "not authorized to use function"),
 }
+SLOW_VIEWS = ("without an end, not read", "endless rows")
 
 
-@pytest.mark.parametrize(("view", "layer", "expected"), VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize(
+    ("view", "layer", "expected"),
+    [
+        pytest.param(*row, id=name, marks=[pytest.mark.long] if name in SLOW_VIEWS else [])
+        for name, row in VIEWS.items()
+    ],
+)
 def test_views_have_limits(view: str, layer: str, expected: int | str, tmp_path: Path) -> None:
     path = tmp_path / "fields.gpkg"
     shapes = [box(10, 47, 10.1, 47.1), box(10.2, 47, 10.3, 47.1)]
@@ -291,7 +304,7 @@ def test_views_have_limits(view: str, layer: str, expected: int | str, tmp_path:
     else:
         with pytest.raises(SpecError, match=f"the view 'v' is not read .*({expected}).*ogr2ogr"):
             read_polygons(path, layer=layer)
-    assert time.monotonic() - started < VIEW_SECONDS + 10
+    assert time.monotonic() - started < VIEW_SECONDS + 60
 
 
 def test_features_that_are_elsewhere_are_refused(tmp_path: Path) -> None:

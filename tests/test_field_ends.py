@@ -190,8 +190,10 @@ RIVAL = """
 """
 
 
-def test_two_processes_that_overwrite_one_output_take_turns(tmp_path: Path) -> None:
-    rounds, out = 20, tmp_path / "out.txt"
+def test_two_processes_that_overwrite_one_output_take_turns(
+    tmp_path: Path, often: Callable[[int, int], int], tell: Callable[[str], None]
+) -> None:
+    rounds, out = often(20, 200), tmp_path / "out.txt"
     code = textwrap.dedent(RIVAL)
     with ExitStack() as stack:
         rivals = [
@@ -211,6 +213,7 @@ def test_two_processes_that_overwrite_one_output_take_turns(tmp_path: Path) -> N
             assert all("out.txt.partial is in use by another process" in end for end in lost), lost
             assert out.read_text() in ("1 1 1 1 1 1", "2 2 2 2 2 2")
             assert [path.name for path in tmp_path.iterdir()] == ["out.txt"]
+    tell(f"two processes overwrite one output at once, {rounds} times: one at a time, none lost")
 
 
 # --- finished outputs ----------------------------------------------------------------------
@@ -389,7 +392,14 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "b.npz",
+        "g.tif",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("m.zarr", "seen.png")),
+    ],
+)
 def test_a_full_disk_leaves_nothing_that_is_not_used_again(name: str, tmp_path: Path) -> None:
     command, most = WRITTEN[name]
     (tmp_path / "places.csv").write_text(f"id,lon,lat\na,{LON},{LAT}\n")
