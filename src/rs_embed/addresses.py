@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _ZIP_URL = re.compile(r"zip:(?://)?(?P<archive>[^!]+)!/?(?P<member>.+)", re.IGNORECASE)
@@ -16,6 +17,13 @@ _BUCKET = re.compile(r"(s3|gs|az)(?=://)", re.IGNORECASE)
 _WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
 # Prefixes of GDAL's file systems, and what parts the paths in names such as NETCDF:"a.nc":red.
 _VIRTUAL = re.compile(r"^(?:/vsi[a-z0-9_]+/)+")
+_WITH_OPTIONS = re.compile(r"/vsi[a-z0-9_]+\?")
+# Of a URL, up to the end of a path in quotes or of an archive: user and password, query, fragment.
+_CREDENTIALS = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^/?#\"'\s]*@)?(?P<rest>[^?#\"'\s!]*)(?:[?#][^\"'\s!]*)?"
+)
+# File systems of GDAL that make files of parts of others, or are neither files nor archives.
+ODD_SYSTEMS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|curl|s3|gs|az|adls|oss|swift)[a-z0-9_]+/")
 _BETWEEN_PATHS = re.compile(r'[:",{}]')
 _KINDS = {
     stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -66,6 +74,8 @@ def linked_path(href: str, document: str | None) -> str:
         if from_web and not url.lower().startswith(_WEB):
             raise ValueError(f"links to {shown_path(href)[:80]!r}, expected an address on the web")
         return url
+    if ODD_SYSTEMS.search(path):
+        raise ValueError(f"links to {href[:80]!r}, expected a file or an archive")
     folder = os.path.dirname(home)
     raw, decoded = (os.path.normpath(os.path.join(folder, p)) for p in (path, unquote(path)))
     return decoded if not os.path.exists(raw) and os.path.exists(decoded) else raw
@@ -77,6 +87,18 @@ def check_regular(address: str | os.PathLike[str]) -> None:
     Opening one may block for ever, and reading one may never end. What does not exist is left to
     the code that opens it.
     """
+    for path, mode in _on_disk(address):
+        if kind := _KINDS.get(stat.S_IFMT(mode)):
+            raise OSError(f"{path} is {kind}, not a file; write its content to a file first")
+
+
+def local_files(address: str | os.PathLike[str]) -> list[Path]:
+    """Return the files on this disk that a path or a name of GDAL contains, archives included."""
+    return [Path(path) for path, mode in _on_disk(address) if stat.S_ISREG(mode)]
+
+
+def _on_disk(address: str | os.PathLike[str]) -> Iterator[tuple[str, int]]:
+    """Yield each path in an address that exists, or what exists of it, and its mode."""
     text = os.fspath(address)
     for piece in {text, *_BETWEEN_PATHS.split(text)}:
         path, mode = _VIRTUAL.sub("", piece), None
@@ -87,30 +109,35 @@ def check_regular(address: str | os.PathLike[str]) -> None:
                 if (above := os.path.dirname(path)) in (path, ""):
                     break
                 path = above
-        if mode is not None and (kind := _KINDS.get(stat.S_IFMT(mode))):
-            raise OSError(f"{path} is {kind}, not a file; write its content to a file first")
+        if mode is not None:
+            yield path, mode
 
 
 def check_beside(address: str | os.PathLike[str]) -> None:
-    """Raise as `check_regular`, also for what GDAL reads with a file: names that begin like its."""
+    """Raise as `check_regular`, also for a FIFO beside a file.
+
+    GDAL looks for metadata under many names there (``METADATA.DIM``, ``..._MTL.txt``).
+    """
     check_regular(address)
-    folder, name = os.path.split(os.fspath(address))
+    folder = os.path.dirname(os.fspath(address)) or "."
     try:
-        changed = os.stat(folder or ".").st_mtime_ns
+        changed = os.stat(folder).st_mtime_ns
     except (OSError, ValueError):
         return
-    stem = os.path.splitext(name)[0].casefold()
-    for other in _not_files(folder or ".", changed):
-        if other.casefold().startswith(stem):
-            check_regular(os.path.join(folder, other))
+    for name in _fifos(folder, changed):
+        raise OSError(f"{name!r} beside it is a FIFO, which GDAL may open; move one of them")
 
 
 @lru_cache
-def _not_files(folder: str, changed: int) -> tuple[str, ...]:  # noqa: ARG001  # listed anew
-    """Return the names in a folder that are neither of files nor of folders."""
+def _fifos(folder: str, changed: int) -> tuple[str, ...]:  # noqa: ARG001  # listed anew
+    """Return the names of the FIFOs in a folder."""
     try:
         with os.scandir(folder) as found:
-            return tuple(one.name for one in found if not one.is_file() and not one.is_dir())
+            return tuple(
+                one.name
+                for one in found
+                if not one.is_file() and not one.is_dir() and stat.S_ISFIFO(os.stat(one).st_mode)
+            )
     except OSError:
         return ()
 
@@ -146,13 +173,7 @@ def path_of(address: str | os.PathLike[str]) -> Path:
 
 
 def shown_path(path: str) -> str:
-    """Return a path or URL without the credentials that a URL may carry."""
-    if "://" not in path:
-        return path
-    start = path[: path.index("://")].rfind("/") + 1  # behind /vsicurl/ and the like
-    prefix = path[:start]
-    try:
-        parts = urlsplit(path[start:])
-    except ValueError:
-        return "(a malformed URL)"
-    return prefix + urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """Return a path or URL without the credentials that URLs in it may carry."""
+    if _WITH_OPTIONS.search(path):
+        return f"{path.partition('?')[0]}?..."
+    return _CREDENTIALS.sub(lambda found: found["scheme"] + found["rest"], path)

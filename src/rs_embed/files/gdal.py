@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from rs_embed.addresses import check_beside, local_path, shown_path
+from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError, causes
+from rs_embed.files.foreign import check_content, check_opened
 from rs_embed.files.vrt import PLAIN, check_vrt
 from rs_embed.network.answers import first_bytes, is_page, is_passing
 
@@ -42,11 +43,12 @@ _NETWORK = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
     "CPL_VSIL_CURL_CACHE_SIZE": "67108864",
 }
-# Python in a VRT does not run, and files of raw bands are not opened (GDAL 3.12; `check_vrt` sees
-# to it before).
+# A VRT may have sources on the web. Python in it does not run, and raw bands are not opened (by an
+# option of GDAL 3.12; `check_vrt` sees to it before).
 _ON_THIS_DISK = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE": "ONLY_REMOTE",
+    **{name: value for name, value in _NETWORK.items() if name.startswith("GDAL_HTTP_")},
 }
 _OF_SERVERS = re.compile(r"://|/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 _JP2 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
@@ -255,6 +257,11 @@ def is_on_the_web(path: str) -> bool:
     return _OF_SERVERS.search(path) is not None
 
 
+def may_wait(path: str) -> bool:
+    """Return whether reading a path may wait for a server: sources of a VRT may be on one."""
+    return is_on_the_web(path) or path.lower().endswith(".vrt")
+
+
 @contextmanager
 def _environment(path: str) -> Iterator[None]:
     """Read with GDAL's options for the network, or for this disk."""
@@ -273,19 +280,26 @@ def _open(path: str) -> Any:
     if address.lstrip().startswith("<"):
         raise ImageryError(f"got the text {address.strip()[:40]!r} as imagery, expected a path")
     try:
-        check_beside(address)
-    except OSError as exc:
-        raise ImageryError(f"cannot read {shown_path(path)!r} as an image: {exc}") from exc
+        named = b"\0" not in os.fsencode(address)
+    except UnicodeEncodeError:
+        named = False
+    if not named:
+        raise ImageryError(f"got {address!r} as imagery, which cannot be the name of a file")
+    if not is_on_the_web(address):
+        check_content(address)
     drivers = _drivers(address)
     # rasterio.open takes one driver only before version 1.5.
     opened = partial(DatasetReader, driver=drivers, sharing=False)
     if not _FAILED[path]:
-        return opened(address)
-    if urlsplit(address).scheme in ("http", "https"):
+        dataset = opened(address)
+    elif urlsplit(address).scheme in ("http", "https"):
         # Nothing is known of a URL with a new fragment, which servers are not sent.
-        return opened(f"/vsicurl/{address}#{_FAILED[path]}")
-    with rasterio.Env(**_AFRESH):
-        return opened(address)
+        dataset = opened(f"/vsicurl/{address}#{_FAILED[path]}")
+    else:
+        with rasterio.Env(**_AFRESH):
+            dataset = opened(address)
+    check_opened(dataset, shown_path(path))
+    return dataset
 
 
 def _drivers(address: str) -> list[str]:
@@ -296,7 +310,9 @@ def _drivers(address: str) -> list[str]:
     if suffix == ".vrt" and not address.startswith("/vsi"):
         check_vrt(address)
         return ["VRT"]
-    return list(_BY_SUFFIX.get(suffix, ())) or list(PLAIN)
+    drivers = list(_BY_SUFFIX.get(suffix, PLAIN))
+    # Raw pixels behind a link would be the bytes of whatever it leads to.
+    return [name for name in drivers if name != "ENVI" or not os.path.islink(address)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError
 from rs_embed.files.arrays import array_grid, array_time, is_xarray, read_array
 from rs_embed.files.dates import Dated, acquisition_of
-from rs_embed.files.gdal import is_on_the_web, tried_again
+from rs_embed.files.gdal import may_wait, tried_again
 from rs_embed.files.rasters import Header, read_file, read_header
 from rs_embed.geo.bands import band_indexes
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_window
@@ -102,7 +102,7 @@ def _header(imagery: str | os.PathLike[str]) -> Header:
 
 def _read(name: str, read: Callable[[], Read]) -> Read:
     """Return ``read()``, tried again while a server fails; Ctrl-C need not wait for it."""
-    if not is_on_the_web(local_path(name)):
+    if not may_wait(local_path(name)):
         return read()
     return Patience().persist(read, passes=tried_again(), what=repr(shown_path(name)))
 

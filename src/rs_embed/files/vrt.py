@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from rs_embed.addresses import check_regular, shown_path
+from rs_embed.addresses import ODD_SYSTEMS, check_regular, shown_path
 from rs_embed.errors import ImageryError
+from rs_embed.files.foreign import check_content, check_opened
 
 # Bytes: of a VRT that is looked at, and of the beginning of a file that may be one.
 _MOST, _HEAD = 64_000_000, 1024
@@ -18,7 +19,7 @@ PLAIN = (
     "GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "HFA", "ENVI", "PNG", "JPEG", "netCDF",
     "HDF5", "HDF5Image", "HDF4", "HDF4Image", "GRIB", "NITF", "SENTINEL2",
 )  # fmt: skip
-_ARCHIVED = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar|subfile|sparse|crypt|mem|cached)")
+_ARCHIVED = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar)")
 
 
 def check_vrt(path: str) -> None:
@@ -41,8 +42,11 @@ def check_vrt(path: str) -> None:
                     check_regular(part)
                 except OSError as exc:
                     raise ImageryError(f"{name!r} has the source {value[:120]!r}: {exc}") from exc
+                if os.path.isfile(part):
+                    check_content(part)
             nested = source not in seen and _is_vrt(source)
-            if value.lower().startswith("vrt://") or (not nested and _opens_others(source)):
+            odd = value.lower().startswith("vrt://") or ODD_SYSTEMS.search(value) is not None
+            if odd or (not nested and _opens_others(source)):
                 shown = shown_path(value)[:120]
                 raise ImageryError(
                     f"{name!r} has the source {shown!r}, which may be a VRT of anything, "
@@ -91,7 +95,8 @@ def _opens_others(source: str) -> bool:
         return False
     for drivers in (list(PLAIN), None):
         try:
-            with rasterio.Env(), DatasetReader(source, driver=drivers):
+            with rasterio.Env(), DatasetReader(source, driver=drivers) as dataset:
+                check_opened(dataset, source)
                 return drivers is None
         except RasterioIOError:
             continue

@@ -64,7 +64,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         try:
             now = parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else None
             until = parsedate_to_datetime(stated).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = until - (time.time() if now is None else now)
     return max(seconds, 0.0) if math.isfinite(seconds) else None

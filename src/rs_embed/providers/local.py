@@ -9,7 +9,7 @@ from typing import Self
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import ProviderError
-from rs_embed.files.gdal import is_on_the_web, tried_again
+from rs_embed.files.gdal import may_wait, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.network.retrying import Patience
@@ -115,7 +115,7 @@ class LocalProvider:
         root = str(index.root)
         selection = select_scenes(self._scenes_of(sensor), sensor, grid, temporal, where=root)
         files = (band.path for scene in selection.scenes for band in scene.bands.values())
-        if any(map(is_on_the_web, files)):
+        if any(map(may_wait, files)):
             raster = self._patience.persist(
                 lambda: compose(selection, grid, sensor, root=root, readers=_READERS),
                 passes=tried_again(),

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,8 +154,10 @@ def _claimed_files(feature: dict[str, Any], path: Path) -> Iterator[str]:
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
         if isinstance(href, str):
-            beside = name_beside(str(path), href)
-            yield os.path.realpath(beside or linked_path(href, str(path)))
+            # What cannot be a path is told of with the item.
+            with suppress(ValueError, OSError):
+                beside = name_beside(str(path), href)
+                yield os.path.realpath(beside or linked_path(href, str(path)))
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -204,10 +207,18 @@ def _items_linked(path: str, left_out: dict[str, str], seen: set[str]) -> Iterat
     if kind not in ("Catalog", "Collection"):
         left_out.setdefault(path, f"is not STAC (type {kind!r})")
         return
-    for link in content.get("links") or ():
+    links = content.get("links") or []
+    if not isinstance(links, list):
+        left_out[path] = f"has {type(links).__name__} as links, expected a list"
+        return
+    for link in links:
         if not isinstance(link, dict) or link.get("rel") not in ("item", "child"):
             continue
-        href = linked_path(str(link.get("href")), path)
+        try:
+            href = linked_path(str(link.get("href")), path)
+        except ValueError as exc:
+            left_out[f"{path}, a link"] = str(exc)
+            continue
         if href in seen:
             continue
         seen.add(href)
