@@ -11,7 +11,7 @@ import struct
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -249,3 +249,148 @@ def test_a_catalogue_that_links_elsewhere_than_to_the_web_is_told(web: tuple[Pat
     provider = StacProvider(f"{url}/catalog.json")
     result = looked_at(spatial=PLACE, temporal=PERIOD, backend=provider)
     assert "expected an address on the web" in result["error"]
+
+
+# Files that name others
+
+
+def overviews_in_tags(folder: Path, secret: Path) -> Path:
+    path = image(folder / "a.tif")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=raw_vrt(secret))
+    return path
+
+
+def overviews_beside(folder: Path, secret: Path) -> Path:
+    path = image(folder / "a.tif")
+    (folder / "a.tif.ovr").write_text(raw_vrt(secret))
+    return path
+
+
+def mask_beside(folder: Path, secret: Path) -> Path:
+    path = image(folder / "a.tif")
+    (folder / "a.tif.msk").write_text(raw_vrt(secret))
+    return path
+
+
+def overviews_in_a_sidecar(folder: Path, secret: Path) -> Path:
+    path = image(folder / "a.tif")
+    (folder / "a.tif.aux.xml").write_text(
+        '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">'
+        f"{html.escape(raw_vrt(secret))}</MDI></Metadata></PAMDataset>"
+    )
+    return path
+
+
+def values_outside_hdf5(folder: Path, secret: Path) -> Path:
+    import h5py  # type: ignore[import-untyped]
+
+    path = folder / "a.h5"
+    with h5py.File(path, "w") as file:
+        outside = [(str(secret), 0, secret.stat().st_size)]
+        file.create_dataset("red", (3, SIDE, SIDE), "<u2", external=outside)
+    return path
+
+
+def virtual_hdf5(folder: Path, secret: Path) -> Path:
+    import h5py
+
+    path = folder / "a.h5"
+    layout = h5py.VirtualLayout((3, SIDE, SIDE), "<u2")
+    layout[:] = h5py.VirtualSource(str(secret), "red", (3, SIDE, SIDE))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("red", layout)
+    return path
+
+
+def raw_behind_a_link(folder: Path, secret: Path) -> Path:
+    path = folder / "a.img"
+    path.symlink_to(secret)
+    (folder / "a.hdr").write_text(
+        f"ENVI\nsamples = {SIDE}\nlines = {SIDE}\nbands = 3\nheader offset = 0\ndata type = 12\n"
+        "interleave = bsq\nbyte order = 0\nband names = {B4, B3, B2}\n"
+        "map info = {UTM, 1, 1, 400000, 5200000, 10, 10, 33, North, WGS-84}\n"
+    )
+    return path
+
+
+def part_of_a_file(folder: Path, secret: Path) -> Path:
+    path = folder / "a.vrt"
+    (folder / "s.xml").write_text(
+        f"<VSISparseFile><Length>{SIDE * SIDE * 6}</Length><SubfileRegion><Filename>{secret}"
+        f"</Filename><DestinationOffset>0</DestinationOffset><SourceOffset>0</SourceOffset>"
+        f"<RegionLength>{SIDE * SIDE * 6}</RegionLength></SubfileRegion></VSISparseFile>"
+    )
+    path.write_text(plain_vrt(f"/vsisparse/{folder}/s.xml"))
+    return path
+
+
+OTHERS = {
+    function.__name__: (function, match)
+    for function, match in (
+        (overviews_in_tags, "names another file as its overviews"),
+        (overviews_in_a_sidecar, "names another file as its overviews"),
+        (overviews_beside, "a.tif.ovr' is not a mask or overview"),
+        (mask_beside, "a.tif.msk' is not a mask or overview"),
+        (values_outside_hdf5, "in another file"),
+        (virtual_hdf5, "in another file"),
+        (raw_behind_a_link, "not recognized"),
+        (part_of_a_file, "may be a VRT of anything"),
+    )
+}
+
+
+@pytest.mark.parametrize(("make", "match"), OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("inside", ["alone", "source"])
+def test_files_that_name_others_are_refused(
+    make: Callable[[Path, Path], Path], match: str, inside: str, secret: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    path = make(folder, secret)
+    if inside == "source":
+        if path.suffix in (".vrt", ".img"):
+            pytest.skip("a source of its own kind is refused in another way")
+        vrt = folder / "outer.vrt"
+        vrt.write_text(plain_vrt(path))
+        path = vrt
+    with pytest.raises(ImageryError, match=match):
+        read_imagery(str(path), bands=WANTED, spatial=None, fill_value=None)
+
+
+def test_a_file_on_the_web_that_names_another_is_refused(
+    secret: Path, web: tuple[Path, str]
+) -> None:
+    folder, url = web
+    overviews_in_tags(folder, secret)
+    with pytest.raises(ImageryError, match="names another file as its overviews"):
+        read_imagery(f"{url}/a.tif", bands=WANTED, spatial=None, fill_value=None)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": 5}, {"id": {}}, {"id": [1]}, {"collection": {}}, {"bbox": [10**400] * 4},
+        {"assets": [1]}, {"assets": {"v": None}}, {"links": 5},
+        {"assets": {"v": {"href": "a\0b.tif"}}}, {"assets": {"v": {"href": "\ud800.tif"}}},
+        {"assets": {"v": {"href": "http://[x/a.tif"}}}, {"assets": {"v": {"href": "/vsistdin/"}}},
+        {"properties": {"datetime": "0001-01-01T00:00:00+23:59"}},
+        {"properties": {"datetime": "2023-07-01T00:00:00Z", "eo:cloud_cover": 10**400}},
+    ],
+    ids=lambda changed: json.dumps(changed)[:40],
+)  # fmt: skip
+def test_an_odd_item_is_left_out_by_name(changed: dict[str, Any], tmp_path: Path) -> None:
+    image(tmp_path / "s_20230701.tif")
+    item: dict[str, Any] = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "odd", "geometry": None, "links": [],
+        "properties": {"datetime": "2023-07-01T00:00:00Z"},
+        "assets": {"v": {"href": "./other.tif"}},
+    }  # fmt: skip
+    (tmp_path / "odd.json").write_text(json.dumps(item | changed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seen = inspect_input(
+            "scalemae", spatial=PLACE, temporal=PERIOD, backend=LocalProvider(tmp_path),
+            variant="tiny", display="visual",
+        )  # fmt: skip
+    assert [one["id"] for one in seen.meta["source"]["items"]] == ["s_20230701.tif"]

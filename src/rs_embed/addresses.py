@@ -113,19 +113,23 @@ def _on_disk(address: str | os.PathLike[str]) -> Iterator[tuple[str, int]]:
             yield path, mode
 
 
-def check_beside(address: str | os.PathLike[str]) -> None:
-    """Raise as `check_regular`, also for a FIFO beside a file.
+def check_beside(address: str | os.PathLike[str], *, image: bool = False) -> None:
+    """Raise as `check_regular`, also for a FIFO that GDAL may open with a file.
 
-    GDAL looks for metadata under many names there (``METADATA.DIM``, ``..._MTL.txt``).
+    That is one whose name begins like the file's; beside an image it looks for metadata under many
+    other names too (``METADATA.DIM``, ``..._MTL.txt``).
     """
     check_regular(address)
-    folder = os.path.dirname(os.fspath(address)) or "."
+    folder, own = os.path.split(os.fspath(address))
+    folder, stem = folder or ".", os.path.splitext(own)[0].casefold()
     try:
         changed = os.stat(folder).st_mtime_ns
     except (OSError, ValueError):
         return
     for name in _fifos(folder, changed):
-        raise OSError(f"{name!r} beside it is a FIFO, which GDAL may open; move one of them")
+        if not image and not name.casefold().startswith(stem):
+            continue
+        raise OSError(f"{name!r} beside it is a FIFO, not a file; GDAL may open it: move it away")
 
 
 @lru_cache

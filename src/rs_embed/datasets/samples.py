@@ -408,7 +408,17 @@ class _Header(tarfile.TarInfo):
         header = super().frombuf(*args)
         if header.type in _LONG_HEADERS and header.size > LINE_BYTES:
             raise tarfile.ReadError(f"a header of {header.size:,} bytes")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            cls._refuse_sparse()
         return header
+
+    @classmethod
+    def _refuse_sparse(cls, *_: Any) -> None:
+        """Refuse a sparse file, of which tarfile reads a map of any length."""
+        raise tarfile.ReadError("a sparse file, expected whole files; pack it without --sparse")
+
+    # As tarfile calls what reads the three formats of PAX.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:

@@ -8,7 +8,7 @@ import sqlite3
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,8 @@ from rs_embed.errors import SpecError
 # Of a view, or of all views together; and of one value in them.
 VIEW_SECONDS, VIEW_ROWS = 5, 1_000_000
 _VALUE_BYTES = 2**28
+# Kinds of columns in `pragma_table_xinfo`: generated, virtual or stored.
+_COMPUTED = (2, 3)
 _HEAD = 1024
 _DATABASE = b"SQLite format 3\0"
 # Files that name other files or services, which GDAL would open.
@@ -28,11 +30,15 @@ _CHANGING = {
 }  # fmt: skip
 
 
-def check_layers(path: Path, layer: str | None = None) -> None:
-    """Raise `SpecError` if listing the layers of a file, or reading ``layer``, may not end.
+def listed_layers(path: Path) -> list[tuple[str, str | None]] | None:
+    """Return the layers of a GeoPackage and their type of geometry; None for other files.
 
-    Views of a GeoPackage or another SQLite file are evaluated, within `VIEW_SECONDS` and without
-    extensions: their first row, which GDAL looks at in each view, and `VIEW_ROWS` of ``layer``.
+    GDAL would evaluate each view to list them.
+
+    Raises
+    ------
+    SpecError
+        If listing the layers of the file may not end, or shows others.
     """
     own, *packed = _heads(path)
     if any(_POINTERS.search(head) for head in (own, *packed)):
@@ -43,11 +49,45 @@ def check_layers(path: Path, layer: str | None = None) -> None:
     if any(head.startswith(_DATABASE) for head in packed):
         raise SpecError(f"{path}: holds a database within an archive; unpack it first")
     if not own.startswith(_DATABASE):
+        return None
+    with _database(path) as database:
+        if "gpkg_contents" in _names(database, "table"):
+            rows = database.execute(
+                "SELECT c.table_name, g.geometry_type_name FROM gpkg_contents AS c "
+                "LEFT JOIN gpkg_geometry_columns AS g ON c.table_name = g.table_name "
+                "WHERE c.data_type IN ('features', 'attributes')"
+            )
+            return [(_text(name), kind and _text(kind)) for name, kind in rows]
+        for name in _names(database, "view"):
+            _evaluate(path, database, name, 1)
+        return None
+
+
+def check_layer(path: Path, layer: str) -> None:
+    """Raise `SpecError` if reading a layer of a database may not end.
+
+    A view is evaluated, within `VIEW_SECONDS` and `VIEW_ROWS` and without extensions.
+    """
+    if not next(_heads(path)).startswith(_DATABASE):
         return
+    with _database(path) as database:
+        if layer in _names(database, "view"):
+            _evaluate(path, database, layer, VIEW_ROWS + 1)
+        columns = database.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", [layer])
+        computed = [_text(name) for name, hidden in columns if hidden in _COMPUTED]
+        if computed:
+            raise SpecError(
+                f"{path}: the column {computed[0]!r} of {layer!r} is computed when it is read, "
+                "which may not end; copy the layer: ogr2ogr copy.gpkg "
+                f"{shlex.quote(str(path))} {shlex.quote(layer)}"
+            )
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(_opened(path)) as database:
-            for name in _views(database):
-                _evaluate(path, database, name, VIEW_ROWS + 1 if name == layer else 1)
+            yield database
     except sqlite3.Error as exc:
         raise SpecError(f"{path}: cannot be read as a database ({exc})") from exc
 
@@ -80,9 +120,13 @@ def _opened(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _views(database: sqlite3.Connection) -> list[str]:
-    rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'view'")
-    return [name.decode(errors="replace") for (name,) in rows]
+def _names(database: sqlite3.Connection, kind: str) -> list[str]:
+    rows = database.execute("SELECT name FROM sqlite_master WHERE type = ?", [kind])
+    return [_text(name) for (name,) in rows]
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 def _allow(action: int, _: str | None, function: str | None, *__: str | None) -> int:
@@ -105,7 +149,6 @@ def _evaluate(path: Path, database: sqlite3.Connection, view: str, limit: int) -
             return
         reason = f"it has more than {VIEW_ROWS:,} rows"
     raise SpecError(
-        f"{path}: the view {view!r} is not read ({reason}); if it is the layer to read and you "
-        "trust it, make a table of it, else copy the layer to read: ogr2ogr tables.gpkg "
-        f"{shlex.quote(str(path))} LAYER"
+        f"{path}: the view {view!r} is not read ({reason}); if you trust it, make a table of it: "
+        f"ogr2ogr table.gpkg {shlex.quote(str(path))} {shlex.quote(view)}"
     )

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 from rs_embed._optional import require
 from rs_embed.addresses import PLACES_BYTES, check_beside, path_of, read_document
 from rs_embed.errors import GridError, SpecError, UnknownNameError, give_warnings, some
-from rs_embed.files.databases import check_layers
+from rs_embed.files.databases import check_layer, listed_layers
 from rs_embed.files.features import (
     check_geojson,
     feature_id,
@@ -30,7 +30,6 @@ from rs_embed.geo.grid import MAX_LONGITUDE, ground_crs, known_crs, turns
 from rs_embed.geo.polygons import DEGREE_TOLERANCE, KINDS, Polygons, require_shapely
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pyproj import CRS
     from shapely.geometry.base import BaseGeometry
 
@@ -286,12 +285,12 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         require(module, extra="maps", purpose=f"reading polygons of {path.name}")
         for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
     )
-    check_layers(path)
+    layers = listed_layers(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Measured \(M\) geometry types")  # left out, as Z is
         try:
-            chosen = _layer(path, layer, pyogrio.list_layers(path))
-            check_layers(path, chosen)
+            chosen = _layer(path, layer, pyogrio.list_layers(path) if layers is None else layers)
+            check_layer(path, chosen)
             info = pyogrio.read_info(path, layer=chosen)
             own = _ids(raw, path, chosen, info)
             meta, fids, content, _ = raw.read(
@@ -335,7 +334,7 @@ def _ids(raw: Any, path: Path, layer: str, info: Mapping[str, Any]) -> dict[int,
         return {fid: own_id(value) for fid, value in zip(fids.tolist(), values, strict=True)}
 
 
-def _layer(path: Path, layer: str | None, layers: NDArray[Any]) -> str:
+def _layer(path: Path, layer: str | None, layers: Iterable[Sequence[Any]]) -> str:
     """Return the layer to read: the one that was named, or the only one with geometries."""
     names = [str(name) for name, _ in layers]
     if layer is not None:

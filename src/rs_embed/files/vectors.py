@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _ONE, _MANY = "one vector (Embedding.save)", "many vectors (rs-embed batch)"
 _ROWS_AT_ONCE = 1024
 _REQUEST = "request.json"
+# Arrays are stored as they are, and texts shrink.
+_UNPACKED_BYTES, _UNPACKED_TIMES = 2**28, 20
 
 
 def write_vector(path: Path, vector: NDArray[np.float32], meta: Mapping[str, Any]) -> None:
@@ -236,8 +238,10 @@ def request_of(path: Path) -> dict[str, Any] | None:
 def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
     try:
         check_regular(path)
-        with zipfile.ZipFile(path):  # refuses an .npy under this name
-            pass
+        with zipfile.ZipFile(path) as archive:  # refuses an .npy under this name
+            size = sum(member.file_size for member in archive.infolist())
+        if size > max(_UNPACKED_BYTES, _UNPACKED_TIMES * path.stat().st_size):
+            raise ValueError(f"it unpacks to {size:,} bytes, far more than such a file holds")
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names}
     except (OSError, zipfile.BadZipFile, zlib.error, *UNREADABLE) as exc:
