@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
-# What docs/reliability.md promises, at length: about an hour.
+# What docs/reliability.md promises, at length: about twenty minutes.
 test-faults: $(VENV)/.installed
 	$(BIN)/python -m pytest --long -m fault -n auto --maxprocesses=4
 

@@ -25,6 +25,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from rs_embed import PointBuffer, iter_embeddings
+from rs_embed.addresses import shown_path
 from rs_embed.cli import main
 from rs_embed.providers.sample import CENTRE
 from rs_embed.testing.providers import write_contract_scenes
@@ -414,3 +415,20 @@ def test_a_full_disk_leaves_nothing_that_is_not_used_again(name: str, tmp_path: 
     assert "error: cannot write" in errors
     left = {path.name for path in out.parent.iterdir()}
     assert left <= {f"{name}.partial", f"{name}.partial-journal"}, left
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/data/a?b #1.tif", "/data/a?b #1.tif"),
+        ("s3://bucket/k.tif", "s3://bucket/k.tif"),
+        ("https://u:pw@h/a b.tif?sig=1#x", "https://h/a b.tif"),
+        ("https://h?sig=1", "https://h"),
+        ("/vsicurl/https://u:pw@h/a.tif?sig=1", "/vsicurl/https://h/a.tif"),
+        ("/vsicurl?url=http%3A%2F%2Fu%3Apw%40h%2Fa.tif%3Fsig%3D1", "/vsicurl?..."),
+        ('NETCDF:"https://u:pw@h/a.nc?sig=1":red', 'NETCDF:"https://h/a.nc":red'),
+        ("zip://https://u:pw@h/a.zip?sig=1!b.tif", "zip://https://h/a.zip!b.tif"),
+    ],
+)
+def test_names_are_shown_without_secrets(path: str, shown: str) -> None:
+    assert shown_path(path) == shown

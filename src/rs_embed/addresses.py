@@ -18,10 +18,9 @@ _WINDOWS_DRIVE = re.compile(r"/(?=[A-Za-z]:)")
 # Prefixes of GDAL's file systems, and what parts the paths in names such as NETCDF:"a.nc":red.
 _VIRTUAL = re.compile(r"^(?:/vsi[a-z0-9_]+/)+")
 _WITH_OPTIONS = re.compile(r"/vsi[a-z0-9_]+\?")
-# Of a URL, up to the end of a path in quotes or of an archive: user and password, query, fragment.
-_CREDENTIALS = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^/?#\"'\s]*@)?(?P<rest>[^?#\"'\s!]*)(?:[?#][^\"'\s!]*)?"
-)
+# Of URLs, also within names of GDAL: user and password; query and fragment, up to a quote or a "!".
+_USER = re.compile(r"(?<=://)[^/@?#\"'\s]*@")
+_QUERY = re.compile(r"(?P<kept>://[^?#\"'!]*)[?#][^\"'!]*")
 # File systems of GDAL that make files of parts of others, or are neither files nor archives.
 ODD_SYSTEMS = re.compile(r"/vsi(?!zip|tar|gzip|7z|rar|curl|s3|gs|az|adls|oss|swift)[a-z0-9_]+/")
 _BETWEEN_PATHS = re.compile(r'[:",{}]')
@@ -180,4 +179,4 @@ def shown_path(path: str) -> str:
     """Return a path or URL without the credentials that URLs in it may carry."""
     if _WITH_OPTIONS.search(path):
         return f"{path.partition('?')[0]}?..."
-    return _CREDENTIALS.sub(lambda found: found["scheme"] + found["rest"], path)
+    return _QUERY.sub(r"\g<kept>", _USER.sub("", path))
