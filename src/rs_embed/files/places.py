@@ -202,6 +202,7 @@ def spatials_of(
     spatials = []
     for number, row in enumerate(rows):
         with located(where(number) + doubt):
+            numbers: dict[str, float | None]
             numbers = {name: _number(name, row[columns[name]]) for name in corners}
             if "buffer_m" in columns:
                 stated = row[columns["buffer_m"]]
@@ -253,7 +254,9 @@ def _number(name: str, cell: Any) -> float:
         return finite_number(name, cell)
     comma = _DECIMAL_COMMA.fullmatch(cell)
     # "1,000" metres may be a thousand; no longitude is.
-    text = f"{comma[1]}.{comma[2]}" if comma and (name != "buffer_m" or len(comma[2]) != 3) else cell
+    text = (
+        f"{comma[1]}.{comma[2]}" if comma and (name != "buffer_m" or len(comma[2]) != 3) else cell
+    )
     try:
         if "_" not in text:
             return float(text)
@@ -272,14 +275,18 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
                 "of the two out"
             )
         return _box(*(numbers[name] for name in _BOX))
-    half_side = buffer_m if stated is None else stated
-    if half_side is None:
+    return point_of(numbers["lon"], numbers["lat"], buffer_m if stated is None else stated)
+
+
+def point_of(lon: float, lat: float, buffer_m: float | None) -> PointBuffer:
+    """Return the square around a point; refuse one without a size."""
+    if buffer_m is None:
         raise SpecError(
             "got a point without buffer_m, expected half the side of the square around it in "
             "metres: in the file (column or property buffer_m), or for all as buffer_m= "
             "(--buffer-m)"
         )
-    return _point(numbers["lon"], numbers["lat"], half_side)
+    return _point(lon, lat, buffer_m)
 
 
 def _point(lon: Any, lat: Any, buffer_m: Any) -> PointBuffer:

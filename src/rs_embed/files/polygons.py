@@ -49,7 +49,7 @@ _SWAP = (
 )
 # How GEOS describes an invalid polygon: Self-intersection[1 2].
 _PLACE = re.compile(r"^(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]$")
-_FIX = (
+REPAIR = (
     "repair it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and check "
     "the result"
 )
@@ -326,7 +326,7 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         except shapely.errors.GEOSException as exc:
             raise SpecError(
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
-                f"rings; {_FIX}"
+                f"rings; {REPAIR}"
             ) from exc
         features.append(Feature(own.get(fid), fid, label, geometry))
     return _checked(str(path), layer_crs(path, meta["crs"]), features)
@@ -367,7 +367,8 @@ def _named_layer(path: Path, layer: str | None, layers: NDArray[Any]) -> str:
     spatial = [str(name) for name, kind in layers if kind is not None]
     if len(spatial) > 1:
         raise SpecError(
-            f"{path}: holds the layers {some(spatial, 10)}, expected one; choose it with layer= (--layer)"
+            f"{path}: holds the layers {some(spatial, 10)}, expected one; choose it "
+            "with layer= (--layer)"
         )
     if not spatial:
         raise SpecError(f"{path}: holds no layer with geometries, expected polygons")
@@ -445,7 +446,7 @@ def _checked_geometry(name: str, crs: CRS, feature: Feature) -> BaseGeometry:
         reason = _PLACE.sub(place, shapely.is_valid_reason(geometry))
         raise SpecError(
             f"{name}: {feature.label} is not a valid polygon "
-            f"({reason}), expected rings that do not cross or touch along a line; {_FIX}"
+            f"({reason}), expected rings that do not cross or touch along a line; {REPAIR}"
         )
     return within_half_turn(geometry) if _in_degrees(crs) else geometry
 
@@ -498,9 +499,7 @@ def check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
             )
 
 
-def wrong_kind(
-    name: str, label: str, kind: object, kinds: tuple[str, ...] = KINDS
-) -> SpecError:
+def wrong_kind(name: str, label: str, kind: object, kinds: tuple[str, ...] = KINDS) -> SpecError:
     """Return the error for a geometry of another kind."""
     return SpecError(
         f"{name}: {label}: got a geometry of type {kind!r}, expected {' or '.join(kinds)}; make "
