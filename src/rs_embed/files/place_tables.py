@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 POLYGONS = ("cover", "box")
 _CSV = (".csv", ".tsv", ".txt")
 _PARQUET = (".parquet", ".geoparquet", ".pq")
+_INDEXES = ("integer", "string")
 _CHIPS = (".tif", ".tiff", ".jp2", ".img", ".vrt")
 _EXPECTED = (
     "a file (CSV, GeoJSON, GeoPackage, GeoParquet, Shapefile), a GeoDataFrame, a DataFrame with "
@@ -295,10 +296,9 @@ def _of_frame(frame: Any, name: str) -> Rows:
         if not _is_geo(frame):
             raise SpecError(f"got {name} as places, expected {_EXPECTED}")
         frame = frame.to_frame("geometry")
-    named = not isinstance(frame.index, pd.RangeIndex)
-    own = (
-        list(frame.index) if named and frame.index.inferred_type in ("integer", "string") else None
-    )
+    own = None
+    if not isinstance(frame.index, pd.RangeIndex) and frame.index.inferred_type in _INDEXES:
+        own = list(frame.index)
     if _is_geo(frame):
         return Rows(name, frame, own=own)
     with located(name):
