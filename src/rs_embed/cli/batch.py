@@ -29,7 +29,11 @@ _SHOWN_ERRORS = 5
 @expanded
 def batch(
     places: Annotated[
-        Path, typer.Argument(help="CSV (id, lon, lat, buffer_m, or a box) or GeoJSON.")
+        Path,
+        typer.Argument(
+            help="CSV (id, lon, lat, buffer_m, or a box), GeoJSON, GeoPackage, GeoParquet, "
+            "Shapefile, or a folder of images."
+        ),
     ],
     period: Period,
     pixels: Pixels,
@@ -41,6 +45,14 @@ def batch(
         float | None,
         place_option(help="Half the side of the square around points that state none, metres."),
     ] = None,
+    id_column: Annotated[
+        str | None, place_option(help="Column of the ids; id if there is one.")
+    ] = None,
+    layer: Annotated[str | None, place_option(help="Layer of a file that has several.")] = None,
+    polygons: Annotated[
+        str,
+        place_option(help="cover: pool over what a polygon covers. box: over its bounding window."),
+    ] = "cover",
     device: Device = "auto",
     pooling: Pooling = None,
     on_error: Annotated[
@@ -75,7 +87,8 @@ def batch(
     """
     arguments = request.common(model, pixels, period, prep, options)
     if dry_run:
-        _estimate(model, places, buffer_m, {**arguments, "output": out, "device": device}, json)
+        about = {"buffer_m": buffer_m, "layer": layer, "polygons": polygons}
+        _estimate(model, places, {**arguments, **about, "output": out, "device": device}, json)
         return
     from rs_embed import export_batch
 
@@ -84,6 +97,9 @@ def batch(
         places,
         output=out,
         buffer_m=buffer_m,
+        id_column=id_column,
+        layer=layer,
+        polygons=polygons,  # type: ignore[arg-type]  # checked there
         pooling=pooling,  # type: ignore[arg-type]  # checked there
         overwrite=overwrite,
         on_error=on_error,  # type: ignore[arg-type]  # checked there
@@ -98,14 +114,11 @@ def batch(
         raise typer.Exit(1)
 
 
-def _estimate(
-    model: str, places: Path, buffer_m: float | None, arguments: dict[str, Any], json: bool
-) -> None:
+def _estimate(model: str, places: Path, arguments: dict[str, Any], json: bool) -> None:
     """Print what the batch would request; exit with 1 if a place is invalid."""
-    from rs_embed import estimate, read_places
+    from rs_embed import estimate
 
-    named = read_places(places, buffer_m=buffer_m)
-    found = estimate(model, spatials=[place.spatial for place in named], **arguments)
+    found = estimate(model, spatials=places, **arguments)
     if json:
         print_json(found.to_json())
     else:
@@ -118,6 +131,6 @@ def _estimate(
         if found.more:
             echo(found.more)
         for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-            echo(f"refused {named[index].id}: {reason}")
+            echo(f"refused row {index}: {reason}")
     if found.refused:
         raise typer.Exit(1)

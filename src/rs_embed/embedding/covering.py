@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.embedding.checks import MIN_SIDE_PX
-from rs_embed.errors import CoverageWarning, ImageryError, Note
+from rs_embed.errors import CoverageWarning, ImageryError, Note, SpecError
 from rs_embed.geo.coverage import shares_of_cells
 from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.polygons import Polygons, require_shapely
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rs_embed.embedding.model_input import ModelInput
+    from rs_embed.specs import OutputSpec
+
+
+def check_pooling(output: OutputSpec, shapes: Iterable[Any] | None) -> None:
+    """Raise `SpecError` if the class token is to stand for what polygons cover."""
+    if output.pooling == "cls" and any(shape is not None for shape in shapes or ()):
+        raise SpecError(
+            "got pooling='cls' for polygons, expected 'mean' or 'max': the class token is of the "
+            "whole window; polygons='box' embeds the bounding boxes"
+        )
+
 
 # A polygon of which less than this share is seen gets a warning.
 _NOTABLE = 0.99
@@ -62,8 +75,9 @@ def covered(
         )
     left, top, right, bottom = shapely.bounds(pixels)
     size = [float(bottom - top), float(right - left)]
+    seen_share = min(float(weights.sum() / cells.area), 1.0)
     known = {
-        "covered": min(float(weights.sum() / cells.area), 1.0),
+        "covered": seen_share,
         "tokens": float(weights.sum()),
         "size_px": size,
     }
@@ -74,9 +88,9 @@ def covered(
             f"the model saw it with its surroundings, {window.shape[0]} x {window.shape[1]} px, "
             "and only what it covers is pooled"
         )
-    if known["covered"] < _NOTABLE:
+    if seen_share < _NOTABLE:
         notes.append(
-            f"only {known['covered']:.1%} of the polygon is on valid tokens of what the model "
+            f"only {seen_share:.1%} of the polygon is on valid tokens of what the model "
             "sees, and is pooled over; input_prep='tile' crops nothing"
         )
     chosen = tuple(tile for tile in seen.tiles if weights[tile.own].any())

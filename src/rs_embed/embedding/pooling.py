@@ -45,7 +45,6 @@ class Assembly:
         self._task = task
         self._preparation = task.plan.preparation
         self._patch_size = patch_size
-        self._valid = seen.valid_tokens
         self._weights = seen.weights
         self._missing = len(seen.tiles)
         self._kind = ""
@@ -84,8 +83,8 @@ class Assembly:
     def _place(self, tile: Tile, tokens: ImageTokens) -> None:
         own = tokens.patch_tokens("a grid")[tile.own_within]  # h w D
         if self._values is None:
-            self._values = np.full((own.shape[-1], *self._valid.shape), np.nan, np.float32)
-        valid = self._valid[tile.own]
+            self._values = np.full((own.shape[-1], *self._weights.shape), np.nan, np.float32)
+        valid = self._weights[tile.own] > 0
         self._values[:, *tile.own] = np.where(valid[..., None], own, np.nan).transpose(2, 0, 1)
 
     def _pool(self, tile: Tile, tokens: ImageTokens) -> None:
