@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from rs_embed.cli.options import (
     result_option,
 )
 from rs_embed.cli.printing import echo, print_json
+
+if TYPE_CHECKING:
+    from rs_embed import Places
 
 _SHOWN_ERRORS = 5
 
@@ -86,20 +89,25 @@ def batch(
     --end 2022-09-01 --dry-run[/dim]
     """
     arguments = request.common(model, pixels, period, prep, options)
+    from rs_embed import export_batch, places_of
+
+    table: dict[str, Any] = {
+        "buffer_m": buffer_m,
+        "id_column": id_column,
+        "layer": layer,
+        "polygons": polygons,
+    }
     if dry_run:
-        about = {"buffer_m": buffer_m, "layer": layer, "polygons": polygons}
-        _estimate(model, places, {**arguments, **about, "output": out, "device": device}, json)
+        _estimate(
+            model, places_of(places, **table), {**arguments, "output": out, "device": device}, json
+        )
         return
-    from rs_embed import export_batch
 
     report = export_batch(
         model,
         places,
+        **table,
         output=out,
-        buffer_m=buffer_m,
-        id_column=id_column,
-        layer=layer,
-        polygons=polygons,  # type: ignore[arg-type]  # checked there
         pooling=pooling,  # type: ignore[arg-type]  # checked there
         overwrite=overwrite,
         on_error=on_error,  # type: ignore[arg-type]  # checked there
@@ -114,11 +122,11 @@ def batch(
         raise typer.Exit(1)
 
 
-def _estimate(model: str, places: Path, arguments: dict[str, Any], json: bool) -> None:
+def _estimate(model: str, rows: Places, arguments: dict[str, Any], json: bool) -> None:
     """Print what the batch would request; exit with 1 if a place is invalid."""
     from rs_embed import estimate
 
-    found = estimate(model, spatials=places, **arguments)
+    found = estimate(model, spatials=rows, **arguments)
     if json:
         print_json(found.to_json())
     else:
@@ -131,6 +139,6 @@ def _estimate(model: str, places: Path, arguments: dict[str, Any], json: bool) -
         if found.more:
             echo(found.more)
         for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-            echo(f"refused row {index}: {reason}")
+            echo(f"refused {rows.ids[index]}: {reason}")
     if found.refused:
         raise typer.Exit(1)

@@ -209,16 +209,17 @@ def iter_embeddings(
         options=options,
         settings=settings,
     )
-    items: dict[str, Any] = {"spatials": spatials}
+    items = {"spatials": spatials, "input_chws": input_chws, "imageries": imageries}
     shared: dict[str, Any] = {"temporal": temporal, "fetch": fetch}
     places = as_places(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)
-    if places is not None:
-        items, shared, notes = arguments_of(places, temporal, fetch, own_pixels=imagery is not None)
+    if places is not None and input_chws is None and imageries is None:
+        own, shared, notes = arguments_of(places, temporal, fetch, own_pixels=imagery is not None)
+        items = {"spatials": None, **own}
         give_warnings((*places.notes, *notes))
     return embed_places(
         task,
         Source(sensor=sensor, backend=backend, imagery=imagery, cache=cache),
-        {"imageries": imageries, **items, "input_chws": input_chws},
+        items,
         shared,
         settings=settings,
         on_error=on_error,

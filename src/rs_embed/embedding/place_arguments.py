@@ -34,7 +34,7 @@ def as_places(
     polygons: Literal["cover", "box"] = "cover",
 ) -> Places | None:
     """Return the places of a table; None for a list or iterator of BBox and PointBuffer."""
-    first = spatials[0] if isinstance(spatials, list | tuple) and spatials else spatials
+    first = next(iter(spatials), None) if isinstance(spatials, list | tuple) else spatials
     named = isinstance(first, str | os.PathLike | tuple | list | NamedPlace)
     if named or _is_geometry(first) or hasattr(spatials, "tolist") or hasattr(spatials, "columns"):
         return places_of(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)

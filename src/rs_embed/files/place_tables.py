@@ -171,6 +171,11 @@ def places_of(
         repeated_columns(given.table)
         if given.header is not None:
             spatials, notes = spatials_of(given.header, given.rows, given.where, buffer_m)
+    if given.spatials is not None and buffer_m is not None:
+        raise SpecError(
+            f"{given.name}: got buffer_m={buffer_m!r} with places that have a size of their own; "
+            "leave it out"
+        )
     if spatials is None:
         spatials, shapes, notes = spatials_of_geometries(given, buffer_m)
         shapes = shapes if polygons == "cover" and any(s is not None for s in shapes) else None
