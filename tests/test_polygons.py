@@ -82,9 +82,7 @@ class TestReading:
         path = written(tmp_path / "a.gpkg", [box(0, 0, 1, 1)], layer="one")
         written(path, [box(0, 0, 2, 2)], layer="two", append=False)
         assert read_polygons(path, layer="two").bounds == (0, 0, 2, 2)
-        with pytest.raises(
-            SpecError, match="layers one, two, expected one; choose it with layer= "
-        ):
+        with pytest.raises(SpecError, match="layers one, two, expected one; choose it with layer="):
             read_polygons(path)
         with pytest.raises(UnknownNameError, match="unknown layer of .*a.gpkg 'tow'.*'two'"):
             read_polygons(path, layer="tow")

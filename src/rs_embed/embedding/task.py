@@ -140,10 +140,10 @@ class Task:
         window = acquired.raster.grid
         tiled = self._tiled(window.shape, sizes)
         seen = self._prepared(acquired, sizes, tiled=tiled)
-        notes, polygon = (*acquired.notes, *_coverage_notes(seen, tiled=tiled)), None
+        polygon, of_cover = None, tuple(_coverage_notes(seen, tiled=tiled))
         if shape is not None:
-            seen, polygon, of_polygon = covered(seen, shape, window, sizes.patch_size)
-            notes = (*notes, *of_polygon)
+            seen, polygon, of_cover = covered(seen, shape, window, sizes.patch_size)
+        notes = (*acquired.notes, *of_cover)
         policy = self.plan.gsd
         input_res = gsd_for_model(policy, seen.input_res_m, seen.side_px)
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
