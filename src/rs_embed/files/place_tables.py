@@ -302,7 +302,8 @@ def _of_frame(frame: Any, name: str) -> Rows:
             raise SpecError(f"got {name} as places, expected {_EXPECTED}")
         frame = frame.to_frame("geometry")
     own = None
-    if not isinstance(frame.index, pd.RangeIndex) and frame.index.inferred_type in _INDEXES:
+    numbered = frame.index.equals(pd.RangeIndex(len(frame)))
+    if not numbered and frame.index.inferred_type in _INDEXES:
         own = list(frame.index)
     if _is_geo(frame):
         return Rows(name, frame, own=own)
@@ -355,7 +356,10 @@ def _of_layer(path: Path, layer: str | None) -> Rows:
 
 def _with_types(frame: Any) -> Any:
     """Return a frame with whole numbers beside missing ones as such."""
-    return frame.assign(**{name: typed(frame[name]) for name in frame.select_dtypes(object)})
+    objects = [name for name in frame.columns if frame[name].dtype.kind == "O"]
+    return frame.assign(
+        **{name: typed(frame[name]) for name in objects if name != frame.geometry.name}
+    )
 
 
 def _of_features(name: str, stated: CRS | None, features: list[Any]) -> Rows:
