@@ -338,7 +338,7 @@ POINT = PointBuffer(LON, LAT, 640)
         ({"spatials": [POINT, None]}, r"got spatials\[1\]=None"),
         ({"spatials": [POINT, np.zeros((3, 64, 64))]}, r"got spatials\[1\]=array.* \(ndarray\)"),
         ({"spatials": POINT}, "expected a list or an iterator; for one place use get_embedding"),
-        ({"spatials": "places.csv"}, r"got spatials='places.csv' \(str\), expected a list"),
+        ({"spatials": "places.csv"}, r"places.csv: cannot be read \(no such file\), expected"),
         ({"spatials": 3}, r"got spatials=3 \(int\)"),
         ({}, "got no places, expected exactly one of spatials, input_chws, imageries"),
         ({"spatials": [POINT], "input_chws": [1]}, "got spatials and input_chws, expected exactly"),

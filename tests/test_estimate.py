@@ -86,7 +86,7 @@ def test_places_that_would_be_refused_are_named() -> None:
 def test_what_cannot_be_meant_is_refused() -> None:
     with pytest.raises(SpecError, match="got no place"):
         estimate(spatials=[])
-    with pytest.raises(SpecError, match="got spatial='here'"):
+    with pytest.raises(SpecError, match="got images for an estimate"):
         estimate(spatials=["here"])
     with pytest.raises(ProviderError, match="got a cloud mask"):
         estimate(fetch=FetchSpec(cloud_mask="scl"))

@@ -488,7 +488,8 @@ SHIPPED: dict[str, Any] = {"backend": "sample", "weights": "scalemae-tiny"}
 def test_a_field_below_the_least_size_has_a_fix_that_works(tmp_path: Path) -> None:
     """The fix is what the message says, put into a table and a call."""
     fields = json_file(feature(FIELD, {"id": "007"}))(tmp_path)
-    report = export_batch("scalemae", fields, output=tmp_path / "v.npz", **SHIPPED)
+    boxes: dict[str, Any] = {"output": tmp_path / "v.npz", "polygons": "box"}
+    report = export_batch("scalemae", fields, **boxes, **SHIPPED)
     found = re.search(r"PointBuffer\(lon, lat, buffer_m=(\d+)\)", report.errors["007"])
     assert found is not None
     failed = read_vectors(report.path)

@@ -249,17 +249,14 @@ def test_what_cannot_be_meant(tmp_path: Path, asked: dict[str, Any]) -> None:
     for each in ({"temporal": [TemporalSpec.year(2022)]}, {"fetch": [FetchSpec()]}):
         with pytest.raises(SpecError, match="for each place, expected one for all"):
             finished(out, near(1), {**asked, **each})
-    with pytest.raises(SpecError, match="got 4 places, 1 of which repeat the id and place"):
-        finished(out, [*near(3), near(3)[1]], asked)
     with pytest.raises(SpecError, match="got imagery=ndarray, expected a path"):
         finished(out, near(1), {"imagery": np.zeros((3, 9, 9))})
     with pytest.raises(UnknownNameError, match="unknown pooling 'grid'"):
         finished(out, near(1), {**asked, "pooling": "grid"})
-    with pytest.raises(SpecError, match="got buffer_m=5 with places that have a size"):
+    with pytest.raises(SpecError, match="got buffer_m=5.* with places that have a size"):
         finished(out, near(1), {**asked, "buffer_m": 5})
-    for places in ([], [near(1)[0].spatial]):
-        with pytest.raises(SpecError, match=r"expected a file or NamedPlace\(id, spatial\)"):
-            finished(out, places, asked)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="holds no places"):
+        finished(out, [], asked)
     with pytest.raises(SpecError, match="got spatials=, which export_batch does not support"):
         finished(out, near(1), {**asked, "spatials": []})
     assert not list(tmp_path.iterdir())

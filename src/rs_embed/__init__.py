@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from rs_embed.evaluation import EvaluationReport as EvaluationReport
     from rs_embed.evaluation import evaluate as evaluate
     from rs_embed.evaluation import score_embeddings as score_embeddings
+    from rs_embed.files.place_tables import Places as Places
+    from rs_embed.files.place_tables import places_of as places_of
     from rs_embed.files.places import NamedPlace as NamedPlace
     from rs_embed.files.places import read_places as read_places
     from rs_embed.files.vectors import Vectors as Vectors
@@ -93,6 +95,7 @@ _MODULES = {
         "TrainingError UnknownNameError"
     ),
     "evaluation": "EvaluationReport evaluate score_embeddings",
+    "files.place_tables": "Places places_of",
     "files.places": "NamedPlace read_places",
     "files.vectors": "Vectors read_vectors",
     "geo.grid": "Grid gsd_m roi_grid",

@@ -362,7 +362,7 @@ def check_positive(name: str, value: object, unit: str) -> None:
 def finite_number(name: str, value: object) -> float:
     """Return ``value`` as a float; raise `SpecError` unless it is a finite number."""
     # NumPy scalars are registered as Real; a bool is an int in Python, but not a number here.
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise SpecError(f"got {name}={value!r} ({type(value).__name__}), expected a number")
     try:
         number = float(value)

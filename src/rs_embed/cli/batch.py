@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,13 +23,20 @@ from rs_embed.cli.options import (
 )
 from rs_embed.cli.printing import echo, print_json
 
+if TYPE_CHECKING:
+    from rs_embed import Places
+
 _SHOWN_ERRORS = 5
 
 
 @expanded
 def batch(
     places: Annotated[
-        Path, typer.Argument(help="CSV (id, lon, lat, buffer_m, or a box) or GeoJSON.")
+        Path,
+        typer.Argument(
+            help="CSV (id, lon, lat, buffer_m, or a box), GeoJSON, GeoPackage, GeoParquet, "
+            "Shapefile, or a folder of images."
+        ),
     ],
     period: Period,
     pixels: Pixels,
@@ -41,6 +48,14 @@ def batch(
         float | None,
         place_option(help="Half the side of the square around points that state none, metres."),
     ] = None,
+    id_column: Annotated[
+        str | None, place_option(help="Column of the ids; id if there is one.")
+    ] = None,
+    layer: Annotated[str | None, place_option(help="Layer of a file that has several.")] = None,
+    polygons: Annotated[
+        str,
+        place_option(help="cover: pool over what a polygon covers. box: over its bounding window."),
+    ] = "cover",
     device: Device = "auto",
     pooling: Pooling = None,
     on_error: Annotated[
@@ -74,16 +89,25 @@ def batch(
     --end 2022-09-01 --dry-run[/dim]
     """
     arguments = request.common(model, pixels, period, prep, options)
+    from rs_embed import export_batch, places_of
+
+    table: dict[str, Any] = {
+        "buffer_m": buffer_m,
+        "id_column": id_column,
+        "layer": layer,
+        "polygons": polygons,
+    }
     if dry_run:
-        _estimate(model, places, buffer_m, {**arguments, "output": out, "device": device}, json)
+        _estimate(
+            model, places_of(places, **table), {**arguments, "output": out, "device": device}, json
+        )
         return
-    from rs_embed import export_batch
 
     report = export_batch(
         model,
         places,
+        **table,
         output=out,
-        buffer_m=buffer_m,
         pooling=pooling,  # type: ignore[arg-type]  # checked there
         overwrite=overwrite,
         on_error=on_error,  # type: ignore[arg-type]  # checked there
@@ -98,14 +122,11 @@ def batch(
         raise typer.Exit(1)
 
 
-def _estimate(
-    model: str, places: Path, buffer_m: float | None, arguments: dict[str, Any], json: bool
-) -> None:
+def _estimate(model: str, rows: Places, arguments: dict[str, Any], json: bool) -> None:
     """Print what the batch would request; exit with 1 if a place is invalid."""
-    from rs_embed import estimate, read_places
+    from rs_embed import estimate
 
-    named = read_places(places, buffer_m=buffer_m)
-    found = estimate(model, spatials=[place.spatial for place in named], **arguments)
+    found = estimate(model, spatials=rows, **arguments)
     if json:
         print_json(found.to_json())
     else:
@@ -118,6 +139,6 @@ def _estimate(
         if found.more:
             echo(found.more)
         for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-            echo(f"refused {named[index].id}: {reason}")
+            echo(f"refused {rows.ids[index]}: {reason}")
     if found.refused:
         raise typer.Exit(1)

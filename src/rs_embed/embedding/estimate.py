@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.addresses import path_of
+from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
-from rs_embed.errors import RsEmbedError, SpecError
+from rs_embed.errors import RsEmbedError, SpecError, give_warnings
 from rs_embed.files.vectors import MANY_VECTORS
 from rs_embed.settings import Settings
-from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
+from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, TemporalSpec
 
 if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
@@ -60,7 +61,10 @@ class Estimate:
 def estimate(
     model: str,
     *,
-    spatials: Iterable[Spatial],
+    spatials: Any,
+    buffer_m: float | None = None,
+    layer: str | None = None,
+    polygons: Literal["cover", "box"] = "cover",
     output: str | os.PathLike[str] | None = None,
     temporal: TemporalSpec | None = None,
     sensor: SensorSpec | None = None,
@@ -82,8 +86,10 @@ def estimate(
     ----------
     model : str
         Id or alias, see ``list_models()``.
-    spatials : iterable of BBox or PointBuffer
-        The places.
+    spatials : object
+        The places, as for `iter_embeddings`.
+    buffer_m, layer, polygons
+        As for `export_batch`.
     output : path, optional
         The file that `export_batch` would write; checked if given.
     **options
@@ -119,9 +125,9 @@ def estimate(
     common.check_source(contract)
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
-    for index, spatial in enumerate(spatials):
+    for index, own in enumerate(_each(spatials, temporal, fetch, buffer_m, layer, polygons)):
         places += 1
-        source = replace(common, spatial=spatial)
+        source = replace(common, **own)
         source.check()
         try:
             expected = source.expected(contract, task.window)
@@ -141,3 +147,20 @@ def estimate(
     return Estimate(
         str(common.backend), places, images, pixels, requests, download_bytes, more, refused
     )
+
+
+def _each(
+    spatials: Any, temporal: Any, fetch: Any, buffer_m: Any, layer: Any, polygons: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield what each place replaces of the common source."""
+    places = as_places(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)
+    if places is None:
+        yield from ({"spatial": spatial} for spatial in spatials)
+        return
+    if places.imageries is not None:
+        raise SpecError("got images for an estimate (--dry-run): own files need no requests")
+    _, shared, _ = arguments_of(places, temporal, fetch, own_pixels=False)
+    give_warnings(places.notes)
+    each = {name: value for name, value in shared.items() if isinstance(value, list)}
+    for index, spatial in enumerate(places.spatials):
+        yield {"spatial": spatial, **{name: value[index] for name, value in each.items()}}

@@ -54,7 +54,10 @@ FIELDS: Mapping[str, Field] = {
     "weights_sha256": _RECORDED,
     "weights_seed": _RECORDED,
     # Which pixels.
-    **dict.fromkeys(("spatial", "spatials", "places", "layer", "area", "buffer_m"), _NUMBERS),
+    **dict.fromkeys(
+        ("spatial", "spatials", "places", "layer", "area", "buffer_m", "polygons", "id_column"),
+        _NUMBERS,
+    ),
     **dict.fromkeys(("input_chw", "input_chws", "imagery", "imageries"), _NUMBERS),
     **dict.fromkeys(("temporal", "sensor", "fetch", "backend", "min_valid"), _NUMBERS),
     # How they become images.

@@ -13,6 +13,7 @@ import numpy as np
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding import quicklook
+from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
 from rs_embed.errors import UnknownNameError, give_warnings
@@ -118,7 +119,7 @@ class Inspection:
 def inspect_input(
     model: str,
     *,
-    spatial: Spatial | None = None,
+    spatial: Spatial | Any = None,
     temporal: TemporalSpec | None = None,
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | None = None,
@@ -176,8 +177,10 @@ def inspect_input(
         options=options,
         settings=settings,
     )
+    place, shape = one_place(spatial)
     source = Source(
-        spatial=spatial,
+        spatial=place,
+        shape=shape,
         temporal=temporal,
         sensor=sensor,
         fetch=fetch,
@@ -188,7 +191,7 @@ def inspect_input(
     ).resolved(settings)
     sizes = task.sizes()
     acquired = task.acquire(source, sizes)
-    sight = task.look(acquired, sizes)
+    sight = task.look(acquired, sizes, shape)
     preparation = task.plan.preparation
     inspection = Inspection(
         meta={**sight.meta, "warnings": [note.message for note in sight.notes]},

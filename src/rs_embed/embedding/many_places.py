@@ -10,11 +10,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.loop import embed
+from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
-from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError
+from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings
 from rs_embed.geo.raster import Raster
 from rs_embed.progress import Bar
 from rs_embed.settings import Settings
@@ -25,7 +27,6 @@ from rs_embed.specs import (
     OutputSpec,
     PointBuffer,
     SensorSpec,
-    Spatial,
     TemporalSpec,
 )
 
@@ -43,7 +44,10 @@ _KINDS: dict[str, type] = {"temporal": TemporalSpec, "fetch": FetchSpec}
 def get_embeddings_batch(
     model: str,
     *,
-    spatials: Iterable[Spatial] | None = None,
+    spatials: Any = None,
+    buffer_m: float | None = None,
+    layer: str | None = None,
+    polygons: Literal["cover", "box"] = "cover",
     temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | Iterable[FetchSpec] | None = None,
@@ -92,6 +96,9 @@ def get_embeddings_batch(
         iter_embeddings(
             model,
             spatials=spatials,
+            buffer_m=buffer_m,
+            layer=layer,
+            polygons=polygons,
             temporal=temporal,
             sensor=sensor,
             fetch=fetch,
@@ -115,7 +122,10 @@ def get_embeddings_batch(
 def iter_embeddings(
     model: str,
     *,
-    spatials: Iterable[Spatial] | None = None,
+    spatials: Any = None,
+    buffer_m: float | None = None,
+    layer: str | None = None,
+    polygons: Literal["cover", "box"] = "cover",
     temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | Iterable[FetchSpec] | None = None,
@@ -144,15 +154,19 @@ def iter_embeddings(
     ----------
     model : str
         Id or alias, see ``list_models()``.
-    spatials : iterable of BBox or PointBuffer, optional
-        The places: of a provider, or windows of ``imagery``. An iterator is consumed no further
-        ahead than needed; a list is checked as a whole first.
+    spatials : object, optional
+        The places: of a provider, or windows of ``imagery``. BBox or PointBuffer objects, of which
+        an iterator is consumed no further ahead than needed and a list is checked as a whole
+        first; or whatever people have: a GeoDataFrame, a table or layer in a file, polygons,
+        points, chips (see `export_batch`).
+    buffer_m, layer, polygons
+        As for `export_batch`.
     input_chws, imageries : iterable, optional
         Instead of places: own arrays or own imagery, each as `get_embedding` takes it.
     imagery : path, xarray.DataArray or Raster, optional
         The one imagery that all ``spatials`` are windows of.
     temporal, fetch : spec or iterable of specs, optional
-        One for all places, or one for each.
+        One for all places, or one for each; a None among periods is the model's default.
     on_error : {"raise", "return"}
         Whether the first place that fails ends it all, after the embeddings before it, or its
         error is given in its place. The error carries the place's number as ``index``. A place
@@ -195,11 +209,18 @@ def iter_embeddings(
         options=options,
         settings=settings,
     )
+    items = {"spatials": spatials, "input_chws": input_chws, "imageries": imageries}
+    shared: dict[str, Any] = {"temporal": temporal, "fetch": fetch}
+    places = as_places(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)
+    if places is not None and input_chws is None and imageries is None:
+        own, shared, notes = arguments_of(places, temporal, fetch, own_pixels=imagery is not None)
+        items = {"spatials": None, **own}
+        give_warnings((*places.notes, *notes))
     return embed_places(
         task,
         Source(sensor=sensor, backend=backend, imagery=imagery, cache=cache),
-        {"spatials": spatials, "input_chws": input_chws, "imageries": imageries},
-        {"temporal": temporal, "fetch": fetch},
+        items,
+        shared,
         settings=settings,
         on_error=on_error,
         progress=progress,
@@ -229,12 +250,14 @@ def embed_places(
     items : mapping
         ``spatials``, ``input_chws`` and ``imageries``; exactly one is not None.
     shared : mapping
-        ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each.
+        ``temporal`` and ``fetch``: one spec for all, or an iterable of one for each; perhaps
+        ``shape``: a list of the polygons to pool over, see `Source`.
     settings : Settings
         What the environment states.
     on_error, progress, keep_images
         As for `iter_embeddings`.
     """
+    check_pooling(task.output, shared.get("shape"))
     sources = _Sources(common, items, shared, settings)
     sources.check_source(task.description.inputs)
     made = embed(
@@ -355,8 +378,8 @@ class _Sources:
 
     def _next_of(self, name: str, values: Iterator[Any], index: int) -> Any:
         for value in values:
-            if value is None:
-                raise SpecError(f"got {name}[{index}]=None, expected a {_KINDS[name].__name__}")
+            if value is None and name == "fetch":
+                raise SpecError(f"got {name}[{index}]=None, expected a FetchSpec")
             return value
         raise SpecError(
             f"got {index} values of {name}, but more {self._name}; expected one for all or one for "
@@ -366,8 +389,10 @@ class _Sources:
 
 def _for_each(name: str, value: Any) -> bool:
     """Return whether there is a spec for each place, not one or none for all."""
+    if value is None or name == "shape":
+        return value is not None
     kind = _KINDS[name]
-    if value is None or isinstance(value, kind):
+    if isinstance(value, kind):
         return False
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise SpecError(f"got {name}={value!r}, expected a {kind.__name__} or one for each place")

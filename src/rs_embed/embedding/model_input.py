@@ -54,6 +54,9 @@ class ModelInput:
         Returns the model's image of a tile, ``(height, width, channels)``.
     uncropped : str
         What the caller can state to lose nothing to the crop; may be empty.
+    covered : numpy.ndarray or None
+        ``(rows, columns)`` float64 in 0..1: share of each token's footprint that is pooled over;
+        None is all of it.
     """
 
     grid: Grid
@@ -65,11 +68,18 @@ class ModelInput:
     tiles: tuple[Tile, ...]
     cut: Callable[[Tile], NDArray[Any]]
     uncropped: str = ""
+    covered: NDArray[np.float64] | None = None
 
     @property
     def valid_tokens(self) -> NDArray[np.bool_]:
         """``(rows, columns)`` bool: which tokens count."""
         return self.token_valid >= MIN_TOKEN_VALID
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """``(rows, columns)`` float64: weight of each token in the mean."""
+        valid = self.valid_tokens.astype(np.float64)
+        return valid if self.covered is None else valid * self.covered
 
     def picture(self, preparation: Preparation) -> NDArray[np.uint8]:
         """Return ``(height, width, 3)`` uint8: the whole as people look at it.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.loop import embed
+from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 def get_embedding(
     model: str,
     *,
-    spatial: Spatial | None = None,
+    spatial: Spatial | Any = None,
     temporal: TemporalSpec | None = None,
     sensor: SensorSpec | None = None,
     fetch: FetchSpec | None = None,
@@ -48,8 +50,10 @@ def get_embedding(
     ----------
     model : str
         Id or alias, see ``list_models()``: ``"scalemae"``.
-    spatial : BBox or PointBuffer, optional
-        The place. With ``imagery``, the window to read; not with ``input_chw``.
+    spatial : BBox, PointBuffer, or polygon, optional
+        The place. A polygon (shapely, GeoJSON, one row of a GeoDataFrame) is embedded on its
+        bounding window and pooled over the tokens that it covers. With ``imagery``, the window to
+        read; not with ``input_chw``.
     temporal : TemporalSpec, optional
         The period; providers only. None is the model's default period, with a warning.
     sensor : SensorSpec, optional
@@ -128,8 +132,11 @@ def get_embedding(
         options=options,
         settings=settings,
     )
+    place, shape = one_place(spatial)
+    check_pooling(task.output, [shape])
     source = Source(
-        spatial=spatial,
+        spatial=place,
+        shape=shape,
         temporal=temporal,
         sensor=sensor,
         fetch=fetch,

@@ -45,14 +45,16 @@ class Assembly:
         self._task = task
         self._preparation = task.plan.preparation
         self._patch_size = patch_size
-        self._valid = seen.valid_tokens
+        self._weights = seen.weights
         self._missing = len(seen.tiles)
         self._kind = ""
         self._pooling: str | None = None
         self._values: NDArray[Any] | None = None  # d y x, or the pooled D
-        self._weight = 0
+        self._weight = 0.0
         self._image = np.zeros((*seen.grid.shape, 3), np.uint8) if keep_image else None
         self._digest = hashlib.sha256(seen.token_valid.tobytes())
+        if seen.covered is not None:
+            self._digest.update(seen.covered.tobytes())
 
     @property
     def complete(self) -> bool:
@@ -81,13 +83,13 @@ class Assembly:
     def _place(self, tile: Tile, tokens: ImageTokens) -> None:
         own = tokens.patch_tokens("a grid")[tile.own_within]  # h w D
         if self._values is None:
-            self._values = np.full((own.shape[-1], *self._valid.shape), np.nan, np.float32)
-        valid = self._valid[tile.own]
+            self._values = np.full((own.shape[-1], *self._weights.shape), np.nan, np.float32)
+        valid = self._weights[tile.own] > 0
         self._values[:, *tile.own] = np.where(valid[..., None], own, np.nan).transpose(2, 0, 1)
 
     def _pool(self, tile: Tile, tokens: ImageTokens) -> None:
-        valid = self._valid[tile.own]
-        weight = int(valid.sum())
+        weights = self._weights[tile.own]
+        weight = float(weights.sum())
         pooling = self._output.pooling
         if pooling == "cls":
             if tokens.cls is None:
@@ -96,17 +98,26 @@ class Assembly:
         elif tokens.patches is None:
             if tokens.pooled is None:
                 raise ModelError(f"got {tokens.kind} output with neither tokens nor a vector")
+            if self._seen.covered is not None:
+                raise ModelError(
+                    f"got {tokens.kind} output without tokens, so nothing can be pooled over a "
+                    "polygon; use polygons='box'"
+                )
             part = tokens.pooled.astype(np.float64) * weight
             self._pooling = "model_pooled"
         else:
-            chosen = tokens.patch_tokens("pooling")[tile.own_within][valid]  # N D
+            pooled = weights > 0
+            chosen = tokens.patch_tokens("pooling")[tile.own_within][pooled]  # N D
             self._pooling = f"patch_{pooling}"
             if pooling == "max":
                 highest = chosen.max(axis=0)
                 known = highest if self._values is None else self._values
-                self._values, self._weight = np.maximum(known, highest), 1
+                self._values, self._weight = np.maximum(known, highest), 1.0
                 return
-            part = chosen.sum(axis=0, dtype=np.float64)
+            if self._seen.covered is None:
+                part = chosen.sum(axis=0, dtype=np.float64)
+            else:
+                part = weights[pooled] @ chosen.astype(np.float64)
         self._values = part if self._values is None else self._values + part
         self._weight += weight
 

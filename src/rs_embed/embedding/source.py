@@ -13,7 +13,7 @@ import numpy as np
 
 from rs_embed._optional import install
 from rs_embed.addresses import shown_path
-from rs_embed.embedding.checks import check_side
+from rs_embed.embedding.checks import MIN_SIDE_PX, check_side
 from rs_embed.errors import (
     GsdWarning,
     ImageryError,
@@ -89,6 +89,9 @@ class Source:
     ----------
     spatial : BBox, PointBuffer or None
         The place.
+    shape : shapely geometry or None
+        What of the place is pooled over, longitude and latitude; None is all of it. A place that
+        is smaller than an image must be is then read with its surroundings.
     temporal : TemporalSpec or None
         The period; None is the model's default.
     sensor, fetch : SensorSpec, FetchSpec or None
@@ -108,6 +111,7 @@ class Source:
     """
 
     spatial: Spatial | None = None
+    shape: Any = None
     temporal: TemporalSpec | None = None
     sensor: SensorSpec | None = None
     fetch: FetchSpec | None = None
@@ -359,7 +363,7 @@ class Source:
             bands=stated.bands,
             spatial=self.spatial,
             fill_value=stated.fill_value,
-            fit=fit,
+            fit=lambda window: fit(self._with_surroundings(window)),
             window=self.window,
         )
         _check_stated_gsd(stated, raster.grid)
@@ -423,8 +427,15 @@ class Source:
         if self.spatial is None or sensor.scale_m is None:
             raise SpecError("got no spatial or scale_m, expected both")
         grid = roi_grid(self.spatial, sensor.scale_m, sensor.crs)
-        check_side(grid, "the place is", sensor.scale_m)
-        return sensor, fit(grid)
+        if self.shape is None:
+            check_side(grid, "the place is", sensor.scale_m)
+        return sensor, fit(self._with_surroundings(grid))
+
+    def _with_surroundings(self, grid: Grid) -> Grid:
+        """Return the window of a place, grown to the least size if only a part is pooled over."""
+        if self.shape is None:
+            return grid
+        return grid.enlarged(*(max(side, MIN_SIDE_PX) for side in grid.shape))
 
     def _period(
         self, contract: InputContract, *, dated: bool

@@ -11,6 +11,7 @@ import numpy as np
 
 from rs_embed._version import __version__
 from rs_embed.embedding.checks import check_values, without_odd
+from rs_embed.embedding.covering import covered
 from rs_embed.embedding.model_input import ModelInput, prepare, prepare_tiles
 from rs_embed.embedding.source import Acquired, Source, check_type
 from rs_embed.errors import CoverageWarning, ImageryWarning, Note, SpecError
@@ -110,7 +111,7 @@ class Task:
         ImageryError, GridError, ProviderError
             If there are no pixels, or they must not reach the model.
         """
-        return self.look(self.acquire(source, sizes), sizes)
+        return self.look(self.acquire(source, sizes), sizes, source.shape)
 
     def acquire(self, source: Source, sizes: Sizes) -> Acquired:
         """Return the checked pixels of one place."""
@@ -134,13 +135,17 @@ class Task:
         meta = {**acquired.meta, "asked_shape": list(shape)}
         return replace(acquired, raster=raster, notes=notes, meta=meta)
 
-    def look(self, acquired: Acquired, sizes: Sizes) -> Sight:
-        """Return what the model sees of pixels that `acquire` returned."""
-        tiled = self._tiled(acquired.raster.grid.shape, sizes)
+    def look(self, acquired: Acquired, sizes: Sizes, shape: Any = None) -> Sight:
+        """Return what the model sees of pixels that `acquire` returned; ``shape``: see `Source`."""
+        window = acquired.raster.grid
+        tiled = self._tiled(window.shape, sizes)
         seen = self._prepared(acquired, sizes, tiled=tiled)
+        polygon, of_cover = None, tuple(_coverage_notes(seen, tiled=tiled))
+        if shape is not None:
+            seen, polygon, of_cover = covered(seen, shape, window, sizes.patch_size)
+        notes = (*acquired.notes, *of_cover)
         policy = self.plan.gsd
         input_res = gsd_for_model(policy, seen.input_res_m, seen.side_px)
-        notes = (*acquired.notes, *_coverage_notes(seen, tiled=tiled))
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
         meta = {
             "model": self.description.id,
@@ -161,6 +166,7 @@ class Task:
             "coverage": seen.coverage,
             "valid_fraction": seen.valid_fraction,
             "valid_tokens": int(seen.valid_tokens.sum()),
+            "polygon": polygon,
         }
         return Sight(sizes, seen, input_res, meta, notes)
 

@@ -6,16 +6,17 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.addresses import PLACES_BYTES, path_of, read_document
-from rs_embed.errors import SpecError, UnknownNameError, give_warnings
+from rs_embed.errors import Note, RsEmbedWarning, SpecError, UnknownNameError, give_warnings
 from rs_embed.files.features import (
     check_geojson,
     feature_id,
+    id_column,
     located,
     own_id,
     property_names,
@@ -27,11 +28,16 @@ from rs_embed.specs import BBox, PointBuffer, Spatial, check_positive, finite_nu
 if TYPE_CHECKING:
     import os
 
-_COLUMNS = {"longitude": "lon", "latitude": "lat"}
+_COLUMNS = {"longitude": "lon", "long": "lon", "lng": "lon", "latitude": "lat"}
 _POINT, _BOX = ("lon", "lat"), ("minlon", "minlat", "maxlon", "maxlat")
 _LAYOUTS = "columns lon,lat (and buffer_m) or minlon,minlat,maxlon,maxlat"
 # Longitude and latitude on WGS 84 by the names that programs write into the old member "crs".
 _WGS84 = re.compile(r"(CRS:?84|EPSG[:/].*\b4326)$", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
+_X_AND_Y = (
+    "the columns x and y were taken as longitude and latitude in degrees; name them lon and lat, "
+    "or pass a GeoDataFrame with its CRS"
+)
 _NOT_TEXT = "is not text in UTF-8; export it as 'CSV UTF-8' or as GeoJSON"
 
 
@@ -97,7 +103,7 @@ def read_places(path: str | os.PathLike[str], *, buffer_m: float | None = None) 
     if reader is None:
         raise UnknownNameError.among("file type of places", source.suffix, _READERS)
     with located(str(source)):
-        places = _unique(reader(_text(source), buffer_m))
+        places = _unique(reader(text_of(source), buffer_m))
         if buffer_m is not None and not any(isinstance(p.spatial, PointBuffer) for p in places):
             raise SpecError(
                 f"got buffer_m={buffer_m:g}, but every place is a box, which has its own size; "
@@ -121,7 +127,8 @@ def _unique(entries: Iterator[tuple[str, NamedPlace]]) -> list[NamedPlace]:
     return [place for _, place in places.values()]
 
 
-def _text(source: Path) -> str:
+def text_of(source: Path) -> str:
+    """Return the content of a table as text; refuse what is not text."""
     try:
         text = read_document(source, PLACES_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -134,27 +141,75 @@ def _text(source: Path) -> str:
 
 
 def _from_csv(text: str, buffer_m: float | None) -> Iterator[tuple[str, NamedPlace]]:
-    rows = _csv_rows(text)
+    header, lines, rows = csv_table(text)
+    give_warnings(unused_dates(header, "the table"))
+    ids = [row[at] for at in [_index_of_id(header)] for row in rows if at is not None]
+    spatials, notes = spatials_of(header, rows, lambda number: f"line {lines[number]}", buffer_m)
+    give_warnings(notes)
+    for number, spatial in enumerate(spatials):
+        where = f"line {lines[number]}"
+        with located(where):
+            yield where, NamedPlace(_name(own_id(ids[number]) if ids else None, number), spatial)
+
+
+def _index_of_id(header: Sequence[str]) -> int | None:
+    column = id_column(header)
+    return None if column is None else header.index(column)
+
+
+def csv_table(text: str) -> tuple[list[str], list[int], list[list[str]]]:
+    """Return the header of a table as text, and the line and the cells of each row."""
+    found = _csv_rows(text)
     try:
-        line, header = next(rows)
+        line, header = next(found)
     except StopIteration:
         raise SpecError(f"is empty, expected a header with {_LAYOUTS}") from None
     with located(f"line {line}"):
-        columns, corners = _layout(header)
-    give_warnings(unused_dates((cell.strip() for cell in header), "the table"))
-    for number, (line, row) in enumerate(rows):
-        with located(f"line {line}"):
-            if len(row) != len(header):
-                raise SpecError(
-                    f"got {len(row)} cells, expected {len(header)} as in the header; put text with "
-                    "separators in double quotes"
-                )
-            cells = {name: row[at].strip() for name, at in columns.items()}
-            numbers = {name: _number(name, cells[name]) for name in corners}
-            if cells.get("buffer_m"):
-                numbers["buffer_m"] = _number("buffer_m", cells["buffer_m"])
-            place = NamedPlace(_name(own_id(cells.get("id")), number), _place(numbers, buffer_m))
-        yield f"line {line}", place
+        _layout(header)
+    lines, rows = [], []
+    for line, row in found:
+        if len(row) != len(header):
+            raise SpecError(
+                f"line {line}: got {len(row)} cells, expected {len(header)} as in the header; put "
+                "text with separators in double quotes"
+            )
+        lines.append(line)
+        rows.append([cell.strip() for cell in row])
+    return [cell.strip() for cell in header], lines, rows
+
+
+def spatials_of(
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    where: Callable[[int], str],
+    buffer_m: float | None,
+) -> tuple[list[Spatial], list[Note]]:
+    """Return the places that the columns of a table state, and what was assumed.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    rows : iterable
+        Numbers, or text of them, and empty text or None for a ``buffer_m`` that is not stated.
+    where : callable
+        Returns what a row is called in messages.
+    buffer_m : float or None
+        As for `read_places`.
+    """
+    columns, corners, notes = _layout(header)
+    doubt = " (x and y may be metres of a projection: name degrees lon and lat)" if notes else ""
+    spatials = []
+    for number, row in enumerate(rows):
+        with located(where(number) + doubt):
+            numbers: dict[str, float | None]
+            numbers = {name: _number(name, row[columns[name]]) for name in corners}
+            if "buffer_m" in columns:
+                stated = row[columns["buffer_m"]]
+                missing = stated is None or stated == "" or stated != stated  # NaN
+                numbers["buffer_m"] = None if missing else _number("buffer_m", stated)
+            spatials.append(_place(numbers, buffer_m))
+    return spatials, notes
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
@@ -174,9 +229,13 @@ def _csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
             yield start, row
 
 
-def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the index of each column, and the names of the columns of the place."""
-    names = [cell.strip().casefold() for cell in header]
+def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...], list[Note]]:
+    """Return the index of each column, the names of the columns of the place, and a warning."""
+    names = [str(cell).strip().casefold() for cell in header]
+    notes = []
+    if not {"lon", "lat", *_COLUMNS, *_BOX} & set(names) and {"x", "y"} <= set(names):
+        names = [{"x": "lon", "y": "lat"}.get(name, name) for name in names]
+        notes = [Note(_X_AND_Y, RsEmbedWarning)]
     names = [_COLUMNS.get(name, name) for name in names]
     for name in (*_POINT, *_BOX, "buffer_m", "id"):
         if names.count(name) > 1:
@@ -184,22 +243,26 @@ def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     columns = {name: at for at, name in enumerate(names)}
     complete = [layout for layout in (_POINT, _BOX) if columns.keys() >= set(layout)]
     if len(complete) == 1:
-        return columns, complete[0]
+        return columns, complete[0], notes
     if complete:
         raise SpecError("got columns of points and of boxes, expected one of them")
-    hint = ""
-    if {"x", "y"} & columns.keys():
-        hint = "; x and y may be metres of a projection: name degrees of WGS 84 lon and lat"
-    raise SpecError(f"got the columns {', '.join(names)}, expected {_LAYOUTS}{hint}")
+    raise SpecError(f"got the columns {', '.join(names)}, expected {_LAYOUTS}")
 
 
-def _number(name: str, cell: str) -> float:
+def _number(name: str, cell: Any) -> float:
+    if not isinstance(cell, str):
+        return finite_number(name, cell)
+    comma = _DECIMAL_COMMA.fullmatch(cell)
+    # "1,000" metres may be a thousand; no longitude is.
+    text = (
+        f"{comma[1]}.{comma[2]}" if comma and (name != "buffer_m" or len(comma[2]) != 3) else cell
+    )
     try:
-        if "_" not in cell:
-            return float(cell)
+        if "_" not in text:
+            return float(text)
     except ValueError:
         pass
-    hint = "; write the decimal point as '.'" if re.fullmatch(r"-?\d+,\d+", cell) else ""
+    hint = "; write the decimal point as '.'" if comma else ""
     raise SpecError(f"got {name}={cell!r}, expected a number{hint}")
 
 
@@ -212,14 +275,18 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
                 "of the two out"
             )
         return _box(*(numbers[name] for name in _BOX))
-    half_side = buffer_m if stated is None else stated
-    if half_side is None:
+    return point_of(numbers["lon"], numbers["lat"], buffer_m if stated is None else stated)
+
+
+def point_of(lon: float, lat: float, buffer_m: float | None) -> PointBuffer:
+    """Return the square around a point; refuse one without a size."""
+    if buffer_m is None:
         raise SpecError(
             "got a point without buffer_m, expected half the side of the square around it in "
             "metres: in the file (column or property buffer_m), or for all as buffer_m= "
             "(--buffer-m)"
         )
-    return _point(numbers["lon"], numbers["lat"], half_side)
+    return _point(lon, lat, buffer_m)
 
 
 def _point(lon: Any, lat: Any, buffer_m: Any) -> PointBuffer:

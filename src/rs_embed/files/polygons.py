@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyproj import CRS
     from shapely.geometry.base import BaseGeometry
 
-_GEOJSON = (".geojson", ".json")
+GEOJSON = (".geojson", ".json")
 _EXPECTED = (
     "expected polygons as GeoJSON (.geojson), GeoPackage (.gpkg), Shapefile (.shp) or FlatGeobuf "
     "(.fgb)"
@@ -48,7 +48,7 @@ _SWAP = (
 )
 # How GEOS describes an invalid polygon: Self-intersection[1 2].
 _PLACE = re.compile(r"^(?P<what>[^\[]+)\[(?P<x>\S+) (?P<y>\S+)\]$")
-_FIX = (
+REPAIR = (
     "repair it, e.g. with shapely.make_valid or ogr2ogr -makevalid valid.gpkg in.gpkg, and check "
     "the result"
 )
@@ -102,18 +102,25 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
     >>> area.bounds
     (13.0, 47.0, 13.5, 47.5)
     """
-    shapely = require_shapely()
     if isinstance(source, Polygons):
-        _refuse_layer(layer, source.name)
+        refuse_layer(layer, source.name)
         return source
     if isinstance(source, str | os.PathLike):
         return _from_path(path_of(source), layer)
     name = f"the {type(source).__name__}"
-    _refuse_layer(layer, name)
+    refuse_layer(layer, name)
+    return _checked(name, *features_of(source, name))
+
+
+def features_of(
+    source: Any, name: str, kinds: tuple[str, ...] = KINDS
+) -> tuple[CRS | None, list[Feature]]:
+    """Return the CRS that an object states, if it does, and its features of these ``kinds``."""
+    shapely = require_shapely()
     if isinstance(source, list | tuple):
-        return _checked(name, None, list(_listed(source, name)))
+        return None, list(_listed(source, name, kinds))
     if isinstance(source, shapely.Geometry):
-        return _checked(name, None, [_of_geometry(source, 0, "the geometry")])
+        return None, [_of_geometry(source, 0, "the geometry")]
     try:
         is_mapping = isinstance(source, Mapping)
         content = source if is_mapping else getattr(source, "__geo_interface__", None)
@@ -125,17 +132,17 @@ def read_polygons(source: Any, *, layer: str | None = None) -> Polygons:
             "a list of these two, or an object with __geo_interface__"
         )
     if is_mapping or not hasattr(source, "crs"):
-        return _of_geojson(content, name)
+        return _geojson_crs(content, name), list(_geojson_features(content, name, kinds))
     if source.crs is None:
         raise SpecError(
             f"{name}: states no CRS, so its place is unknown; assign the one it was drawn in, e.g. "
             "with set_crs('EPSG:4326') for longitude and latitude"
         )
-    return _checked(name, ground_crs(source.crs), list(_geojson_features(content, name)))
+    return ground_crs(source.crs), list(_geojson_features(content, name, kinds))
 
 
 @dataclass(frozen=True)
-class _Feature:
+class Feature:
     """A feature as read; ``number`` names it if it has no id of its own."""
 
     own: int | str | None
@@ -143,13 +150,16 @@ class _Feature:
     label: str
     geometry: BaseGeometry | None
     crs: CRS | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
+        """Its own id, else its number, as text."""
         return str(self.number if self.own is None else self.own)
 
 
-def _refuse_layer(layer: str | None, name: str) -> None:
+def refuse_layer(layer: str | None, name: str) -> None:
+    """Raise `SpecError` if a layer is stated for what has none."""
     if layer is not None:
         raise SpecError(f"got layer={layer!r} for {name}, which has no layers; leave layer out")
 
@@ -161,25 +171,27 @@ def _from_path(path: Path, layer: str | None) -> Polygons:
         check_beside(path)
     except OSError as exc:
         raise SpecError(f"{path}: cannot be read ({exc})") from exc
-    if path.suffix.lower() not in _GEOJSON:
+    if path.suffix.lower() not in GEOJSON:
         return _from_layer(path, layer)
-    _refuse_layer(layer, str(path))
+    return _checked(str(path), *features_of_geojson(path, layer))
+
+
+def features_of_geojson(
+    path: Path, layer: str | None, kinds: tuple[str, ...] = KINDS
+) -> tuple[CRS | None, list[Feature]]:
+    """Return the CRS that a GeoJSON file states, if it does, and its features."""
+    refuse_layer(layer, str(path))
     try:
         content = json.loads(read_document(path, PLACES_BYTES).decode("utf-8-sig"))
     except OSError as exc:
         raise SpecError(f"{path}: cannot be read ({exc})") from exc
     except (ValueError, RecursionError) as exc:
         raise SpecError(f"{path}: is not valid JSON in UTF-8 ({exc}), expected GeoJSON") from exc
-    return _of_geojson(content, str(path))
+    return _geojson_crs(content, str(path)), list(_geojson_features(content, str(path), kinds))
 
 
-def _of_geojson(content: Any, name: str) -> Polygons:
-    crs = _geojson_crs(content, name) if isinstance(content, Mapping) else None
-    return _checked(name, crs, list(_geojson_features(content, name)))
-
-
-def _geojson_crs(content: Mapping[str, Any], name: str) -> CRS | None:
-    if "crs" not in content:
+def _geojson_crs(content: Any, name: str) -> CRS | None:
+    if not isinstance(content, Mapping) or "crs" not in content:
         return None
     stated = content["crs"]
     try:
@@ -191,14 +203,14 @@ def _geojson_crs(content: Mapping[str, Any], name: str) -> CRS | None:
         ) from exc
 
 
-def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
+def _listed(source: Sequence[Any], name: str, kinds: tuple[str, ...]) -> Iterator[Feature]:
     """Yield the entries of a list as features, numbered from 0."""
     shapely = require_shapely()
-    give_warnings(unused_dates(property_names(source), name))
-    for number, entry in enumerate(source):
-        if isinstance(entry, shapely.Geometry):
-            yield _of_geometry(entry, number, f"feature {number}")
+    for number, given in enumerate(source):
+        if isinstance(given, shapely.Geometry):
+            yield _of_geometry(given, number, f"feature {number}")
             continue
+        entry = given if isinstance(given, Mapping) else getattr(given, "__geo_interface__", given)
         if not isinstance(entry, Mapping):
             raise SpecError(
                 f"{name}: feature {number}: got {type(entry).__name__}, expected shapely "
@@ -206,7 +218,7 @@ def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
             )
         feature = None
         if entry.get("type") != "FeatureCollection":
-            feature = _geojson_feature(entry, number, name)
+            feature = _geojson_feature(entry, number, name, kinds)
         if feature is None or feature.crs is not None:
             raise SpecError(
                 f"{name}: feature {number}: got a GeoJSON object with many features or a CRS of "
@@ -216,12 +228,12 @@ def _listed(source: Sequence[Any], name: str) -> Iterator[_Feature]:
         yield feature
 
 
-def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> _Feature:
+def _of_geometry(geometry: BaseGeometry, number: int, label: str) -> Feature:
     srid = require_shapely().get_srid(geometry)
-    return _Feature(None, number, label, geometry, ground_crs(srid) if srid else None)
+    return Feature(None, number, label, geometry, ground_crs(srid) if srid else None)
 
 
-def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
+def _geojson_features(content: Any, name: str, kinds: tuple[str, ...]) -> Iterator[Feature]:
     """Yield the features of a FeatureCollection, a feature, or a lone geometry."""
     if isinstance(content, Mapping) and content.get("type") == "FeatureCollection":
         features = content.get("features")
@@ -229,12 +241,11 @@ def _geojson_features(content: Any, name: str) -> Iterator[_Feature]:
             raise SpecError(f"{name}: got no list 'features' in the FeatureCollection")
     else:
         features = [content]
-    give_warnings(unused_dates(property_names(features), name))
     for number, feature in enumerate(features):
-        yield _geojson_feature(feature, number, name)
+        yield _geojson_feature(feature, number, name, kinds)
 
 
-def _geojson_feature(feature: Any, number: int, name: str) -> _Feature:
+def _geojson_feature(feature: Any, number: int, name: str, kinds: tuple[str, ...]) -> Feature:
     if not isinstance(feature, Mapping):
         raise SpecError(f"{name}: feature {number}: got {feature!r:.60}, expected a GeoJSON object")
     with located(f"{name}: feature {number}"):
@@ -246,7 +257,11 @@ def _geojson_feature(feature: Any, number: int, name: str) -> _Feature:
     geometry = feature.get("geometry")
     members = [m for m in (geometry, feature) if isinstance(m, Mapping) and "crs" in m]
     crs = _geojson_crs(members[0], f"{name}: {label}") if members else None
-    return _Feature(own, number, label, _geojson_geometry(geometry, name, label), crs)
+    shape = _geojson_geometry(geometry, name, label, kinds)
+    properties = feature.get("properties")
+    return Feature(
+        own, number, label, shape, crs, properties if isinstance(properties, Mapping) else {}
+    )
 
 
 def _label(position: int, own: int | str | None, number: int) -> str:
@@ -254,14 +269,16 @@ def _label(position: int, own: int | str | None, number: int) -> str:
     return f"feature {position}" + ("" if name == str(position) else f" (id {name!r})")
 
 
-def _geojson_geometry(geometry: Any, name: str, label: str) -> BaseGeometry | None:
+def _geojson_geometry(
+    geometry: Any, name: str, label: str, kinds: tuple[str, ...]
+) -> BaseGeometry | None:
     shapely = require_shapely()
     if geometry is None:
         return None
     if not isinstance(geometry, Mapping):
         raise SpecError(f"{name}: {label}: got {geometry!r:.60}, expected a GeoJSON geometry")
-    if geometry.get("type") not in KINDS:
-        raise _wrong_kind(name, label, geometry.get("type"))
+    if geometry.get("type") not in kinds:
+        raise wrong_kind(name, label, geometry.get("type"), kinds)
     plain = {"type": geometry["type"], "coordinates": geometry.get("coordinates")}
     try:
         text = json.dumps(plain, allow_nan=False)
@@ -285,12 +302,10 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         require(module, extra="maps", purpose=f"reading polygons of {path.name}")
         for module in ("pyogrio", "pyogrio.raw", "pyogrio.errors")
     )
-    layers = listed_layers(path)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Measured \(M\) geometry types")  # left out, as Z is
         try:
-            chosen = _layer(path, layer, pyogrio.list_layers(path) if layers is None else layers)
-            check_layer(path, chosen)
+            chosen = chosen_layer(path, layer, pyogrio)
             info = pyogrio.read_info(path, layer=chosen)
             own = _ids(raw, path, chosen, info)
             meta, fids, content, _ = raw.read(
@@ -310,10 +325,10 @@ def _from_layer(path: Path, layer: str | None) -> Polygons:
         except shapely.errors.GEOSException as exc:
             raise SpecError(
                 f"{path}: {label}: got a geometry that cannot be read ({exc}), expected closed "
-                f"rings; {_FIX}"
+                f"rings; {REPAIR}"
             ) from exc
-        features.append(_Feature(own.get(fid), fid, label, geometry))
-    return _checked(str(path), _layer_crs(path, meta["crs"]), features)
+        features.append(Feature(own.get(fid), fid, label, geometry))
+    return _checked(str(path), layer_crs(path, meta["crs"]), features)
 
 
 def _ids(raw: Any, path: Path, layer: str, info: Mapping[str, Any]) -> dict[int, int | str | None]:
@@ -334,8 +349,15 @@ def _ids(raw: Any, path: Path, layer: str, info: Mapping[str, Any]) -> dict[int,
         return {fid: own_id(value) for fid, value in zip(fids.tolist(), values, strict=True)}
 
 
-def _layer(path: Path, layer: str | None, layers: Iterable[Sequence[Any]]) -> str:
+def chosen_layer(path: Path, layer: str | None, pyogrio: Any) -> str:
     """Return the layer to read: the one that was named, or the only one with geometries."""
+    layers = listed_layers(path)
+    chosen = _named_layer(path, layer, pyogrio.list_layers(path) if layers is None else layers)
+    check_layer(path, chosen)
+    return chosen
+
+
+def _named_layer(path: Path, layer: str | None, layers: Iterable[Sequence[Any]]) -> str:
     names = [str(name) for name, _ in layers]
     if layer is not None:
         if layer not in names:
@@ -344,14 +366,16 @@ def _layer(path: Path, layer: str | None, layers: Iterable[Sequence[Any]]) -> st
     spatial = [str(name) for name, kind in layers if kind is not None]
     if len(spatial) > 1:
         raise SpecError(
-            f"{path}: holds the layers {some(spatial, 10)}, expected one; choose it with layer="
+            f"{path}: holds the layers {some(spatial, 10)}, expected one; choose it "
+            "with layer= (--layer)"
         )
     if not spatial:
         raise SpecError(f"{path}: holds no layer with geometries, expected polygons")
     return spatial[0]
 
 
-def _layer_crs(path: Path, stated: str | None) -> CRS:
+def layer_crs(path: Path, stated: Any) -> CRS:
+    """Return the CRS of a file; refuse one that is missing or not tied to the Earth."""
     crs = None if stated is None else known_crs(stated)
     # GeoPackage has two entries for "not known", one of them with degrees.
     unknown = crs is None or not (crs.is_geographic or crs.is_projected)
@@ -364,10 +388,11 @@ def _layer_crs(path: Path, stated: str | None) -> CRS:
     return crs
 
 
-def _checked(name: str, stated: CRS | None, features: list[_Feature]) -> Polygons:
+def _checked(name: str, stated: CRS | None, features: list[Feature]) -> Polygons:
     if not features:
         raise SpecError(f"{name}: holds no features, expected at least one polygon")
-    crs = _common_crs(name, stated, features)
+    give_warnings(unused_dates(property_names(map(vars, features)), name))
+    crs = common_crs(name, stated, features)
     geometries = tuple(_checked_geometry(name, crs, feature) for feature in features)
     own = {str(feature.own): feature.label for feature in features if feature.own is not None}
     for feature in features:
@@ -380,7 +405,7 @@ def _checked(name: str, stated: CRS | None, features: list[_Feature]) -> Polygon
     return Polygons(geometries, tuple(feature.id for feature in features), crs, name, whole)
 
 
-def _common_crs(name: str, stated: CRS | None, features: list[_Feature]) -> CRS:
+def common_crs(name: str, stated: CRS | None, features: list[Feature]) -> CRS:
     """Return the CRS of all features, stated for all of them or by each."""
     default = known_crs("EPSG:4326") if stated is None else stated
     first = stated or features[0].crs or default
@@ -395,7 +420,7 @@ def _common_crs(name: str, stated: CRS | None, features: list[_Feature]) -> CRS:
     return first
 
 
-def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
+def _checked_geometry(name: str, crs: CRS, feature: Feature) -> BaseGeometry:
     """Return the geometry without Z; refuse one that is not a valid polygon of the CRS."""
     shapely = require_shapely()
     if feature.geometry is None:
@@ -403,7 +428,7 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
             f"{name}: {feature.label} has no geometry, expected a polygon; leave it out"
         )
     if feature.geometry.geom_type not in KINDS:
-        raise _wrong_kind(name, feature.label, feature.geometry.geom_type)
+        raise wrong_kind(name, feature.label, feature.geometry.geom_type)
     geometry = shapely.force_2d(feature.geometry)
     if geometry.is_empty:
         raise SpecError(
@@ -413,23 +438,23 @@ def _checked_geometry(name: str, crs: CRS, feature: _Feature) -> BaseGeometry:
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         raise _not_finite(name, feature.label)
     if crs.is_geographic:
-        _check_degrees(geometry, name, feature.label)
+        check_degrees(geometry, name, feature.label)
     if not geometry.is_valid:
         x, y = ("longitude", "latitude") if crs.is_geographic else ("x", "y")
         place = rf"\g<what> at {x} \g<x>, {y} \g<y>"
         reason = _PLACE.sub(place, shapely.is_valid_reason(geometry))
         raise SpecError(
             f"{name}: {feature.label} is not a valid polygon "
-            f"({reason}), expected rings that do not cross or touch along a line; {_FIX}"
+            f"({reason}), expected rings that do not cross or touch along a line; {REPAIR}"
         )
-    return _within_half_turn(geometry) if _in_degrees(crs) else geometry
+    return within_half_turn(geometry) if _in_degrees(crs) else geometry
 
 
 def _in_degrees(crs: CRS) -> bool:
     return crs.is_geographic and crs.axis_info[0].unit_name == "degree"
 
 
-def _within_half_turn(geometry: BaseGeometry) -> BaseGeometry:
+def within_half_turn(geometry: BaseGeometry) -> BaseGeometry:
     """Return the geometry with longitudes in -180..180, cut at the antimeridian."""
     shapely = require_shapely()
     left, _, right, _ = shapely.bounds(geometry)
@@ -445,7 +470,8 @@ def _within_half_turn(geometry: BaseGeometry) -> BaseGeometry:
     return shapely.union_all([p for p in shapely.get_parts(pieces) if p.area > 0])
 
 
-def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
+def check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
+    """Raise `SpecError` if coordinates are not degrees, or a part is wider than half the Earth."""
     shapely = require_shapely()
     left, bottom, right, top = shapely.bounds(geometry)
     beyond_lon = max(-left, right) > MAX_LONGITUDE
@@ -472,9 +498,10 @@ def _check_degrees(geometry: BaseGeometry, name: str, label: str) -> None:
             )
 
 
-def _wrong_kind(name: str, label: str, kind: object) -> SpecError:
+def wrong_kind(name: str, label: str, kind: object, kinds: tuple[str, ...] = KINDS) -> SpecError:
+    """Return the error for a geometry of another kind."""
     return SpecError(
-        f"{name}: {label}: got a geometry of type {kind!r}, expected Polygon or MultiPolygon; make "
+        f"{name}: {label}: got a geometry of type {kind!r}, expected {' or '.join(kinds)}; make "
         "polygons of it in a GIS, e.g. with a buffer, or leave it out"
     )
 

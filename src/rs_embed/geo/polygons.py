@@ -167,7 +167,7 @@ class Polygons:
         """Return the area without crossings of the size of the tolerance, or refuse larger ones."""
         shapely = require_shapely()
         repaired = shapely.make_valid(folded, method="structure", keep_collapsed=False)
-        slack = 10 * folded.length * EDGE_TOLERANCE_M / _metres_per_unit(target)
+        slack = 10 * folded.length * EDGE_TOLERANCE_M / metres_per_unit(target)
         if repaired.geom_type not in KINDS or abs(repaired.area - folded.area) > slack:
             raise GridError(
                 f"{self.name} folds onto itself in {target.to_string()}, so it is at the edge of "
@@ -303,7 +303,7 @@ def require_shapely() -> Any:
     return require("shapely", extra="maps", purpose="an area drawn as polygons")
 
 
-def _metres_per_unit(crs: CRS) -> float:
+def metres_per_unit(crs: CRS) -> float:
     """Return the approximate metres on the ground of one unit of the CRS."""
     if crs.is_geographic:
         return math.radians(1) * _EARTH_RADIUS_M
@@ -316,9 +316,9 @@ def _drawn(line: NDArray[np.float64], to_target: Transformer, of: Polygons, targ
     The gap between an arc and its chord shrinks with the square of the chord, so a segment that
     misses by ``k`` tolerances is cut into ``sqrt(k)`` parts; a few rounds settle it.
     """
-    tolerance = EDGE_TOLERANCE_M / _metres_per_unit(target)
+    tolerance = EDGE_TOLERANCE_M / metres_per_unit(target)
     turn = 360.0 if target.is_geographic else None
-    longest = _LONGEST_SEGMENT_M / _metres_per_unit(of.crs)
+    longest = _LONGEST_SEGMENT_M / metres_per_unit(of.crs)
     lengths = np.hypot(*np.diff(line, axis=0).T)
     line = _subdivided(line, np.maximum(1, np.ceil(lengths / longest)).astype(np.int64))
     for _ in range(5):

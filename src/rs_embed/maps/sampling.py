@@ -17,6 +17,7 @@ from rs_embed.errors import CoverageWarning, Note, SpecError, give_warnings, som
 from rs_embed.files.arrays import declared_nodata
 from rs_embed.files.grids import cell_axis
 from rs_embed.files.polygons import read_polygons
+from rs_embed.geo.coverage import shares_of_cells
 from rs_embed.geo.grid import (
     LATTICE_TOLERANCE,
     MAX_LONGITUDE,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike, NDArray
     from pyproj import Transformer
-    from shapely.geometry.base import BaseGeometry
 
 # Tokens that are held at once while zones are summed up.
 _BLOCK_BYTES = 128 * 1024**2
@@ -170,7 +170,7 @@ def zonal_mean(
     for rows, columns in _blocks(placed):
         block = shapely.box(columns.start, rows.start, columns.stop, rows.stop)
         near = np.sort(tree.query(block))
-        shares = dict(_shares(shapes[near], rows, columns))
+        shares = dict(shares_of_cells(shapes[near], rows, columns))
         if not shares:
             continue
         held = np.unique(np.concatenate([cells for cells, _ in shares.values()]))
@@ -351,43 +351,6 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
         for left in range(0, width, columns):
             bottom, right = min(top + rows, height), min(left + columns, width)
             yield slice(top, bottom), slice(left, right)
-
-
-def _shares(
-    shapes: NDArray[Any], rows: slice, columns: slice
-) -> Iterator[tuple[int, tuple[NDArray[np.int64], NDArray[np.float64]]]]:
-    """Yield, for each shape in a block, its cells (counted along rows) and their shares in it."""
-    exactextract, rasters = _required("exactextract"), _required("exactextract.raster")
-    features = []
-    for number, shape in enumerate(shapes):
-        area = _northward(shape, rows, columns)
-        if area is not None:
-            feature = {"properties": {"number": number}, "geometry": area.__geo_interface__}
-            features.append({"type": "Feature", **feature})
-    if not features:
-        return
-    cells = np.zeros((rows.stop - rows.start, columns.stop - columns.start))
-    raster = rasters.NumPyRasterSource(cells, columns.start, -rows.stop, columns.stop, -rows.start)
-    found = exactextract.exact_extract(
-        raster, features, ["cell_id", "coverage"], include_cols=["number"]
-    )
-    for feature in found:
-        properties = feature["properties"]
-        share = np.asarray(properties["coverage"], dtype=np.float64)
-        if share.size:
-            cell = np.asarray(properties["cell_id"], dtype=np.int64)
-            yield int(properties["number"]), (cell, share)
-
-
-def _northward(shape: BaseGeometry, rows: slice, columns: slice) -> BaseGeometry | None:
-    """Return the part of a shape in a block with y upward; None if its area is 0."""
-    shapely = _required("shapely")
-    clipped = shapely.clip_by_rect(shape, columns.start, rows.start, columns.stop, rows.stop)
-    parts = shapely.get_parts(clipped)
-    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
-    if not areas:
-        return None
-    return shapely.transform(shapely.MultiPolygon(areas), lambda at: at * (1, -1))
 
 
 def _tokens(

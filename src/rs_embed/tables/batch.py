@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rs_embed.addresses import path_of
+from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
+from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
-from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, some
-from rs_embed.files.places import NamedPlace, read_places
+from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.files.identity import imagery_identity
+from rs_embed.files.place_tables import Places, places_of
 from rs_embed.files.vectors import MANY_VECTORS, VectorRow, request_of, write_vectors
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec
+from rs_embed.specs import BBox, FetchSpec, InputPrepSpec, OutputSpec, TemporalSpec, to_json
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
@@ -96,10 +100,13 @@ class BatchReport:
 
 def export_batch(
     model: str,
-    places: str | os.PathLike[str] | Sequence[NamedPlace],
+    places: Any,
     *,
     output: str | os.PathLike[str],
     buffer_m: float | None = None,
+    id_column: str | None = None,
+    layer: str | None = None,
+    polygons: Literal["cover", "box"] = "cover",
     pooling: Literal["mean", "max", "cls"] | None = None,
     overwrite: bool = False,
     on_error: Literal["raise", "return"] = "return",
@@ -116,14 +123,25 @@ def export_batch(
     ----------
     model : str
         Id or alias, see ``list_models()``.
-    places : path or sequence of NamedPlace
-        A CSV or GeoJSON file, see `read_places`, or places with their ids.
+    places : object
+        A CSV, GeoJSON, GeoPackage, GeoParquet or (zipped) Shapefile; a GeoDataFrame or GeoSeries
+        in any CRS, a DataFrame with columns ``lon`` and ``lat``; shapely geometries, (lon, lat)
+        pairs, `BBox`, `PointBuffer` or `NamedPlace` objects; what has ``__geo_interface__``; a
+        folder or a list of georeferenced images. Columns ``start`` and ``end`` (half-open) or
+        ``date``, ``scale_m`` and ``buffer_m`` are of each row. A polygon is embedded on its
+        bounding window and pooled over the tokens that it covers.
     output : path
         The ``.npz`` to write.
     buffer_m : float, optional
-        Half the side of the square around points of a file that have none, ground metres.
+        Half the side of the square around points that state none, ground metres.
     pooling : {"mean", "max", "cls"}, optional
         How tokens become one vector, see `OutputSpec.pooled`.
+    id_column : str, optional
+        Column of the ids; ``id`` if there is one, else rows are numbered from 0.
+    layer : str, optional
+        Layer of a file that has several.
+    polygons : {"cover", "box"}
+        Whether a polygon is pooled over what it covers, or over its bounding window.
     overwrite : bool
         Whether to start again, and replace a finished file.
     on_error : {"raise", "return"}
@@ -155,11 +173,24 @@ def export_batch(
     MANY_VECTORS.check(path)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-    by_key = _by_key(_named(places, buffer_m))
     _check_arguments(arguments)
+    rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
+    items, shared, notes = arguments_of(
+        rows,
+        arguments.get("temporal"),
+        arguments.get("fetch"),
+        own_pixels=arguments.get("imagery") is not None,
+    )
+    give_warnings((*rows.notes, *notes))
+    by_key = _by_key(rows, shared)
     settings = Settings.from_environ()
+    if rows.imageries is not None:
+        arguments["imagery"] = rows.imageries[0]
     task, source = _settled(model, settings, output=OutputSpec("pooled", pooling), **arguments)
+    check_pooling(task.output, rows.shapes)
     wanted = identity(task, source)
+    if rows.imageries is not None:  # each is part of the key of its place
+        wanted, source = {**wanted, "imagery": "of each place"}, replace(source, imagery=None)
     request = {**wanted, "places": _places_text(by_key)}
     if is_finished(path, overwrite=overwrite):
         check_same(path, request_of(path), request, task)
@@ -172,43 +203,45 @@ def export_batch(
         overwrite=overwrite,
     ) as run:
         began = time.monotonic()
-        _embed(run, by_key, task, source, settings, on_error=on_error, progress=progress)
-        errors = _write(run, by_key, {**request, **which_weights(run.shared or {})})
+        _embed(
+            run,
+            rows,
+            by_key,
+            (task, source, {**items, **shared}),
+            settings,
+            on_error=on_error,
+            progress=progress,
+        )
+        errors = _write(run, rows, {**request, **which_weights(run.shared or {})})
         run.finished(disposable=not errors)
     return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
 
 
-def _named(
-    places: str | os.PathLike[str] | Sequence[NamedPlace], buffer_m: float | None
-) -> Sequence[NamedPlace]:
-    if isinstance(places, str | os.PathLike):
-        return read_places(places, buffer_m=buffer_m)
-    if buffer_m is not None:
-        raise SpecError(
-            f"got buffer_m={buffer_m!r} with places that have a size of their own; leave it out"
-        )
-    named = list(places)
-    if not named or not all(isinstance(place, NamedPlace) for place in named):
-        got = next((repr(p) for p in named if not isinstance(p, NamedPlace)), "none")
-        raise SpecError(f"got {got} as places, expected a file or NamedPlace(id, spatial) objects")
-    return named
-
-
-def _by_key(places: Sequence[NamedPlace]) -> dict[str, NamedPlace]:
-    """Return the places by the name of their result: one that moved has another result."""
-    by_key = {
-        json.dumps([p.id, type(p.spatial).__name__, *map(float, astuple(p.spatial))]): p
-        for p in places
-    }
-    if len(by_key) < len(places):
-        raise SpecError(
-            f"got {len(places)} places, {len(places) - len(by_key)} of which repeat the id and "
-            "place of another one; expected each once"
-        )
+def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of each row by the name of its result: one that moved has another."""
+    each = {name: own for name, own in shared.items() if isinstance(own, list)}
+    if rows.imageries is not None:
+        each["imagery"] = [imagery_identity(path) for path in rows.imageries]
+    by_key = {}
+    for number, (name, place) in enumerate(zip(rows.ids, rows.spatials, strict=True)):
+        key: list[Any] = [str(name)]
+        if place is not None:
+            key += [type(place).__name__, *map(float, astuple(place))]
+        own = {name: _json(values[number]) for name, values in each.items()}
+        by_key[json.dumps([*key, own] if own else key)] = number
     return by_key
 
 
-def _places_text(by_key: Mapping[str, NamedPlace]) -> str:
+def _json(value: Any) -> Any:
+    """Return what a row states as JSON values."""
+    if value is None or isinstance(value, dict):
+        return value
+    if isinstance(value, TemporalSpec | FetchSpec):
+        return to_json(value)
+    return hashlib.sha256(value.wkb).hexdigest()[:32]
+
+
+def _places_text(by_key: Mapping[str, int]) -> str:
     """Return what identifies the places and their order."""
     digest = hashlib.sha256("\n".join(by_key).encode()).hexdigest()
     return f"{len(by_key)} places, SHA-256 {digest[:32]}"
@@ -254,9 +287,9 @@ def _settled(
 
 def _embed(
     run: DurableRun,
-    places: Mapping[str, NamedPlace],
-    task: Task,
-    source: Source,
+    rows: Places,
+    by_key: Mapping[str, int],
+    request: tuple[Task, Source, dict[str, Any]],
     settings: Settings,
     *,
     on_error: str,
@@ -266,11 +299,17 @@ def _embed(
     left = (*run.fresh, *run.failed_before)
     if not left:
         return
+    task, source, each = request
+    numbers = [by_key[key] for key in left]
+    own = {
+        name: [values[number] for number in numbers] if isinstance(values, list) else values
+        for name, values in each.items()
+    }
     results = embed_places(
         task,
         source,
-        {"spatials": [places[key].spatial for key in left]},
-        {"temporal": source.temporal, "fetch": source.fetch},
+        {name: own.pop(name) for name in ("spatials", "imageries") if name in own},
+        own,
         settings=settings,
         on_error="return",
         progress=progress,
@@ -282,26 +321,24 @@ def _embed(
                 kept = JournalResult(key, result.data, result.meta)
                 run.keep([kept], shared=which_weights(result.meta))
             elif on_error == "raise":
-                error = result.restated(f"place {places[key].id!r}: {result}")
-                error.index = list(places).index(key)  # among all places, not only what is left
+                error = result.restated(f"place {rows.ids[by_key[key]]!r}: {result}")
+                error.index = by_key[key]  # among all places, not only what is left
                 raise error from result
             else:
                 run.keep([JournalResult(key, None, error=str(result))])
 
 
-def _write(
-    run: DurableRun, places: Mapping[str, NamedPlace], request: Mapping[str, Any]
-) -> dict[str, str]:
+def _write(run: DurableRun, places: Places, request: Mapping[str, Any]) -> dict[str, str]:
     """Write the file; return the errors of the places that failed, by id."""
     errors: dict[str, str] = {}
 
-    def rows() -> Iterator[VectorRow]:
-        for place, result in zip(places.values(), run.results(), strict=True):
+    def rows_of() -> Iterator[VectorRow]:
+        for own, place, result in zip(places.ids, places.spatials, run.results(), strict=True):
+            name = str(own)
             if result.error is not None:
-                errors[place.id] = result.error
-            yield VectorRow(
-                place.id, *place.spatial.centre, result.vector, result.meta, result.error
-            )
+                errors[name] = result.error
+            centre = (math.nan, math.nan) if place is None else place.centre
+            yield VectorRow(name, *centre, result.vector, result.meta, result.error)
 
-    write_vectors(run.path, rows(), len(places), request)
+    write_vectors(run.path, rows_of(), len(places), request)
     return errors
