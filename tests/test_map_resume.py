@@ -30,13 +30,13 @@ from rs_embed import (
     open_map,
 )
 from rs_embed.cli import app
+from rs_embed.embedding.stac import item_path
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
     ProviderError,
     UnknownNameError,
 )
-from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import map_run
 from rs_embed.runs.journal import JournalResult
