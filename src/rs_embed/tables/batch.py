@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed._optional import require
 from rs_embed.addresses import path_of
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -19,12 +20,19 @@ from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, some
 from rs_embed.files.places import NamedPlace, read_places
-from rs_embed.files.vectors import MANY_VECTORS, VectorRow, request_of, write_vectors
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec
+from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer
+from rs_embed.tables.columns import PlaceColumns, TableContent, place_columns
+from rs_embed.tables.formats import TABLES
+from rs_embed.tables.summary import summary
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+    from rs_embed.embedding.result import Embedding
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
@@ -104,9 +112,11 @@ def export_batch(
     overwrite: bool = False,
     on_error: Literal["raise", "return"] = "return",
     progress: bool | None = None,
+    dtype: Literal["float32", "float16", "int8"] | None = None,
+    order: Literal["hilbert", "input"] | None = None,
     **arguments: Any,
 ) -> BatchReport:
-    """Embed many places into one file of vectors, which `read_vectors` reads.
+    """Embed many places into one file of vectors, which `load_export` reads.
 
     Results are kept in ``<output>.partial`` until all places are done: the same call continues
     after an interruption, retries places that failed, and does nothing if all are done. Until then
@@ -119,7 +129,7 @@ def export_batch(
     places : path or sequence of NamedPlace
         A CSV or GeoJSON file, see `read_places`, or places with their ids.
     output : path
-        The ``.npz`` to write.
+        The ``.parquet`` (GeoParquet), ``.csv`` or ``.npz`` to write.
     buffer_m : float, optional
         Half the side of the square around points of a file that have none, ground metres.
     pooling : {"mean", "max", "cls"}, optional
@@ -130,6 +140,11 @@ def export_batch(
         Whether the first place that fails ends the run, or becomes a row of NaN.
     progress : bool, optional
         Whether to show a progress bar on standard error; None: if that is a terminal.
+    dtype : {"float32", "float16", "int8"}, optional
+        How a ``.parquet`` stores vectors; int8 with a scale for each row. Default float32.
+    order : {"hilbert", "input"}, optional
+        The order of the rows of a ``.parquet``: by default along a Hilbert curve, so that places
+        near each other are read together. `load_export` returns the order of the places.
     **arguments
         ``temporal``, ``sensor``, ``fetch``, ``backend``, ``imagery``, ``cache``, ``input_prep``,
         ``min_valid``, ``device`` and the model's own options, as for `iter_embeddings`.
@@ -152,17 +167,23 @@ def export_batch(
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
     path = path_of(output)
-    MANY_VECTORS.check(path)
+    form = TABLES.of(path)
+    form.check(path)
+    stored = form.storage(dtype, order)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-    by_key = _by_key(_named(places, buffer_m))
-    _check_arguments(arguments)
-    settings = Settings.from_environ()
-    task, source = _settled(model, settings, output=OutputSpec("pooled", pooling), **arguments)
+    by_key = _by_key(named_places(places, buffer_m))
+    columns = None
+    if form.describe is not None:
+        ids = [place.id for place in by_key.values()]
+        columns = place_columns(frame_of(by_key.values()), ids, "id", stored["order"])
+    task, source, settings = settled(model, pooling, arguments)
     wanted = identity(task, source)
     request = {**wanted, "places": _places_text(by_key)}
+    if columns is not None:
+        request["table"] = {**columns.to_json(), **stored}
     if is_finished(path, overwrite=overwrite):
-        check_same(path, request_of(path), request, task)
+        check_same(path, form.request_of(path), request, task)
         return BatchReport(path, len(by_key), len(by_key), {}, 0.0, finished_before=True)
     with DurableRun(
         path,
@@ -173,14 +194,18 @@ def export_batch(
     ) as run:
         began = time.monotonic()
         _embed(run, by_key, task, source, settings, on_error=on_error, progress=progress)
-        errors = _write(run, by_key, {**request, **which_weights(run.shared or {})})
+        request = {**request, **which_weights(run.shared or {})}
+        form.write_all(path, _content(run, by_key, columns, request))
+        failed = run.failed()
+        errors = {by_key[key].id: failed[key] for key in by_key if key in failed}
         run.finished(disposable=not errors)
     return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
 
 
-def _named(
+def named_places(
     places: str | os.PathLike[str] | Sequence[NamedPlace], buffer_m: float | None
 ) -> Sequence[NamedPlace]:
+    """Return the places of a file, or the list itself; `SpecError` for anything else."""
     if isinstance(places, str | os.PathLike):
         return read_places(places, buffer_m=buffer_m)
     if buffer_m is not None:
@@ -194,18 +219,38 @@ def _named(
     return named
 
 
+def frame_of(places: Iterable[NamedPlace]) -> GeoDataFrame:
+    """Return places as a table: their ids, and as geometry their points or boxes."""
+    geopandas = require("geopandas", extra="tables", purpose="a table of places")
+    shapely = require("shapely", extra="tables", purpose="a table of places")
+    places = list(places)
+    shapes = [
+        shapely.box(*astuple(p.spatial)) if isinstance(p.spatial, BBox)
+        else shapely.Point(*p.spatial.centre)
+        for p in places
+    ]  # fmt: skip
+    return geopandas.GeoDataFrame({"id": [p.id for p in places]}, geometry=shapes, crs=4326)
+
+
 def _by_key(places: Sequence[NamedPlace]) -> dict[str, NamedPlace]:
     """Return the places by the name of their result: one that moved has another result."""
-    by_key = {
-        json.dumps([p.id, type(p.spatial).__name__, *map(float, astuple(p.spatial))]): p
-        for p in places
-    }
+    by_key = {_key(place): place for place in places}
     if len(by_key) < len(places):
         raise SpecError(
             f"got {len(places)} places, {len(places) - len(by_key)} of which repeat the id and "
             "place of another one; expected each once"
         )
     return by_key
+
+
+def _key(place: NamedPlace) -> str:
+    return json.dumps([place.id, type(place.spatial).__name__, *map(float, astuple(place.spatial))])
+
+
+def place_of_key(key: str) -> NamedPlace:
+    """Return the place of a result that a run has kept."""
+    name, kind, *numbers = json.loads(key)
+    return NamedPlace(name, {"BBox": BBox, "PointBuffer": PointBuffer}[kind](*numbers))
 
 
 def _places_text(by_key: Mapping[str, NamedPlace]) -> str:
@@ -224,6 +269,16 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
                 f"got {name} for each place, expected one for all: the list of places may change "
                 "before a run is resumed"
             )
+
+
+def settled(
+    model: str, pooling: str | None, arguments: Mapping[str, Any]
+) -> tuple[Task, Source, Settings]:
+    """Return what is wanted of all places, which pixels, and the settings."""
+    _check_arguments(arguments)
+    settings = Settings.from_environ()
+    output = OutputSpec("pooled", pooling)  # type: ignore[arg-type]  # checked there
+    return *_settled(model, settings, output=output, **arguments), settings
 
 
 def _settled(
@@ -266,11 +321,10 @@ def _embed(
     left = (*run.fresh, *run.failed_before)
     if not left:
         return
-    results = embed_places(
+    results = results_of(
         task,
         source,
-        {"spatials": [places[key].spatial for key in left]},
-        {"temporal": source.temporal, "fetch": source.fetch},
+        [places[key] for key in left],
         settings=settings,
         on_error="return",
         progress=progress,
@@ -280,7 +334,7 @@ def _embed(
             if not isinstance(result, RsEmbedError):
                 run.check_weights(result.meta)
                 kept = JournalResult(key, result.data, result.meta)
-                run.keep([kept], shared=which_weights(result.meta))
+                run.keep([kept], {**which_weights(result.meta), "places": len(places)})
             elif on_error == "raise":
                 error = result.restated(f"place {places[key].id!r}: {result}")
                 error.index = list(places).index(key)  # among all places, not only what is left
@@ -289,19 +343,37 @@ def _embed(
                 run.keep([JournalResult(key, None, error=str(result))])
 
 
-def _write(
-    run: DurableRun, places: Mapping[str, NamedPlace], request: Mapping[str, Any]
-) -> dict[str, str]:
-    """Write the file; return the errors of the places that failed, by id."""
-    errors: dict[str, str] = {}
+def results_of(
+    task: Task, source: Source, places: Sequence[NamedPlace], **how: Any
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    """Return an iterator over the results of places; ``how`` as for `embed_places`."""
+    return embed_places(
+        task,
+        source,
+        {"spatials": [place.spatial for place in places]},
+        {"temporal": source.temporal, "fetch": source.fetch},
+        **how,
+    )
 
-    def rows() -> Iterator[VectorRow]:
-        for place, result in zip(places.values(), run.results(), strict=True):
-            if result.error is not None:
-                errors[place.id] = result.error
-            yield VectorRow(
-                place.id, *place.spatial.centre, result.vector, result.meta, result.error
-            )
 
-    write_vectors(run.path, rows(), len(places), request)
-    return errors
+def _content(
+    run: DurableRun,
+    places: Mapping[str, NamedPlace],
+    columns: PlaceColumns | None,
+    request: Mapping[str, Any],
+) -> TableContent:
+    """Return what is written."""
+    keys, failed, emb = list(places), run.failed(), None
+    if columns is not None:
+        done = run.results(key for key in keys if key not in failed)
+        width = next((result.vector.size for result in done if result.vector is not None), 0)
+        metas = (meta for _, meta in run.metas())
+        emb = summary(columns, metas, request, failed=len(failed), width=width)
+    return TableContent(
+        [place.id for place in places.values()],
+        [place.spatial.centre for place in places.values()],
+        lambda numbers: run.results(keys[number] for number in numbers),
+        request,
+        columns,
+        emb,
+    )

@@ -1,0 +1,65 @@
+"""Small tables of embeddings in CSV, a column for each dimension."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.files.formats import UNREADABLE, unreadable
+from rs_embed.files.writing import written
+from rs_embed.tables.columns import TableContent, covering, require, stored_vectors
+from rs_embed.tables.summary import WRITER, read_card
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+    from numpy.typing import NDArray
+
+
+def write_csv(path: Path, content: TableContent) -> None:
+    """Write a table in the order of the places: geometry as WKT, lists as JSON.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be written.
+    """
+    pandas, shapely, emb = require("pandas"), require("shapely"), content.emb or {}
+    (table,) = content.tables(len(content.ids))
+    frame = table.drop_columns([emb["columns"]["embedding"], *covering(table, emb)]).to_pandas()
+    for name in emb["crs"]:
+        shapes = shapely.from_wkb(frame[name].to_numpy())
+        frame[name] = shapely.to_wkt(shapes, rounding_precision=-1)
+    items = table[emb["columns"]["item_ids"]].to_pylist()
+    frame[emb["columns"]["item_ids"]] = [None if one is None else json.dumps(one) for one in items]
+    vectors = pandas.DataFrame(stored_vectors(table, emb), columns=_names(emb))
+    with written(path, alone=True) as partial:
+        frame.join(vectors).to_csv(partial, index=False, lineterminator="\n")
+
+
+def read_csv(path: Path) -> tuple[NDArray[np.float32], GeoDataFrame, dict[str, Any]]:
+    """Return vectors, the other columns, and what the model card says of the file."""
+    pandas, geopandas, emb = require("pandas"), require("geopandas"), read_card(path)
+    try:
+        places = emb["request"]["table"]["columns"]
+        texts = [name for name, kind in places.items() if "string" in kind]
+        texts += [emb["columns"][name] for name in ("item_ids", "fingerprint", "meta", "error")]
+        types = dict.fromkeys(texts, "str") | dict.fromkeys(_names(emb), "float32")
+        # "NA" is a text like any other.
+        frame = pandas.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+        vectors = frame[_names(emb)].to_numpy(np.float32)
+        frame = frame.drop(columns=_names(emb))
+        for name in ("start", "end", "datetime"):
+            stored = emb["columns"][name]
+            frame[stored] = pandas.to_datetime(frame[stored], utc=True, format="ISO8601")
+        for name, crs in emb["crs"].items():
+            frame[name] = geopandas.GeoSeries.from_wkt(frame[name], crs=crs)
+        return vectors, geopandas.GeoDataFrame(frame, geometry=next(iter(emb["crs"]))), emb
+    except (OSError, *UNREADABLE) as exc:
+        raise unreadable(path, exc, WRITER) from exc
+
+
+def _names(emb: dict[str, Any]) -> list[str]:
+    return [f"{emb['columns']['embedding']}_{number}" for number in range(emb["dimensions"])]
