@@ -145,7 +145,8 @@ def write_table_item(
 ) -> None:
     """Write the STAC Item of a table beside it; none, and no older one, if its time is unknown."""
     source = {**emb["meta"].get("source", {}), "acquired": emb["acquired"]}
-    meta = {**emb["meta"], "source": source}
+    period = None if emb["acquired"] else emb["meta"].get("temporal")  # as in its rows
+    meta = {**emb["meta"], "source": source, "temporal": period}
     if not has_time(meta):
         item_path(path).unlink(missing_ok=True)
         return

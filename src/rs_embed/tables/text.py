@@ -41,19 +41,28 @@ def write_csv(path: Path, content: TableContent) -> None:
 
 def read_csv(path: Path) -> tuple[NDArray[np.float32], GeoDataFrame, dict[str, Any]]:
     """Return vectors, the other columns, and what the model card says of the file."""
-    pandas, geopandas, emb = require("pandas"), require("geopandas"), read_card(path)
+    csv, pandas, geopandas = map(require, ("pyarrow.csv", "pandas", "geopandas"))
+    emb = read_card(path)
     try:
+        kinds = {"string": "string", "large_string": "string", "float": "float32"}
         places = emb["request"]["table"]["columns"]
-        texts = [name for name, kind in places.items() if "string" in kind]
-        texts += [emb["columns"][name] for name in ("item_ids", "fingerprint", "meta", "error")]
-        types = dict.fromkeys(texts, "str") | dict.fromkeys(_names(emb), "float32")
-        # "NA" is a text like any other.
-        frame = pandas.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+        types = {name: kinds[kind] for name, kind in places.items() if kind in kinds}
+        times = [emb["columns"][name] for name in ("start", "end", "datetime")]
+        texts = [emb["columns"][name] for name in ("item_ids", "fingerprint", "meta", "error")]
+        types |= dict.fromkeys([*times, *texts], "string") | dict.fromkeys(_names(emb), "float32")
+        frame = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types=types,
+                null_values=[""],  # "NA" is a text like any other
+                strings_can_be_null=True,
+            ),
+        ).to_pandas()
         vectors = frame[_names(emb)].to_numpy(np.float32)
         frame = frame.drop(columns=_names(emb))
-        for name in ("start", "end", "datetime"):
-            stored = emb["columns"][name]
-            frame[stored] = pandas.to_datetime(frame[stored], utc=True, format="ISO8601")
+        for name in times:
+            frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601")
         for name, crs in emb["crs"].items():
             frame[name] = geopandas.GeoSeries.from_wkt(frame[name], crs=crs)
         return vectors, geopandas.GeoDataFrame(frame, geometry=next(iter(emb["crs"]))), emb
