@@ -148,7 +148,7 @@ class TableContent:
                 self.part(slice(at, min(at + _ROWS_AT_ONCE, end)))
                 for at in range(start, end, _ROWS_AT_ONCE)
             ]
-            yield concatenated(parts).combine_chunks()
+            yield concatenated(parts)
 
     def part(self, rows: slice) -> pa.Table:
         """Return some of the rows."""

@@ -103,9 +103,10 @@ class EmbeddingTable:
         names = column_names(frame.columns)
         table = require("pyarrow").table(result_columns(rows, width, "float32", common))
         emb = {"dimensions": width, "columns": {"embedding": "embedding"}}
-        added = table.drop_columns("embedding").to_pandas().set_index(frame.index)
+        added = table.drop_columns("embedding").to_pandas()
+        # By position: labels of rows need not be unique.
+        joined = frame.assign(**{names[name]: added[name].array for name in added})
         errors = {i: row.error for i, row in zip(ids, rows, strict=True) if row.error is not None}
-        joined = frame.join(added.rename(columns=names))
         return cls(list(ids), stored_vectors(table, emb), joined, errors, common, missing)
 
     def __len__(self) -> int:
@@ -129,8 +130,8 @@ class EmbeddingTable:
         It is called ``emb_embedding`` if the places have a column of that name.
         """
         cells = np.empty(len(self), object)
-        for number, (name, vector) in enumerate(zip(self.ids, self.embeddings, strict=True)):
-            cells[number] = None if name in self.errors else vector
+        for number, vector in enumerate(self.embeddings):
+            cells[number] = None if np.isnan(vector).all() else vector
         return self.frame.assign(**{free_name("embedding", self.frame.columns): cells})
 
     def to_pandas(self) -> DataFrame:
@@ -138,9 +139,10 @@ class EmbeddingTable:
         pandas = require("pandas")
         name = free_name("embedding", self.frame.columns)
         names = [f"{name}_{number}" for number in range(self.embeddings.shape[1])]
-        vectors = pandas.DataFrame(self.embeddings, index=self.frame.index, columns=names)
+        vectors = pandas.DataFrame(self.embeddings, columns=names)
         shapes = self.frame.columns[self.frame.dtypes == "geometry"]
-        return pandas.DataFrame(self.frame.drop(columns=shapes)).join(vectors)
+        plain = pandas.DataFrame(self.frame.drop(columns=shapes)).reset_index(drop=True)
+        return plain.join(vectors).set_index(self.frame.index)
 
 
 def _row(result: Any) -> JournalResult:

@@ -48,6 +48,7 @@ def write_parquet(path: Path, content: TableContent) -> None:
     ):
         for table in content.tables(_GROUP_BYTES // (row_bytes + _OTHER_BYTES)):
             writer.write_table(table, row_group_size=len(table))
+            del table  # before the next one is made
 
 
 def emb_of(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,5 +71,5 @@ def read_csv(path: Path) -> tuple[NDArray[np.float32], GeoDataFrame, dict[str, A
         raise unreadable(path, exc, WRITER) from exc
 
 
-def _names(emb: dict[str, Any]) -> list[str]:
+def _names(emb: Mapping[str, Any]) -> list[str]:
     return [f"{emb['columns']['embedding']}_{number}" for number in range(emb["dimensions"])]
