@@ -17,7 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import geopandas  # noqa: F401
 import numpy as np
+import pyarrow.parquet  # noqa: F401
 import rasterio.shutil  # noqa: F401  # all that a map needs is imported before the first fork
 import rio_cogeo  # noqa: F401
 import shapely  # noqa: F401

@@ -11,9 +11,8 @@ from rs_embed.errors import ExportError
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.encoding import FittedEncoding
-from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map
+from rs_embed.maps.formats.map_format import MapFormat, decoded_map, meta_text, not_a_map
 from rs_embed.maps.formats.paths import placed
-from rs_embed.maps.formats.provenance import meta_text
 
 
 def write_npz(path: Path, content: MapContent, encoding: FittedEncoding) -> None:

@@ -32,6 +32,7 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rio_cogeo.cogeo import cog_validate
 
 from rs_embed import check_output, open_map, restored, sample_points
+from rs_embed.embedding.provenance import model_address, source_addresses
 from rs_embed.errors import ExportError, GridError, SpecError, UnknownNameError
 from rs_embed.files.formats import Formats
 from rs_embed.files.grids import GRIDS
@@ -39,7 +40,6 @@ from rs_embed.files.vectors import MANY_VECTORS, ONE_VECTOR
 from rs_embed.geo.grid import Grid
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.encoding import MapEncoding
-from rs_embed.maps.formats.provenance import model_address, source_addresses
 from rs_embed.maps.formats.stac_item import footprint
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import WrittenMap, write_map

@@ -25,9 +25,9 @@ from rs_embed import (
     StacProvider,
     embed_area,
 )
+from rs_embed.embedding.provenance import artifact_type, input_bands, source_addresses
 from rs_embed.geo.grid import Grid
 from rs_embed.maps.formats.content import MapContent
-from rs_embed.maps.formats.provenance import artifact_type, input_bands, source_addresses
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.testing.providers import JUNE, NORTH, write_contract_scenes

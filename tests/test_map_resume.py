@@ -30,13 +30,13 @@ from rs_embed import (
     open_map,
 )
 from rs_embed.cli import app
+from rs_embed.embedding.stac import item_path
 from rs_embed.errors import (
     CheckpointError,
     ExportError,
     ProviderError,
     UnknownNameError,
 )
-from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import map_run
 from rs_embed.runs.journal import JournalResult
@@ -83,6 +83,9 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("map.tif", "random", []),
         ("vectors.npz", "random", []),
         ("vectors.npz", "steps", [1]),
+        ("vectors.parquet", "random", []),
+        ("vectors.parquet", "steps", [1]),
+        ("vectors.csv", "steps", [2]),
         ("map.zarr", "steps", [19]),
         ("map.tif", "steps", [2]),
         ("map.zarr", "steps", [11, signal.SIGINT]),
@@ -95,7 +98,7 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
 ) -> None:  # fmt: skip
     area = box(20, 20, 88, 392 if what == "random" else 120)
     bbox = [area.minlon, area.minlat, area.maxlon, area.maxlat]
-    places = name.endswith(".npz")
+    places = name.startswith("vectors")
     request = {
         "local": str(dated), "bbox": bbox, "output": str(folder / name),
         **({"count": 12} if places else {"dtype": "int8"}),
@@ -116,7 +119,8 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     expected, windows, report = printed["files"], printed["windows"], printed["report"]
-    beside = set() if places else {item_path(Path(name)).name}
+    beside = {item_path(Path(name)).name, *([f"{name}.md"] if places else [])}
+    beside = set() if name.endswith(".npz") else beside
     assert {path.split("/")[0] for path in expected} == {name} | beside
     if what == "random":
         kills, outcomes = report

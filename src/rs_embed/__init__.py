@@ -77,6 +77,9 @@ if TYPE_CHECKING:
     from rs_embed.specs import TemporalSpec as TemporalSpec
     from rs_embed.tables.batch import BatchReport as BatchReport
     from rs_embed.tables.batch import export_batch as export_batch
+    from rs_embed.tables.export import EmbeddingTable as EmbeddingTable
+    from rs_embed.tables.export import embed_table as embed_table
+    from rs_embed.tables.export import load_export as load_export
     from rs_embed.training.pretraining import pretrain as pretrain
     from rs_embed.training.recipe import read_recipe as read_recipe
 
@@ -114,6 +117,7 @@ _MODULES = {
     "registry": "describe_model list_models",
     "specs": "BBox FetchSpec InputPrepSpec OutputSpec PointBuffer SensorSpec TemporalSpec",
     "tables.batch": "BatchReport export_batch",
+    "tables.export": "EmbeddingTable embed_table load_export",
     "training.pretraining": "pretrain",
     "training.recipe": "read_recipe",
 }

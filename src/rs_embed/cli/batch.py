@@ -42,7 +42,12 @@ def batch(
     pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
-    out: Annotated[Path, result_option("--out", "-o", help="The .npz to write, one row a place.")],
+    out: Annotated[
+        Path,
+        result_option(
+            "--out", "-o", help="The .parquet (GeoParquet), .csv or .npz to write, one row a place."
+        ),
+    ],
     model: Model = "scalemae",
     buffer_m: Annotated[
         float | None,
@@ -62,6 +67,17 @@ def batch(
         str,
         result_option(help="return: a place that fails is a row of NaN. raise: stop at the first."),
     ] = "return",
+    dtype: Annotated[
+        str | None,
+        result_option(
+            help="How a .parquet stores vectors: float32, float16, or int8 with a scale a row.",
+            show_default="float32",
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        result_option(help="Rows of a .parquet: hilbert or input.", show_default="hilbert"),
+    ] = None,
     overwrite: Annotated[
         bool, result_option("--overwrite", help="Start again, and replace a finished file.")
     ] = False,
@@ -76,7 +92,7 @@ def batch(
     Results are kept in OUT.partial: the same command continues from there, and
     retries what failed. Exit code 1 if a place failed, 130 if interrupted.
 
-    [dim]rs-embed batch places.csv -o vectors.npz --buffer-m 640 --backend sample
+    [dim]rs-embed batch places.csv -o vectors.parquet --buffer-m 640 --backend sample
     --variant tiny[/dim]
 
     Windows of one GeoTIFF:
@@ -112,6 +128,8 @@ def batch(
         overwrite=overwrite,
         on_error=on_error,  # type: ignore[arg-type]  # checked there
         device=device,
+        dtype=dtype,  # type: ignore[arg-type]  # checked there
+        order=order,  # type: ignore[arg-type]  # checked there
         **arguments,
     )
     if json:

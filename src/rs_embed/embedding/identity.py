@@ -65,7 +65,7 @@ FIELDS: Mapping[str, Field] = {
     # How the tokens of windows become a map.
     **dict.fromkeys(("stride_px", "seams"), _NUMBERS),
     # How the result is kept; the same tokens can be stored again otherwise.
-    **dict.fromkeys(("dtype", "pca", "acquired"), _STORAGE),
+    **dict.fromkeys(("dtype", "order", "pca", "acquired"), _STORAGE),
     # Where and how fast: the numbers are the same within 1e-5.
     **dict.fromkeys(("device", "cache", "fetch_workers", "batch_size"), _NEITHER),
     **dict.fromkeys(("overwrite", "progress", "on_error", "keep_images"), _NEITHER),

@@ -253,5 +253,18 @@ _NPZ: dict[str, Any] = {
     "suffixes": (".npz",),
     "media_type": "application/x-npz",
 }
+_TABLES: dict[str, Any] = {
+    "packages": ("geopandas", "pyarrow.parquet", "shapely"), "extra": "tables",
+}  # fmt: skip
 ONE_VECTOR = Formats("a vector", EmbeddingFormat(**_NPZ, write=write_vector, read=read_vector))
-MANY_VECTORS = Formats("many vectors", Format(**_NPZ))
+MANY_VECTORS = Formats(
+    "many vectors",
+    Format(**_NPZ),
+    Format(
+        name="GeoParquet",
+        suffixes=(".parquet", ".geoparquet"),
+        media_type="application/vnd.apache.parquet",
+        **_TABLES,
+    ),
+    Format(name="CSV of embeddings", suffixes=(".csv",), media_type="text/csv", **_TABLES),
+)

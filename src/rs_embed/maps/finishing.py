@@ -13,12 +13,12 @@ import numpy as np
 
 from rs_embed._version import __version__
 from rs_embed.embedding.identity import recorded_values, which_weights
+from rs_embed.embedding.stac import item_path
 from rs_embed.embedding.task import gsd_for_model
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, window_key
 from rs_embed.maps.formats.content import MapContent
-from rs_embed.maps.formats.map_format import item_path
 from rs_embed.maps.formats.opening import open_map
 from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.writing import write_map

@@ -77,9 +77,9 @@ class Journal:
     ----------
     path : path
         An SQLite file; created if there is none.
-    request : str
+    request : str or None
         JSON text of everything that determines the results. A journal is only continued by the
-        request that started it.
+        request that started it. None reads one, whatever its request is.
 
     Attributes
     ----------
@@ -95,9 +95,9 @@ class Journal:
         or cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], request: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], request: str | None) -> None:
         try:
-            requested = json.loads(request)
+            requested = None if request is None else json.loads(request)
         except (TypeError, ValueError) as exc:
             raise SpecError(f"got request={request!r:.60}, expected JSON text: {exc}") from exc
         self.path, self.is_new = Path(path), False
@@ -115,11 +115,13 @@ class Journal:
                 self._connection.close()
                 raise
 
-    def _open(self, request: str, requested: Any) -> None:
+    def _open(self, request: str | None, requested: Any) -> None:
         run = self._connection.execute
         run("PRAGMA synchronous = EXTRA")
         _lock(self._connection)
         if run("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            if request is None:
+                raise self.damaged("it is empty")
             self.is_new = True
             for statement in _SCHEMA.split(";"):
                 run(statement)
@@ -145,7 +147,8 @@ class Journal:
             started_with = json.loads(stored)
         except (TypeError, ValueError) as exc:
             raise self.damaged("its request is unreadable") from exc
-        if differing := shown_differences(started_with, requested):
+        differing = "" if requested is None else shown_differences(started_with, requested)
+        if differing:
             raise ExportError(
                 f"{self.path} was started with another request ({differing}); repeat that request, "
                 "choose another name, or start again with overwrite=True (--overwrite)"
@@ -196,6 +199,12 @@ class Journal:
         with self._errors_mapped():
             rows = self._connection.execute("SELECT key FROM result WHERE error IS NULL")
             return {key for (key,) in rows}
+
+    def keys(self) -> list[str]:
+        """Return all keys, in the order in which they were added."""
+        with self._errors_mapped():
+            rows = self._connection.execute("SELECT key FROM result ORDER BY rowid")
+            return [key for (key,) in rows]
 
     def failed(self) -> dict[str, str]:
         """Return the keys that failed, and why."""

@@ -38,6 +38,20 @@ def check_unfinished(path: Path, *, overwrite: bool) -> None:
         raise _finished(path)
 
 
+def kept_in(partial: Path) -> tuple[dict[str, Any], list[JournalResult]]:
+    """Return what the items of an unfinished run share, and what is kept of them.
+
+    Raises
+    ------
+    ExportError
+        If it is not what a run has kept, is damaged, or is in use by another process.
+    """
+    with Journal(partial, None) as journal:
+        kept = {result.key: result for result in journal.results(journal.keys())}
+    shared = kept.pop(_SHARED, None)
+    return dict((shared and shared.meta) or {}), list(kept.values())
+
+
 def check_same(
     path: Path, stored: Mapping[str, Any] | None, request: Mapping[str, Any], task: Task
 ) -> None:

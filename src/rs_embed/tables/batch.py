@@ -7,11 +7,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding.covering import check_pooling
@@ -23,12 +23,26 @@ from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings, some
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
-from rs_embed.files.vectors import MANY_VECTORS, VectorRow, request_of, write_vectors
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
-from rs_embed.specs import BBox, FetchSpec, InputPrepSpec, OutputSpec, TemporalSpec, to_json
+from rs_embed.specs import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    OutputSpec,
+    PointBuffer,
+    Spatial,
+    TemporalSpec,
+    to_json,
+)
+from rs_embed.tables.columns import PlaceColumns, TableContent, place_columns
+from rs_embed.tables.formats import TABLES
+from rs_embed.tables.summary import summary
+
+if TYPE_CHECKING:
+    from rs_embed.embedding.result import Embedding
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
@@ -111,9 +125,11 @@ def export_batch(
     overwrite: bool = False,
     on_error: Literal["raise", "return"] = "return",
     progress: bool | None = None,
+    dtype: Literal["float32", "float16", "int8"] | None = None,
+    order: Literal["hilbert", "input"] | None = None,
     **arguments: Any,
 ) -> BatchReport:
-    """Embed many places into one file of vectors, which `read_vectors` reads.
+    """Embed many places into one file of vectors, which `load_export` reads.
 
     Results are kept in ``<output>.partial`` until all places are done: the same call continues
     after an interruption, retries places that failed, and does nothing if all are done. Until then
@@ -131,7 +147,7 @@ def export_batch(
         ``date``, ``scale_m`` and ``buffer_m`` are of each row. A polygon is embedded on its
         bounding window and pooled over the tokens that it covers.
     output : path
-        The ``.npz`` to write.
+        The ``.parquet`` (GeoParquet), ``.csv`` or ``.npz`` to write.
     buffer_m : float, optional
         Half the side of the square around points that state none, ground metres.
     pooling : {"mean", "max", "cls"}, optional
@@ -148,6 +164,11 @@ def export_batch(
         Whether the first place that fails ends the run, or becomes a row of NaN.
     progress : bool, optional
         Whether to show a progress bar on standard error; None: if that is a terminal.
+    dtype : {"float32", "float16", "int8"}, optional
+        How a ``.parquet`` stores vectors; int8 with a scale for each row. Default float32.
+    order : {"hilbert", "input"}, optional
+        The order of the rows of a ``.parquet``: by default along a Hilbert curve, so that places
+        near each other are read together. `load_export` returns the order of the places.
     **arguments
         ``temporal``, ``sensor``, ``fetch``, ``backend``, ``imagery``, ``cache``, ``input_prep``,
         ``min_valid``, ``device`` and the model's own options, as for `iter_embeddings`.
@@ -170,30 +191,23 @@ def export_batch(
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
     path = path_of(output)
-    MANY_VECTORS.check(path)
+    form = TABLES.of(path)
+    form.check(path)
+    stored = form.storage(dtype, order)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-    _check_arguments(arguments)
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
-    items, shared, notes = arguments_of(
-        rows,
-        arguments.get("temporal"),
-        arguments.get("fetch"),
-        own_pixels=arguments.get("imagery") is not None,
-    )
-    give_warnings((*rows.notes, *notes))
-    by_key = _by_key(rows, shared)
-    settings = Settings.from_environ()
-    if rows.imageries is not None:
-        arguments["imagery"] = rows.imageries[0]
-    task, source = _settled(model, settings, output=OutputSpec("pooled", pooling), **arguments)
-    check_pooling(task.output, rows.shapes)
-    wanted = identity(task, source)
-    if rows.imageries is not None:  # each is part of the key of its place
-        wanted, source = {**wanted, "imagery": "of each place"}, replace(source, imagery=None)
+    _check_arguments(arguments)
+    asked = asked_of(model, rows, pooling, arguments)
+    columns = None
+    if form.describe is not None:
+        columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
+    wanted, by_key = asked.identity(), asked.by_key
     request = {**wanted, "places": _places_text(by_key)}
+    if columns is not None:
+        request["table"] = {**columns.to_json(), **stored}
     if is_finished(path, overwrite=overwrite):
-        check_same(path, request_of(path), request, task)
+        check_same(path, form.request_of(path), request, asked.task)
         return BatchReport(path, len(by_key), len(by_key), {}, 0.0, finished_before=True)
     with DurableRun(
         path,
@@ -203,18 +217,71 @@ def export_batch(
         overwrite=overwrite,
     ) as run:
         began = time.monotonic()
-        _embed(
-            run,
-            rows,
-            by_key,
-            (task, source, {**items, **shared}),
-            settings,
-            on_error=on_error,
-            progress=progress,
-        )
-        errors = _write(run, rows, {**request, **which_weights(run.shared or {})})
+        _embed(run, asked, on_error=on_error, progress=progress)
+        request = {**request, **which_weights(run.shared or {})}
+        form.write_all(path, _content(run, asked, columns, request))
+        failed = run.failed()
+        errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
         run.finished(disposable=not errors)
     return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Places, and what is asked of each of them."""
+
+    rows: Places
+    by_key: dict[str, int]  # number of each row by the name of its result
+    task: Task
+    source: Source
+    each: dict[str, Any]  # arguments of `embed_places`: one for all, or a list
+    settings: Settings
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the results, apart from the places."""
+        wanted = identity(self.task, self.source)
+        if self.rows.imageries is not None:  # each is part of the key of its place
+            wanted = {**wanted, "imagery": "of each place"}
+        return wanted
+
+    def results(
+        self, numbers: Sequence[int], **how: Any
+    ) -> Generator[Embedding | RsEmbedError, None, None]:
+        """Return an iterator over the results of some rows; ``how`` as for `embed_places`."""
+        own = {
+            name: [values[number] for number in numbers] if isinstance(values, list) else values
+            for name, values in self.each.items()
+        }
+        pixels: dict[str, Any] = {
+            name: own.pop(name) for name in ("spatials", "imageries") if name in own
+        }
+        source = self.source
+        if self.rows.imageries is not None:
+            source = replace(source, imagery=None)
+        return embed_places(self.task, source, pixels, own, settings=self.settings, **how)
+
+
+def asked_of(
+    model: str,
+    rows: Places,
+    pooling: Literal["mean", "max", "cls"] | None,
+    arguments: Mapping[str, Any],
+) -> Asked:
+    """Return what is asked of places, checked; warnings about them are given."""
+    items, shared, notes = arguments_of(
+        rows,
+        arguments.get("temporal"),
+        arguments.get("fetch"),
+        own_pixels=arguments.get("imagery") is not None,
+    )
+    give_warnings((*rows.notes, *notes))
+    by_key = _by_key(rows, shared)
+    settings = Settings.from_environ()
+    pixels = {} if rows.imageries is None else {"imagery": rows.imageries[0]}
+    output = OutputSpec("pooled", pooling)
+    task, source = _settled(model, settings, output=output, **{**arguments, **pixels})
+    check_pooling(task.output, rows.shapes)
+    return Asked(rows, by_key, task, source, {**items, **shared}, settings)
 
 
 def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
@@ -230,6 +297,15 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
         own = {name: _json(values[number]) for name, values in each.items()}
         by_key[json.dumps([*key, own] if own else key)] = number
     return by_key
+
+
+def place_of_key(key: str) -> tuple[str, Spatial | None]:
+    """Return id and place of a result that a run has kept; `ValueError` if it is not one."""
+    name, *place = json.loads(key)
+    if place and isinstance(place[-1], dict):
+        place.pop()
+    kinds = {"BBox": BBox, "PointBuffer": PointBuffer}
+    return name, kinds[place[0]](*place[1:]) if place else None
 
 
 def _json(value: Any) -> Any:
@@ -287,10 +363,7 @@ def _settled(
 
 def _embed(
     run: DurableRun,
-    rows: Places,
-    by_key: Mapping[str, int],
-    request: tuple[Task, Source, dict[str, Any]],
-    settings: Settings,
+    asked: Asked,
     *,
     on_error: str,
     progress: bool | None,
@@ -299,27 +372,15 @@ def _embed(
     left = (*run.fresh, *run.failed_before)
     if not left:
         return
-    task, source, each = request
+    rows, by_key = asked.rows, asked.by_key
     numbers = [by_key[key] for key in left]
-    own = {
-        name: [values[number] for number in numbers] if isinstance(values, list) else values
-        for name, values in each.items()
-    }
-    results = embed_places(
-        task,
-        source,
-        {name: own.pop(name) for name in ("spatials", "imageries") if name in own},
-        own,
-        settings=settings,
-        on_error="return",
-        progress=progress,
-    )
+    results = asked.results(numbers, on_error="return", progress=progress)
     with closing(results):
         for key, result in zip(left, results, strict=True):
             if not isinstance(result, RsEmbedError):
                 run.check_weights(result.meta)
                 kept = JournalResult(key, result.data, result.meta)
-                run.keep([kept], shared=which_weights(result.meta))
+                run.keep([kept], {**which_weights(result.meta), "places": len(rows)})
             elif on_error == "raise":
                 error = result.restated(f"place {rows.ids[by_key[key]]!r}: {result}")
                 error.index = by_key[key]  # among all places, not only what is left
@@ -328,17 +389,21 @@ def _embed(
                 run.keep([JournalResult(key, None, error=str(result))])
 
 
-def _write(run: DurableRun, places: Places, request: Mapping[str, Any]) -> dict[str, str]:
-    """Write the file; return the errors of the places that failed, by id."""
-    errors: dict[str, str] = {}
-
-    def rows_of() -> Iterator[VectorRow]:
-        for own, place, result in zip(places.ids, places.spatials, run.results(), strict=True):
-            name = str(own)
-            if result.error is not None:
-                errors[name] = result.error
-            centre = (math.nan, math.nan) if place is None else place.centre
-            yield VectorRow(name, *centre, result.vector, result.meta, result.error)
-
-    write_vectors(run.path, rows_of(), len(places), request)
-    return errors
+def _content(
+    run: DurableRun, asked: Asked, columns: PlaceColumns | None, request: Mapping[str, Any]
+) -> TableContent:
+    """Return what is written."""
+    keys, failed, emb = list(asked.by_key), run.failed(), None
+    if columns is not None:
+        done = run.results(key for key in keys if key not in failed)
+        width = next((result.vector.size for result in done if result.vector is not None), 0)
+        metas = (meta for _, meta in run.metas())
+        emb = summary(columns, metas, request, failed=len(failed), width=width)
+    return TableContent(
+        list(map(str, asked.rows.ids)),
+        [(math.nan, math.nan) if p is None else p.centre for p in asked.rows.spatials],
+        lambda numbers: run.results(keys[number] for number in numbers),
+        request,
+        columns,
+        emb,
+    )

@@ -15,9 +15,15 @@ from rs_embed.errors import ExportError, ImageryError
 from rs_embed.files.gdal import open_file, quietly
 from rs_embed.files.token_bands import band_names, open_bands
 from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.map_format import MapFormat, decoded_map, not_a_map, stored_encoding
+from rs_embed.maps.formats.map_format import (
+    META_TAG,
+    MapFormat,
+    decoded_map,
+    meta_text,
+    not_a_map,
+    stored_encoding,
+)
 from rs_embed.maps.formats.paths import check_room, placed
-from rs_embed.maps.formats.provenance import META_TAG, meta_text
 from rs_embed.maps.formats.steps import check_steps
 
 if TYPE_CHECKING:

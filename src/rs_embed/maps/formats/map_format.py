@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rs_embed.addresses import read_document
+from rs_embed.embedding.stac import check_item
 from rs_embed.errors import ExportError, SpecError
-from rs_embed.files.formats import Format
+from rs_embed.files.formats import META_KEY, Format
 from rs_embed.files.grids import north_up
-from rs_embed.files.writing import check_place
-from rs_embed.maps.formats.provenance import ITEM_KEY
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
+
+META_TAG = META_KEY.upper()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +54,7 @@ class MapFormat(Format):
     def check(self, path: Path) -> None:
         """Raise now what writing a map and its STAC Item would raise later."""
         self.check_replaced(path)
-        item = item_path(path)
-        check_place(item)
-        if item.exists() and ITEM_KEY not in json_object(item, "properties"):
-            raise ExportError(
-                f"cannot write {item}, the STAC Item of the map: there is another file of this "
-                "name; choose another name for the map"
-            )
+        check_item(path, "map")
         for sidecar in [] if path.exists() else self.beside(path):
             raise ExportError(
                 f"cannot write {path}: {sidecar.name} beside it would be read with it; remove "
@@ -74,19 +68,14 @@ class MapFormat(Format):
         return [file for file in beside if file.is_file()]
 
 
-def item_path(map_path: Path) -> Path:
-    """Return the path of the STAC Item of a map: its name with ``.json``."""
-    return map_path.with_name(f"{map_path.name}.json")
+def map_meta(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
+    """Return the meta of a map with ``encoding`` and ``grid``, which its file adds."""
+    return {**content.meta, "grid": content.grid.to_json(), "encoding": encoding.to_json()}
 
 
-def json_object(path: Path, name: str) -> dict[str, Any]:
-    """Return the member ``name`` of a JSON file, an object; empty if it cannot be read."""
-    try:
-        content = json.loads(read_document(path))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    inner = content.get(name) if isinstance(content, dict) else None
-    return inner if isinstance(inner, dict) else {}
+def meta_text(content: MapContent, encoding: FittedEncoding) -> str:
+    """Return `map_meta` as JSON text."""
+    return json.dumps(map_meta(content, encoding), ensure_ascii=False)
 
 
 def stored_encoding(meta: str) -> dict[str, Any]:

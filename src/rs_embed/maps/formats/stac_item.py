@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,25 +10,23 @@ from urllib.parse import quote
 import numpy as np
 
 from rs_embed._optional import require
-from rs_embed.errors import ExportError, SpecError
-from rs_embed.files.writing import sync, sync_name
-from rs_embed.geo.bands import canonical_band
-from rs_embed.geo.grid import known_crs, transformer
-from rs_embed.maps.formats.map_format import item_path
-from rs_embed.maps.formats.provenance import (
+from rs_embed.embedding.provenance import (
     ITEM_KEY,
-    artifact_type,
     chip_layout,
-    input_bands,
-    is_uri,
-    map_meta,
-    model_address,
-    model_description,
     proj_fields,
-    source_addresses,
-    source_items,
-    source_title,
 )
+from rs_embed.embedding.stac import (
+    EXTENSIONS,
+    band_fields,
+    links_of,
+    mlm_fields,
+    time_fields,
+    weights_asset,
+    write_item_file,
+)
+from rs_embed.errors import SpecError
+from rs_embed.geo.grid import known_crs, transformer
+from rs_embed.maps.formats.map_format import map_meta
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,16 +35,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
 
-_EXTENSIONS = (
-    "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json",
-    "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
-    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
-)
-# What the MLM extension calls networks of a family; others go by the name of their family.
-_NETWORKS = {
-    "ScaleMAE": {"mlm:architecture": "Vision Transformer", "mlm:framework": "PyTorch"},
-}
-_COLOURS = ["B4", "B3", "B2"]
+_EXTENSIONS = (*EXTENSIONS, "https://stac-extensions.github.io/projection/v2.0.0/schema.json")
 # Steps along a side of an outline, before it is simplified.
 _STEPS_PER_SIDE = 200
 _LEAST_TOLERANCE_DEG = 1e-6
@@ -76,24 +61,7 @@ def write_item(
     ExportError
         If the file cannot be written.
     """
-    path = item_path(map_path)
-    item = _item(map_path, media_type, content, encoding, when)
-    text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False)
-    # Always the same name, so that the next run replaces what a killed one left.
-    partial = path.with_name(f".{path.name}.writing")
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        sync(partial)
-        os.replace(partial, path)
-        sync_name(path)
-    except OSError as exc:
-        partial.unlink(missing_ok=True)
-        raise ExportError(f"cannot write {path}: {exc}; choose another place") from exc
-
-
-def has_time(meta: Mapping[str, Any]) -> bool:
-    """Return whether the meta states the time of the imagery."""
-    return bool(meta.get("temporal")) or bool(_item_times(meta))
+    write_item_file(map_path, _item(map_path, media_type, content, encoding, when))
 
 
 def _item(
@@ -106,7 +74,7 @@ def _item(
     grid, meta = content.grid, content.meta
     geometry, bbox = footprint(grid)
     properties = {
-        **_time(meta, when),
+        **time_fields(meta, when),
         "title": f"{meta['model']} embeddings",
         "data_type": encoding.dtype.name,
         **({"gsd": meta["gsd_m"]} if isinstance(meta.get("gsd_m"), int | float) else {}),
@@ -116,8 +84,8 @@ def _item(
         "proj:transform": [float(value) for value in tuple(grid.transform)[:6]],
         "proj:bbox": [float(value) for value in grid.bounds],
         **_emb(content, encoding),
-        **_mlm(content),
-        **_bands(meta),
+        **mlm_fields(meta, content.dimensions, "patch tokens", "token"),
+        **band_fields(meta),
     }
     return {
         "type": "Feature",
@@ -127,7 +95,7 @@ def _item(
         "geometry": geometry,
         "bbox": bbox,
         "properties": properties,
-        "links": _links(meta),
+        "links": links_of(meta),
         "assets": {
             "embeddings": {
                 "href": f"./{quote(map_path.name)}",
@@ -136,48 +104,9 @@ def _item(
                 "roles": ["data", "embeddings"],
                 "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
             },
-            # The MLM schema requires the weights as an asset.
-            "model": {
-                "href": model_address(meta),
-                "title": f"Weights of {meta['model']}",
-                "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": artifact_type(meta),
-                **_bands(meta),
-            },
+            "model": weights_asset(meta),
         },
     }
-
-
-def _time(meta: Mapping[str, Any], when: datetime | None) -> dict[str, Any]:
-    period = meta.get("temporal")
-    if period:
-        first, after = _moment(period["start"]), _moment(period["end"])
-        last = max(first, after - timedelta(seconds=1))
-    elif times := _item_times(meta):
-        first, last = times[0], times[-1]
-    elif when is not None:
-        first = last = when if when.tzinfo else when.replace(tzinfo=UTC)
-    else:
-        raise SpecError(
-            "the meta of the map has neither a period nor times of its imagery, and a STAC Item "
-            "needs one; pass the time of the imagery as when=datetime(...)"
-        )
-    start, end = (
-        moment.astimezone(UTC).isoformat().replace("+00:00", "Z") for moment in (first, last)
-    )
-    if start == end:
-        return {"datetime": start}
-    return {"datetime": None, "start_datetime": start, "end_datetime": end}
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _item_times(meta: Mapping[str, Any]) -> list[datetime]:
-    times = (item.get("datetime") for item in source_items(meta))
-    return sorted(_moment(text) for text in times if isinstance(text, str))
 
 
 def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
@@ -203,81 +132,6 @@ def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
         } | ({"scale": [float(v) for v in encoding.scales]} if encoding.scales is not None
              else {})  # fmt: skip
     return fields
-
-
-def _mlm(content: MapContent) -> dict[str, Any]:
-    """Return fields of the MLM extension 1.5; -1 is any size.
-
-    Of the tasks in its schema, similarity search fits embeddings.
-    """
-    meta = content.meta
-    description = model_description(meta)
-    family = description.get("family", "unknown")
-    inputs = description.get("inputs", {})
-    bands = inputs.get("bands", [])
-    is_rgb = [canonical_band(band) for band in bands] == _COLOURS
-    pairs = zip(inputs.get("mean", ()), inputs.get("std", ()), strict=True)
-    scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in pairs]
-    tasks = ["similarity-search"]
-    side = meta.get("image_size")
-    side = side if isinstance(side, int) else -1
-    parameters = {
-        key: meta[key]
-        for key in ("used_patch_size", "gsd_m", "stride_px", "input_res", "tokens_kind")
-        if meta.get(key) is not None
-    }
-    return {
-        "mlm:name": re.sub(r"[^A-Za-z0-9_.\-\s]", "-", str(meta["model"])),
-        **_NETWORKS.get(family, {"mlm:architecture": family}),
-        "mlm:tasks": tasks,
-        "mlm:input": [
-            {
-                "name": "RGB" if is_rgb else "pixels",
-                "bands": input_bands(meta),
-                "input": {
-                    "shape": [-1, len(bands) or -1, side, side],
-                    "dim_order": ["batch", "channel", "height", "width"],
-                    "data_type": "float32",
-                },
-                "value_scaling": scaling or None,
-            }
-        ],
-        "mlm:output": [
-            {
-                "name": "patch tokens",
-                "tasks": tasks,
-                "result": {
-                    "shape": [-1, -1, content.dimensions],
-                    "dim_order": ["batch", "token", "embedding"],
-                    "data_type": "float32",
-                },
-            }
-        ],
-        **({"mlm:hyperparameters": parameters} if parameters else {}),
-    }
-
-
-def _bands(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``bands`` of STAC 1.1: the input of the model, for its asset and the properties.
-
-    The MLM schema requires the bands of the input in the properties, and STAC allows them there
-    only if an asset has them too.
-    """
-    bands = [{"name": name} for name in input_bands(meta)]
-    return {"bands": bands} if bands else {}
-
-
-def _links(meta: Mapping[str, Any]) -> list[dict[str, Any]]:
-    links = [{"rel": "emb:model", "href": model_address(meta), "title": str(meta["model"])}]
-    links += [
-        {"rel": "derived_from", "href": item["href"], "title": str(item.get("id", item["href"]))}
-        for item in source_items(meta)
-        if is_uri(item.get("href"))
-    ]
-    title = source_title(meta)
-    named = {} if title is None else {"title": title}
-    links += [{"rel": "emb:source-data", "href": href, **named} for href in source_addresses(meta)]
-    return links
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:

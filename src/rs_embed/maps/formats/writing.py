@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rs_embed.embedding.stac import has_time, item_path
 from rs_embed.errors import GridError
 from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import EncodingError, MapEncoding
-from rs_embed.maps.formats.map_format import MapFormat, item_path
+from rs_embed.maps.formats.map_format import MapFormat
 from rs_embed.maps.formats.paths import size_bytes
-from rs_embed.maps.formats.stac_item import has_time, write_item
+from rs_embed.maps.formats.stac_item import write_item
 from rs_embed.maps.formats.table import MAPS
 
 if TYPE_CHECKING:

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import require
+from rs_embed.embedding.provenance import (
+    chip_layout,
+    model_address,
+    proj_fields,
+    source_addresses,
+)
+from rs_embed.embedding.stac import json_object
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import META_KEY, UNREADABLE
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.map_format import (
     MapFormat,
     decoded_map,
-    json_object,
+    meta_text,
     not_a_map,
     stored_encoding,
 )
 from rs_embed.maps.formats.paths import check_room, placed
-from rs_embed.maps.formats.provenance import (
-    chip_layout,
-    meta_text,
-    model_address,
-    proj_fields,
-    source_addresses,
-)
 from rs_embed.maps.formats.steps import SCALE_KEY, applied, holds_integers
 
 if TYPE_CHECKING:

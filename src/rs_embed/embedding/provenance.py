@@ -1,44 +1,30 @@
-"""Metadata of a map for other software: addresses of model and imagery, and its layout."""
+"""Metadata of results for other software: addresses of model and imagery, and the layout."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rs_embed.errors import UnknownNameError
-from rs_embed.files.formats import META_KEY
 from rs_embed.registry import describe_model
 
 if TYPE_CHECKING:
     from rs_embed.geo.grid import Grid
-    from rs_embed.maps.formats.content import MapContent
-    from rs_embed.maps.formats.encoding import FittedEncoding
 
 _ARTIFACT_TYPES = {
     ".safetensors": "safetensors.torch.save_file",
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), "torch.save"),
 }
-META_TAG = META_KEY.upper()
 ITEM_KEY = "emb:runtime_parameters"
 # Name in GDAL of a part of a file: NETCDF:"file.nc":variable. One letter is a Windows drive.
 _PART_OF_A_FILE = re.compile(r"[A-Z][A-Z0-9_]+:")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EARTH_ENGINE_NAME = re.compile(r"[A-Z0-9_]+(/[A-Z0-9_]+)+")
-
-
-def map_meta(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
-    """Return the meta of a map with ``encoding`` and ``grid``, which its file adds."""
-    return {**content.meta, "grid": content.grid.to_json(), "encoding": encoding.to_json()}
-
-
-def meta_text(content: MapContent, encoding: FittedEncoding) -> str:
-    """Return `map_meta` as JSON text."""
-    return json.dumps(map_meta(content, encoding), ensure_ascii=False)
 
 
 def model_address(meta: Mapping[str, Any]) -> str:
@@ -96,8 +82,23 @@ def source_title(meta: Mapping[str, Any]) -> str | None:
 
 
 def source_items(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the source items in the meta."""
-    return [item for item in meta.get("source_items") or [] if isinstance(item, Mapping)]
+    """Return the source items in the meta of a map, or of one place."""
+    listed = meta.get("source_items") or _source(meta).get("items") or []
+    return [item for item in listed if isinstance(item, Mapping)]
+
+
+def imagery_times(meta: Mapping[str, Any]) -> list[datetime]:
+    """Return when the imagery was acquired, as the source states, in order; UTC if without zone."""
+    known = _source(meta).get("acquired")
+    stated = [item.get("acquired", item.get("datetime")) for item in source_items(meta)]
+    stated += known if isinstance(known, list) else []
+    return sorted({moment_of(text) for text in stated if isinstance(text, str)})
+
+
+def moment_of(text: str) -> datetime:
+    """Return a time in ISO 8601, in UTC if it has no time zone."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def is_uri(text: object) -> bool:
