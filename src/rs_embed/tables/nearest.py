@@ -46,7 +46,7 @@ _SAME = (
     *("tokens_kind", "gsd_policy", "display"),
 )
 # A part of the table that stays in the cache of a core, and similarities that are held at once.
-_PART_BYTES, _MOST_SIMILARITIES = 2**20, 50_000_000
+_PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
 # Ids whose spelling is compared with an unknown one.
 _MOST_SPELLINGS = 20_000
 
