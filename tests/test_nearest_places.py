@@ -450,7 +450,7 @@ def test_an_image_is_embedded_as_the_options_say(tmp_path: Path) -> None:
 
 
 def test_the_command_maps_similarity(tmp_path: Path) -> None:
-    out, place = tmp_path / "similarity.tif", PointBuffer(-75.6156, 37.6942, buffer_m=320)
+    out, place = tmp_path / "similarity.tif", PointBuffer(-75.6156, 37.6942, buffer_m=1200)
     embed_area("scalemae", spatial=place, backend="sample", output=tmp_path / "map.zarr",
                acquired="2016-01-01", variant="tiny", display="visual")  # fmt: skip
     at = ["--lon", place.lon, "--lat", place.lat]

@@ -52,12 +52,12 @@ def directions(vectors: Any, mean: NDArray[np.float64], *, of: str) -> NDArray[n
 def cosines(
     rows: NDArray[np.floating[Any]], units: NDArray[np.float64], mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return ``(n, Q)``: cosine similarity of ``(n, D)`` rows to the queries of `directions`.
+    """Return ``(Q, n)``: cosine similarity of ``(n, D)`` rows to the queries of `directions`.
 
     NaN for rows with NaN, or equal to the mean.
     """
     seen = rows - mean
     lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
     lengths[lengths <= _ROUNDING * np.linalg.norm(mean)] = np.nan
-    similarity: NDArray[np.float64] = seen @ units.T / lengths[:, None]
+    similarity: NDArray[np.float64] = units @ seen.T / lengths
     return similarity

@@ -85,7 +85,7 @@ def similarity_map(
     units = directions(tokens.mean(axis=0, dtype=np.float64)[None], mean, of="map")
     similarity = np.full(placed.grid.shape, np.nan, np.float32)
     for cells, values in _tokens(placed):
-        similarity[cells] = cosines(values, units, mean)[:, 0]
+        similarity[cells] = cosines(values, units, mean)[0]
     found: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=similarity)
     found = found.rename("similarity").assign_attrs(long_name="cosine similarity")
     found = found.rio.write_nodata(np.nan)

@@ -221,9 +221,12 @@ def _check_made_alike(meta: Mapping[str, Any], table: Mapping[str, Any]) -> None
         give_warnings([Note(message, RsEmbedWarning)])
 
 
-def _by_parts(function: Callable[[Any], Any], embeddings: NDArray[np.float32]) -> list[Any]:
+def _by_parts(
+    function: Callable[[Any], Any], embeddings: NDArray[np.float32], queries: int = 1
+) -> list[Any]:
     """Return the results for parts of the rows, in order, from as many threads as cores."""
-    step = max(1, _PART_BYTES // (4 * embeddings.shape[1]))
+    # Products with several queries have threads of their own: fewer and larger ones are faster.
+    step = max(1, min(queries, 16) * _PART_BYTES // (4 * embeddings.shape[1]))
     parts = (embeddings[start : start + step] for start in range(0, len(embeddings), step))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, parts))
@@ -253,14 +256,16 @@ def _search(
     rows, similarities, compared = [], [], 0
     at_once = max(1, _MOST_SIMILARITIES // len(embeddings))
     for group in (units[start : start + at_once] for start in range(0, len(units), at_once)):
-        parts = _by_parts(functools.partial(cosines, units=group, mean=mean), embeddings)
-        for similarity in np.concatenate(parts).T:
+        part = functools.partial(cosines, units=group, mean=mean)
+        parts = _by_parts(part, embeddings, len(group))
+        for similarity in np.concatenate(parts, axis=1):
             if own is not None:
                 similarity[own] = np.nan
-            found = np.flatnonzero(np.isfinite(similarity))
-            compared = len(found)
-            if compared > k:  # ties with the k-th stay, in the order of the table
-                found = found[similarity[found] >= np.partition(similarity[found], -k)[-k]]
+            known = ~np.isnan(similarity)
+            similarity[~known] = -np.inf
+            compared = np.count_nonzero(known)
+            least = np.partition(similarity, -min(k, len(known)))[-min(k, len(known))]
+            found = np.flatnonzero(known & (similarity >= least))  # all that equal the k-th
             order = np.lexsort((found, -similarity[found]))[:k]
             rows.append(found[order])
             similarities.append(similarity[found[order]].clip(-1, 1))
