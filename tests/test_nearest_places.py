@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-import rioxarray
+import rioxarray  # noqa: F401  # registers the accessor ``.rio``
 import xarray as xr
 from pyproj import Geod
 from shapely.geometry import Point, box
@@ -26,6 +26,7 @@ from rs_embed import (
     embed_area,
     get_embedding,
     nearest,
+    open_map,
     similarity_map,
 )
 from rs_embed.cli import app
@@ -402,7 +403,8 @@ def test_similarity_is_written_as_cog(tmp_path: Path) -> None:
         assert file.transform.to_gdal() == (499920, 160, 0, 5000080, 0, -160)
         np.testing.assert_array_equal(file.read(1), found.values)
         assert np.isnan(file.nodata)
-    assert rioxarray.open_rasterio(path).shape == (1, 6, 9)
+    with pytest.raises(ExportError, match="not a map of rs_embed"):
+        open_map(path)
 
 
 def run(*args: object) -> str:
@@ -455,8 +457,12 @@ def test_the_command_maps_similarity(tmp_path: Path) -> None:
                acquired="2016-01-01", variant="tiny", display="visual")  # fmt: skip
     at = ["--lon", place.lon, "--lat", place.lat]
     assert f"wrote {out}: cosine similarity -" in run(tmp_path / "map.zarr", *at, "-o", out)
-    values = rioxarray.open_rasterio(out).values
-    assert values.max() == pytest.approx(1)
-    assert json.loads(run(tmp_path / "map.zarr", *at, "-o", out, "--json"))["max"] == values.max()
+    with rasterio.open(out) as file:
+        highest = file.read(1).max()
+        assert "in EPSG:4326" in file.tags()["points"]
+    assert highest == pytest.approx(1)
+    assert json.loads(run(tmp_path / "map.zarr", *at, "-o", out, "--json"))["max"] == highest
+    with pytest.raises(ExportError, match="not a map of rs_embed"):
+        open_map(out)
     with pytest.raises(SpecError, match="got a map, expected --lon and --lat in it, and -o"):
         run(tmp_path / "map.zarr", *at)

@@ -87,7 +87,9 @@ def similarity_map(
     for cells, values in _tokens(placed):
         similarity[cells] = cosines(values, units, mean)[0]
     found: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=similarity)
-    found = found.rename("similarity").assign_attrs(long_name="cosine similarity")
+    found = found.rename("similarity")
+    about = {"points": f"{np.asarray(points).tolist()} in {crs}", "centred": str(centred)}
+    found.attrs = {"long_name": "cosine similarity", **about}  # not the meta of a map
     found = found.rio.write_nodata(np.nan)
     if target is not None:
         with written(target) as partial:

@@ -263,7 +263,7 @@ def _search(
                 similarity[own] = np.nan
             known = ~np.isnan(similarity)
             similarity[~known] = -np.inf
-            compared = np.count_nonzero(known)
+            compared = int(np.count_nonzero(known))
             least = np.partition(similarity, -min(k, len(known)))[-min(k, len(known))]
             found = np.flatnonzero(known & (similarity >= least))  # all that equal the k-th
             order = np.lexsort((found, -similarity[found]))[:k]
