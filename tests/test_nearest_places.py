@@ -38,7 +38,7 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.files.vectors import VectorRow, write_vectors
+from rs_embed.files.vectors import VectorRow, read_vectors, write_vectors
 
 COUNT, DIM = 60, 12
 FAILED = [3, 17]
@@ -227,6 +227,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], type[RsEmbedError], str]] = [
     ("output as CSV", table, "p5", {"output": "hits.csv"}, UnknownNameError, "'.csv', expected"),
     ("output, no geometry", bad(frame=a_frame(x=1)), V, {"output": "hits.geojson"}, SpecError,
      "without geometry"),
+    ("a frame as table", lambda: a_frame(x=1), V, {}, SpecError, "type DataFrame, expected one of"),
     ("no such file", lambda: Path("missing.npz"), "p5", {}, ExportError, "no such file"),
 ]  # fmt: skip
 
@@ -282,8 +283,8 @@ def test_the_place_nearest_to_a_point_is_recorded_with_its_distance() -> None:
 def test_a_file_and_a_memory_map_give_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", vectors())
     mapped = table(embeddings=np.load(tmp_path / "vectors.npy", mmap_mode="r"))
-    held = nearest(table(), "p5")
-    for other in (mapped, file_of(tmp_path / "v.npz"), str(tmp_path / "v.npz")):
+    held, path = nearest(table(), "p5"), file_of(tmp_path / "v.npz")
+    for other in (mapped, path, str(path), read_vectors(path)):
         hits = nearest(other, "p5")
         pd.testing.assert_frame_equal(
             pd.DataFrame(hits[["rank", "similarity", "id"]]), held[["rank", "similarity", "id"]]
@@ -430,6 +431,9 @@ def test_the_command_prints_writes_and_refuses(tmp_path: Path) -> None:
     for wrong in ([], ["--lon", 15], ["--like-id", "p5", "--lon", 15, "--lat", 46]):
         with pytest.raises(SpecError, match="expected one of --like-id, --like, and --lon with"):
             run(path, *wrong)
+    for options in (["--display", "visual"], ["--pooling", "max"], ["--input-prep", "tile"]):
+        with pytest.raises(SpecError, match="expected them only with --like image.tif"):
+            run(path, "--like-id", "p5", *options)
 
 
 def test_an_image_is_embedded_as_the_options_say(tmp_path: Path) -> None:
@@ -464,5 +468,5 @@ def test_the_command_maps_similarity(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path / "map.zarr", *at, "-o", out, "--json"))["max"] == highest
     with pytest.raises(ExportError, match="not a map of rs_embed"):
         open_map(out)
-    with pytest.raises(SpecError, match="got a map, expected --lon and --lat in it, and -o"):
+    with pytest.raises(SpecError, match="got a map, expected only --lon and --lat in it, and -o"):
         run(tmp_path / "map.zarr", *at)

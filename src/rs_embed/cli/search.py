@@ -46,7 +46,9 @@ def search(
     ] = None,
     model: Model = DEFAULT_MODEL,
     pooling: Pooling = None,
-    k: Annotated[int, result_option("-k", help="Number of neighbours.")] = 10,
+    k: Annotated[
+        int | None, result_option("-k", help="Number of neighbours.", show_default="10")
+    ] = None,
     raw: Annotated[
         bool, result_option("--raw", help="Do not subtract the mean of the table or map first.")
     ] = False,
@@ -68,11 +70,15 @@ def search(
     """
     if (lon is None) != (lat is None) or [like_id, lon, like].count(None) != 2:
         raise SpecError("expected one of --like-id, --like, and --lon with --lat")
+    image = like is not None and like.suffix.lower() != ".npz"
+    of_image = (prep != Prep(), model != DEFAULT_MODEL, pooling, *options.values.values())
+    if not image and any(option not in (None, False) for option in of_image):
+        raise SpecError("got options of the model, expected them only with --like image.tif")
     from rs_embed import Embedding, OutputSpec, get_embedding, nearest, similarity_map
 
     if source.suffix.lower() in _MAPS:
-        if lon is None or lat is None or out is None:
-            raise SpecError("got a map, expected --lon and --lat in it, and -o similarity.tif")
+        if lon is None or lat is None or out is None or k is not None:
+            raise SpecError("got a map, expected only --lon and --lat in it, and -o similarity.tif")
         found = similarity_map(source, [(lon, lat)], centred=not raw, output=out)
         low, high = float(found.min()), float(found.max())
         if json:
@@ -83,15 +89,15 @@ def search(
     query: Any = like_id
     if lon is not None:
         query = {"type": "Point", "coordinates": [lon, lat]}
-    elif like is not None and like.suffix.lower() == ".npz":
+    elif like is not None and not image:
         query = Embedding.load(like)
     elif like is not None:
         arguments = request.common(model, Pixels(imagery=str(like)), Period(), prep, options)
         output = OutputSpec("pooled", pooling)  # type: ignore[arg-type]  # checked when built
         query = get_embedding(model, output=output, **arguments)
-    hits = nearest(source, query, k, centred=not raw, output=out)
+    hits = nearest(source, query, 10 if k is None else k, centred=not raw, output=out)
+    rows = hits.to_crs("EPSG:4326").to_wkt() if getattr(hits, "crs", None) else hits
     if json:
-        rows = hits.drop(columns="geometry", errors="ignore")
         records = loads(rows.to_json(orient="records", date_format="iso", double_precision=15))
         print_json({**hits.attrs, "hits": records, "file": None if out is None else str(out)})
         return
@@ -100,6 +106,6 @@ def search(
         f"{len(hits)} of {hits.attrs['compared']} places, by {'raw' if raw else 'centred'} cosine "
         f"similarity to {hits.attrs.get('query', like)}{away}"
     )
-    echo(hits.to_string(index=False, max_colwidth=40))
+    echo(rows.to_string(index=False, max_colwidth=40))
     if out is not None:
         echo(f"wrote {out}")

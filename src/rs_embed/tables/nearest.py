@@ -29,7 +29,7 @@ from rs_embed.errors import (
     some,
 )
 from rs_embed.files.formats import Format, Formats
-from rs_embed.files.vectors import read_vectors
+from rs_embed.files.vectors import Vectors, read_vectors
 from rs_embed.files.writing import written
 from rs_embed.geo.grid import MAX_LONGITUDE
 
@@ -66,13 +66,13 @@ def nearest(
 
     Parameters
     ----------
-    table : path or table
+    table : path, Vectors or table
         A file of `export_batch`, or an object with ``ids``, ``embeddings`` (``(N, D)``, also
         memory-mapped) and ``frame`` (N rows), such as `EmbeddingTable`.
     query : int, str, Embedding, array-like or Point
-        Id of a place in the table; an `Embedding`; a vector ``(D,)`` or several
-        ``(Q, D)``; or a point (shapely, or a GeoJSON mapping, longitude and latitude), for the
-        place of the table nearest to it. A place of the table is not its own neighbour.
+        Id of a place in the table; an `Embedding`; a vector ``(D,)`` or several ``(Q, D)``; or
+        longitude and latitude (a shapely Point, or one of GeoJSON), for the place of the table
+        nearest to it. A place of the table is not its own neighbour.
     k : int
         Number of neighbours. If there are fewer, all are returned, with a warning.
     centred : bool
@@ -128,10 +128,12 @@ def nearest(
 
 def _opened(table: Any) -> Any:
     """Return a table; a file is read."""
-    if not isinstance(table, str | os.PathLike):
+    if hasattr(table, "embeddings"):
         return table
+    if not isinstance(table, str | os.PathLike | Vectors):
+        raise SpecError(f"got a table of type {type(table).__name__}, expected one of export_batch")
     geopandas = require("geopandas", extra="tables", purpose="searching a table")
-    read = read_vectors(table)
+    read = table if isinstance(table, Vectors) else read_vectors(table)
     ids, points = read.id.tolist(), geopandas.points_from_xy(read.lon, read.lat)
     return SimpleNamespace(
         ids=ids,
@@ -166,8 +168,8 @@ def _row_of(ids: Sequence[int | str], name: Any) -> int:
     key = name if name in rows else str(name)
     if key not in texts:
         near = difflib.get_close_matches(key, islice(texts, _MOST_SPELLINGS), cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"got {some([*texts])}"
-        raise UnknownNameError(f"unknown id {name!r}, expected one of the table; {hint}")
+        known = f"did you mean {' or '.join(map(repr, near))}?" if near else some([*texts])
+        raise UnknownNameError(f"unknown id {name!r}, expected one of the table: {known}")
     return texts[key]
 
 
