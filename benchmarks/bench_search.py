@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import functools
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +38,12 @@ def random_table(path: Path, count: int, width: int) -> Any:
     return np.load(path, mmap_mode="r")
 
 
+def timed(action: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of a call, and the processor seconds of all its threads."""
+    before = time.process_time()
+    return seconds(action), time.process_time() - before
+
+
 def parsed() -> argparse.Namespace:
     parser = arguments(__doc__, repeats=5)
     parser.add_argument("--count", type=positive, default=1_000_000)
@@ -57,13 +65,13 @@ def main() -> None:
         ]
         queries = held[:10] + np.float32(0.1)
 
-        def search(table: Any, query: Any, **more: Any) -> float:
-            return seconds(functools.partial(nearest, table, query, 20, **more))
+        def search(table: Any, query: Any, **more: Any) -> tuple[float, float]:
+            return timed(functools.partial(nearest, table, query, 20, **more))
 
         disturbance = Disturbance()
         samples = in_turns(
             {
-                BASELINE: lambda: seconds(held.sum),
+                BASELINE: lambda: timed(held.sum),
                 ONE: lambda: search(tables[0], queries[0]),
                 MAPPED: lambda: search(tables[1], queries[0]),
                 RAW: lambda: search(tables[0], queries[0], centred=False),
@@ -71,8 +79,11 @@ def main() -> None:
             },
             options.repeats,
         )
-    print(comparison(samples, baselines=[BASELINE], unit="s"))
-    print(goal("one query in less than a second", float(np.median(samples[ONE])) < 1))
+    for number, unit in enumerate(("s", "s of processors")):
+        values = {name: [both[number] for both in pairs] for name, pairs in samples.items()}
+        print(comparison(values, baselines=[BASELINE], unit=unit))
+    median = float(np.median([wall for wall, _ in samples[ONE]]))
+    print(goal("one query in less than a second", median < 1))
     print(disturbance.report())
 
 

@@ -26,6 +26,7 @@ from rs_embed.cli.printing import echo, print_json
 from rs_embed.errors import SpecError
 
 _MAPS = (".zarr", ".tif", ".tiff", ".vrt")
+_SHOWN_COLUMNS = 8
 
 
 @expanded
@@ -106,6 +107,6 @@ def search(
         f"{len(hits)} of {hits.attrs['compared']} places, by {'raw' if raw else 'centred'} cosine "
         f"similarity to {hits.attrs.get('query', like)}{away}"
     )
-    echo(rows.to_string(index=False, max_colwidth=40))
+    echo(rows[rows.columns[:_SHOWN_COLUMNS]].to_string(index=False, max_colwidth=40))
     if out is not None:
         echo(f"wrote {out}")

@@ -238,9 +238,11 @@ def _mean(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean ``(D,)`` of the rows without NaN."""
 
     def total(values: NDArray[np.float32]) -> NDArray[np.float64]:
-        if not np.isfinite(values.sum()):
+        sums = values.sum(axis=0, dtype=np.float64)
+        if not np.isfinite(sums).all():
             values = values[np.isfinite(values).all(axis=1)]
-        return np.append(values.sum(axis=0, dtype=np.float64), len(values))
+            sums = values.sum(axis=0, dtype=np.float64)
+        return np.append(sums, len(values))
 
     *sums, count = np.sum(_by_parts(total, embeddings), axis=0)
     mean: NDArray[np.float64] = np.array(sums) / max(count, 1)
