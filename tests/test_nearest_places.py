@@ -38,7 +38,7 @@ from rs_embed.errors import (
     SpecError,
     UnknownNameError,
 )
-from rs_embed.files.vectors import VectorRow, read_vectors, write_vectors
+from rs_embed.files.vectors import VectorRow, write_vectors
 
 COUNT, DIM = 60, 12
 FAILED = [3, 17]
@@ -284,7 +284,7 @@ def test_a_file_and_a_memory_map_give_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", vectors())
     mapped = table(embeddings=np.load(tmp_path / "vectors.npy", mmap_mode="r"))
     held, path = nearest(table(), "p5"), file_of(tmp_path / "v.npz")
-    for other in (mapped, path, str(path), read_vectors(path)):
+    for other in (mapped, path, str(path)):
         hits = nearest(other, "p5")
         pd.testing.assert_frame_equal(
             pd.DataFrame(hits[["rank", "similarity", "id"]]), held[["rank", "similarity", "id"]]

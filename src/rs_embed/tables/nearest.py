@@ -29,7 +29,7 @@ from rs_embed.errors import (
     some,
 )
 from rs_embed.files.formats import Format, Formats
-from rs_embed.files.vectors import Vectors, read_vectors
+from rs_embed.files.vectors import read_vectors
 from rs_embed.files.writing import written
 from rs_embed.geo.grid import MAX_LONGITUDE
 
@@ -66,7 +66,7 @@ def nearest(
 
     Parameters
     ----------
-    table : path, Vectors or table
+    table : path or table
         A file of `export_batch`, or an object with ``ids``, ``embeddings`` (``(N, D)``, also
         memory-mapped) and ``frame`` (N rows), such as `EmbeddingTable`.
     query : int, str, Embedding, array-like or Point
@@ -130,10 +130,10 @@ def _opened(table: Any) -> Any:
     """Return a table; a file is read."""
     if hasattr(table, "embeddings"):
         return table
-    if not isinstance(table, str | os.PathLike | Vectors):
+    if not isinstance(table, str | os.PathLike):
         raise SpecError(f"got a table of type {type(table).__name__}, expected one of export_batch")
     geopandas = require("geopandas", extra="tables", purpose="searching a table")
-    read = table if isinstance(table, Vectors) else read_vectors(table)
+    read = read_vectors(table)
     ids, points = read.id.tolist(), geopandas.points_from_xy(read.lon, read.lat)
     return SimpleNamespace(
         ids=ids,
