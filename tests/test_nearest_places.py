@@ -195,6 +195,7 @@ REFUSED: list[tuple[str, Any, Any, dict[str, Any], type[RsEmbedError], str]] = [
     ("unknown id", table, "p61x", {}, UnknownNameError, r"unknown id 'p61x'.*did you mean 'p\d+'"),
     ("far from any id", table, "zzz", {}, UnknownNameError, "unknown id 'zzz'.*p0, p1, p2 and 57"),
     ("an id of digits", bad(ids=range(100, 160)), "0100", {}, UnknownNameError, "mean '100'"),
+    ("id of two places", bad(ids=["a", "b"] * 30), "a", {}, SpecError, "'a' of several places"),
     ("failed place", table, "p3", {}, SpecError, r"'p3' has no embedding \(no imagery\)"),
     ("point at a failed place", table, Point(LON[17], LAT[17]), {}, SpecError, "'p17' has no emb"),
     ("longer vector", table, np.ones(13), {}, SpecError, r"\(1, 13\), expected 12 numbers"),

@@ -170,6 +170,8 @@ def _row_of(ids: Sequence[int | str], name: Any) -> int:
         near = difflib.get_close_matches(key, islice(texts, _MOST_SPELLINGS), cutoff=0.5)
         known = f"did you mean {' or '.join(map(repr, near))}?" if near else some([*texts])
         raise UnknownNameError(f"unknown id {name!r}, expected one of the table: {known}")
+    if len(texts) < len(ids) and sum(str(one) == str(key) for one in ids) > 1:
+        raise SpecError(f"got id {name!r} of several places; search for a Point or a vector")
     return texts[key]
 
 
