@@ -357,6 +357,7 @@ COMMANDS = [
     "embed",
     "batch",
     "map",
+    "search",
     "inspect",
     "evaluate",
     "pretrain",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.report import MapReport as MapReport
     from rs_embed.maps.sampling import sample_points as sample_points
     from rs_embed.maps.sampling import zonal_mean as zonal_mean
+    from rs_embed.maps.similarity import similarity_map as similarity_map
     from rs_embed.network.retrying import Patience as Patience
     from rs_embed.providers.cache import PatchCache as PatchCache
     from rs_embed.providers.cache import open_cache as open_cache
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from rs_embed.tables.export import EmbeddingTable as EmbeddingTable
     from rs_embed.tables.export import embed_table as embed_table
     from rs_embed.tables.export import load_export as load_export
+    from rs_embed.tables.nearest import nearest as nearest
     from rs_embed.training.pretraining import pretrain as pretrain
     from rs_embed.training.recipe import read_recipe as read_recipe
 
@@ -108,6 +110,7 @@ _MODULES = {
     "maps.outputs": "check_output",
     "maps.report": "MapPlan MapReport",
     "maps.sampling": "sample_points zonal_mean",
+    "maps.similarity": "similarity_map",
     "network.retrying": "Patience",
     "providers.cache": "PatchCache open_cache",
     "providers.earth_engine.provider": "EarthEngineProvider",
@@ -118,6 +121,7 @@ _MODULES = {
     "specs": "BBox FetchSpec InputPrepSpec OutputSpec PointBuffer SensorSpec TemporalSpec",
     "tables.batch": "BatchReport export_batch",
     "tables.export": "EmbeddingTable embed_table load_export",
+    "tables.nearest": "nearest",
     "training.pretraining": "pretrain",
     "training.recipe": "read_recipe",
 }

@@ -25,6 +25,7 @@ from rs_embed.cli.model_options import Commands
 from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.cli.printing import PrintableFormatter, echo
+from rs_embed.cli.search import search
 from rs_embed.errors import RsEmbedError, RsEmbedWarning
 
 # 128 and the number of SIGINT, as shells count.
@@ -50,8 +51,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (embed, batch, map_area, inspect, evaluate, pretrain, models, describe, doctor, demo)
-for command in _COMMANDS:
+_COMMANDS = (embed, batch, map_area, search, inspect, evaluate, pretrain)
+for command in (*_COMMANDS, models, describe, doctor, demo):
     app.command(command.__name__.removesuffix("_area"))(command)
 app.add_typer(cache, name="cache")
 

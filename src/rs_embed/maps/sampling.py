@@ -89,7 +89,7 @@ def sample_points(
     """
     import xarray as xr
 
-    placed = _placed(source)
+    placed = placed_map(source)
     stated = ground_crs(crs)
     given = _positions(points, in_degrees=stated.is_geographic)
     to_map = transformer(stated, known_crs(placed.grid.crs))
@@ -162,12 +162,12 @@ def zonal_mean(
 
     shapely = _required("shapely")
     zones = read_polygons(polygons, layer=layer)
-    placed = _placed(source)
+    placed = placed_map(source)
     shapes = np.array(zones.in_cells(placed.grid), dtype=object)
     sums = np.zeros((len(shapes), placed.array.sizes["d"]))
     weights = np.zeros(len(shapes))
     tree = shapely.STRtree(shapes)
-    for rows, columns in _blocks(placed):
+    for rows, columns in blocks(placed):
         block = shapely.box(columns.start, rows.start, columns.stop, rows.stop)
         near = np.sort(tree.query(block))
         shares = dict(shares_of_cells(shapes[near], rows, columns))
@@ -246,7 +246,7 @@ def _without_tokens(
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class PlacedMap:
     """A map as ``(d, y, x)``, its grid, and the value of cells without token besides NaN."""
 
     array: xr.DataArray
@@ -259,7 +259,7 @@ class _Placed:
         return {"d": ("d", self.array["d"].values)} if "d" in self.array.coords else {}
 
 
-def _placed(source: Any) -> _Placed:
+def placed_map(source: Any) -> PlacedMap:
     """Return a map with the grid of its coordinates, also if it was cut from a larger one."""
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
     import xarray as xr
@@ -290,7 +290,7 @@ def _placed(source: Any) -> _Placed:
             f"got a map with longitudes up to {grid.bounds[2]:g}, expected -180..180; convert it: "
             "array.assign_coords(x=(array.x + 180) % 360 - 180).sortby('x')"
         )
-    return _Placed(array.transpose("d", "y", "x"), grid, declared_nodata(array))
+    return PlacedMap(array.transpose("d", "y", "x"), grid, declared_nodata(array))
 
 
 def _positions(points: ArrayLike, *, in_degrees: bool) -> NDArray[np.float64]:
@@ -339,7 +339,7 @@ def _cells(
     return row, column
 
 
-def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
+def blocks(placed: PlacedMap) -> Iterator[tuple[slice, slice]]:
     """Yield windows of bounded size that cover the map: whole chunks if it is lazy."""
     height, width = placed.grid.shape
     cells = max(1, _BLOCK_BYTES // (4 * placed.array.sizes["d"]))
@@ -354,7 +354,7 @@ def _blocks(placed: _Placed) -> Iterator[tuple[slice, slice]]:
 
 
 def _tokens(
-    placed: _Placed, rows: slice, columns: slice, held: NDArray[np.int64]
+    placed: PlacedMap, rows: slice, columns: slice, held: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return ``(d, n)`` tokens of the n cells of a block, and which of them are valid."""
     row, column = np.divmod(held, columns.stop - columns.start)
@@ -367,6 +367,6 @@ def _tokens(
     return tokens, _valid(tokens, placed)
 
 
-def _valid(tokens: NDArray[Any], placed: _Placed) -> NDArray[np.bool_]:
+def _valid(tokens: NDArray[Any], placed: PlacedMap) -> NDArray[np.bool_]:
     """Return which of ``(d, n)`` tokens are valid."""
     return valid_mask(tokens[:, None], placed.nodata).reshape(-1)

@@ -1,0 +1,292 @@
+"""Nearest neighbours in a table of embeddings: exact, by cosine similarity."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rs_embed.addresses import path_of
+from rs_embed.embedding.result import Embedding
+from rs_embed.embedding.similarity import cosines, directions
+from rs_embed.errors import (
+    CoverageWarning,
+    Note,
+    RsEmbedWarning,
+    SpecError,
+    UnknownNameError,
+    give_warnings,
+    some,
+)
+from rs_embed.files.formats import Format, Formats
+from rs_embed.files.writing import written
+from rs_embed.geo.grid import MAX_LONGITUDE
+from rs_embed.tables.export import load_export
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HITS = Formats(
+    "nearest neighbours",
+    Format(name="GeoJSON", suffixes=(".geojson", ".json"), media_type="application/geo+json"),
+)
+# Vectors of different values of these cannot be compared.
+_SAME = (
+    *("model", "network", "loader", "weights_sha256", "weights_seed", "output", "pooling"),
+    *("tokens_kind", "gsd_policy", "display"),
+)
+# A part of the table that stays in the cache of a core, and similarities that are held at once.
+_PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
+# Ids whose spelling is compared with an unknown one.
+_MOST_SPELLINGS = 20_000
+
+
+def nearest(
+    table: Any,
+    query: Any,
+    k: int = 10,
+    *,
+    centred: bool = True,
+    output: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Return the ``k`` places of a table whose embeddings are most similar to a query.
+
+    All embeddings are compared, so the result is exact. Similarity is the cosine of the angle
+    between embeddings, seen from the mean of the table: without that all of them are similar.
+
+    Parameters
+    ----------
+    table : path or table
+        A file of `export_batch`, or an object with ``ids``, ``embeddings`` (``(N, D)``, also
+        memory-mapped) and ``frame`` (N rows), such as `EmbeddingTable`.
+    query : int, str, Embedding, array-like or Point
+        Id of a place in the table; an `Embedding`; a vector ``(D,)`` or several ``(Q, D)``; or
+        longitude and latitude (a shapely Point, or one of GeoJSON), for the place of the table
+        nearest to it. A place of the table is not its own neighbour.
+    k : int
+        Number of neighbours. If there are fewer, all are returned, with a warning.
+    centred : bool
+        Whether the mean of the table is subtracted first, from the query too.
+    output : path, optional
+        A ``.geojson`` to write, in EPSG:4326.
+
+    Returns
+    -------
+    pandas.DataFrame or geopandas.GeoDataFrame
+        A row for each neighbour, most similar first: ``rank`` from 1, ``similarity`` (-1 to 1) and
+        ``id``, then the columns of ``table.frame``; one of these names there becomes
+        ``<name>_of_table``. With several queries, ``query`` in front is their number from 0.
+        Places that failed are left out. ``attrs`` has ``compared``, the number of places, and the
+        ``query``, its ``distance_m`` from the point, and ``centred``.
+
+    Raises
+    ------
+    SpecError
+        If ``k`` or the query is invalid, the query was not made like the table, or nothing can be
+        compared; `UnknownNameError` for an unknown id.
+    ExportError
+        If the file cannot be read or written.
+    """
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise SpecError(f"got k={k!r}, expected the number of neighbours, 1 or more")
+    target = None if output is None else path_of(output)
+    if target is not None:
+        HITS.check(target)
+    table = _opened(table)
+    if not table.embeddings.size:
+        raise SpecError("got a table without embeddings, expected at least one place that has one")
+    if target is not None and getattr(table.frame, "crs", None) is None:
+        raise SpecError(f"got output={str(target)!r} for a table without geometry or CRS")
+    own, attrs = _own_row(table, query)
+    vectors = _vectors(table, query) if own is None else table.embeddings[own]
+    queries, mean = np.atleast_2d(vectors), np.zeros(table.embeddings.shape[1])
+    units = directions(queries, mean, of="table")
+    if centred:
+        mean = _mean(table.embeddings)
+        units = directions(queries, mean, of="table")
+    rows, similarity, compared = _search(table.embeddings, units, mean, int(k), own)
+    if compared < k:
+        message = f"got k={k}, but only {compared} places can be compared; all are returned"
+        give_warnings([Note(message, RsEmbedWarning)])
+    hits = _hits(table, rows, similarity, numbered=vectors.ndim == 2)
+    hits.attrs = {"compared": compared, "centred": centred, **attrs}
+    if target is not None:
+        with written(target) as partial:
+            partial.write_text(hits.to_json(to_wgs84=True, drop_id=True, default=str))
+    return hits
+
+
+def _opened(table: Any) -> Any:
+    """Return a table; a file is read."""
+    if hasattr(table, "embeddings"):
+        return table
+    if not isinstance(table, str | os.PathLike):
+        raise SpecError(f"got a table of type {type(table).__name__}, expected one of export_batch")
+    return load_export(table)
+
+
+def _own_row(table: Any, query: Any) -> tuple[int | None, dict[str, Any]]:
+    """Return the row that an id or a point stands for, and what to record of it."""
+    attrs: dict[str, Any] = {}
+    point = query if isinstance(query, Mapping) else getattr(query, "__geo_interface__", None)
+    if point is not None:
+        row, attrs["distance_m"] = _row_at(table, point)
+    elif isinstance(query, str | Integral) and not isinstance(query, bool):
+        row = _row_of(table.ids, query)
+    else:
+        return None, {}
+    name = table.ids[row]
+    if not np.isfinite(table.embeddings[row]).all():
+        reason = getattr(table, "errors", {}).get(name, "it is NaN")
+        raise SpecError(f"the place {name!r} has no embedding ({reason}); search for another one")
+    return row, {"query": name, **attrs}
+
+
+def _row_of(ids: Sequence[int | str], name: Any) -> int:
+    rows: dict[Any, int] = {one: row for row, one in enumerate(ids)}
+    # Ids of digits are integers in some tables, and text on the command line.
+    texts = rows if name in rows else {str(one): row for one, row in rows.items()}
+    key = name if name in rows else str(name)
+    if key not in texts:
+        near = difflib.get_close_matches(key, islice(texts, _MOST_SPELLINGS), cutoff=0.5)
+        known = f"did you mean {' or '.join(map(repr, near))}?" if near else some([*texts])
+        raise UnknownNameError(f"unknown id {name!r}, expected one of the table: {known}")
+    if len(texts) < len(ids) and sum(str(one) == str(key) for one in ids) > 1:
+        raise SpecError(f"got id {name!r} of several places; search for a Point or a vector")
+    return texts[key]
+
+
+def _row_at(table: Any, point: Mapping[str, Any]) -> tuple[int, float]:
+    """Return the row nearest to a GeoJSON point, and its distance in metres."""
+    from pyproj import Geod
+
+    at = point.get("coordinates", ()) if point.get("type") == "Point" else ()
+    lon, lat = map(float, at[:2]) if len(at) > 1 else (np.nan,) * 2
+    if not (abs(lon) <= MAX_LONGITUDE and abs(lat) <= 90):
+        raise SpecError(f"got {dict(point)} as query, expected a Point of longitude and latitude")
+    lon -= 360 * round(lon / 360)
+    if getattr(table.frame, "crs", None) is None:
+        raise SpecError("got a point for a table without geometry or CRS; search for an id")
+    centres = table.frame.geometry.representative_point().to_crs("EPSG:4326")
+    x, y = centres.x.to_numpy(), centres.y.to_numpy()
+    away = Geod(ellps="WGS84").inv(np.full_like(x, lon), np.full_like(y, lat), x, y)[2]
+    row = int(np.nanargmin(away))
+    west, south, east, north = centres.total_bounds
+    if not (west <= lon <= east and south <= lat <= north):
+        message = (
+            f"the point {lon:g}, {lat:g} is outside the area of the table; its nearest place, "
+            f"{table.ids[row]!r}, is {away[row] / 1000:.3g} km away"
+        )
+        give_warnings([Note(message, CoverageWarning)])
+    return row, float(away[row])
+
+
+def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
+    """Return a query that is no place of the table: ``(D,)``, or ``(Q, D)`` for several."""
+    if isinstance(query, Embedding):
+        _check_made_alike(query.meta, getattr(table, "meta", None) or {})
+    try:
+        return np.asarray(query.data if isinstance(query, Embedding) else query, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise SpecError(
+            f"got a query of type {type(query).__name__} ({exc}), expected an id of the table, an "
+            "Embedding, a vector (D,), several (Q, D), or a Point"
+        ) from exc
+
+
+def _check_made_alike(meta: Mapping[str, Any], table: Mapping[str, Any]) -> None:
+    for key in (key for key in _SAME if key in meta and key in table):
+        if meta[key] != table[key]:
+            raise SpecError(
+                f"got a query made with {key}={meta[key]!r}, expected {table[key]!r} as in the "
+                "table, since others cannot be compared; embed the query again with that"
+            )
+    if "weights_sha256" not in meta.keys() & table.keys():
+        message = "it is not known whether query and table were made with the same weights"
+        give_warnings([Note(message, RsEmbedWarning)])
+
+
+def _by_parts(
+    function: Callable[[Any], Any], embeddings: NDArray[np.float32], queries: int = 1
+) -> list[Any]:
+    """Return the results for parts of the rows, in order, from as many threads as cores."""
+    # Products with several queries have threads of their own: fewer and larger ones are faster.
+    step = max(1, min(queries, 16) * _PART_BYTES // (4 * embeddings.shape[1]))
+    parts = (embeddings[start : start + step] for start in range(0, len(embeddings), step))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, parts))
+
+
+def _mean(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean ``(D,)`` of the rows without NaN."""
+
+    def total(values: NDArray[np.float32]) -> NDArray[np.float64]:
+        sums = values.sum(axis=0, dtype=np.float64)
+        if not np.isfinite(sums).all():
+            values = values[np.isfinite(values).all(axis=1)]
+            sums = values.sum(axis=0, dtype=np.float64)
+        return np.append(sums, len(values))
+
+    *sums, count = np.sum(_by_parts(total, embeddings), axis=0)
+    mean: NDArray[np.float64] = np.array(sums) / max(count, 1)
+    return mean
+
+
+def _search(
+    embeddings: NDArray[np.float32],
+    units: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    k: int,
+    own: int | None,
+) -> tuple[list[NDArray[np.intp]], list[NDArray[np.float64]], int]:
+    """Return rows and similarities of the hits of each query, and how many rows were compared."""
+    rows, similarities, compared = [], [], 0
+    at_once = max(1, _MOST_SIMILARITIES // len(embeddings))
+    for group in (units[start : start + at_once] for start in range(0, len(units), at_once)):
+        part = functools.partial(cosines, units=group, mean=mean)
+        parts = _by_parts(part, embeddings, len(group))
+        for similarity in np.concatenate(parts, axis=1):
+            if own is not None:
+                similarity[own] = np.nan
+            known = ~np.isnan(similarity)
+            similarity[~known] = -np.inf
+            compared = int(np.count_nonzero(known))
+            least = np.partition(similarity, -min(k, len(known)))[-min(k, len(known))]
+            found = np.flatnonzero(known & (similarity >= least))  # all that equal the k-th
+            order = np.lexsort((found, -similarity[found]))[:k]
+            rows.append(found[order])
+            similarities.append(similarity[found[order]].clip(-1, 1))
+    if not compared:
+        raise SpecError(
+            "nothing to compare: no other place of the table has an embedding, or all are equal to "
+            "their mean; then use centred=False (--raw)"
+        )
+    return rows, similarities, compared
+
+
+def _hits(table: Any, rows: list[Any], similarities: list[Any], *, numbered: bool) -> Any:
+    """Return the hits with the columns of the table."""
+    counts = [len(one) for one in rows]
+    picked = np.concatenate(rows)
+    own = {
+        "query": np.repeat(np.arange(len(rows)), counts),
+        "rank": np.concatenate([np.arange(1, count + 1) for count in counts]),
+        "similarity": np.concatenate(similarities),
+        "id": [table.ids[row] for row in picked],
+    }
+    if not numbered:
+        del own["query"]
+    hits = table.frame.iloc[picked].reset_index(drop=True)
+    if "id" in hits and hits["id"].tolist() == own["id"]:
+        del hits["id"]
+    hits = hits.rename(columns={name: f"{name}_of_table" for name in own if name in hits})
+    for at, (name, values) in enumerate(own.items()):
+        hits.insert(at, name, values)
+    return hits
