@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.training.config import PretrainConfig
+from rs_embed.training.contrast import dense_info_nce, info_nce
 from rs_embed.training.decoder import Bands, Decoder
-from rs_embed.training.views import Pyramid
+from rs_embed.training.views import Pyramid, take
 
 
 class Losses(NamedTuple):
@@ -21,6 +22,7 @@ class Losses(NamedTuple):
     low: Tensor
     high: Tensor
     contrast: Tensor
+    dense: Tensor
 
 
 class Objective(nn.Module):
@@ -38,7 +40,8 @@ class Objective(nn.Module):
         self.encoder = ScaleMae(config.network)
         ratios = {config.data.tile_size // side for side in config.views.sides}
         self.decoder = Decoder(config.network, config.decoder, ratios)
-        count = 1 + int(config.network.cls_token) if config.contrast.weight else 0
+        compared = config.contrast.patches + config.network.cls_token
+        count = compared if config.contrast.weight else 0
         heads = [Head(config.network.embed_dim, config.contrast.embed_dim) for _ in range(count)]
         self.heads = nn.ModuleList(heads)
         self.encoder.initialise(config.run.seed)
@@ -48,31 +51,28 @@ class Objective(nn.Module):
             head.initialise(generator)
 
     def forward(
-        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+        self,
+        image: Tensor,
+        gsd_m: Tensor,
+        side: int,
+        visible: Tensor,
+        masked: Tensor,
+        places: Tensor | None = None,
     ) -> Losses:
-        """Return the losses of a batch.
-
-        Parameters
-        ----------
-        image : torch.Tensor
-            ``B 3 S S`` float32, normalised, at the resolution of the tiles. With contrast the
-            second half holds the second views of the first.
-        gsd_m : torch.Tensor
-            ``(B,)`` float32: ground metres per pixel of ``image``.
-        side : int
-            Side of the input that it is reduced to, pixels.
-        visible, masked : torch.Tensor
-            ``B V`` and ``B M`` int64, from `views.random_masks`.
-        """
+        """Return the losses of a batch, whose parts are those of `views.Views`."""
         tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked)
         low = F.mse_loss(bands.low.float(), target.low)
         high = F.l1_loss(bands.high.float(), target.high)
         total = low + self.config.optimiser.high_weight * high
-        contrast = torch.zeros((), device=image.device)
+        contrast = dense = torch.zeros((), device=image.device)
         if self.heads:
             contrast = self._disagreement(tokens)
             total = total + self.config.contrast.weight * contrast
-        return Losses(total, low, high, contrast)
+        if places is not None:
+            patches = tokens[:, int(self.config.network.cls_token) :]
+            dense = dense_info_nce(patches, places, self.config.dense)
+            total = total + self.config.dense.weight * dense
+        return Losses(total, low, high, contrast, dense)
 
     def reconstruct(
         self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
@@ -83,15 +83,14 @@ class Objective(nn.Module):
         small = image if ratio == 1 else F.interpolate(image, size=side, mode="area")
         gsd_m = gsd_m * ratio
         placed = self.encoder.embed(small, gsd_m).flatten(1, 2)  # B N D
-        seen = placed.gather(1, visible[..., None].expand(-1, -1, placed.shape[-1]))
-        tokens = self.encoder.encode(seen)
+        tokens = self.encoder.encode(take(placed, visible))
         bands = self.decoder(tokens, visible, masked, gsd_m, ratio)
         cells = per_side * self.config.views.cells_per_patch
         return tokens, bands, Pyramid.of(image, side, cells).patches(masked, per_side)
 
     def _disagreement(self, tokens: Tensor) -> Tensor:
         prefix = int(self.config.network.cls_token)
-        pooled = [tokens[:, prefix:].mean(dim=1)]
+        pooled = [tokens[:, prefix:].mean(dim=1)] if self.config.contrast.patches else []
         if prefix:
             pooled.append(tokens[:, 0])
         losses = []
@@ -121,18 +120,3 @@ class Head(nn.Module):
             bound = (6 / sum(layer.weight.shape)) ** 0.5
             layer.weight.uniform_(-bound, bound, generator=generator)
             layer.bias.zero_()
-
-
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of finding each vector's partner by cosine similarity.
-
-    Parameters
-    ----------
-    first, second : torch.Tensor
-        ``B E``; row i of one belongs to row i of the other.
-    temperature : float
-        What similarities are divided by.
-    """
-    similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature  # B B
-    partner = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)) / 2
