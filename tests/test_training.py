@@ -489,6 +489,19 @@ def test_reconstruction_knows_where_patches_lie(images: Path) -> None:
     assert not torch.allclose(given.low, told[1].low, atol=1e-4)
 
 
+def test_positions_may_begin_as_in_a_larger_image(images: Path) -> None:
+    data = replace(recipe(images).data, tile_size=16)
+    objective = Objective(recipe(images, data=data, views=ViewConfig((16,))))
+    image, gsd_m = torch.randn(2, 3, 48, 48), torch.tensor([10.0, 0.3])
+    visible = torch.tensor([[0, 3], [1, 2]])
+    part = torch.stack([image[0, :, 16:32, 24:40], image[1, :, :16, 8:24]])
+    origin = torch.tensor([[2, 3], [0, 1]])
+    tokens = objective.reconstruct(part, gsd_m, 16, visible, 3 - visible, origin)[0]
+    whole = objective.encoder.embed(image, gsd_m)
+    placed = torch.stack([whole[0, 2:4, 3:5], whole[1, :2, 1:3]]).flatten(1, 2)
+    assert torch.allclose(tokens, objective.encoder.encode(take(placed, visible)), atol=1e-5)
+
+
 def test_the_losses_are_those_of_the_paper(images: Path) -> None:
     objective = Objective(recipe(images))
     image, gsd_m = torch.randn(4, 3, 32, 32), torch.full((4,), 10.0)
@@ -634,6 +647,7 @@ LOCAL: dict[str, Any] = {
     "contrast": ContrastConfig(weight=0.5, embed_dim=8, patches=False),
     "dense": DenseConfig(weight=0.5),
     "colour": ColourConfig(gain=0.2, offset=0.1, haze=0.3),
+    "views": ViewConfig((16, 32), (1.0, 2.0), origin=5),
 }
 
 
@@ -794,7 +808,7 @@ def test_a_run_of_a_version_with_fewer_options_goes_on(images: Path) -> None:
 
 
 def test_tokens_of_the_same_ground_come_to_agree(images: Path) -> None:
-    config = recipe(images, **LOCAL)
+    config = recipe(images, **LOCAL | {"views": ViewConfig((16, 32), (1.0, 2.0))})
     config = replace(config, run=replace(config.run, snapshot_steps=25))
     folder = stepped(config, 50, learning_rate=1e-2)
     lines = results(folder)[1]

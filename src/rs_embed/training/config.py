@@ -69,6 +69,9 @@ class ViewConfig:
     # The low frequencies are the image at this many cells per side of a patch, the high ones are
     # what is left of it.
     cells_per_patch: int = 2
+    # Greatest patch, down and across, that an input's positions begin at, drawn for each image: as
+    # if it were cut out of so much a larger one, whose tokens are asked for later.
+    origin: int = 0
 
     def __post_init__(self) -> None:
         fitting = bool(self.sides) and min(self.sides) > 0
@@ -79,6 +82,7 @@ class ViewConfig:
         _check(0 < least <= most <= 1, "crop_area", self.crop_area, "0 < least <= greatest <= 1")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
         _check_at_least(1, self, "cells_per_patch")
+        _check_at_least(0, self, "origin")
 
 
 @dataclass(frozen=True)

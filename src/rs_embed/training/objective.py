@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # PyTorch's own convention
 from torch import Tensor, nn
 
-from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.models.scalemae.network import ScaleMae, gsd_positions
 from rs_embed.training.config import PretrainConfig
 from rs_embed.training.contrast import dense_info_nce, info_nce
 from rs_embed.training.decoder import Bands, Decoder
@@ -58,9 +58,10 @@ class Objective(nn.Module):
         visible: Tensor,
         masked: Tensor,
         places: Tensor | None = None,
+        origin: Tensor | None = None,
     ) -> Losses:
         """Return the losses of a batch, whose parts are those of `views.Views`."""
-        tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked)
+        tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked, origin)
         low = F.mse_loss(bands.low.float(), target.low)
         high = F.l1_loss(bands.high.float(), target.high)
         total = low + self.config.optimiser.high_weight * high
@@ -75,15 +76,23 @@ class Objective(nn.Module):
         return Losses(total, low, high, contrast, dense)
 
     def reconstruct(
-        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+        self,
+        image: Tensor,
+        gsd_m: Tensor,
+        side: int,
+        visible: Tensor,
+        masked: Tensor,
+        origin: Tensor | None = None,
     ) -> tuple[Tensor, Bands, Bands]:
         """Return the encoder's tokens ``B (1+)V D``, the bands it gives, and the true ones."""
         per_side = side // self.config.network.patch_size
         ratio = image.shape[-1] // side
         small = image if ratio == 1 else F.interpolate(image, size=side, mode="area")
         gsd_m = gsd_m * ratio
-        placed = self.encoder.embed(small, gsd_m).flatten(1, 2)  # B N D
-        tokens = self.encoder.encode(take(placed, visible))
+        placed = self.encoder.embed(small, gsd_m)  # B h w D
+        if origin is not None:
+            placed = placed + _moved(origin, per_side, placed.shape[-1], gsd_m)
+        tokens = self.encoder.encode(take(placed.flatten(1, 2), visible))
         bands = self.decoder(tokens, visible, masked, gsd_m, ratio)
         cells = per_side * self.config.views.cells_per_patch
         return tokens, bands, Pyramid.of(image, side, cells).patches(masked, per_side)
@@ -98,6 +107,18 @@ class Objective(nn.Module):
             first, second = head(vector).float().chunk(2)
             losses.append(info_nce(first, second, self.config.contrast.temperature))
         return torch.stack(losses).mean()
+
+
+def _moved(origin: Tensor, per_side: int, embed_dim: int, gsd_m: Tensor) -> Tensor:
+    """Return what ``B h w D`` positions change by when they begin at ``origin`` instead of 0."""
+    size = int(origin.max()) + per_side
+    positions = gsd_positions(size, size, embed_dim, gsd_m.float())
+    positions = positions.reshape(-1, size, size, embed_dim)
+    indices = origin[..., None] + torch.arange(per_side, device=origin.device)  # B 2 n
+    rows, columns = indices[:, 0, :, None], indices[:, 1, None]
+    image = torch.arange(len(origin), device=origin.device)[:, None, None]
+    change: Tensor = positions[image, rows, columns] - positions[:, :per_side, :per_side]
+    return change
 
 
 class Head(nn.Module):

@@ -291,7 +291,13 @@ class _Run:
             image = altered(image, config.colour, black, white, generator)
         if places is not None:
             places = take(places, visible).to(self.device)
-        return Views(image, gsd_m, side, visible.to(self.device), masked.to(self.device), places)
+        origin = None
+        if config.views.origin:
+            size = (len(image), 2)
+            origin = torch.randint(config.views.origin + 1, size, generator=generator)
+            origin = origin.to(self.device)
+        visible, masked = visible.to(self.device), masked.to(self.device)
+        return Views(image, gsd_m, side, visible, masked, places, origin)
 
     def _draw(self) -> None:
         count = min(len(self.tiles), 8)
@@ -300,7 +306,7 @@ class _Run:
         gsd_m = torch.from_numpy(self.tiles.gsd_m[chosen])
         views = self.views(pixels, gsd_m, 0).part(torch.arange(count))
         picture = draw_reconstructions(
-            self.training.objective, *views[:-1], mean=self._mean, std=self._std
+            self.training.objective, *views[:5], mean=self._mean, std=self._std
         )
         path = self.folder / "pictures" / f"step-{self.training.step:07}.png"
         try:

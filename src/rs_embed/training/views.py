@@ -27,6 +27,7 @@ class Views(NamedTuple):
     # B V 2 float32: centres of the visible patches on the tile's ground, in sides of a patch; for
     # the dense loss.
     places: Tensor | None = None
+    origin: Tensor | None = None  # B 2 int64: row and column that the positions begin at
 
     def part(self, which: Tensor) -> Views:
         """Return the requested images."""
@@ -36,6 +37,7 @@ class Views(NamedTuple):
             visible=self.visible[which],
             masked=self.masked[which],
             places=None if self.places is None else self.places[which],
+            origin=None if self.origin is None else self.origin[which],
         )
 
 
