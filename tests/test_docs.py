@@ -20,9 +20,11 @@ from rs_embed.geo.tiling import tiles_of
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.settings import SCALEMAE_VARIABLES, VARIABLES
 from rs_embed.training.config import (
+    ColourConfig,
     ContrastConfig,
     DataConfig,
     DecoderConfig,
+    DenseConfig,
     OptimiserConfig,
     RunConfig,
     ViewConfig,
@@ -222,8 +224,8 @@ def test_every_key_of_a_recipe_is_documented() -> None:
             named.add(f"{table}.{name.rpartition('.')[2]}".lstrip("."))
     sections = {
         "data": DataConfig, "network": NetworkConfig, "decoder": DecoderConfig,
-        "views": ViewConfig, "contrast": ContrastConfig, "optimiser": OptimiserConfig,
-        "run": RunConfig,
+        "views": ViewConfig, "contrast": ContrastConfig, "dense": DenseConfig,
+        "colour": ColourConfig, "optimiser": OptimiserConfig, "run": RunConfig,
     }  # fmt: skip
     keys = {f"{name}.{one.name}" for name, kind in sections.items() for one in fields(kind)}
     assert named == keys | {"name", "initial", "image_size"}

@@ -35,10 +35,13 @@ from rs_embed.errors import (
 )
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.training.colour import altered
 from rs_embed.training.config import (
+    ColourConfig,
     ContrastConfig,
     DataConfig,
     DecoderConfig,
+    DenseConfig,
     OptimiserConfig,
     PretrainConfig,
     RunConfig,
@@ -46,12 +49,13 @@ from rs_embed.training.config import (
     ViewConfig,
     learning_rate,
 )
-from rs_embed.training.objective import Objective, info_nce
+from rs_embed.training.contrast import dense_info_nce, info_nce, same_ground
+from rs_embed.training.objective import Objective
 from rs_embed.training.packing import packed, tiles_of
 from rs_embed.training.pretraining import pretrain
 from rs_embed.training.recipe import read_recipe
 from rs_embed.training.state import Training, read_state
-from rs_embed.training.views import Pyramid, random_crops, random_masks
+from rs_embed.training.views import Crops, Pyramid, random_masks, take
 from tests.conftest import python_environment
 from tests.processes import WAIT_S, errors_of, line_of, running
 
@@ -183,6 +187,19 @@ def test_a_recipe_may_begin_from_the_hub_or_from_a_folder(tmp_path: Path, name: 
             "batch_size = 4\naccumulate = 4\n[contrast]\nweight = 1",
             "accumulate=4, expected parts of two tiles",
         ),
+        (
+            "batch_size = 4",
+            "batch_size = 4\naccumulate = 4\n[dense]\nweight = 1",
+            "accumulate=4, expected parts of two tiles",
+        ),
+        (
+            "patch_size = 8",
+            "patch_size = 8\ncls_token = false\n[contrast]\nweight = 1\npatches = false",
+            "contrast.patches=False, expected true, as the network has no class token",
+        ),
+        ("shares = [1, 2]", "shares = [1, 2]\n[dense]\nweight = -1", "weight=-1.0, expected at"),
+        ("shares = [1, 2]", "shares = [1, 2]\n[colour]\nhaze = -1", "haze=-1.0, expected at"),
+        ('folder = "run"', 'folder = "run"\nsnapshot_steps = 0', "snapshot_steps=0, expected at"),
     ],
 )
 def test_an_invalid_recipe(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -206,8 +223,9 @@ def test_there_is_no_recipe(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
 
 
-def test_the_recipe_that_ships_can_be_read() -> None:
-    path = Path(__file__).parents[1] / "recipes" / "scalemae-tiny.toml"
+@pytest.mark.parametrize("name", ["scalemae-tiny", "scalemae-tiny-local"])
+def test_the_recipes_that_ship_can_be_read(name: str) -> None:
+    path = Path(__file__).parents[1] / "recipes" / f"{name}.toml"
     config = read_recipe(path)
     assert config.network == NetworkConfig(192, 12, 3, 8)
     assert not any("rufiji" in source.path for source in config.data.sources)  # GPL
@@ -303,7 +321,9 @@ def test_the_gsd_follows_the_crop() -> None:
     rows, columns = torch.meshgrid(*[torch.arange(side, dtype=torch.float32)] * 2, indexing="ij")
     tiles = torch.stack([columns, rows, rows + columns]).expand(count, 3, side, side)
     gsd_m = torch.linspace(0.3, 10, count)
-    crops, cropped_m = random_crops(tiles, gsd_m, (0.25, 1.0), torch.Generator().manual_seed(0))
+    uniform = torch.rand((4, count), generator=torch.Generator().manual_seed(0))
+    cropped = Crops.of(uniform, (0.25, 1.0))
+    crops, cropped_m = cropped.cut(tiles), gsd_m * cropped.kept
     inner = crops[:, :, 4:-4, 4:-4]  # away from the border, where pixels repeat
     across = (inner[:, :2, :, 1:] - inner[:, :2, :, :-1]).mean((2, 3))  # d(x, y) per column
     down = (inner[:, :2, 1:] - inner[:, :2, :-1]).mean((2, 3))
@@ -344,6 +364,103 @@ def test_masks_hide_a_share_and_lose_nothing() -> None:
     assert len({tuple(row.sort().values.tolist()) for row in visible}) == 5
 
 
+SIDE, PER_SIDE, PAIRS = 64, 8, 12
+
+
+def crops_of_pairs() -> tuple[Crops, torch.Tensor]:
+    """Return pairs of crops, and the tile pixels ``B N 2`` (x, y) at the centres of patches.
+
+    The second come from crops of tiles whose pixels store their own coordinates.
+    """
+    uniform = torch.rand((4, 2 * PAIRS), generator=torch.Generator().manual_seed(0))
+    crops = Crops.of(uniform, (0.25, 0.8), PER_SIDE)
+    rows, columns = torch.meshgrid(*[torch.arange(float(SIDE))] * 2, indexing="ij")
+    tiles = torch.stack([columns, rows, rows]).expand(2 * PAIRS, 3, SIDE, SIDE)
+    # Of the 8 x 8 px of a patch the middle 4 x 4, since pixels repeat beyond the tile's edge.
+    cut = crops.cut(tiles)[:, :2].reshape(-1, 2, PER_SIDE, 8, PER_SIDE, 8)
+    return crops, cut[:, :, :, 2:6, :, 2:6].mean((3, 5)).flatten(2).transpose(1, 2)
+
+
+def test_the_places_of_patches_are_where_their_pixels_come_from() -> None:
+    crops, pixels = crops_of_pairs()
+    patch_px = SIDE * crops.kept / PER_SIDE
+    expected = (pixels + 0.5 - SIDE / 2) / patch_px[:, None, None]
+    assert torch.allclose(crops.places(PER_SIDE), expected, atol=1e-3)
+    assert torch.equal(crops.kept[:PAIRS], crops.kept[PAIRS:])  # one GSD
+    assert len(set(crops.kept.tolist())) == PAIRS
+
+
+def test_pairs_of_patches_show_the_same_ground() -> None:
+    crops, pixels = crops_of_pairs()
+    places = crops.places(PER_SIDE)
+    found = {tuple(one) for one in torch.stack(same_ground(*places.chunk(2)), dim=1).tolist()}
+    expected = set()
+    for tile in range(PAIRS):
+        half_px = SIDE * float(crops.kept[tile]) / PER_SIDE / 2
+        first, second = pixels[tile].numpy(), pixels[PAIRS + tile].numpy()
+        for patch, centre in enumerate(first):
+            apart_px = np.hypot(*(second - centre).T)
+            if apart_px.min() <= half_px:
+                expected.add((tile, patch, int(apart_px.argmin())))
+                assert apart_px.min() < 0.01  # crops are whole patches apart
+    assert found == expected
+    assert 0 < len(found) < PAIRS * PER_SIDE**2
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [
+        ((0.0, 0.0), [(0, 0), (1, 1), (2, 2)]),
+        ((1.0, 0.0), [(1, 0), (2, 1)]),  # a whole patch
+        ((0.3, 0.3), [(0, 0), (1, 1), (2, 2)]),  # within half a patch
+        ((0.4, 0.4), []),  # 0.57 patches
+        ((0.7, 0.0), [(1, 0), (2, 1)]),  # the nearest is the next one
+        ((9.0, 0.0), []),
+    ],
+)
+def test_a_patch_belongs_to_the_nearest_within_half_a_patch(
+    shift: tuple[float, float], expected: list[tuple[int, int]]
+) -> None:
+    first = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+    _, patch, partner = same_ground(first, first + torch.tensor(shift))
+    assert list(zip(patch.tolist(), partner.tolist(), strict=True)) == expected
+
+
+def test_views_of_a_pair_share_ground_but_not_all_of_it() -> None:
+    places = crops_of_pairs()[0].places(PER_SIDE)
+    visible, _ = random_masks(2 * PAIRS, PER_SIDE**2, 48, torch.Generator().manual_seed(0), places)
+    shown = take(places, visible)
+    shared = torch.bincount(same_ground(*shown.chunk(2))[0], minlength=PAIRS)
+    whole = torch.bincount(same_ground(*places.chunk(2))[0], minlength=PAIRS)
+    blind = take(places, random_masks(2 * PAIRS, 64, 48, torch.Generator().manual_seed(0))[0])
+    assert shared.sum() > 1.5 * len(same_ground(*blind.chunk(2))[0])
+    assert (shared < 16).all()
+    assert (shared <= whole).all()
+
+
+def test_colours_change_by_gain_haze_and_offset() -> None:
+    mean, std = torch.tensor([[100.0, 110.0, 90.0], [50.0, 40.0, 60.0]])[..., None, None]
+    black, white = (0 - mean) / std, (255 - mean) / std
+    pixels = torch.rand((3, 3, 4, 4)) * 255
+
+    def changed(**colour: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        image = altered((pixels - mean) / std, ColourConfig(**colour), black, white, generator)
+        restored: torch.Tensor = image * std + mean
+        return restored
+
+    assert torch.allclose(changed(), pixels, atol=1e-3)
+    ratio = (changed(gain=0.2) / pixels).flatten(2)  # one gain for each channel of each image
+    assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3)
+    assert len(set(ratio[..., 0].flatten().tolist())) == 9
+    depth = -(((255 - changed(haze=0.5)) / (255 - pixels)).log())[:, :, 0, 0]
+    assert ((depth > 0) & (depth <= 0.5)).all()
+    rayleigh = torch.tensor([665.0, 560.0, 490.0]).pow(-4)
+    assert torch.allclose(depth / depth[:, 2:], (rayleigh / rayleigh[2]).expand(3, 3), rtol=1e-2)
+    offset = ((changed(offset=0.2) - pixels) / std).flatten(2)
+    assert torch.allclose(offset, offset[..., :1].expand_as(offset), atol=1e-4)
+
+
 # The objective
 
 
@@ -372,6 +489,19 @@ def test_reconstruction_knows_where_patches_lie(images: Path) -> None:
     assert not torch.allclose(given.low, told[1].low, atol=1e-4)
 
 
+def test_positions_may_begin_as_in_a_larger_image(images: Path) -> None:
+    data = replace(recipe(images).data, tile_size=16)
+    objective = Objective(recipe(images, data=data, views=ViewConfig((16,))))
+    image, gsd_m = torch.randn(2, 3, 48, 48), torch.tensor([10.0, 0.3])
+    visible = torch.tensor([[0, 3], [1, 2]])
+    part = torch.stack([image[0, :, 16:32, 24:40], image[1, :, :16, 8:24]])
+    origin = torch.tensor([[2, 3], [0, 1]])
+    tokens = objective.reconstruct(part, gsd_m, 16, visible, 3 - visible, origin)[0]
+    whole = objective.encoder.embed(image, gsd_m)
+    placed = torch.stack([whole[0, 2:4, 3:5], whole[1, :2, 1:3]]).flatten(1, 2)
+    assert torch.allclose(tokens, objective.encoder.encode(take(placed, visible)), atol=1e-5)
+
+
 def test_the_losses_are_those_of_the_paper(images: Path) -> None:
     objective = Objective(recipe(images))
     image, gsd_m = torch.randn(4, 3, 32, 32), torch.full((4,), 10.0)
@@ -397,6 +527,51 @@ def test_agreement_is_a_cross_entropy_of_cosines() -> None:
     assert float(info_nce(torch.tensor(first), torch.tensor(second), 0.1)) == pytest.approx(
         expected
     )
+
+
+def test_agreement_at_the_same_ground_is_a_cross_entropy_over_tokens_far_away() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(4, 3, 5))  # two crops of two tiles, three patches each
+    # The second crops are shifted by a patch: patches 1 and 2 are their 0 and 1.
+    across = torch.tensor([[0.0, 1.0, 3.0], [0.0, 1.0, 3.0], [1.0, 3.0, 4.0], [1.0, 2.0, 4.0]])
+    places = torch.stack([across, torch.zeros(4, 3)], dim=2)
+    # Tile, patch of the first crop, patch of the second; and where it is.
+    pairs = {(0, 1, 0): 1.0, (0, 2, 1): 3.0, (1, 1, 0): 1.0}
+
+    def vector(view: int, pair: tuple[int, int, int]) -> np.ndarray:
+        one = tokens[2 * view + pair[0], pair[1 + view]]
+        return np.asarray(one / np.linalg.norm(one))
+
+    losses = []
+    for own, x in pairs.items():
+        for view in (0, 1):
+            alike = {
+                pair: np.exp(vector(view, own) @ vector(1 - view, pair) / 0.1)
+                for pair, place in pairs.items()
+                if pair == own or pair[0] != own[0] or abs(place - x) >= 2
+            }
+            losses.append(-np.log(alike[own] / sum(alike.values())))
+    given, farther = (
+        dense_info_nce(torch.tensor(tokens), places, DenseConfig(far=far)) for far in (2.0, 2.5)
+    )
+    assert float(given) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(farther) < float(given)
+
+
+def test_a_token_that_carries_the_whole_crop_does_not_agree() -> None:
+    """It is found among those of other tiles, not among those of its own."""
+    places = crops_of_pairs()[0].places(PER_SIDE)
+    rng = np.random.default_rng(0)
+    ground = torch.tensor(rng.normal(size=(PAIRS, 64, 64, 64)), dtype=torch.float32)
+    x, y = ((places * 2).round().long() + 32).unbind(-1)
+    tile = torch.arange(PAIRS).repeat(2)[:, None]
+    local = ground[tile, y, x]
+    crop = local.mean(1, keepdim=True).expand_as(local)
+    losses = [float(dense_info_nce(one, places, DenseConfig(weight=1.0))) for one in (local, crop)]
+    assert losses[0] < 0.5
+    assert losses[1] > 3
+    apart = places + torch.where(torch.arange(2 * PAIRS) < PAIRS, 0.0, 99.0)[:, None, None]
+    assert dense_info_nce(local, apart, DenseConfig(weight=1.0)) == 0  # no ground in common
 
 
 # Runs
@@ -468,9 +643,19 @@ def stopped_early(config: PretrainConfig, folder: str, times: int) -> Path:
     return place
 
 
-@pytest.mark.parametrize("ema_decay", [0.998, 0.0])
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(images: Path, ema_decay: float) -> None:
-    config = recipe(images)
+LOCAL: dict[str, Any] = {
+    "contrast": ContrastConfig(weight=0.5, embed_dim=8, patches=False),
+    "dense": DenseConfig(weight=0.5),
+    "colour": ColourConfig(gain=0.2, offset=0.1, haze=0.3),
+    "views": ViewConfig((16, 32), (1.0, 2.0), origin=5),
+}
+
+
+@pytest.mark.parametrize(("ema_decay", "more"), [(0.998, {}), (0.0, {}), (0.998, LOCAL)])
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(
+    images: Path, ema_decay: float, more: dict[str, Any]
+) -> None:
+    config = recipe(images, **more)
     config = replace(config, optimiser=replace(config.optimiser, ema_decay=ema_decay))
     whole = stepped(config, 6)
     parted = stopped_early(config, "parted", 3)
@@ -605,6 +790,37 @@ def test_more_steps_go_on_and_another_run_is_refused(images: Path) -> None:
     (images / "5.png").unlink()
     with pytest.raises(CheckpointError, match="another run: tiles was '[0-9a-f]{64}'"):
         stepped(config, 4)
+
+
+def test_a_run_of_a_version_with_fewer_options_goes_on(images: Path) -> None:
+    """What such a state does not say is at its default."""
+    config = recipe(images)
+    state = stepped(config, 2) / "state.safetensors"
+    with safe_open(state, framework="pt") as file:
+        record = json.loads(file.metadata()["training"])
+    del record["what"]["dense"], record["what"]["colour"], record["what"]["contrast"]["patches"]
+    save_file(load_file(state), state, metadata={"training": json.dumps(record)})
+    with pytest.raises(CheckpointError, match="dense.weight was 0.0 and is now 0.5"):
+        stepped(replace(config, dense=DenseConfig(weight=0.5)), 3)
+    with pytest.raises(CheckpointError, match="contrast.patches was True and is now False"):
+        stepped(replace(config, contrast=replace(config.contrast, patches=False)), 3)
+    stepped(config, 3)
+
+
+def test_tokens_of_the_same_ground_come_to_agree(images: Path) -> None:
+    config = recipe(images, **LOCAL | {"views": ViewConfig((16, 32), (1.0, 2.0))})
+    config = replace(config, run=replace(config.run, snapshot_steps=25))
+    folder = stepped(config, 50, learning_rate=1e-2)
+    lines = results(folder)[1]
+    first, last = (np.mean([line["dense"] for line in part]) for part in (lines[:5], lines[-5:]))
+    assert last < 0.8 * first
+    kept = [path.name for path in sorted((folder / "snapshots").iterdir())]
+    assert kept == ["step-0000025", "step-0000050"]
+    snapshot, release = (
+        load_file(folder / name / "model.safetensors")
+        for name in ("snapshots/step-0000050", "small")
+    )
+    assert all(torch.equal(snapshot[name], release[name]) for name in release)
 
 
 def test_a_run_can_begin_from_weights(images: Path) -> None:

@@ -15,7 +15,15 @@ from rs_embed.models.scalemae.config import NetworkConfig
 PRECISIONS = ("auto", "float32", "bfloat16")
 _NAME = re.compile(r"\w[\w. -]*")
 # What else is in run.folder.
-_RESERVED = ("pictures", "run.lock", "state.safetensors", "metrics.jsonl", "tiles.u8", "tiles.json")
+_RESERVED = (
+    "pictures",
+    "snapshots",
+    "run.lock",
+    "state.safetensors",
+    "metrics.jsonl",
+    "tiles.u8",
+    "tiles.json",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,9 @@ class ViewConfig:
     # The low frequencies are the image at this many cells per side of a patch, the high ones are
     # what is left of it.
     cells_per_patch: int = 2
+    # Greatest patch, down and across, that an input's positions begin at, drawn for each image: as
+    # if it were cut out of so much a larger one, whose tokens are asked for later.
+    origin: int = 0
 
     def __post_init__(self) -> None:
         fitting = bool(self.sides) and min(self.sides) > 0
@@ -71,6 +82,7 @@ class ViewConfig:
         _check(0 < least <= most <= 1, "crop_area", self.crop_area, "0 < least <= greatest <= 1")
         _check(0 < self.mask_ratio < 1, "mask_ratio", self.mask_ratio, "between 0 and 1")
         _check_at_least(1, self, "cells_per_patch")
+        _check_at_least(0, self, "origin")
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,9 @@ class ContrastConfig:
 
     weight: float = 0.0  # weight of this loss; 0 for Scale-MAE as published
     temperature: float = 0.1
+    # Whether the mean of the visible patches is compared too. It makes each patch token carry the
+    # whole input, and so the border of a window; the class token alone does not.
+    patches: bool = True
     embed_dim: int = 128  # width of the heads' output
     # Standard deviation of the logarithm of each view's gain, and of its offset in units of the
     # normalised image; 0 for none. The reconstruction follows the altered view.
@@ -113,13 +128,43 @@ class ContrastConfig:
 
 
 @dataclass(frozen=True)
+class DenseConfig:
+    """Agreement of patch tokens at the same ground; not in the paper.
+
+    The two crops of a tile then have one GSD, so that a token is not asked to be the same at
+    several, and are shifted by whole patches. See `dense.dense_info_nce`.
+    """
+
+    weight: float = 0.0  # weight of this loss; 0 for none
+    temperature: float = 0.1
+    # Tokens of one tile nearer than that many patches are not told apart.
+    far: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, self, "weight", "far")
+        _check(self.temperature > 0, "temperature", self.temperature, "a number above 0")
+
+
+@dataclass(frozen=True)
+class ColourConfig:
+    """Random change of each view's colours, channel by channel; see `colour.altered`."""
+
+    gain: float = 0.0  # standard deviation of the logarithm of each channel's gain
+    offset: float = 0.0  # standard deviation of its offset, in units of the normalised image
+    haze: float = 0.0  # greatest optical depth of the haze in blue light
+
+    def __post_init__(self) -> None:
+        _check_at_least(0, self, "gain", "offset", "haze")
+
+
+@dataclass(frozen=True)
 class OptimiserConfig:
     """AdamW with a cosine schedule."""
 
     steps: int  # updates of the weights in all; a resumed run may change it
-    batch_size: int = 256  # tiles per update; with contrast each gives two images
+    batch_size: int = 256  # tiles per update; with contrast or dense each gives two images
     # Parts that a batch is computed in, where memory is short. The update is the same, except for
-    # contrast, which compares images within a part.
+    # contrast and dense, which compare images within a part.
     accumulate: int = 1
     learning_rate: float = 1e-3  # at its peak
     # Updates over which it rises to the peak; after that it falls to 0 as a cosine.
@@ -155,6 +200,8 @@ class RunConfig:
     minutes: float | None = None  # time after which a run ends, its state kept; None for all steps
     checkpoint_minutes: float = 5.0  # time between two checkpoints
     picture_steps: int = 1000  # updates between two pictures of reconstructions
+    # Updates between two checkpoints that are kept, in `snapshots`; None for the last one alone.
+    snapshot_steps: int | None = None
     log_steps: int = 20  # updates between two lines of the metrics
 
     def __post_init__(self) -> None:
@@ -168,6 +215,8 @@ class RunConfig:
         _check(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")
         _check_at_least(1, self, "picture_steps", "log_steps")
+        snapshots = self.snapshot_steps
+        _check(snapshots is None or snapshots >= 1, "snapshot_steps", snapshots, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -178,7 +227,7 @@ class PretrainConfig:
     ----------
     name : str
         Name of the resulting checkpoint, a folder in ``run.folder``.
-    data, run, optimiser, network, views, decoder, contrast
+    data, run, optimiser, network, views, decoder, contrast, dense, colour
         The tables of the TOML file.
     initial : str or None
         Initial weights of the encoder, as for ``weights=``; None for random ones. A resumed run
@@ -196,6 +245,8 @@ class PretrainConfig:
     views: ViewConfig = field(default_factory=ViewConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    colour: ColourConfig = field(default_factory=ColourConfig)
     initial: str | None = None
     image_size: int | None = None
 
@@ -222,13 +273,22 @@ class PretrainConfig:
         _check(fitting, "image_size", size, f"a multiple of {patch}, or none")
         part = self.optimiser.batch_size // self.optimiser.accumulate
         _check(
-            not self.contrast.weight or part >= 2, "optimiser.accumulate",
-            self.optimiser.accumulate, "parts of two tiles or more, which contrast compares",
+            not self.paired or part >= 2, "optimiser.accumulate", self.optimiser.accumulate,
+            "parts of two tiles or more, which contrast and dense compare",
+        )  # fmt: skip
+        _check(
+            not self.contrast.weight or self.network.cls_token or self.contrast.patches,
+            "contrast.patches", self.contrast.patches, "true, as the network has no class token",
         )  # fmt: skip
         cells = self.views.cells_per_patch
         _check(
             patch % cells == 0, "views.cells_per_patch", cells, f"a divisor of patch_size {patch}"
         )
+
+    @property
+    def paired(self) -> bool:
+        """Whether each tile gives two crops."""
+        return bool(self.contrast.weight or self.dense.weight)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -247,6 +307,16 @@ class PretrainConfig:
     def with_steps(self, steps: int) -> PretrainConfig:
         """Return the same run with another number of steps."""
         return replace(self, optimiser=replace(self.optimiser, steps=steps))
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Return, as JSON values, the tables that a recipe need not have."""
+    tables: dict[str, Any] = {
+        "views": ViewConfig(), "decoder": DecoderConfig(), "contrast": ContrastConfig(),
+        "dense": DenseConfig(), "colour": ColourConfig(),
+    }  # fmt: skip
+    stated = {name: asdict(table) for name, table in tables.items()}
+    return cast(dict[str, dict[str, Any]], json.loads(json.dumps(stated)))
 
 
 def learning_rate(config: PretrainConfig, step: int) -> float:

@@ -14,7 +14,7 @@ from rs_embed.files.writing import written
 from rs_embed.training.config import PretrainConfig, learning_rate
 from rs_embed.training.state import Training
 
-_NAMES = ("loss", "low", "high", "contrast", "gradient_norm")
+_NAMES = ("loss", "low", "high", "contrast", "dense", "gradient_norm")
 
 
 class Metrics:
@@ -36,7 +36,7 @@ class Metrics:
             )
 
     def add(self, losses: Tensor, norm: Tensor) -> None:
-        """Add the ``(4,)`` losses and the gradient's norm of a step, without waiting for them."""
+        """Add the ``(5,)`` losses and the gradient's norm of a step, without waiting for them."""
         self._since.append(torch.cat([losses, norm.detach().reshape(1)]))
 
     def write(self, training: Training, config: PretrainConfig, *, kept: bool) -> None:
@@ -51,7 +51,7 @@ class Metrics:
         """
         if not self._since:
             return
-        values = torch.stack(self._since).cpu()  # steps 5
+        values = torch.stack(self._since).cpu()  # steps 6
         count = len(values)
         finite = torch.isfinite(values).all(dim=1)
         if not finite.all():

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # PyTorch's own convention
 from torch import Tensor, nn
 
-from rs_embed.models.scalemae.network import ScaleMae
+from rs_embed.models.scalemae.network import ScaleMae, gsd_positions
 from rs_embed.training.config import PretrainConfig
+from rs_embed.training.contrast import dense_info_nce, info_nce
 from rs_embed.training.decoder import Bands, Decoder
-from rs_embed.training.views import Pyramid
+from rs_embed.training.views import Pyramid, take
 
 
 class Losses(NamedTuple):
@@ -21,6 +22,7 @@ class Losses(NamedTuple):
     low: Tensor
     high: Tensor
     contrast: Tensor
+    dense: Tensor
 
 
 class Objective(nn.Module):
@@ -38,7 +40,8 @@ class Objective(nn.Module):
         self.encoder = ScaleMae(config.network)
         ratios = {config.data.tile_size // side for side in config.views.sides}
         self.decoder = Decoder(config.network, config.decoder, ratios)
-        count = 1 + int(config.network.cls_token) if config.contrast.weight else 0
+        compared = config.contrast.patches + config.network.cls_token
+        count = compared if config.contrast.weight else 0
         heads = [Head(config.network.embed_dim, config.contrast.embed_dim) for _ in range(count)]
         self.heads = nn.ModuleList(heads)
         self.encoder.initialise(config.run.seed)
@@ -48,50 +51,55 @@ class Objective(nn.Module):
             head.initialise(generator)
 
     def forward(
-        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+        self,
+        image: Tensor,
+        gsd_m: Tensor,
+        side: int,
+        visible: Tensor,
+        masked: Tensor,
+        places: Tensor | None = None,
+        origin: Tensor | None = None,
     ) -> Losses:
-        """Return the losses of a batch.
-
-        Parameters
-        ----------
-        image : torch.Tensor
-            ``B 3 S S`` float32, normalised, at the resolution of the tiles. With contrast the
-            second half holds the second views of the first.
-        gsd_m : torch.Tensor
-            ``(B,)`` float32: ground metres per pixel of ``image``.
-        side : int
-            Side of the input that it is reduced to, pixels.
-        visible, masked : torch.Tensor
-            ``B V`` and ``B M`` int64, from `views.random_masks`.
-        """
-        tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked)
+        """Return the losses of a batch, whose parts are those of `views.Views`."""
+        tokens, bands, target = self.reconstruct(image, gsd_m, side, visible, masked, origin)
         low = F.mse_loss(bands.low.float(), target.low)
         high = F.l1_loss(bands.high.float(), target.high)
         total = low + self.config.optimiser.high_weight * high
-        contrast = torch.zeros((), device=image.device)
+        contrast = dense = torch.zeros((), device=image.device)
         if self.heads:
             contrast = self._disagreement(tokens)
             total = total + self.config.contrast.weight * contrast
-        return Losses(total, low, high, contrast)
+        if places is not None:
+            patches = tokens[:, int(self.config.network.cls_token) :]
+            dense = dense_info_nce(patches, places, self.config.dense)
+            total = total + self.config.dense.weight * dense
+        return Losses(total, low, high, contrast, dense)
 
     def reconstruct(
-        self, image: Tensor, gsd_m: Tensor, side: int, visible: Tensor, masked: Tensor
+        self,
+        image: Tensor,
+        gsd_m: Tensor,
+        side: int,
+        visible: Tensor,
+        masked: Tensor,
+        origin: Tensor | None = None,
     ) -> tuple[Tensor, Bands, Bands]:
         """Return the encoder's tokens ``B (1+)V D``, the bands it gives, and the true ones."""
         per_side = side // self.config.network.patch_size
         ratio = image.shape[-1] // side
         small = image if ratio == 1 else F.interpolate(image, size=side, mode="area")
         gsd_m = gsd_m * ratio
-        placed = self.encoder.embed(small, gsd_m).flatten(1, 2)  # B N D
-        seen = placed.gather(1, visible[..., None].expand(-1, -1, placed.shape[-1]))
-        tokens = self.encoder.encode(seen)
+        placed = self.encoder.embed(small, gsd_m)  # B h w D
+        if origin is not None:
+            placed = placed + _moved(origin, per_side, placed.shape[-1], gsd_m)
+        tokens = self.encoder.encode(take(placed.flatten(1, 2), visible))
         bands = self.decoder(tokens, visible, masked, gsd_m, ratio)
         cells = per_side * self.config.views.cells_per_patch
         return tokens, bands, Pyramid.of(image, side, cells).patches(masked, per_side)
 
     def _disagreement(self, tokens: Tensor) -> Tensor:
         prefix = int(self.config.network.cls_token)
-        pooled = [tokens[:, prefix:].mean(dim=1)]
+        pooled = [tokens[:, prefix:].mean(dim=1)] if self.config.contrast.patches else []
         if prefix:
             pooled.append(tokens[:, 0])
         losses = []
@@ -99,6 +107,18 @@ class Objective(nn.Module):
             first, second = head(vector).float().chunk(2)
             losses.append(info_nce(first, second, self.config.contrast.temperature))
         return torch.stack(losses).mean()
+
+
+def _moved(origin: Tensor, per_side: int, embed_dim: int, gsd_m: Tensor) -> Tensor:
+    """Return what ``B h w D`` positions change by when they begin at ``origin`` instead of 0."""
+    size = int(origin.max()) + per_side
+    positions = gsd_positions(size, size, embed_dim, gsd_m.float())
+    positions = positions.reshape(-1, size, size, embed_dim)
+    indices = origin[..., None] + torch.arange(per_side, device=origin.device)  # B 2 n
+    rows, columns = indices[:, 0, :, None], indices[:, 1, None]
+    image = torch.arange(len(origin), device=origin.device)[:, None, None]
+    change: Tensor = positions[image, rows, columns] - positions[:, :per_side, :per_side]
+    return change
 
 
 class Head(nn.Module):
@@ -121,18 +141,3 @@ class Head(nn.Module):
             bound = (6 / sum(layer.weight.shape)) ** 0.5
             layer.weight.uniform_(-bound, bound, generator=generator)
             layer.bias.zero_()
-
-
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of finding each vector's partner by cosine similarity.
-
-    Parameters
-    ----------
-    first, second : torch.Tensor
-        ``B E``; row i of one belongs to row i of the other.
-    temperature : float
-        What similarities are divided by.
-    """
-    similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature  # B B
-    partner = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)) / 2

@@ -37,14 +37,15 @@ from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.models.weights import obtain_weights
 from rs_embed.pipeline import ordered
 from rs_embed.progress import Bar
-from rs_embed.training.config import PretrainConfig, hidden_patches, learning_rate
+from rs_embed.training.colour import altered
+from rs_embed.training.config import ColourConfig, PretrainConfig, hidden_patches, learning_rate
 from rs_embed.training.metrics import Metrics
 from rs_embed.training.objective import Losses, Objective
 from rs_embed.training.packing import Tiles, packed
 from rs_embed.training.reconstructions import draw_reconstructions
 from rs_embed.training.release import write_checkpoint
 from rs_embed.training.state import Training, check_state, read_state, write_state
-from rs_embed.training.views import random_crops, random_masks
+from rs_embed.training.views import Crops, Views, random_masks, take
 
 _CROPS, _ORDER = 0, 1  # streams of random numbers
 _STATE = "state.safetensors"
@@ -202,8 +203,10 @@ class _Run:
             training.seconds = time.monotonic() - begun
             over = time.monotonic() - started > 60 * minutes
             last = training.step == options.steps or over or stopped()
+            snapshots = self.config.run.snapshot_steps
+            snapshot = snapshots is not None and training.step % snapshots == 0
             self.metrics.add(losses, norm)
-            if last or training.step % self.config.run.log_steps == 0:
+            if last or snapshot or training.step % self.config.run.log_steps == 0:
                 self.metrics.write(training, self.config, kept=self.state.exists())
             if last or time.monotonic() - kept > 60 * self.config.run.checkpoint_minutes:
                 self.metrics.write(training, self.config, kept=self.state.exists())
@@ -212,6 +215,8 @@ class _Run:
                 kept = time.monotonic()
             if last or training.step % self.config.run.picture_steps == 0:
                 self._draw()
+            if snapshot:
+                self._release(f"snapshots/step-{training.step:07}")
             yield training.step
             if last:
                 batches.close()
@@ -229,18 +234,16 @@ class _Run:
         )
 
     def _step(self, pixels: Tensor, gsd_m: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the weights once; returns the four losses and the gradient's norm."""
+        """Update the weights once; returns the losses and the gradient's norm."""
         training, options = self.training, self.config.optimiser
         for group in training.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, training.step)
         training.optimiser.zero_grad(set_to_none=True)
-        image, gsd_m, side, visible, masked = self.views(pixels, gsd_m, training.step)
-        sums = torch.zeros(4, device=self.device)
+        views = self.views(pixels, gsd_m, training.step)
+        sums = torch.zeros(len(Losses._fields), device=self.device)
         for part in self._parts(len(pixels)):
             with self._lower():
-                losses: Losses = training.objective(
-                    image[part], gsd_m[part], side, visible[part], masked[part]
-                )
+                losses: Losses = training.objective(*views.part(part))
             torch.autograd.backward(losses.total / options.accumulate)
             sums += torch.stack([one.detach() for one in losses]) / options.accumulate
         norm = nn.utils.clip_grad_norm_(training.objective.parameters(), options.clip_norm)
@@ -251,13 +254,11 @@ class _Run:
 
     def _parts(self, count: int) -> Iterator[Tensor]:
         """Yield the images of each part of a batch; the two views of a tile stay together."""
-        views = 2 if self.config.contrast.weight else 1
+        views = 2 if self.config.paired else 1
         for part in torch.arange(count).chunk(self.config.optimiser.accumulate):
             yield torch.cat([part + view * count for view in range(views)]).to(self.device)
 
-    def views(
-        self, pixels: Tensor, gsd_m: Tensor, step: int
-    ) -> tuple[Tensor, Tensor, int, Tensor, Tensor]:
+    def views(self, pixels: Tensor, gsd_m: Tensor, step: int) -> Views:
         """Return the inputs of the objective, drawn from the step's own random numbers."""
         config = self.config
         generator = torch.Generator().manual_seed(
@@ -265,34 +266,48 @@ class _Run:
         )
         image = (pixels.to(self.device).float() - self._mean) / self._std
         gsd_m = gsd_m.to(self.device)
-        if config.contrast.weight:
+        if config.paired:
             image, gsd_m = image.repeat(2, 1, 1, 1), gsd_m.repeat(2)
-        image, gsd_m = random_crops(image, gsd_m, config.views.crop_area, generator)
-        if config.contrast.brightness:
-            gain, offset = config.contrast.brightness * torch.randn(
-                (2, len(image), 1, 1, 1), generator=generator
-            ).to(self.device)
-            image = image * gain.exp() + offset
+        uniform = torch.rand((4, len(image)), generator=generator)
+        light = (
+            torch.randn((2, len(image), 1, 1, 1), generator=generator)
+            if config.contrast.brightness
+            else None
+        )
         shares = torch.tensor(config.views.shares, dtype=torch.float32)
         side = config.views.sides[int(shares.multinomial(1, generator=generator))]
-        visible, masked = random_masks(
-            len(image),
-            (side // config.network.patch_size) ** 2,
-            hidden_patches(side, config.network, config.views),
-            generator,
-        )
-        return image, gsd_m, side, visible.to(self.device), masked.to(self.device)
+        per_side = side // config.network.patch_size
+        dense = bool(config.dense.weight)
+        crops = Crops.of(uniform, config.views.crop_area, per_side if dense else None)
+        image, gsd_m = crops.cut(image), gsd_m * crops.kept.to(self.device)
+        if light is not None:
+            gain, offset = config.contrast.brightness * light.to(self.device)
+            image = image * gain.exp() + offset
+        places = crops.places(per_side) if dense else None
+        hidden = hidden_patches(side, config.network, config.views)
+        visible, masked = random_masks(len(image), per_side**2, hidden, generator, places)
+        if config.colour != ColourConfig():
+            black, white = ((value - self._mean) / self._std for value in (0, 255))
+            image = altered(image, config.colour, black, white, generator)
+        if places is not None:
+            places = take(places, visible).to(self.device)
+        origin = None
+        if config.views.origin:
+            size = (len(image), 2)
+            origin = torch.randint(config.views.origin + 1, size, generator=generator)
+            origin = origin.to(self.device)
+        visible, masked = visible.to(self.device), masked.to(self.device)
+        return Views(image, gsd_m, side, visible, masked, places, origin)
 
     def _draw(self) -> None:
         count = min(len(self.tiles), 8)
         chosen = np.linspace(0, len(self.tiles) - 1, count).astype(int)
         pixels = torch.from_numpy(self.tiles.pixels[chosen])
         gsd_m = torch.from_numpy(self.tiles.gsd_m[chosen])
-        image, gsd_m, side, visible, masked = self.views(pixels, gsd_m, 0)
+        views = self.views(pixels, gsd_m, 0).part(torch.arange(count))
         picture = draw_reconstructions(
-            self.training.objective, image[:count], gsd_m[:count], side, visible[:count],
-            masked[:count], mean=self._mean, std=self._std,
-        )  # fmt: skip
+            self.training.objective, *views[:5], mean=self._mean, std=self._std
+        )
         path = self.folder / "pictures" / f"step-{self.training.step:07}.png"
         try:
             path.parent.mkdir(exist_ok=True)
@@ -301,10 +316,10 @@ class _Run:
         with written(path, alone=True) as partial:
             picture.save(partial, format="PNG")
 
-    def _release(self) -> None:
+    def _release(self, name: str | None = None) -> None:
         average = self.training.average
         write_checkpoint(
-            self.folder / self.config.name,
+            self.folder / (name or self.config.name),
             average.module if isinstance(average, AveragedModel) else average,
             self.config,
             self.training.step,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rs_embed.addresses import check_regular
 from rs_embed.errors import CheckpointError, ExportError
 from rs_embed.files.writing import written
+from rs_embed.training.config import defaults
 from rs_embed.training.objective import Objective
 
 _OPTIMISER, _OBJECTIVE, _AVERAGE = "optimiser.", "objective.", "average."
@@ -99,7 +100,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    # A state of another version may state more of the run, or less.
+    # A state of another version may state more of the run, or less: options that it did not have
+    # are at their defaults.
+    old = {**old, **{name: {**table, **old.get(name, {})} for name, table in defaults().items()}}
     both = old.keys() & new.keys()
     differing = list(_differences({k: old[k] for k in both}, {k: new[k] for k in both}))
     if differing:
