@@ -280,7 +280,6 @@ def _unfinished(partial: Path) -> EmbeddingTable:
     message = f"{partial} is unfinished: {len(kept)} places, {_missing(missing)}; run it again"
     give_warnings([Note(message, RsEmbedWarning)])
     ids = [name for name, _ in places]
-    frame = Places(
-        require("pandas").DataFrame({"id": ids}), ids, "id", [p for _, p in places]
-    ).frame
+    spatials: list[Any] = [spatial for _, spatial in places]
+    frame = Places(require("pandas").DataFrame({"id": ids}), ids, "id", spatials).frame
     return EmbeddingTable.of(frame, ids, kept, missing=missing)
