@@ -34,7 +34,7 @@ def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "from rs_embed.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False,
-        env=python_environment(HF_HUB_OFFLINE="1", **variables), timeout=120,
+        env=python_environment(HF_HUB_OFFLINE="1", **variables), timeout=600,
     )  # fmt: skip
 
 
@@ -384,7 +384,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print(*{'torch', 'numpy', 'rasterio', 'xarray', 'sqlite3'} & sys.modules.keys())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.split() == []
 

@@ -92,6 +92,7 @@ def service(shared_service: Service, client: None) -> Iterator[Service]:
     shared_service.faults.clear()
     shared_service.refusal = None
     shared_service.latency_s = 0
+    shared_service.faulty_share = 0
     shared_service.memory_px = 10**9
 
 
