@@ -299,7 +299,10 @@ def test_without_weights_and_network_the_line_says_how_to_fix_it(tmp_path: Path)
         ([*SAMPLE, "--cloud-mask", "scl"], "got cloud_mask='scl', but backend='sample' is one"),
         ([*SAMPLE, "--cloud-mask", "qa60"], "unknown cloud_mask 'qa60'"),
         (["batch", "gone.csv", "-o", "v.npz"], "gone.csv: cannot be read"),
-        (["batch", "places.shp", "-o", "v.npz"], "unknown file type of places '.shp'"),
+        (
+            ["batch", "places.shp", "-o", "v.npz"],
+            "places.shp: cannot be read (no such file), expected a file (CSV",
+        ),
         (["batch", "gone.csv", "-o", "v.txt"], "unknown file type of many vectors '.txt'"),
         (["batch", "gone.csv", "-o", "/no/such/folder/v.npz"], "there is no folder"),
         (["inspect"], "got no spatial"),

@@ -144,14 +144,15 @@ def periods(
     used = next((names for names in _PERIODS if stated >= set(names)), None)
     if used is None:
         return None, unused_dates((columns[key] for key in columns if key in stated), name)
-    known: dict[tuple[Any, ...], TemporalSpec | None] = {}
+    known: dict[str, TemporalSpec | None] = {}
     found: list[TemporalSpec | None] = []
     texts = [table[columns[key]].astype(object) for key in used]
     for number, cells in enumerate(zip(*texts, strict=True)):
-        if cells not in known:
+        key = repr(cells)
+        if key not in known:
             with located(f"{where(number)}, {' and '.join(used)}"):
-                known[cells] = _period(cells)
-        found.append(known[cells])
+                known[key] = _period(cells)
+        found.append(known[key])
     return found, []
 
 
@@ -160,13 +161,15 @@ def fetches(table: pd.DataFrame, where: Where) -> list[FetchSpec | None] | None:
     column = _by_name(table).get("scale_m")
     if column is None or not _has_value(table[column]):
         return None
-    known: dict[Any, FetchSpec | None] = {}
-    values = list(table[column].astype(object))
-    for number, value in enumerate(values):
-        if value not in known:
+    known: dict[str, FetchSpec | None] = {}
+    found: list[FetchSpec | None] = []
+    for number, value in enumerate(table[column].astype(object)):
+        key = repr(value)
+        if key not in known:
             with located(where(number)):
-                known[value] = None if is_missing(value) else FetchSpec(scale_m=value)
-    return [known[value] for value in values]
+                known[key] = None if is_missing(value) else FetchSpec(scale_m=value)
+        found.append(known[key])
+    return found
 
 
 def numbers_of(table: pd.DataFrame, key: str) -> list[Any] | None:
@@ -181,7 +184,9 @@ def is_missing(value: Any) -> bool:
     """Return whether a cell is empty: None, NaN, NaT, NA or empty text."""
     import pandas as pd
 
-    return bool(pd.isna(value)) if not isinstance(value, str) else not value.strip()
+    if isinstance(value, str):
+        return not value.strip()
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _by_name(table: pd.DataFrame) -> Mapping[str, Any]:
