@@ -154,7 +154,7 @@ def check_all_regular(folder: str | os.PathLike[str]) -> None:
 
 
 def read_document(path: str | os.PathLike[str], most_bytes: int = DOCUMENT_BYTES) -> bytes:
-    """Return the content of a file, of which no more than ``most_bytes`` are read.
+    """Return the content of a file that is not larger than ``most_bytes``.
 
     Raises
     ------

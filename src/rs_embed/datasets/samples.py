@@ -414,7 +414,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def _refuse_sparse(cls, *_: Any) -> None:
-        """Refuse a sparse file, of which tarfile reads a map of any length."""
+        """Refuse a sparse file: tarfile would read its map, however long."""
         raise tarfile.ReadError("a sparse file, expected whole files; pack it without --sparse")
 
     # As tarfile calls what reads the three formats of PAX.

@@ -29,7 +29,7 @@ def check_pooling(output: OutputSpec, shapes: Iterable[Any] | None) -> None:
         )
 
 
-# A polygon of which less than this share is seen gets a warning.
+# If the model sees less than this share of a polygon, a warning says so.
 _NOTABLE = 0.99
 
 

@@ -37,7 +37,7 @@ RESULT_COLUMNS = {
     "coverage": "part of the place that the model saw",
     "fingerprint": "hash of everything that determines the vector",
     "meta": "JSON: provenance that is not the same for all rows",
-    "error": "why there is no vector",
+    "error": "the reason, where the place failed",
     "input_row": "number of the place in the input, from 0",
 }
 require = partial(_optional.require, extra="tables", purpose="a table of embeddings")
