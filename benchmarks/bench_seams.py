@@ -52,7 +52,7 @@ def embedded(args: AreaTask) -> tuple[Windows, float]:
     start = time.perf_counter()
     tiles = args.layout.tiles
     made = window_tokens(
-        args.task, args.layout, tiles, args.read, lambda: encoder, workers=2, batch_size=None
+        args.task, args.layout, tiles, args.read, lambda: encoder, workers=2, batch_size=8
     )
     found = {window.tile: window.tokens for group in made for window in group}
     return found, time.perf_counter() - start

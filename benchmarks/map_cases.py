@@ -92,7 +92,7 @@ def watch(args: dict[str, Any]) -> dict[str, Any]:
     task = settle_area(**args)
     encoder = task.task.plan.load()
     size = task.layout.tile_size
-    blank = np.zeros((encoder.batch_size, 3, size, size), np.float32)
+    blank = np.zeros((task.task.plan.batch_size, 3, size, size), np.float32)
     encoder.encode(blank, [10.0] * len(blank))
     model_mb = memory_mb("VmRSS")
     began = time.perf_counter()

@@ -45,7 +45,6 @@ class CoordinateEncoder:
     log: list[tuple[float, ...]]
     refuse: float = np.inf
     patch_size: int = PATCH
-    batch_size: int = 8
     trained_input_res: tuple[float, float] | None = None
     provenance: Mapping[str, Any] = field(default_factory=lambda: {"weights": "none"})
 
@@ -78,6 +77,7 @@ class CoordinatePlan:
     refuse: float
     gsd: float | str = "metres"
     patch_size: int = PATCH
+    batch_size: int = 8
 
     @property
     def preparation(self) -> ScaleMaePreparation:

@@ -139,7 +139,7 @@ def test_sides_are_whole_patches_and_none_comes_twice() -> None:
 class Listener:
     """An encoder that keeps what it was told; its tokens are the pixels' own means."""
 
-    image_size, patch_size, batch_size, trained_input_res = 224, 16, 1, None
+    image_size, patch_size, trained_input_res = 224, 16, None
     provenance: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self) -> None:
@@ -167,6 +167,7 @@ def test_the_gsd_that_is_told_grows_as_pixels_do(
         64,
         {1.0: 64, 0.5: 32},
         ("cls", "mean"),
+        batch_size=1,
     )
     images = [texture(COLOURS["crops"], 1), texture(COLOURS["water"], 2, 128)]
     for image in images:

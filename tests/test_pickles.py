@@ -78,8 +78,8 @@ def test_another_process_gives_the_same(
 ) -> None:
     task = settled(checkpoint, output=OutputSpec.grid())
     source = Source(**sources[name]).resolved(Settings.from_environ())
-    here = embedded(pickled(task, source))  # and afterwards it is still the same request
-    there = another_process.apply_async(embedded, [pickled(task, source)]).get(WAIT_S)
+    here = embedded(pickled((task, source)))  # and afterwards it is still the same request
+    there = another_process.apply_async(embedded, [pickled((task, source))]).get(WAIT_S)
     assert np.array_equal(here.data.values, there.data.values, equal_nan=True)
     assert here.meta == there.meta
     assert there.data.rio.crs == here.data.rio.crs
@@ -103,4 +103,4 @@ def test_the_part_that_does_not_pickle_is_named(
 ) -> None:
     source = Source(**pixels).resolved(Settings.from_environ())
     with pytest.raises(SpecError, match=match):
-        pickled(settled(checkpoint), source)
+        pickled((settled(checkpoint), source))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rs_embed.errors import CheckpointError as CheckpointError
     from rs_embed.errors import CoverageWarning as CoverageWarning
     from rs_embed.errors import DatasetError as DatasetError
+    from rs_embed.errors import EngineError as EngineError
     from rs_embed.errors import ExportError as ExportError
     from rs_embed.errors import GridError as GridError
     from rs_embed.errors import GsdWarning as GsdWarning
@@ -94,7 +95,7 @@ _MODULES = {
     "embedding.one_place": "get_embedding",
     "embedding.result": "Embedding",
     "errors": (
-        "CheckpointError CoverageWarning DatasetError ExportError GridError GsdWarning "
+        "CheckpointError CoverageWarning DatasetError EngineError ExportError GridError GsdWarning "
         "ImageryError ImageryWarning MissingDependencyError ModelError NoImageryError "
         "ProviderError RsEmbedError RsEmbedWarning SettingsError SpecError TemporalWarning "
         "TrainingError UnknownNameError"

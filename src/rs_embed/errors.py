@@ -14,6 +14,7 @@
     ├── ModelError (RuntimeError)           model, device or output unsuited to the request
     │   └── CheckpointError                 missing, foreign or damaged weights
     ├── TrainingError (RuntimeError)        pretraining run that cannot continue
+    ├── EngineError (RuntimeError)          workers that cannot be started, or keep ending
     ├── ExportError (OSError)               result that cannot be written or read
     └── MissingDependencyError (ImportError)  optional package not installed
 
@@ -41,6 +42,7 @@ __all__ = [
     "CheckpointError",
     "CoverageWarning",
     "DatasetError",
+    "EngineError",
     "ExportError",
     "GridError",
     "GsdWarning",
@@ -171,6 +173,10 @@ class CheckpointError(ModelError):
 
 class TrainingError(RsEmbedError, RuntimeError):
     """A pretraining run cannot continue: invalid loss, or a folder used by another run."""
+
+
+class EngineError(RsEmbedError, RuntimeError):
+    """Worker processes cannot be started or reached, keep ending, or ended at an item."""
 
 
 class ExportError(RsEmbedError, OSError):

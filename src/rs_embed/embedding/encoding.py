@@ -107,7 +107,7 @@ class ImageTokens:
 
 
 def encode(
-    encoder: Encoder, images: Sequence[GsdImage], *, batch_size: int | None = None
+    encoder: Encoder, images: Sequence[GsdImage], *, batch_size: int
 ) -> Iterator[ImageTokens | ModelError]:
     """Yield the tokens of each image, or the error that prevents them, in order.
 
@@ -119,12 +119,11 @@ def encode(
         The loaded model.
     images : sequence of GsdImage
         All of one shape; each with its own GSD.
-    batch_size : int, optional
-        Images per forward pass; what suits the device if not given.
+    batch_size : int
+        Images per forward pass.
     """
-    size = batch_size or encoder.batch_size
-    for start in range(0, len(images), size):
-        yield from _batch(encoder, images[start : start + size])
+    for start in range(0, len(images), batch_size):
+        yield from _batch(encoder, images[start : start + batch_size])
 
 
 def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens | ModelError]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.embedding.encoding import GsdImage, encode, gsd_notes, network_input
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
     from rs_embed.models.base import Encoder
 
-# What is made ready ahead where nobody states the batch size, which the device decides later.
-_BATCH_SIZE = 16
 VIEW_WORKERS = min(os.cpu_count() or 1, 8)
 
 
@@ -95,6 +92,7 @@ def embed(
     batch_size: int | None,
     keep_images: bool,
     tiles: Bar,
+    shard_of: Callable[[int], int] = lambda _: 0,
 ) -> Generator[Embedding | RsEmbedError, None, None]:
     """Yield the embedding of each place, in order, or the error that prevents it.
 
@@ -114,6 +112,9 @@ def embed(
         Whether the embeddings carry the image that the model saw.
     tiles : Bar
         Counts tiles that went through the model.
+    shard_of : callable
+        Returns the shard of a place by its number; only places of one shard share a forward pass,
+        so that their embeddings do not depend on other shards, down to the last bit.
 
     Raises
     ------
@@ -123,36 +124,72 @@ def embed(
     model = _Model(task)
     if fetch_workers and not task.plan.sizes_known:
         _ = model.encoder  # what a place is refused for must not depend on its number
-    ready = batch_size or _BATCH_SIZE
     # Rasters that wait for their tiles stay in memory; resized ones are small.
+    ready = batch_size or task.plan.batch_size
     ahead = fetch_workers + (ready if task.prep.mode == "resize" else 0)
-    view_workers = VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0
-    with ExitStack() as stages:
-        sights = stages.enter_context(
-            closing(
-                ordered(
-                    enumerate(sources),
-                    partial(_look, task, model),
-                    workers=fetch_workers,
-                    ahead=ahead,
-                )
-            )
+    seen = ordered(
+        enumerate(sources), partial(_look, task, model), workers=fetch_workers, ahead=ahead
+    )
+    with closing(seen):
+        yield from _embedded(
+            seen,
+            task,
+            model,
+            view_workers=VIEW_WORKERS if fetch_workers or task.prep.mode != "resize" else 0,
+            batch_size=ready,
+            keep_images=keep_images,
+            tiles=tiles,
+            shard_of=shard_of,
         )
-        views = stages.enter_context(
-            closing(
-                ordered(
-                    _tiles(sights, task, model, keep_images=keep_images, bar=tiles),
-                    partial(_view, task),
-                    workers=view_workers,
-                    ahead=2 * ready,
-                )
-            )
-        )
-        yield from in_order(_finished(views, model, batch_size, tiles))
+
+
+def read_places(task: Task, sources: Sequence[Source], *, fetch_workers: int) -> list[Looked]:
+    """Return what the model will see of places, for `embed_read`; no network is loaded."""
+    looks = ordered(
+        enumerate(sources),
+        partial(_look, task, _Model(task)),
+        workers=fetch_workers,
+        ahead=len(sources),
+    )
+    with closing(looks):
+        return list(looks)
+
+
+def embed_read(
+    task: Task, looked: Iterable[Looked], *, batch_size: int | None
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    """Yield what `embed` yields for places of one shard, once `read_places` has read them."""
+    return _embedded(
+        looked,
+        task,
+        _Model(task),
+        view_workers=VIEW_WORKERS,
+        batch_size=batch_size or task.plan.batch_size,
+        keep_images=False,
+        tiles=Bar(show=False, unit="tile"),
+        shard_of=lambda _: 0,
+    )
+
+
+def _embedded(
+    looked: Iterable[Looked],
+    task: Task,
+    model: _Model,
+    *,
+    view_workers: int,
+    batch_size: int,
+    keep_images: bool,
+    tiles: Bar,
+    shard_of: Callable[[int], int],
+) -> Generator[Embedding | RsEmbedError, None, None]:
+    cut = _tiles(looked, task, model, keep_images=keep_images, bar=tiles)
+    views = ordered(cut, partial(_view, task), workers=view_workers, ahead=2 * batch_size)
+    with closing(views):
+        yield from in_order(_finished(views, model, batch_size, tiles, shard_of))
 
 
 @dataclass(frozen=True, eq=False)
-class _Looked:
+class Looked:
     """What came of reading and preparing one place; its source while it may be needed again."""
 
     index: int
@@ -160,13 +197,13 @@ class _Looked:
     source: Source | None
 
 
-def _look(task: Task, model: _Model, numbered: tuple[int, Source]) -> _Looked:
+def _look(task: Task, model: _Model, numbered: tuple[int, Source]) -> Looked:
     index, source = numbered
     kept = None if model.loaded else source
     try:
-        return _Looked(index, task.see(source, model.sizes), kept)
+        return Looked(index, task.see(source, model.sizes), kept)
     except RsEmbedError as exc:
-        return _Looked(index, exc, kept)
+        return Looked(index, exc, kept)
     except Exception as exc:
         exc.add_note(f"while reading or preparing number {index}: {source.label()}")
         raise
@@ -181,7 +218,7 @@ def _forget_pixels(error: BaseException) -> None:
 
 
 def _tiles(
-    looked: Iterable[_Looked], task: Task, model: _Model, *, keep_images: bool, bar: Bar
+    looked: Iterable[Looked], task: Task, model: _Model, *, keep_images: bool, bar: Bar
 ) -> Iterator[tuple[_Place, Tile] | _Failed]:
     """Yield the tiles of each place, or its failure."""
     for look in looked:
@@ -212,23 +249,25 @@ def _view(task: Task, cut: tuple[_Place, Tile] | _Failed) -> _View | _Failed:
 
 
 def _finished(
-    views: Iterator[_View | _Failed], model: _Model, batch_size: int | None, bar: Bar
+    views: Iterator[_View | _Failed],
+    model: _Model,
+    size: int,
+    bar: Bar,
+    shard_of: Callable[[int], int],
 ) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
     """Yield each place's number and outcome as soon as its last tile is through the model."""
-    for first in views:
-        if isinstance(first, _Failed):
-            yield first.index, first.error
-            continue
-        size = batch_size or model.encoder.batch_size
-        for batch in grouped(chain([first], views), _shape, size=size, hold=4 * size):
-            yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
-            tensors = [item for item in batch if isinstance(item, _View)]
-            yield from _forward(model.encoder, tensors, size)
-            bar.advance(len(tensors))
 
+    def together(item: _View | _Failed) -> Hashable | None:
+        """Return what images of one forward pass have in common."""
+        if isinstance(item, _Failed):
+            return None
+        return shard_of(item.place.index), item.input.pixels.shape
 
-def _shape(item: _View | _Failed) -> tuple[int, ...] | None:
-    return None if isinstance(item, _Failed) else item.input.pixels.shape
+    for batch in grouped(views, together, size=size, hold=4 * size):
+        yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
+        tensors = [item for item in batch if isinstance(item, _View)]
+        yield from _forward(model.encoder, tensors, size)
+        bar.advance(len(tensors))
 
 
 def _forward(

@@ -90,9 +90,8 @@ class Embeddings:
     full_px: int  # side at full resolution, pixels
     sides: dict[float, int]  # side at each scale, pixels
     poolings: Sequence[str]
-    # Images of 224 px a forward pass; None leaves it to the encoder. Smaller images go in more at
-    # once.
-    batch_size: int | None = None
+    # Images of 224 px a forward pass. Smaller images go in more at once.
+    batch_size: int
     _waiting: dict[float, list[tuple[NDArray[np.uint8], float]]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -105,10 +104,9 @@ class Embeddings:
         """Embed an image at every scale, soon."""
         image = square(sample.image)
         full_gsd_m = sample.gsd_m * image.width / self.full_px
-        normal = self.batch_size or self.encoder.batch_size
         for scale, side in self.sides.items():
             self._waiting[scale].append((shown(image, side), full_gsd_m))
-            at_once = min(int(normal * (_NORMAL_SIDE_PX / side) ** 2), _MOST_AT_ONCE)
+            at_once = min(int(self.batch_size * (_NORMAL_SIDE_PX / side) ** 2), _MOST_AT_ONCE)
             if len(self._waiting[scale]) >= at_once:
                 self._flush(scale)
 

@@ -123,7 +123,7 @@ def evaluate(
     normal_px, side_at, left_out = sides(full_px, encoder.patch_size, scales)
     if not side_at:
         raise SpecError(f"got no scale that can be shown: {'; '.join(left_out)}")
-    size = settings.scalemae_batch_size
+    size = settings.scalemae_batch_size or plan.batch_size
     embeddings = Embeddings(
         encoder, plan.preparation, plan.gsd, normal_px, side_at, poolings, batch_size=size
     )

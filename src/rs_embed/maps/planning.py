@@ -34,7 +34,7 @@ def plan_map(area: AreaTask, windows: int) -> MapPlan:
     """
     encoder = area.task.plan.load()
     images = windows * area.layout.passes**2
-    size = max(1, min(area.settings.scalemae_batch_size or encoder.batch_size, images))
+    size = max(1, min(area.settings.scalemae_batch_size or area.task.plan.batch_size, images))
     preparation, bands = area.task.plan.preparation, area.task.description.inputs.bands
     side = area.layout.patch_size
     zeros = np.zeros((len(bands), *(side * n for n in area.layout.tile_patches)), np.uint16)

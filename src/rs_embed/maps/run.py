@@ -133,7 +133,7 @@ class _Making:
             self._area.read,
             self._loaded,
             workers=self._area.settings.scalemae_fetch_workers,
-            batch_size=self._area.settings.scalemae_batch_size,
+            batch_size=self._area.settings.scalemae_batch_size or self._area.task.plan.batch_size,
             units_seen=units_seen,
         )
         done, start = 0, time.monotonic()

@@ -91,7 +91,7 @@ def window_tokens(
     encoder: Callable[[], Encoder],
     *,
     workers: int,
-    batch_size: int | None,
+    batch_size: int,
     units_seen: bool = True,
 ) -> Generator[list[WindowTokens], None, None]:
     """Yield what comes of the windows, in order, a group at a time.
@@ -101,7 +101,7 @@ def window_tokens(
 
     ``tiles`` are the windows to embed, in the layout's order. ``read`` returns the pixels on a
     grid, in any of ``workers`` threads; ``encoder`` returns the model when the first window is
-    known to be good; ``batch_size`` counts images per forward pass, None leaves it to the device.
+    known to be good; ``batch_size`` counts images per forward pass.
     ``units_seen`` states whether some windows together were found to be in their units, see
     `probe`. If not, each must be by itself; a window of dark water may then look like another unit.
     """
@@ -207,7 +207,7 @@ def _encoded(
     layout: Layout,
     seen: Iterator[_Seen | WindowTokens],
     encoder: Callable[[], Encoder],
-    batch_size: int | None,
+    batch_size: int,
 ) -> Iterator[list[WindowTokens]]:
     """Yield the windows in groups that fill a forward pass."""
 
@@ -224,7 +224,7 @@ def _encoded(
     for item in seen:
         group.append(item)
         images += item.images if isinstance(item, _Seen) else []
-        if isinstance(item, _Seen) and len(images) >= (batch_size or encoder().batch_size):
+        if isinstance(item, _Seen) and len(images) >= batch_size:
             yield list(embedded())
             group, images = [], []
     if group:

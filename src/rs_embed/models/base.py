@@ -187,10 +187,6 @@ class Encoder(Protocol):
         """Side of a token's footprint, pixels of the input."""
 
     @property
-    def batch_size(self) -> int:
-        """Images per forward pass that suit the device, where nobody states them."""
-
-    @property
     def trained_input_res(self) -> tuple[float, float] | None:
         """Least and greatest ``input_res`` that the weights were trained on, if known."""
 
@@ -293,6 +289,10 @@ class Plan(Protocol):
     @property
     def sizes_known(self) -> bool:
         """Whether a download can no longer change these sizes."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass that suit the device, where nobody states them."""
 
     @property
     def settled(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -24,8 +24,11 @@ from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warn
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.printable import excerpt
+from rs_embed.progress import Bar
+from rs_embed.runs.engines import Engine
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
+from rs_embed.runs.shards import Shard, shards_of
 from rs_embed.settings import Settings
 from rs_embed.specs import (
     BBox,
@@ -40,11 +43,13 @@ from rs_embed.specs import (
 from rs_embed.tables.columns import PlaceColumns, TableContent, place_columns
 from rs_embed.tables.formats import TABLES
 from rs_embed.tables.summary import summary
+from rs_embed.tables.work import PlaceWork
 
 if TYPE_CHECKING:
     from rs_embed.embedding.result import Embedding
 
 _SHOWN_ERRORS = 5
+_FIELDS = {"spatials": "spatial", "imageries": "imagery"}
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
 
 
@@ -127,13 +132,18 @@ def export_batch(
     progress: bool | None = None,
     dtype: Literal["float32", "float16", "int8"] | None = None,
     order: Literal["hilbert", "input"] | None = None,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     **arguments: Any,
 ) -> BatchReport:
     """Embed many places into one file of vectors, which `load_export` reads.
 
-    Results are kept in ``<output>.partial`` until all places are done: the same call continues
-    after an interruption, retries places that failed, and does nothing if all are done. Until then
-    places may be added, removed or reordered; one that moved is embedded again.
+    Results are kept in ``<output>.partial`` until all places are done, those of one shard (as many
+    places as a forward pass has images) at once: the same call continues after an interruption,
+    retries places that failed, and does nothing if all are done. Until then places may be added,
+    removed or reordered; one that moved is embedded again. The file is the same, byte for byte,
+    however often the run was interrupted, and on any engine.
 
     Parameters
     ----------
@@ -169,6 +179,15 @@ def export_batch(
     order : {"hilbert", "input"}, optional
         The order of the rows of a ``.parquet``: by default along a Hilbert curve, so that places
         near each other are read together. `load_export` returns the order of the places.
+    workers : int, optional
+        Processes that embed at the same time: on this machine instead of this process, each with
+        its own copy of the model and its share of the cores; on Ray see `Engine`. A place that
+        ends its process then becomes a row with the reason.
+    engine : {"local", "ray"}
+        This machine, or a Ray cluster (needs the extra ``ray``). A run may go on with another one.
+    ray_address : str, optional
+        Address of the cluster, see ``ray.init``; without it ``RAY_ADDRESS``, else Ray is started
+        on this machine.
     **arguments
         ``temporal``, ``sensor``, ``fetch``, ``backend``, ``imagery``, ``cache``, ``input_prep``,
         ``min_valid``, ``device`` and the model's own options, as for `iter_embeddings`.
@@ -187,6 +206,8 @@ def export_batch(
         kept belongs to another request, is damaged, or is in use by another process.
     CheckpointError
         If places kept earlier were made with other weights of the same name.
+    EngineError
+        If workers cannot be started or reached, or keep ending.
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
@@ -196,6 +217,7 @@ def export_batch(
     stored = form.storage(dtype, order)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+    where = Engine(engine, workers, ray_address)
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
     _check_arguments(arguments)
     asked = asked_of(model, rows, pooling, arguments)
@@ -217,7 +239,7 @@ def export_batch(
         overwrite=overwrite,
     ) as run:
         began = time.monotonic()
-        _embed(run, asked, on_error=on_error, progress=progress)
+        _embed(run, asked, where, on_error=on_error, progress=progress)
         request = {**request, **which_weights(run.shared or {})}
         form.write_all(path, _content(run, asked, columns, request))
         failed = run.failed()
@@ -243,6 +265,28 @@ class Asked:
         if self.rows.imageries is not None:  # each is part of the key of its place
             wanted = {**wanted, "imagery": "of each place"}
         return wanted
+
+    def item(self, number: int) -> dict[str, Any]:
+        """Return what a row has of its own, see `PlaceWork`."""
+        return {
+            _FIELDS.get(name, name): values[number]
+            for name, values in self.each.items()
+            if isinstance(values, list)
+        }
+
+    def work(self) -> PlaceWork:
+        """Return what is done with the rows; `SpecError` if arguments contradict a row."""
+        once = {name: spec for name, spec in self.each.items() if not isinstance(spec, list)}
+        imagery = None if self.rows.imageries is not None else self.source.imagery
+        work = PlaceWork(
+            self.task,
+            replace(self.source, imagery=imagery, **once),
+            self.settings.scalemae_fetch_workers,
+            self.settings.scalemae_batch_size,
+        )
+        for number in range(len(self.rows)):
+            work.source_of(self.item(number)).check()
+        return work
 
     def results(
         self, numbers: Sequence[int], **how: Any
@@ -364,29 +408,42 @@ def _settled(
 def _embed(
     run: DurableRun,
     asked: Asked,
+    engine: Engine,
     *,
     on_error: str,
     progress: bool | None,
 ) -> None:
-    """Embed the places that are left, and keep each result as it comes."""
-    left = (*run.fresh, *run.failed_before)
+    """Embed the places that are left, and keep the results of each shard as it comes."""
+    left = len(run.fresh) + len(run.failed_before)
     if not left:
         return
-    rows, by_key = asked.rows, asked.by_key
-    numbers = [by_key[key] for key in left]
-    results = asked.results(numbers, on_error="return", progress=progress)
-    with closing(results):
-        for key, result in zip(left, results, strict=True):
-            if not isinstance(result, RsEmbedError):
+    ids, work = asked.rows.ids, asked.work()
+    results = engine.results(work, ([shard] for shard in _shards(run, asked)))
+    with closing(results), Bar(progress, unit="place", total=left) as bar:
+        for shard, outcomes in results:
+            kept, shared = [], None
+            for key, result in zip(shard.keys, outcomes, strict=True):
+                if isinstance(result, RsEmbedError):
+                    if on_error == "raise":
+                        number = asked.by_key[key]  # among all places, not only what is left
+                        error = result.restated(f"place {ids[number]!r}: {result}")
+                        error.index = number
+                        raise error from result
+                    kept.append(JournalResult(key, None, error=str(result)))
+                    continue
                 run.check_weights(result.meta)
-                kept = JournalResult(key, result.data, result.meta)
-                run.keep([kept], {**which_weights(result.meta), "places": len(rows)})
-            elif on_error == "raise":
-                error = result.restated(f"place {rows.ids[by_key[key]]!r}: {result}")
-                error.index = by_key[key]  # among all places, not only what is left
-                raise error from result
-            else:
-                run.keep([JournalResult(key, None, error=str(result))])
+                shared = shared or {**which_weights(result.meta), "places": len(ids)}
+                kept.append(JournalResult(key, result.data, result.meta))
+            run.keep(kept, shared)
+            bar.advance(len(kept))
+
+
+def _shards(run: DurableRun, asked: Asked) -> Iterator[Shard]:
+    """Yield what is left, in the same groups as if nothing had been done or had failed."""
+    size = asked.settings.scalemae_batch_size or asked.task.plan.batch_size
+    for wanted in (set(run.fresh), set(run.failed_before)):
+        for keys in shards_of(asked.by_key, wanted, size=size):
+            yield Shard(keys, tuple(asked.item(asked.by_key[key]) for key in keys))
 
 
 def _content(

@@ -147,9 +147,9 @@ class ModelContract:
     ) -> None:
         """A batch gives what each image gives alone, at its own GSD and in its own place."""
         images = [self.image(model, plan, seed, gsd) for seed, gsd in ((1, 4.0), (2, 9.0))]
-        together = list(encode(encoder, images))
+        together = list(encode(encoder, images, batch_size=2))
         for image, tokens in zip(images, together, strict=True):
-            (alone,) = encode(encoder, [image])
+            (alone,) = encode(encoder, [image], batch_size=1)
             assert isinstance(tokens, ImageTokens), tokens
             assert isinstance(alone, ImageTokens), alone
             for part in ("cls", "patches", "pooled"):
@@ -157,7 +157,7 @@ class ModelContract:
                 assert (one is None) == (other is None)
                 assert one is None or np.abs(one - other).max() < SAME
         assert (encoder.image_size, encoder.patch_size) == (plan.image_size, plan.patch_size)
-        assert encoder.batch_size >= 1
+        assert plan.batch_size >= 1
 
     def test_patches_follow_the_shape_of_the_image(
         self, model: Model, plan: Plan, encoder: Encoder
@@ -165,7 +165,7 @@ class ModelContract:
         """Images need not be square, as long as their sides are whole patches."""
         height, width = 3 * plan.patch_size, 5 * plan.patch_size
         image = plan.preparation.image(self.values(model, (height, width)), REFLECTANCE)
-        (tokens,) = encode(encoder, [network_input(plan.preparation, image, 10.0)])
+        (tokens,) = encode(encoder, [network_input(plan.preparation, image, 10.0)], batch_size=1)
         assert isinstance(tokens, ImageTokens), tokens
         if "grid" in model.description.outputs:
             assert tokens.patch_tokens("a grid").shape[:2] == (3, 5)

@@ -53,7 +53,6 @@ class Means:
     image_size: int
     gain: int
     patch_size: int = PATCH
-    batch_size: int = 5
     trained_input_res: tuple[float, float] | None = None
 
     @property
@@ -74,6 +73,7 @@ class Plan:
     image_size: int
     gsd: float | str = "metres"
     patch_size: int = PATCH
+    batch_size: int = 5
     sizes_known: bool = True
 
     @property

@@ -49,6 +49,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def default_batch_size(device: str) -> int:
+    """Return how many images per forward pass suit the device with the given name."""
+    return _BATCH_SIZE.get(resolve_device(device).type, _BATCH_SIZE_ELSEWHERE)
+
+
 @dataclass
 class NativeEncoder:
     """The native network with loaded weights.
@@ -80,12 +85,6 @@ class NativeEncoder:
     def patch_size(self) -> int:
         """Side of a token's footprint, pixels."""
         return self.network.config.patch_size
-
-    @property
-    def batch_size(self) -> int:
-        """Images per forward pass that suit the device."""
-        device = next(self.network.parameters()).device
-        return _BATCH_SIZE.get(device.type, _BATCH_SIZE_ELSEWHERE)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -152,11 +151,6 @@ class RshfEncoder:
                 "input_res among them to pass the GSD; use loader='native'"
             )
         self._extra = {"patch_size": self.patch_size} if "patch_size" in parameters else {}
-
-    @property
-    def batch_size(self) -> int:
-        """Images per forward pass that suit the device."""
-        return _BATCH_SIZE.get(self.device.type, _BATCH_SIZE_ELSEWHERE)
 
     @property
     def provenance(self) -> Mapping[str, Any]:

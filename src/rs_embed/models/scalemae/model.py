@@ -93,6 +93,13 @@ class ScaleMaePlan:
         return self._settle(self._on_disk())[0].patch_size
 
     @property
+    def batch_size(self) -> int:
+        """Images per forward pass that suit the device."""
+        from rs_embed.models.scalemae.encoder import default_batch_size
+
+        return default_batch_size(self.device)
+
+    @property
     def sizes_known(self) -> bool:
         """Whether a download can no longer change these sizes."""
         return self.weights == RANDOM_INIT or self._on_disk() is not None
