@@ -51,8 +51,9 @@ def embedded(args: AreaTask) -> tuple[Windows, float]:
     encoder = args.task.plan.load()
     start = time.perf_counter()
     tiles = args.layout.tiles
+    shards = [tiles[start : start + 8] for start in range(0, len(tiles), 8)]
     made = window_tokens(
-        args.task, args.layout, tiles, args.read, lambda: encoder, workers=2, batch_size=8
+        args.task, args.layout, shards, args.read, lambda: encoder, workers=2, batch_size=8
     )
     found = {window.tile: window.tokens for group in made for window in group}
     return found, time.perf_counter() - start

@@ -124,11 +124,11 @@ def test_the_first_error_can_end_it(
     done = batch(places, "--on-error", "raise")
     assert done.exit_code == 1
     assert str(done.exception).startswith("place 'far': the requested place")
-    assert "stopped: 3 of 5 places are kept; run it again to continue" in done.output
+    assert "stopped: 4 of 5 places are kept; run it again to continue" in done.output
     assert not out.exists()
     done = batch(places)
-    assert "resuming: 3 of 5 places are done" in done.output
-    assert "4 of 5 places, 1 failed (rows of NaN), 3 done before" in done.output
+    assert "resuming: 4 of 5 places are done" in done.output
+    assert "4 of 5 places, 1 failed (rows of NaN), 4 done before" in done.output
 
 
 def test_a_request_that_cannot_be_meant_leaves_nothing(

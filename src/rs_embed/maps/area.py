@@ -13,6 +13,7 @@ from rs_embed.maps.planning import plan_map
 from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import checked_path, make_map, map_run
+from rs_embed.runs.engines import Engine
 from rs_embed.runs.run import is_finished, logger
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def embed_area(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     **options: Any,
 ) -> MapReport:
     """Embed a whole area into one georeferenced file of patch tokens, whatever its size.
@@ -100,6 +104,8 @@ def embed_area(
         Whether to start again, and replace a finished map.
     progress : bool, optional
         Whether to show a progress bar on standard error; None: if that is a terminal.
+    workers, engine, ray_address
+        As for `export_batch`. Windows that start in the same 1024 rows are made by one process.
     **options
         The model's own options, see ``describe_model(model)["options"]``.
 
@@ -133,6 +139,7 @@ def embed_area(
         If something was assumed or left out.
     """
     path = checked_path(output)
+    where = Engine(engine, workers, ray_address)
     area = settle_area(
         model,
         spatial=spatial,
@@ -156,7 +163,7 @@ def embed_area(
     if is_finished(path, overwrite=overwrite):
         return finished_map(area, path)
     with map_run(path, area, overwrite=overwrite) as run:
-        return make_map(area, run, progress=progress)
+        return make_map(area, run, engine=where, progress=progress)
 
 
 def plan_area(
@@ -188,7 +195,8 @@ def plan_area(
         As `embed_area`, for all that is known before pixels are read.
     """
     path = None if output is None else checked_path(output)
-    arguments.pop("progress", None)  # a plan shows no bar
+    for name in ("progress", "workers", "engine", "ray_address"):  # of the run alone
+        arguments.pop(name, None)
     area = settle_area(model, **arguments)
     give_warnings(area.notes)
     windows = len(area.layout.tiles)

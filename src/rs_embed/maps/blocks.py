@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
     from rs_embed.maps.layout import Layout
 
-_BLOCK_PX = 1024
+BLOCK_PX = 1024
 # Memory for the blocks of one row; two rows are held while windows span both.
 _ROW_BYTES = 128e6
 _PIXEL_BYTES = 7
@@ -54,38 +55,50 @@ class WindowPixels:
 
 def read_windows(
     layout: Layout,
-    tiles: Sequence[Tile],
+    tiles: Iterable[Tile],
     read: Callable[[Grid], Acquired],
     *,
     workers: int,
 ) -> Generator[WindowPixels | RsEmbedError, None, None]:
     """Yield the pixels of each tile's window, in order, or the error that prevents it.
 
-    Every block is read once, in threads, a few ahead of the first window that needs it, and
-    released after the last. A window in a block that cannot be read is read alone. ``tiles`` are
-    in the layout's order, row by row, so that few blocks are held; without ``workers`` the
-    calling thread reads.
+    Every block is read once, in threads, a few ahead of the first window that needs it. A window in
+    a block that cannot be read is read alone. ``tiles`` are in the layout's order, row by row, so
+    that few blocks are held: those above a window are released, and read again if an earlier row
+    follows. Without ``workers`` the calling thread reads.
     """
     # Smaller for areas so wide that a row of blocks is large.
-    side = int(min(_BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * layout.seen.shape[1]))))
-    needs = [_blocks_of(layout, tile, side) for tile in tiles]
-    last = {block: number for number, blocks in enumerate(needs) for block in blocks}
+    side = int(min(BLOCK_PX, max(256, _ROW_BYTES / (_PIXEL_BYTES * layout.seen.shape[1]))))
+    ahead, behind = tee((tile, _blocks_of(layout, tile, side)) for tile in tiles)
     reads = ordered(
-        dict.fromkeys(block for blocks in needs for block in blocks),
+        _unread(blocks for _, blocks in ahead),
         partial(_read_block, layout.seen, side, read),
         workers=workers,
         ahead=workers,
     )
     held: dict[tuple[int, int], tuple[Grid, Acquired | RsEmbedError]] = {}
     with closing(reads):
-        for number, (tile, blocks) in enumerate(zip(tiles, needs, strict=True)):
+        for tile, blocks in behind:
+            _release(held, blocks)
             while not all(block in held for block in blocks):
                 at, block = next(reads)
                 held[at] = block
             yield _window_of(layout.window(tile), [held[at] for at in blocks], read)
-            for at in blocks:
-                if last[at] == number:
-                    del held[at]
+
+
+def _unread(needs: Iterable[list[tuple[int, int]]]) -> Iterator[tuple[int, int]]:
+    """Yield the blocks that must be read, as each window needs them."""
+    held: dict[tuple[int, int], None] = {}
+    for blocks in needs:
+        _release(held, blocks)
+        yield from (block for block in blocks if block not in held)
+        held.update(dict.fromkeys(blocks))
+
+
+def _release(held: dict[tuple[int, int], Any], needed: list[tuple[int, int]]) -> None:
+    """Let go of the blocks above those that are needed."""
+    for at in [at for at in held if at[0] < needed[0][0]]:
+        del held[at]
 
 
 def _blocks_of(layout: Layout, tile: Tile, side: int) -> list[tuple[int, int]]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rs_embed.addresses import path_of
-from rs_embed.embedding.encoding import gsd_notes
 from rs_embed.errors import ImageryError, RsEmbedError, give_warnings
 from rs_embed.files.writing import check_place
+from rs_embed.maps.blocks import BLOCK_PX
 from rs_embed.maps.finished_windows import seen_windows, window_key, window_meta
 from rs_embed.maps.finishing import finish_map
 from rs_embed.maps.first_look import probe
@@ -22,14 +23,13 @@ from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.planning import plan_of
 from rs_embed.maps.report import MapReport, counted
 from rs_embed.maps.request import AreaTask
-from rs_embed.maps.window_tokens import WindowTokens, window_tokens
+from rs_embed.maps.window_tokens import WindowTokens
+from rs_embed.maps.work import WindowWork
 from rs_embed.progress import Bar
+from rs_embed.runs.engines import LOCAL, Engine
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, logger, partial_path
-
-if TYPE_CHECKING:
-    from rs_embed.geo.tiling import Tile
-    from rs_embed.models.base import Encoder
+from rs_embed.runs.shards import Shard, shards_of
 
 # Groups after which the remaining time is logged; the first one waits for the model.
 _MEASURED_AFTER = 3
@@ -68,23 +68,25 @@ def map_run(path: Path, area: AreaTask, *, overwrite: bool = False) -> DurableRu
     )
 
 
-def make_map(area: AreaTask, run: DurableRun, *, progress: bool | None = None) -> MapReport:
+def make_map(
+    area: AreaTask, run: DurableRun, *, engine: Engine = LOCAL, progress: bool | None = None
+) -> MapReport:
     """Embed the windows that are left, write the map, and return the report.
 
     ``run`` is entered, see `map_run`; ``progress`` and errors are the same as for ``embed_area``.
     Finished windows are kept.
     """
-    return _Making(area, run).make(progress)
+    return _Making(area, run, engine).make(progress)
 
 
 class _Making:
     """What is known while the windows of a map are made."""
 
-    def __init__(self, area: AreaTask, run: DurableRun) -> None:
+    def __init__(self, area: AreaTask, run: DurableRun, engine: Engine) -> None:
         self._area = area
         self._run = run
+        self._engine = engine
         self._tiles = {window_key(tile): tile for tile in area.layout.tiles}
-        self._encoder: Encoder | None = None
         self._first_failure: RsEmbedError | None = None
 
     def make(self, progress: bool | None) -> MapReport:
@@ -101,10 +103,7 @@ class _Making:
             # Of all windows, so that a resumed run finds the same as the first one.
             units_seen = probe(area)
             with Bar(progress, unit="window", total=count) as bar:
-                # One after the other: windows then go through the model in the same groups as if
-                # nothing had failed.
-                for keys in (run.fresh, run.failed_before):
-                    self._embed([self._tiles[key] for key in keys], bar, units_seen=units_seen)
+                self._embed(bar, units_seen=units_seen)
         try:
             seen = seen_windows(run.metas())
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -125,20 +124,12 @@ class _Making:
         run.finished(disposable=not report.failed)
         return report
 
-    def _embed(self, tiles: Sequence[Tile], bar: Bar, *, units_seen: bool) -> None:
-        made = window_tokens(
-            self._area.task,
-            self._area.layout,
-            tiles,
-            self._area.read,
-            self._loaded,
-            workers=self._area.settings.scalemae_fetch_workers,
-            batch_size=self._area.settings.scalemae_batch_size or self._area.task.plan.batch_size,
-            units_seen=units_seen,
-        )
+    def _embed(self, bar: Bar, *, units_seen: bool) -> None:
+        work = WindowWork(self._area, units_seen)
         done, start = 0, time.monotonic()
+        made = self._engine.results(work, self._parcels(work.batch_size))
         with closing(made):
-            for number, group in enumerate(made, 1):
+            for number, (_, group) in enumerate(made, 1):
                 self._keep(group)
                 bar.advance(len(group))
                 if number == 1:
@@ -148,20 +139,27 @@ class _Making:
                 if number == _MEASURED_AFTER:
                     self._log_remaining((time.monotonic() - start) / done)
 
+    def _parcels(self, batch_size: int) -> Iterator[Iterable[Shard]]:
+        """Yield the shards of the windows that are left, those of some rows at a time.
+
+        What failed before comes last: windows then go through the model in the same groups as if
+        nothing had failed.
+        """
+        size = max(1, batch_size // self._area.layout.passes**2)
+        for wanted in (set(self._run.fresh), set(self._run.failed_before)):
+            shards = (
+                Shard(keys, tuple(self._tiles[key] for key in keys))
+                for keys in shards_of(self._tiles, wanted, size=size)
+            )
+            for _, some in groupby(shards, lambda shard: shard.items[0].rows.start // BLOCK_PX):
+                yield list(some)
+
     def _log_remaining(self, seconds_per_window: float) -> None:
         left = len(self._tiles) - self._run.kept
         if left and self._run.shared is not None:
             dimensions, seconds = self._run.shared["dimensions"], seconds_per_window * left
             cost = plan_of(self._area, dimensions, left, seconds).cost()
             logger.info("%s left: %s", counted(left), cost)
-
-    def _loaded(self) -> Encoder:
-        """Return the model, loaded once, with the weights of the kept windows."""
-        if self._encoder is None:
-            encoder = self._area.task.plan.load()
-            self._run.check_weights(encoder.provenance)
-            self._encoder = encoder
-        return self._encoder
 
     def _keep(self, group: Sequence[WindowTokens]) -> None:
         """Keep the results of a group: all of them, or none."""
@@ -171,11 +169,12 @@ class _Making:
         for window in group:
             notes = list(window.notes)
             self._first_failure = self._first_failure or window.error
+            if window.provenance:
+                self._run.check_weights(window.provenance)
             if window.tokens is not None and self._run.shared is None and shared is None:
                 shared = self._shared(window)
                 self._area.check_tokens(shared["dimensions"])
-                if self._encoder is not None:
-                    notes.extend(gsd_notes(window.meta["input_res"], self._encoder))
+                notes.extend(window.gsd_notes)
             vector = nothing if window.tokens is None else window.tokens.ravel()
             error = window.error
             results.append(
@@ -194,7 +193,7 @@ class _Making:
         source = {k: v for k, v in about["source"].items() if k not in _OF_ONE_WINDOW}
         dimensions = 0 if window.tokens is None else window.tokens.shape[-1]
         return {
-            **({} if self._encoder is None else self._encoder.provenance),
+            **window.provenance,
             **{key: about.get(key) for key in _ABOUT_PIXELS},
             "source": source, "dimensions": dimensions, "tokens_kind": window.kind,
         }  # fmt: skip

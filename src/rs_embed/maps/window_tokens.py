@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import tee
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, network_input
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
 from rs_embed.embedding.loop import VIEW_WORKERS
 from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
 from rs_embed.embedding.task import gsd_for_model
@@ -58,6 +60,10 @@ class WindowTokens:
         Warnings to give.
     kind : str
         How the tokens were obtained.
+    provenance : mapping
+        That of the model; empty where it was not needed.
+    gsd_notes : tuple of Note
+        Warnings about the GSD that the model was given, the same for most windows.
     acquired : mapping
         What is known of the source of the pixels.
     """
@@ -68,6 +74,8 @@ class WindowTokens:
     error: RsEmbedError | None = None
     notes: tuple[Note, ...] = ()
     kind: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    gsd_notes: tuple[Note, ...] = ()
     acquired: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -86,7 +94,7 @@ class _Seen:
 def window_tokens(
     task: Task,
     layout: Layout,
-    tiles: Sequence[Tile],
+    shards: Iterable[Sequence[Tile]],
     read: Callable[[Grid], Acquired],
     encoder: Callable[[], Encoder],
     *,
@@ -94,30 +102,42 @@ def window_tokens(
     batch_size: int,
     units_seen: bool = True,
 ) -> Generator[list[WindowTokens], None, None]:
-    """Yield what comes of the windows, in order, a group at a time.
+    """Yield what comes of the windows of each shard, in order.
 
-    A group is what goes through the model together, and the windows before it that need no model.
-    Which windows make a group depends on those from the first of ``tiles`` on alone.
-
-    ``tiles`` are the windows to embed, in the layout's order. ``read`` returns the pixels on a
+    Windows of one shard go through the model together. ``shards`` are the windows to embed, in the
+    layout's order, read ahead of the model. ``read`` returns the pixels on a
     grid, in any of ``workers`` threads; ``encoder`` returns the model when the first window is
     known to be good; ``batch_size`` counts images per forward pass.
     ``units_seen`` states whether some windows together were found to be in their units, see
     `probe`. If not, each must be by itself; a window of dark water may then look like another unit.
     """
+    counts: deque[int] = deque()
+
+    def tiles() -> Iterator[Tile]:
+        for shard in shards:
+            counts.append(len(shard))
+            yield from shard
+
+    ahead, behind = tee(tiles())
     with ExitStack() as stages:
-        pixels = stages.enter_context(closing(read_windows(layout, tiles, read, workers=workers)))
+        pixels = stages.enter_context(closing(read_windows(layout, ahead, read, workers=workers)))
         seen = stages.enter_context(
             closing(
                 ordered(
-                    zip(tiles, pixels, strict=False),
+                    zip(behind, pixels, strict=True),
                     partial(_see, task, layout, units_seen),
                     workers=VIEW_WORKERS if workers else 0,
                     ahead=2 * VIEW_WORKERS,
                 )
             )
         )
-        yield from _encoded(layout, seen, encoder, batch_size)
+        group: list[_Seen | WindowTokens] = []
+        for item in seen:
+            group.append(item)
+            if len(group) == counts[0]:
+                counts.popleft()
+                yield _encoded(layout, group, encoder, batch_size)
+                group = []
 
 
 def _see(
@@ -205,34 +225,29 @@ def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.
 
 def _encoded(
     layout: Layout,
-    seen: Iterator[_Seen | WindowTokens],
+    group: Sequence[_Seen | WindowTokens],
     encoder: Callable[[], Encoder],
     batch_size: int,
-) -> Iterator[list[WindowTokens]]:
-    """Yield the windows in groups that fill a forward pass."""
-
-    def embedded() -> Iterator[WindowTokens]:
-        outcomes = encode(encoder(), images, batch_size=batch_size) if images else iter(())
-        for item in group:
-            if isinstance(item, WindowTokens):
-                yield item
-            else:
-                yield _window(layout, item, [next(outcomes) for _ in item.images])
-
-    group: list[_Seen | WindowTokens] = []
-    images: list[GsdImage] = []
-    for item in seen:
-        group.append(item)
-        images += item.images if isinstance(item, _Seen) else []
-        if isinstance(item, _Seen) and len(images) >= batch_size:
-            yield list(embedded())
-            group, images = [], []
-    if group:
-        yield list(embedded())
+) -> list[WindowTokens]:
+    """Return what comes of windows that go through the model together."""
+    images = [image for item in group if isinstance(item, _Seen) for image in item.images]
+    if not images:
+        return [item for item in group if isinstance(item, WindowTokens)]
+    model = encoder()
+    outcomes = encode(model, images, batch_size=batch_size)
+    return [
+        _window(layout, model, item, [next(outcomes) for _ in item.images])
+        if isinstance(item, _Seen)
+        else item
+        for item in group
+    ]
 
 
 def _window(
-    layout: Layout, seen: _Seen, outcomes: Sequence[ImageTokens | ModelError]
+    layout: Layout,
+    model: Encoder,
+    seen: _Seen,
+    outcomes: Sequence[ImageTokens | ModelError],
 ) -> WindowTokens:
     """Return the tokens of a window, or the first error of its passes.
 
@@ -255,5 +270,7 @@ def _window(
         seen.meta,
         notes=seen.notes,
         kind=kind,
+        provenance=model.provenance,
+        gsd_notes=tuple(gsd_notes(seen.meta["input_res"], model)),
         acquired=seen.acquired,
     )

@@ -77,3 +77,6 @@ class Engine:
         sent = pickled(work)
         with ProcessPool(sent, self.workers or 1) as pool:
             yield from supervised(pool, work, parcels)
+
+
+LOCAL = Engine()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,19 @@ class Work(Protocol):
     def stream(self, shards: Iterable[Shard]) -> Generator[tuple[Shard, list[Any]], None, None]:
         """Yield each shard with the results of its items, in order; later ones are read ahead."""
 
+    def lost(self, item: Any, reason: str) -> Any:
+        """Return the result of an item whose process ended; ``reason`` says how."""
+
+
+@runtime_checkable
+class WorkInSteps(Work, Protocol):
+    """Work on shards whose pixels do not overlap: they can be read in other processes."""
+
     def read(self, shard: Shard) -> Any:
         """Return what `finish` needs of a shard, read and prepared. Picklable."""
 
     def finish(self, shard: Shard, read: Any) -> list[Any]:
         """Return the results of a shard from what `read` returned."""
-
-    def lost(self, item: Any, reason: str) -> Any:
-        """Return the result of an item whose process ended; ``reason`` says how."""
 
 
 def shards_of(

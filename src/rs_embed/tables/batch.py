@@ -421,21 +421,28 @@ def _embed(
     results = engine.results(work, ([shard] for shard in _shards(run, asked)))
     with closing(results), Bar(progress, unit="place", total=left) as bar:
         for shard, outcomes in results:
-            kept, shared = [], None
+            error, kept, shared = None, [], None
             for key, result in zip(shard.keys, outcomes, strict=True):
-                if isinstance(result, RsEmbedError):
-                    if on_error == "raise":
-                        number = asked.by_key[key]  # among all places, not only what is left
-                        error = result.restated(f"place {ids[number]!r}: {result}")
-                        error.index = number
-                        raise error from result
+                if not isinstance(result, RsEmbedError):
+                    run.check_weights(result.meta)
+                    shared = shared or {**which_weights(result.meta), "places": len(ids)}
+                    kept.append(JournalResult(key, result.data, result.meta))
+                elif on_error == "raise":
+                    error = error or _of_place(result, asked.by_key[key], ids)
+                else:
                     kept.append(JournalResult(key, None, error=str(result)))
-                    continue
-                run.check_weights(result.meta)
-                shared = shared or {**which_weights(result.meta), "places": len(ids)}
-                kept.append(JournalResult(key, result.data, result.meta))
-            run.keep(kept, shared)
+            if kept:
+                run.keep(kept, shared)
+            if error is not None:
+                raise error from error.__cause__
             bar.advance(len(kept))
+
+
+def _of_place(error: RsEmbedError, number: int, ids: Sequence[int | str]) -> RsEmbedError:
+    """Return the error of a place with its name, and its number among all places."""
+    restated = error.restated(f"place {ids[number]!r}: {error}")
+    restated.index, restated.__cause__ = number, error
+    return restated
 
 
 def _shards(run: DurableRun, asked: Asked) -> Iterator[Shard]:
