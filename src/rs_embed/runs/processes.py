@@ -18,7 +18,7 @@ from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
 
 # Shards of one process at once: more than it reads ahead, so that it never waits for the next one.
-_SHARDS_EACH = 8
+_SHARDS_EACH = 6
 
 
 class ProcessPool:
