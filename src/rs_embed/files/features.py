@@ -15,7 +15,7 @@ from rs_embed.errors import Note, SpecError, TemporalWarning
 _EXACT = 2**53
 _DATES = {
     *("date", "datetime", "start", "end"),
-    *("start_date", "end_date", "start_datetime", "end_datetime"),
+    *("start_date", "end_date", "start_datetime", "end_datetime", "end_dateti"),
 }
 _ESRI = {"rings", "attributes", "geometryType", "spatialReference"}
 

@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding.covering import check_pooling
@@ -23,6 +25,7 @@ from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings, some
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
+from rs_embed.geo.polygons import require_shapely
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
@@ -48,7 +51,7 @@ _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchReport:
     """The outcome of `export_batch`; ``print(report)`` shows a summary.
 
@@ -66,6 +69,8 @@ class BatchReport:
         Duration of this run.
     finished_before : bool
         Whether there was nothing left to do, so that nothing was written.
+    warnings : tuple of str
+        What was assumed about the places, such as row numbers instead of repeated ids.
     """
 
     path: Path
@@ -74,6 +79,7 @@ class BatchReport:
     errors: dict[str, str]
     seconds: float
     finished_before: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def places_per_s(self) -> float:
@@ -91,9 +97,10 @@ class BatchReport:
             "seconds": round(self.seconds, 3),
             "places_per_s": round(self.places_per_s, 3),
             "errors": self.errors,
+            "warnings": list(self.warnings),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.finished_before:
             return f"already finished: {self.path}, {self.places} places"
         counts = [f"{self.places - len(self.errors)} of {self.places} places"]
@@ -236,6 +243,7 @@ class Asked:
     source: Source
     each: dict[str, Any]  # arguments of `embed_places`: one for all, or a list
     settings: Settings
+    warnings: tuple[str, ...]  # those about the places, given already
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the results, apart from the places."""
@@ -274,14 +282,16 @@ def asked_of(
         arguments.get("fetch"),
         own_pixels=arguments.get("imagery") is not None,
     )
-    give_warnings((*rows.notes, *notes))
+    notes = [*rows.notes, *notes]
+    give_warnings(notes)
     by_key = _by_key(rows, shared)
     settings = Settings.from_environ()
     pixels = {} if rows.imageries is None else {"imagery": rows.imageries[0]}
     output = OutputSpec("pooled", pooling)
     task, source = _settled(model, settings, output=output, **{**arguments, **pixels})
     check_pooling(task.output, rows.shapes)
-    return Asked(rows, by_key, task, source, {**items, **shared}, settings)
+    warned = tuple(note.message for note in notes)
+    return Asked(rows, by_key, task, source, {**items, **shared}, settings, warned)
 
 
 def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
@@ -289,11 +299,13 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
     each = {name: own for name, own in shared.items() if isinstance(own, list)}
     if rows.imageries is not None:
         each["imagery"] = [imagery_identity(path) for path in rows.imageries]
+    if "shape" in each:
+        each["shape"] = _digests(each["shape"])
     by_key = {}
     for number, (name, place) in enumerate(zip(rows.ids, rows.spatials, strict=True)):
         key: list[Any] = [str(name)]
         if place is not None:
-            key += [type(place).__name__, *map(float, astuple(place))]
+            key += [type(place).__name__, *map(float, vars(place).values())]
         own = {name: _json(values[number]) for name, values in each.items()}
         by_key[json.dumps([*key, own] if own else key)] = number
     return by_key
@@ -310,11 +322,13 @@ def place_of_key(key: str) -> tuple[str, Spatial | None]:
 
 def _json(value: Any) -> Any:
     """Return what a row states as JSON values."""
-    if value is None or isinstance(value, dict):
-        return value
-    if isinstance(value, TemporalSpec | FetchSpec):
-        return to_json(value)
-    return hashlib.sha256(value.wkb).hexdigest()[:32]
+    return to_json(value) if isinstance(value, TemporalSpec | FetchSpec) else value
+
+
+def _digests(shapes: Sequence[Any]) -> list[str | None]:
+    """Return a digest of each geometry."""
+    contents = require_shapely().to_wkb(np.array(shapes, dtype=object))
+    return [None if wkb is None else hashlib.sha256(wkb).hexdigest()[:32] for wkb in contents]
 
 
 def _places_text(by_key: Mapping[str, int]) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 
 from rs_embed import _optional
 from rs_embed.embedding.provenance import imagery_times, moment_of, source_items
-from rs_embed.errors import ExportError, SpecError
+from rs_embed.errors import ExportError, Note, RsEmbedWarning, SpecError
+from rs_embed.files.columns import free_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,17 +46,22 @@ require = partial(_optional.require, extra="tables", purpose="a table of embeddi
 _ROWS_AT_ONCE = 1024
 
 
-def free_name(name: str, taken: Collection[object]) -> str:
-    """Return the name of a column that is added to others: with ``emb_`` where it is taken."""
-    return name if name not in taken else free_name(f"emb_{name}", taken)
-
-
 def column_names(taken: Collection[object]) -> dict[str, str]:
     """Return the names that the columns of results get beside others."""
     names: dict[str, str] = {}
     for name in RESULT_COLUMNS:
         names[name] = free_name(name, {*taken, *names.values()})
     return names
+
+
+def of_names(taken: Collection[object]) -> list[Note]:
+    """Return a warning if columns of the places have names of results."""
+    other = {name: new for name, new in column_names(taken).items() if new != name}
+    message = (
+        f"the places have columns {', '.join(other)} of their own, so those of the results are "
+        f"{', '.join(other.values())}"
+    )
+    return [Note(message, RsEmbedWarning)] if other else []
 
 
 @dataclass(frozen=True, eq=False)

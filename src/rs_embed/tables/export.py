@@ -20,6 +20,7 @@ from rs_embed.errors import (
     give_warnings,
     some,
 )
+from rs_embed.files.columns import free_name
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.files.vectors import read_vectors
 from rs_embed.printable import excerpt
@@ -29,7 +30,6 @@ from rs_embed.tables.batch import asked_of, place_of_key
 from rs_embed.tables.columns import (
     column_names,
     common_meta,
-    free_name,
     require,
     result_columns,
     stored_vectors,
