@@ -124,8 +124,6 @@ PLACES: dict[str, tuple[Make, dict[str, Any], list[Any], list[Any]]] = {
     "own buffer_m": (
         given(frame([Point(10, 50)], buffer_m=[640])), {"buffer_m": 5}, [0], POINTS[:1],
     ),
-    "whole decimal ids": (given(frame(id=[7.0, 8.0])), {}, [7, 8], BOXES),
-    "decimal ids": (given(frame(id=[7.5, 8.0])), {}, ["7.5", "8"], BOXES),
     "0..360": (given([box(284.5, 0, 285, 1)]), {}, [0], [BBox(-75.5, 0, -75, 1)]),
 }  # fmt: skip
 
@@ -213,8 +211,8 @@ TOLD: dict[str, tuple[Make, dict[str, Any], str, list[Any]]] = {
     "empty cell": (text("id,lon,lat\na,1,2\n,1,2\n"), BY_SIZE, "line 3 has no id", [0, 1]),
     "repeated index": (given(pd.concat([frame([A]), frame([B])])), {}, "row 1 has the id", [0, 1]),
     "x and y": (text("id,x,y\na,10,50\n"), BY_SIZE, "x and y were taken as longitude", ["a"]),
-    "names of ours": (given(frame(embedding=[1, 2], error=[3, 4])), {},
-                      "error have names of the results, .* embedding_input, error_input", [0, 1]),
+    "whole decimal ids": (given(frame(id=[7.0, 8.0])), {}, "decimal .*7.0, .*used as 7, 8", [7, 8]),
+    "decimal ids": (given(frame(id=[7.5, 8.0])), {}, "used as '7.5', '8'$", ["7.5", "8"]),
     "half a period": (given(frame(start=["2020-01-01"] * 2)), {}, "of dates 'start'", [0, 1]),
     "antimeridian": (given([box(179.9, 0, 180.1, 0.1)]), {},
                      "crosses the antimeridian, so the square around it", [0]),

@@ -107,7 +107,8 @@ def ids_of(
         ids = [str(value) for value in ids]
     if not any(isinstance(value, float) for value in values):
         return ids, column, []
-    message = f"{name}: ids are decimal numbers, {values[0]!r}, ..., and are used as {some(ids)}"
+    used = some([*map(repr, ids)])
+    message = f"{name}: ids are decimal numbers, {values[0]!r}, ..., and are used as {used}"
     return ids, column, [Note(message, RsEmbedWarning)]
 
 

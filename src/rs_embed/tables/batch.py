@@ -22,7 +22,14 @@ from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
-from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.errors import (
+    Note,
+    RsEmbedError,
+    SpecError,
+    UnknownNameError,
+    give_warnings,
+    some,
+)
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.geo.polygons import require_shapely
@@ -40,7 +47,7 @@ from rs_embed.specs import (
     TemporalSpec,
     to_json,
 )
-from rs_embed.tables.columns import PlaceColumns, TableContent, place_columns
+from rs_embed.tables.columns import PlaceColumns, TableContent, of_names, place_columns
 from rs_embed.tables.formats import TABLES
 from rs_embed.tables.summary import summary
 
@@ -205,7 +212,8 @@ def export_batch(
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
     _check_arguments(arguments)
-    asked = asked_of(model, rows, pooling, arguments)
+    notes = () if form.describe is None else of_names(rows.frame.columns)
+    asked = asked_of(model, rows, pooling, arguments, notes)
     columns = None
     if form.describe is not None:
         columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
@@ -215,7 +223,8 @@ def export_batch(
         request["table"] = {**columns.to_json(), **stored}
     if is_finished(path, overwrite=overwrite):
         check_same(path, form.request_of(path), request, asked.task)
-        return BatchReport(path, len(by_key), len(by_key), {}, 0.0, finished_before=True)
+        count = len(by_key)
+        return BatchReport(path, count, count, {}, 0.0, True, asked.warnings)
     with DurableRun(
         path,
         wanted,
@@ -230,7 +239,8 @@ def export_batch(
         failed = run.failed()
         errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
         run.finished(disposable=not errors)
-    return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return BatchReport(path, len(by_key), run.resumed, errors, seconds, warnings=asked.warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,15 +284,16 @@ def asked_of(
     rows: Places,
     pooling: Literal["mean", "max", "cls"] | None,
     arguments: Mapping[str, Any],
+    notes: Iterable[Note] = (),
 ) -> Asked:
-    """Return what is asked of places, checked; warnings about them are given."""
-    items, shared, notes = arguments_of(
+    """Return what is asked of places, checked; warnings about them, and ``notes``, are given."""
+    items, shared, of_arguments = arguments_of(
         rows,
         arguments.get("temporal"),
         arguments.get("fetch"),
         own_pixels=arguments.get("imagery") is not None,
     )
-    notes = [*rows.notes, *notes]
+    notes = [*rows.notes, *of_arguments, *notes]
     give_warnings(notes)
     by_key = _by_key(rows, shared)
     settings = Settings.from_environ()
@@ -412,7 +423,9 @@ def _content(
         done = run.results(key for key in keys if key not in failed)
         width = next((result.vector.size for result in done if result.vector is not None), 0)
         metas = (meta for _, meta in run.metas())
-        emb = summary(columns, metas, request, failed=len(failed), width=width)
+        emb = summary(
+            columns, metas, request, failed=len(failed), width=width, warnings=asked.warnings
+        )
     return TableContent(
         list(map(str, asked.rows.ids)),
         [(math.nan, math.nan) if p is None else p.centre for p in asked.rows.spatials],

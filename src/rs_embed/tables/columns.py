@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from rs_embed import _optional
 from rs_embed.embedding.provenance import imagery_times, moment_of, source_items
 from rs_embed.errors import ExportError, Note, RsEmbedWarning, SpecError
 from rs_embed.files.columns import free_name
+from rs_embed.geo.polygons import narrowest, require_shapely
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from geopandas import GeoDataFrame
+    from geopandas import GeoDataFrame, GeoSeries
     from numpy.typing import NDArray
 
     from rs_embed.runs.journal import JournalResult
@@ -118,7 +120,6 @@ def place_columns(
         distance = np.full(len(frame), 2**32)  # the others come last
         distance[known] = shapes[known].hilbert_distance()
         rows = np.argsort(distance, kind="stable")
-    degrees = shapes if shapes.crs is None else shapes.to_crs(4326)
     names = dict.fromkeys((shapes.name, *frame.columns[frame.dtypes == "geometry"]))
     crs = {name: frame[name].crs for name in names}
     return PlaceColumns(
@@ -126,8 +127,22 @@ def place_columns(
         id_column,
         {name: None if known is None else known.to_string() for name, known in crs.items()},
         rows,
-        tuple(map(float, degrees.total_bounds)),
+        _bbox(shapes),
     )
+
+
+def _bbox(shapes: GeoSeries) -> tuple[float, float, float, float]:
+    """Return west, south, east, north, degrees: across the antimeridian, west is the greater."""
+    shapely, degrees = require_shapely(), shapes if shapes.crs is None else shapes.to_crs(4326)
+    parts = shapely.get_parts(degrees[~(shapes.is_empty | shapes.isna())].array)
+    if not len(parts):
+        return (math.nan,) * 4
+    west, _, east, _ = shapely.bounds(parts).T
+    wide = east - west > 180  # of two coordinates, on both sides of the antimeridian
+    parts[wide] = shapely.transform(parts[wide], lambda at: np.stack([at[:, 0] % 360, at[:, 1]], 1))
+    west, south, east, north = shapely.bounds(parts).T
+    arc = narrowest(west, east)
+    return arc[0], float(south.min()), arc[1], float(north.max())
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from rs_embed.tables.batch import asked_of, place_of_key
 from rs_embed.tables.columns import (
     column_names,
     common_meta,
+    of_names,
     require,
     result_columns,
     stored_vectors,
@@ -199,12 +200,14 @@ def embed_table(
     ((1, 192), ['farm'])
     """
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
-    asked = asked_of(model, rows, pooling, arguments)
+    asked = asked_of(model, rows, pooling, arguments, of_names(rows.frame.columns))
     results = asked.results(range(len(rows)), on_error=on_error, progress=progress)
     frame = rows.frame
     if rows.id_column is None:
         frame = frame.assign(**{free_name("id", frame.columns): list(rows.ids)})
     table = EmbeddingTable.of(frame, rows.ids, results)
+    if asked.warnings:
+        table.meta["place_warnings"] = list(asked.warnings)
     if table.errors:
         failed = some([excerpt(str(name)) for name in table.errors])
         message = f"{len(table.errors)} of {len(table)} places failed: {failed}; see .errors"
