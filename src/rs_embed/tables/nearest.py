@@ -44,6 +44,8 @@ _SAME = (
 )
 # A part of the table that stays in the cache of a core, and similarities that are held at once.
 _PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
+# What may say where images are read for a picture.
+_PIXELS = ("imagery", "backend", "temporal", "sensor", "fetch", "cache")
 # Ids whose spelling is compared with an unknown one.
 _MOST_SPELLINGS = 20_000
 
@@ -107,6 +109,9 @@ def nearest(
     target = None if output is None else path_of(output)
     if target is not None:
         HITS.check(target)
+    for name in pixels:
+        if name not in _PIXELS:
+            raise UnknownNameError.among("argument of nearest", name, _PIXELS)
     drawn = None if picture is None else path_of(picture)
     if drawn is not None:
         PICTURES.check(drawn)

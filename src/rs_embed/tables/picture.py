@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from rs_embed.embedding.inspection import inspect_input
 from rs_embed.embedding.quicklook import NODATA_GREY, stretched
+from rs_embed.embedding.source import Source
+from rs_embed.embedding.task import MIN_VALID, Sizes, settle
 from rs_embed.errors import ImageryWarning, Note, RsEmbedError, SpecError, give_warnings, some
 from rs_embed.printable import excerpt, printable
+from rs_embed.settings import Settings
 from rs_embed.specs import BBox, PointBuffer, TemporalSpec
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def of_images(
 
 
 def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
-    """Return the image of a place, ``(height, width, 3)`` uint8."""
+    """Return the image of a place, ``(height, width, 3)`` uint8, as far as it was read."""
     place, period = dict(meta.get("spatial") or {}), meta.get("temporal")
     if place:
         asked = {"spatial": _PLACES[place.pop("type")](**place), **pixels}
@@ -97,7 +99,17 @@ def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
         raise SpecError("got a table that does not state its places; leave out the imagery")
     if period and "imagery" not in asked:
         asked.setdefault("temporal", TemporalSpec.range(period["start"], period["end"]))
-    return inspect_input(meta["model"], **asked, input_prep="tile").image
+    settings = Settings.from_environ()
+    task = settle(
+        meta["model"], output=None, input_prep="tile", min_valid=MIN_VALID, device="auto",
+        options={}, settings=settings,
+    )  # fmt: skip
+    default = task.sizes()
+    sizes = Sizes(
+        meta.get("image_size", default.image_size), meta.get("used_patch_size", default.patch_size)
+    )
+    acquired = task.acquire(Source(**asked).resolved(settings), sizes)
+    return task.look(acquired, sizes).seen.picture(task.plan.preparation)
 
 
 def is_chip(meta: Mapping[str, Any]) -> bool:
