@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[RsEmbedError], str
     "several queries": ({}, {"query": np.eye(3), "picture": "h.png"}, SpecError, "several queries"),
     "no places": ({"frame": PLAIN}, {"picture": "h.png", "imagery": "a.tif"}, SpecError,
                   "does not state its places"),
-    "no CRS": ({"frame": PLAIN}, {"picture": "h.png"}, SpecError, "no geometry or no CRS"),
+    "no CRS": ({"frame": PLAIN}, {"picture": "h.png"}, SpecError, "without geometry or CRS"),
     "no imagery": ({}, {"picture": "h.png", "imagery": "gone.tif"}, RsEmbedError, "gone.tif"),
 }  # fmt: skip
 

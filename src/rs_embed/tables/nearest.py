@@ -168,7 +168,10 @@ def _drawn(table: Any, query: Any, own: int | None, found: Any, pixels: Mapping[
 def _degrees(table: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitude and latitude of a point in each place of a table."""
     if getattr(table.frame, "crs", None) is None:
-        raise SpecError("the table has no geometry or no CRS, so that places of it have no point")
+        raise SpecError(
+            "got a point or picture= for a table without geometry or CRS; search for an id, and for "
+            "a picture of images state backend= or imagery="
+        )
     points = table.frame.geometry.representative_point().to_crs("EPSG:4326")
     return points.x.to_numpy(), points.y.to_numpy()
 
