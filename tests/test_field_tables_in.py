@@ -273,6 +273,19 @@ def test_a_period_for_each(columns: dict[str, Any], right: list[Any]) -> None:
     assert found.notes == ()
 
 
+@pytest.mark.filterwarnings("ignore:Normalized/laundered field name", "ignore:Column names longer")
+def test_names_that_a_shapefile_cuts(tmp_path: Path) -> None:
+    """GDAL writes ``start_date`` and ``end_dateti``; for other names an error has the near one."""
+    written = frame(start_datetime="2022-06-01", end_datetime="2022-07-01", field_number=[5, 6])
+    path = file("p.shp", written)(tmp_path)
+    found = places_of(path, id_column="field_numb")
+    assert found.temporals == [JUNE, JUNE]
+    assert found.ids == [5, 6]
+    assert found.notes == ()
+    with pytest.raises(UnknownNameError, match="did you mean 'field_numb'"):
+        places_of(path, id_column="field_number")
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -75,7 +75,7 @@ def ids_of(
         Returns what a row is called in messages.
     """
     if column is not None and column not in table.columns:
-        raise UnknownNameError.among("id column", column, map(str, table.columns), of=name)
+        raise UnknownNameError.among("id column", column, map(str, table.columns))
     column = id_column(table.columns) if column is None else column
     numbers = list(range(len(table)))
     values = own

@@ -26,7 +26,7 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except SpecError as exc:
-        raise SpecError(f"{where}: {exc}") from exc
+        raise exc.restated(f"{where}: {exc}") from exc
 
 
 def own_id(value: Any) -> int | str | None:

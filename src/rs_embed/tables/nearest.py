@@ -169,8 +169,8 @@ def _degrees(table: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitude and latitude of a point in each place of a table."""
     if getattr(table.frame, "crs", None) is None:
         raise SpecError(
-            "got a point or picture= for a table without geometry or CRS; search for an id, and for "
-            "a picture of images state backend= or imagery="
+            "got a point or picture= for a table without geometry or CRS; search for an id, and "
+            "state backend= or imagery= for a picture of images"
         )
     points = table.frame.geometry.representative_point().to_crs("EPSG:4326")
     return points.x.to_numpy(), points.y.to_numpy()
