@@ -42,6 +42,7 @@ from rs_embed import (
     export_batch,
     get_embeddings_batch,
     load_export,
+    places_of,
 )
 from rs_embed.cli import app
 from rs_embed.errors import ExportError, ProviderError, SpecError
@@ -435,6 +436,15 @@ def test_an_unfinished_run_is_read_too(tmp_path: Path, asked: dict[str, Any], na
     assert np.abs(table.embeddings - alone.embeddings).max() <= 1e-5
     assert_frame_equal(table.frame, alone.frame)
     assert "2 missing" in repr(table)
+    centres = [shapely.Point(*place.spatial.centre) for place in [NEAR[1], NEAR[2], NEAR[0]]]
+    columns = {"id": ["001", "002", "000"], "crop": ["maize", "wheat", "oats"]}
+    mine = geopandas.GeoDataFrame(columns, geometry=centres, crs=4326)
+    with pytest.warns(RsEmbedWarning, match="unfinished: 2 places, 1 missing"):
+        table = load_export(path, places=places_of(mine, buffer_m=640))
+    assert (table.ids, table.frame.crop.tolist()) == (["001", "000"], ["maize", "oats"])
+    assert np.abs(table.embeddings - alone.embeddings[[1, 0]]).max() <= 1e-5
+    with pytest.warns(RsEmbedWarning, match="0 places, 3 missing"):  # they have another size
+        assert len(load_export(path, places=places_of(mine, buffer_m=641))) == 0
     assert export_batch("scalemae", NEAR, output=path, **asked).resumed == 2
 
 

@@ -311,7 +311,7 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
     if rows.imageries is not None:
         each["imagery"] = [imagery_identity(path) for path in rows.imageries]
     if "shape" in each:
-        each["shape"] = _digests(each["shape"])
+        each["shape"] = digests(each["shape"])
     by_key = {}
     for number, (name, place) in enumerate(zip(rows.ids, rows.spatials, strict=True)):
         key: list[Any] = [str(name)]
@@ -322,13 +322,15 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
     return by_key
 
 
-def place_of_key(key: str) -> tuple[str, Spatial | None]:
-    """Return id and place of a result that a run has kept; `ValueError` if it is not one."""
+def place_of_key(key: str) -> tuple[str, Spatial | None, str | None]:
+    """Return id, place and digest of the polygon of a result that a run has kept.
+
+    `ValueError` if it is not one.
+    """
     name, *place = json.loads(key)
-    if place and isinstance(place[-1], dict):
-        place.pop()
+    own = place.pop() if place and isinstance(place[-1], dict) else {}
     kinds = {"BBox": BBox, "PointBuffer": PointBuffer}
-    return name, kinds[place[0]](*place[1:]) if place else None
+    return name, kinds[place[0]](*place[1:]) if place else None, own.get("shape")
 
 
 def _json(value: Any) -> Any:
@@ -336,7 +338,7 @@ def _json(value: Any) -> Any:
     return to_json(value) if isinstance(value, TemporalSpec | FetchSpec) else value
 
 
-def _digests(shapes: Sequence[Any]) -> list[str | None]:
+def digests(shapes: Sequence[Any]) -> list[str | None]:
     """Return a digest of each geometry."""
     contents = require_shapely().to_wkb(np.array(shapes, dtype=object))
     return [None if wkb is None else hashlib.sha256(wkb).hexdigest()[:32] for wkb in contents]

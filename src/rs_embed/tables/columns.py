@@ -92,13 +92,21 @@ class PlaceColumns:
         return {"columns": types, "content": f"SHA-256 {digest[:32]}"}
 
 
+def with_ids(
+    frame: GeoDataFrame, ids: Sequence[int | str], id_column: str | None
+) -> tuple[GeoDataFrame, str]:
+    """Return places with a column of their ids, and its name."""
+    if id_column is not None:
+        return frame, id_column
+    name = free_name("id", frame.columns)
+    return frame.assign(**{name: list(ids)}), name
+
+
 def place_columns(
     frame: GeoDataFrame, ids: Sequence[int | str], id_column: str | None, order: str
 ) -> PlaceColumns:
     """Return the columns of places; `SpecError` if one cannot be stored, as of mixed types."""
-    if id_column is None:
-        id_column = free_name("id", frame.columns)
-        frame = frame.assign(**{id_column: list(ids)})
+    frame, id_column = with_ids(frame, ids, id_column)
     buffer = io.BytesIO()
     try:
         frame.to_parquet(

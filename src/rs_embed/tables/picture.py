@@ -91,12 +91,11 @@ def of_images(
 def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
     """Return the image of a place, ``(height, width, 3)`` uint8, as far as it was read."""
     place, period = dict(meta.get("spatial") or {}), meta.get("temporal")
-    if place:
-        asked = {"spatial": _PLACES[place.pop("type")](**place), **pixels}
-    elif is_chip(meta):
-        asked = {"imagery": meta["source"]["path"]}
-    else:
+    if "model" not in meta or not (place or is_chip(meta)):
         raise SpecError("got a table that does not state its places; leave out the imagery")
+    asked = {"imagery": meta["source"]["path"]} if is_chip(meta) else dict(pixels)
+    if place:
+        asked["spatial"] = _PLACES[place.pop("type")](**place)
     if period and "imagery" not in asked:
         asked.setdefault("temporal", TemporalSpec.range(period["start"], period["end"]))
     settings = Settings.from_environ()
