@@ -317,8 +317,9 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
         key: list[Any] = [str(name)]
         if place is not None:
             key += [type(place).__name__, *map(float, vars(place).values())]
-        own = {name: _json(values[number]) for name, values in each.items()}
-        by_key[json.dumps([*key, own] if own else key)] = number
+        if each:
+            key.append({name: _json(values[number]) for name, values in each.items()})
+        by_key[json.dumps(key)] = number
     return by_key
 
 
