@@ -120,6 +120,16 @@ def test_a_map_without_imagery(tmp_path: Path, shift: float) -> None:
         assert (down.mean() < 320) == (place == 0)  # r0 is north of r1
 
 
+def test_places_without_geometry_are_not_on_the_map(tmp_path: Path) -> None:
+    shapes = [None, *points()[1:]]
+    frame = gpd.GeoDataFrame(geometry=shapes, crs=4326)
+    for query in ("r0", "r1"):
+        nearest(table(frame=frame), query, 5, picture=tmp_path / f"{query}.png")
+        with Image.open(tmp_path / f"{query}.png") as picture:
+            red = (np.asarray(picture) == (255, 0, 0)).all(axis=2)
+        assert red.any() == (query == "r1")
+
+
 def test_images_of_chips_are_read_again(scene: Path, tmp_path: Path) -> None:
     meta = {"spatial": None, "source": {"path": str(scene)}}
     frame = gpd.GeoDataFrame({"meta": [json.dumps(meta)] * 6}, geometry=points())
@@ -154,6 +164,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], type[RsEmbedError], str
     "no places": ({"frame": PLAIN}, {"picture": "h.png", "imagery": "a.tif"}, SpecError,
                   "does not state its places"),
     "no CRS": ({"frame": PLAIN}, {"picture": "h.png"}, SpecError, "without geometry or CRS"),
+    "no geometry": ({"frame": gpd.GeoDataFrame(geometry=[None] * 6, crs=4326)},
+                    {"picture": "h.png"}, SpecError, "without a single geometry"),
     "no imagery": ({}, {"picture": "h.png", "imagery": "gone.tif"}, RsEmbedError, "gone.tif"),
 }  # fmt: skip
 

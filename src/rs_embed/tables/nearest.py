@@ -173,7 +173,10 @@ def _degrees(table: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             "state backend= or imagery= for a picture of images"
         )
     points = table.frame.geometry.representative_point().to_crs("EPSG:4326")
-    return points.x.to_numpy(), points.y.to_numpy()
+    x, y = points.x.to_numpy(), points.y.to_numpy()
+    if not np.isfinite(x).any():
+        raise SpecError("got a point or picture= for a table without a single geometry")
+    return x, y
 
 
 def _opened(table: Any) -> Any:

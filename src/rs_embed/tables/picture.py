@@ -128,34 +128,28 @@ def of_points(
 
     The row of the query, if it is one of the places, is a red cross.
     """
-    turned = lon - lon[rows[0]]
+    middle = lon[np.isfinite(lon)][0]
+    turned = lon - middle
     turned -= 360 * np.round(turned / 360)  # no jump at the antimeridian
-    west, south, east, north = [
-        f(values) for f in (np.nanmin, np.nanmax) for values in (turned, lat)
-    ]
+    west, south, east, north = (f(v) for f in (np.nanmin, np.nanmax) for v in (turned, lat))
     squeeze = max(float(np.cos(np.radians((south + north) / 2))), 0.01)
     scale = (_MAP_PX - 60) / max((east - west) * squeeze, north - south, 1e-9)
     across = _MAP_PX / 2 + (turned - (west + east) / 2) * squeeze * scale
     down = _MAP_PX / 2 - (lat - (south + north) / 2) * scale
-    at = np.round(np.stack([across, down], axis=1))
+    # Places without geometry are off the picture.
+    at = np.nan_to_num(np.round(np.stack([across, down], axis=1)), nan=-99)
 
     canvas = Image.new("RGB", (_MAP_PX + 90, _MAP_PX + 2 * _LINE_PX), "white")
     draw = ImageDraw.Draw(canvas)
-
-    def dot(place: Any, radius: int, fill: Any, outline: str | None = None) -> None:
-        (left, top), (right, bottom) = place - radius, place + radius
-        if np.isfinite(left):
-            draw.ellipse((left, top, right, bottom), fill, outline)
-
     draw.rectangle((0, 0, _MAP_PX - 1, _MAP_PX - 1), outline="grey")
-    for place in np.unique(at[np.isfinite(at).all(axis=1)], axis=0):
-        dot(place, 2, "lightgrey")
+    for left, top in np.unique(at, axis=0):
+        draw.ellipse((left - 2, top - 2, left + 2, top + 2), "lightgrey")
     low, high = float(min(similarity)), float(max(similarity))
     for rank in range(len(rows), 0, -1):  # the most similar on top
-        share = (similarity[rank - 1] - low) / ((high - low) or 1)
-        dot(at[rows[rank - 1]], 6, _colour(share), "black")
-        draw.text(tuple(np.nan_to_num(at[rows[rank - 1]] + (8, -6))), str(rank), fill="black")
-    if query is not None and np.isfinite(at[query]).all():
+        (left, top), share = at[rows[rank - 1]], (similarity[rank - 1] - low) / ((high - low) or 1)
+        draw.ellipse((left - 6, top - 6, left + 6, top + 6), _colour(share), "black")
+        draw.text((left + 8, top - 6), str(rank), fill="black")
+    if query is not None:
         left, top = at[query]
         for rise in (-8, 8):
             draw.line((left - 8, top - rise, left + 8, top + rise), "red", 3)
@@ -164,7 +158,7 @@ def of_points(
     draw.text((_MAP_PX + 16, 40), "similarity", fill="black")
     for value, top in ((high, 56), (low, 254)):
         draw.text((_MAP_PX + 38, top), f"{value:.3f}", fill="black")
-    west, east = ((edge + lon[rows[0]] + 180) % 360 - 180 for edge in (west, east))
+    west, east = ((edge + middle + 180) % 360 - 180 for edge in (west, east))
     extent = f"longitude {west:.6g} to {east:.6g}, latitude {south:.6g} to {north:.6g}"
     draw.text((4, _MAP_PX + 4), f"{extent}; red cross: the query; numbers: rank", fill="black")
     return canvas
@@ -179,8 +173,5 @@ def _fitting(text: str, width_px: int) -> str:
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     plain = excerpt(printable("".join(letters)).encode("ascii", "backslashreplace").decode())
     font = ImageFont.load_default()
-    if font.getlength(plain) <= width_px:
-        return plain
-    while plain and font.getlength(f"{plain}...") > width_px:
-        plain = plain[:-1]
-    return f"{plain}..."
+    most = next(n for n in range(160, 0, -1) if font.getlength(plain[:n]) <= width_px)
+    return plain if most >= len(plain) else f"{plain[: most - 3]}..."
