@@ -38,11 +38,11 @@ from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.settings import Settings
 from rs_embed.specs import (
+    SPATIALS,
     BBox,
     FetchSpec,
     InputPrepSpec,
     OutputSpec,
-    PointBuffer,
     Spatial,
     TemporalSpec,
     to_json,
@@ -330,8 +330,7 @@ def place_of_key(key: str) -> tuple[str, Spatial | None, str | None]:
     """
     name, *place = json.loads(key)
     own = place.pop() if place and isinstance(place[-1], dict) else {}
-    kinds = {"BBox": BBox, "PointBuffer": PointBuffer}
-    return name, kinds[place[0]](*place[1:]) if place else None, own.get("shape")
+    return name, SPATIALS[place[0]](*place[1:]) if place else None, own.get("shape")
 
 
 def _json(value: Any) -> Any:

@@ -16,14 +16,13 @@ from rs_embed.embedding.task import MIN_VALID, Sizes, settle
 from rs_embed.errors import ImageryWarning, Note, RsEmbedError, SpecError, give_warnings, some
 from rs_embed.printable import excerpt, printable
 from rs_embed.settings import Settings
-from rs_embed.specs import BBox, PointBuffer, TemporalSpec
+from rs_embed.specs import SPATIALS, TemporalSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SIDE_PX, _GAP_PX, _LINE_PX = 176, 8, 13
 _MAP_PX = 640
-_PLACES = {"BBox": BBox, "PointBuffer": PointBuffer}
 # Colours of the lowest, middle and highest similarity, from matplotlib's viridis.
 _COLOURS = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
 
@@ -95,7 +94,7 @@ def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
         raise SpecError("got a table that does not state its places; leave out the imagery")
     asked = {"imagery": meta["source"]["path"]} if is_chip(meta) else dict(pixels)
     if place:
-        asked["spatial"] = _PLACES[place.pop("type")](**place)
+        asked["spatial"] = SPATIALS[place.pop("type")](**place)
     if period and "imagery" not in asked:
         asked.setdefault("temporal", TemporalSpec.range(period["start"], period["end"]))
     settings = Settings.from_environ()
