@@ -43,9 +43,13 @@ def batch(
     prep: Prep,
     options: ModelOptions,
     out: Annotated[
-        Path,
+        str,
         result_option(
-            "--out", "-o", help="The .parquet (GeoParquet), .csv or .npz to write, one row a place."
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="The .parquet (GeoParquet), .csv or .npz to write, one row a place; also s3://, "
+            "gs:// or az://.",
         ),
     ],
     model: Model = "scalemae",

@@ -33,8 +33,13 @@ def map_area(
     pixels: Pixels,
     options: ModelOptions,
     out: Annotated[
-        Path,
-        result_option("--out", "-o", help="The .zarr or .tif (COG) to write, with its STAC Item."),
+        str,
+        result_option(
+            "--out",
+            "-o",
+            metavar="PATH",
+            help="The .zarr or .tif (COG) to write, with its STAC Item; also s3://, gs:// or az://.",
+        ),
     ],
     area: Annotated[
         Path | None, place_option(help="Polygons: GeoJSON, GeoPackage, or another format of GDAL.")

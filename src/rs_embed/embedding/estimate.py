@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rs_embed.addresses import path_of
 from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
@@ -103,7 +102,7 @@ def estimate(
         If the output cannot be written.
     """
     if output is not None:
-        MANY_VECTORS.check(path_of(output))
+        MANY_VECTORS.check_address(output)
     if imagery is not None:
         raise SpecError(
             "got imagery (--imagery) for an estimate (--dry-run), expected a backend: own files "

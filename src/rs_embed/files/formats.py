@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rs_embed._optional import require
+from rs_embed.addresses import path_of
 from rs_embed.errors import ExportError, UnknownNameError
 from rs_embed.files.writing import check_place
+from rs_embed.network.stores import Store, is_store
 
 # Name under which files hold the meta of an embedding, as JSON text.
 META_KEY = "rs_embed_meta"
@@ -105,6 +108,14 @@ class Formats(Generic[Row]):
     def check(self, path: Path) -> None:
         """Raise now what writing to ``path`` would raise later; see `Format.check`."""
         self.of(path).check(path)
+
+    def check_address(self, output: str | os.PathLike[str]) -> None:
+        """Raise as `check`; of an object store nothing is requested yet."""
+        if is_store(output):
+            Store.of(os.fspath(output))
+            self.of(Path(output)).require()
+        else:
+            self.check(path_of(output))
 
 
 PICTURES = Formats("a picture", Format(name="PNG", suffixes=(".png",), media_type="image/png"))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
 from rs_embed.maps.finishing import finished_map
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.planning import plan_map
 from rs_embed.maps.report import MapPlan, MapReport
 from rs_embed.maps.request import settle_area
 from rs_embed.maps.run import checked_path, make_map, map_run
 from rs_embed.runs.engines import Engine
+from rs_embed.runs.remote import destination
 from rs_embed.runs.run import is_finished, logger
 
 if TYPE_CHECKING:
@@ -66,8 +70,9 @@ def embed_area(
     ----------
     model : str
         Id or alias, see ``list_models()``.
-    output : path
-        ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF). A STAC Item is written beside it.
+    output : path or URL
+        ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF), on this disk or an object store
+        (``s3://...``, see docs/batches.md). A STAC Item is written beside it.
     spatial : BBox, PointBuffer, path or geometry, optional
         The area: a box, a square, or the polygons of a file (GeoJSON, GeoPackage, or any other
         that pyogrio reads) or of a shapely geometry in longitude and latitude. Cells outside the
@@ -138,32 +143,37 @@ def embed_area(
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
         If something was assumed or left out.
     """
-    path = checked_path(output)
-    where = Engine(engine, workers, ray_address)
-    area = settle_area(
-        model,
-        spatial=spatial,
-        layer=layer,
-        imagery=imagery,
-        temporal=temporal,
-        sensor=sensor,
-        fetch=fetch,
-        backend=backend,
-        cache=cache,
-        tile_size=tile_size,
-        overlap_px=overlap_px,
-        seams=seams,
-        stride_px=stride_px,
-        dtype=dtype,
-        pca=pca,
-        acquired=acquired,
-        device=device,
-        **options,
-    )
-    if is_finished(path, overwrite=overwrite):
-        return finished_map(area, path)
-    with map_run(path, area, overwrite=overwrite) as run:
-        return make_map(area, run, engine=where, progress=progress)
+    with destination(output, MAPS, overwrite=overwrite) as target:
+        path = checked_path(target.path)
+        where = Engine(engine, workers, ray_address)
+        area = settle_area(
+            model,
+            spatial=spatial,
+            layer=layer,
+            imagery=imagery,
+            temporal=temporal,
+            sensor=sensor,
+            fetch=fetch,
+            backend=backend,
+            cache=cache,
+            tile_size=tile_size,
+            overlap_px=overlap_px,
+            seams=seams,
+            stride_px=stride_px,
+            dtype=dtype,
+            pca=pca,
+            acquired=acquired,
+            device=device,
+            **options,
+        )
+        if is_finished(path, overwrite=overwrite):
+            report = finished_map(area, target)
+        else:
+            with map_run(path, area, overwrite=overwrite, mirror=target.mirror) as run:
+                report = make_map(area, run, engine=where, progress=progress)
+        if target.mirror is None:
+            return report
+        return replace(report, path=target.shown, item=report.item and f"{target.shown}.json")
 
 
 def plan_area(
@@ -194,13 +204,15 @@ def plan_area(
     RsEmbedError
         As `embed_area`, for all that is known before pixels are read.
     """
-    path = None if output is None else checked_path(output)
     for name in ("progress", "workers", "engine", "ray_address"):  # of the run alone
         arguments.pop(name, None)
-    area = settle_area(model, **arguments)
-    give_warnings(area.notes)
-    windows = len(area.layout.tiles)
-    left = windows if path is None else map_run(path, area, overwrite=overwrite).remaining()
+    place = nullcontext() if output is None else destination(output, MAPS, overwrite=overwrite)
+    with place as target:
+        path = None if target is None else checked_path(target.path)
+        area = settle_area(model, **arguments)
+        give_warnings(area.notes)
+        windows = len(area.layout.tiles)
+        left = windows if path is None else map_run(path, area, overwrite=overwrite).remaining()
     if left < windows:
         logger.info("%d of %d windows are done; the plan is for the rest", windows - left, windows)
     return plan_map(area, left)

@@ -24,11 +24,10 @@ from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.maps.report import MapReport
 from rs_embed.maps.request import AreaTask
+from rs_embed.runs.remote import Destination
 from rs_embed.runs.run import DurableRun, check_same
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from rs_embed.geo.tiling import Tile
@@ -89,7 +88,7 @@ def finish_map(
     )
 
 
-def finished_map(area: AreaTask, path: Path) -> MapReport:
+def finished_map(area: AreaTask, target: Destination) -> MapReport:
     """Return the report of a map that is finished already.
 
     Raises
@@ -98,13 +97,17 @@ def finished_map(area: AreaTask, path: Path) -> MapReport:
         If it is not the complete map of this request.
     """
     began = time.monotonic()
-    opened = open_map(path)
+    path, mirror = target.path, target.mirror
+    # Of a folder on a store nothing is downloaded that is not read.
+    opened = open_map(target.shown if path.is_dir() else path)
     meta = json.loads(opened.attrs["meta"])
     stored = None
     if "identity" in meta and not meta["tiles"]["failed"]:
         kept = {name: meta["request"].get(name) for name in area.storage}
         stored = {**meta["identity"], **kept, **which_weights(meta)}
-    check_same(path, stored, {**area.identity, **area.storage}, area.task)
+    check_same(target.shown, stored, {**area.identity, **area.storage}, area.task)
+    if mirror is not None:
+        mirror.tidy()
     item, windows = item_path(path), len(area.layout.tiles)
     return MapReport(
         path=path,
@@ -115,7 +118,7 @@ def finished_map(area: AreaTask, path: Path) -> MapReport:
         tokens=int(area.layout.wanted.sum()),
         valid_tokens=int(np.isfinite(opened.isel(d=0)).sum()),
         seconds=time.monotonic() - began,
-        bytes=size_bytes(path),
+        bytes=size_bytes(path) if mirror is None else mirror.size_bytes(),
         peak_memory_bytes=_peak_memory(),
         encoding_error=meta["encoding"].get("error"),
         finished_before=True,

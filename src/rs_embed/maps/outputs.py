@@ -12,6 +12,7 @@ from rs_embed.files.grids import GRIDS
 from rs_embed.files.vectors import MANY_VECTORS, ONE_VECTOR
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.table import MAPS
+from rs_embed.network.stores import is_store
 
 OutputKind = Literal["vector", "vectors", "grid", "map", "picture", "report"]
 _FORMATS: dict[str, Formats[Any]] = {
@@ -55,6 +56,9 @@ def check_output(path: str | os.PathLike[str], kind: OutputKind) -> None:
         raise UnknownNameError.among("kind of output", kind, get_args(OutputKind))
     if not isinstance(path, str | os.PathLike):
         raise SpecError(f"got {path!r} ({type(path).__name__}), expected a path")
+    if is_store(path) and kind in _RESUMED:
+        _FORMATS[kind].check_address(path)
+        return
     target = path_of(path)
     _FORMATS[kind].check(target)
     if kind in _RESUMED:

@@ -75,9 +75,9 @@ class MapReport:
 
     Attributes
     ----------
-    path : pathlib.Path
-        The map.
-    item : pathlib.Path or None
+    path : pathlib.Path or str
+        The map; its URL if it is on an object store.
+    item : pathlib.Path, str or None
         The STAC Item that describes it; None where the time of the imagery is not known.
     windows : int
         Windows of the map.
@@ -100,8 +100,8 @@ class MapReport:
         Whether there was nothing left to do, so that nothing was written.
     """
 
-    path: Path
-    item: Path | None
+    path: Path | str
+    item: Path | str | None
     windows: int
     resumed: int
     failed: dict[tuple[float, float, float, float], str]

@@ -28,6 +28,7 @@ from rs_embed.maps.work import WindowWork
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import LOCAL, Engine
 from rs_embed.runs.journal import JournalResult
+from rs_embed.runs.mirror import Mirror
 from rs_embed.runs.run import DurableRun, logger, partial_path
 from rs_embed.runs.shards import Shard, shards_of
 
@@ -57,7 +58,9 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def map_run(path: Path, area: AreaTask, *, overwrite: bool = False) -> DurableRun:
+def map_run(
+    path: Path, area: AreaTask, *, overwrite: bool = False, mirror: Mirror | None = None
+) -> DurableRun:
     """Return the run of a map, whose items are its windows."""
     return DurableRun(
         path,
@@ -65,6 +68,7 @@ def map_run(path: Path, area: AreaTask, *, overwrite: bool = False) -> DurableRu
         map(window_key, area.layout.tiles),
         items=("window", "windows"),
         overwrite=overwrite,
+        mirror=mirror,
     )
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,10 @@ from typing import Any
 
 from rs_embed.addresses import check_regular, path_of, read_document
 from rs_embed.errors import CheckpointError
+from rs_embed.network.stores import is_store
 from rs_embed.printable import excerpt
 
+CONFIG_NAME = "config.json"
 WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 # Folders of weights that are part of the package.
 SHIPPED = {"scalemae-tiny": Path(__file__).parents[1] / "data" / "scalemae-tiny"}
@@ -78,7 +80,7 @@ def obtain_weights(name: str) -> WeightsFile:
 
 
 def weights_on_disk(name: str) -> WeightsFile | None:
-    """Return the weights with the given name if they are on disk, None if they may be on the hub.
+    """Return the weights with the given name if they are on disk, None if they may be elsewhere.
 
     Raises
     ------
@@ -87,6 +89,8 @@ def weights_on_disk(name: str) -> WeightsFile | None:
     """
     if name in SHIPPED:
         return _described(name, _weights_in(SHIPPED[name]))
+    if is_store(name):
+        return None
     try:
         local = path_of(name).expanduser()
         for path in (local, *(local / inner for inner in WEIGHTS_NAMES)):
@@ -102,11 +106,11 @@ def weights_on_disk(name: str) -> WeightsFile | None:
 
 
 def is_remote_or_shipped(name: str, folder: Path) -> bool:
-    """Return whether ``name``, read from a file in ``folder``, is a hub id or in `SHIPPED`.
+    """Return whether ``name``, read from a file in ``folder``, is a hub id, a URL or in `SHIPPED`.
 
     Paths that exist in the folder take precedence over the hub, as in `obtain_weights`.
     """
-    if name in SHIPPED:
+    if name in SHIPPED or is_store(name):
         return True
     repo = name.partition("@")[0]
     on_hub = _HUB_ID.fullmatch(repo) is not None and not repo.endswith(_SUFFIXES)
@@ -125,7 +129,7 @@ def _repository(name: str) -> tuple[str, str | None]:
 
 
 def _described(name: str, path: Path, revision: str | None = None) -> WeightsFile:
-    config_path = path.parent / "config.json"
+    config_path = path.parent / CONFIG_NAME
     try:
         check_regular(path)
         config = json.loads(read_document(config_path))
@@ -141,14 +145,23 @@ def _described(name: str, path: Path, revision: str | None = None) -> WeightsFil
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in WEIGHTS_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    files = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
+    return folder / chosen_weights([path.name for path in folder.iterdir()], str(folder))
+
+
+def chosen_weights(names: Iterable[str], folder: str) -> str:
+    """Return the name of the weights among those of the files in a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If none of them is, or it is not clear which.
+    """
+    files = sorted(name for name in names if name.endswith(_SUFFIXES))
+    files = next(([name] for name in WEIGHTS_NAMES if name in files), files)
     if len(files) != 1:
-        listed = ", ".join(p.name for p in files) or "none"
+        listed = ", ".join(files) or "none"
         raise CheckpointError(
-            f"got the folder {str(folder)!r}, expected {' or '.join(WEIGHTS_NAMES)}, or exactly "
+            f"got the folder {folder!r}, expected {' or '.join(WEIGHTS_NAMES)}, or exactly "
             f"one file of {', '.join(_SUFFIXES)} in it; found {listed}; pass the path of the file"
         )
     return files[0]

@@ -42,6 +42,8 @@ _WAIT_S = 0.2
 # SQLite's own limit for a value, less what the rest of a row takes.
 MAX_VECTOR_BYTES = 999_000_000
 _ABSENT = object()
+# Key of the record that is about all items, and is not one of them.
+SHARED = "common"
 
 
 @dataclass(frozen=True, eq=False)

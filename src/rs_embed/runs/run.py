@@ -12,14 +12,13 @@ import numpy as np
 
 from rs_embed.embedding.identity import which_weights
 from rs_embed.errors import CheckpointError, ExportError
-from rs_embed.runs.journal import Journal, JournalResult, discard, shown_differences
+from rs_embed.runs.journal import SHARED, Journal, JournalResult, discard, shown_differences
 
 if TYPE_CHECKING:
     from rs_embed.embedding.task import Task
+    from rs_embed.runs.mirror import Mirror
 
 logger = logging.getLogger("rs_embed.runs")
-# Key of the record that is about all items, and is not one of them.
-_SHARED = "common"
 
 
 def partial_path(path: Path) -> Path:
@@ -48,12 +47,12 @@ def kept_in(partial: Path) -> tuple[dict[str, Any], list[JournalResult]]:
     """
     with Journal(partial, None) as journal:
         kept = {result.key: result for result in journal.results(journal.keys())}
-    shared = kept.pop(_SHARED, None)
+    shared = kept.pop(SHARED, None)
     return dict((shared and shared.meta) or {}), list(kept.values())
 
 
 def check_same(
-    path: Path, stored: Mapping[str, Any] | None, request: Mapping[str, Any], task: Task
+    path: Path | str, stored: Mapping[str, Any] | None, request: Mapping[str, Any], task: Task
 ) -> None:
     """Raise `ExportError` unless a finished output is what this request gives, and log that it is.
 
@@ -70,7 +69,7 @@ def check_same(
     logger.info("%s is finished already", path)
 
 
-def _finished(path: Path, why: str = "") -> ExportError:
+def _finished(path: Path | str, why: str = "") -> ExportError:
     return ExportError(
         f"{path} exists already and is finished{why}; choose another name, or replace it with "
         "overwrite=True (--overwrite)"
@@ -97,6 +96,8 @@ class DurableRun:
         What one item and several items are called.
     overwrite : bool
         Whether to delete what an unfinished run has kept, and to replace a finished output.
+    mirror : Mirror, optional
+        The store on which the output, and until then what is kept, is written as well.
 
     Attributes
     ----------
@@ -129,8 +130,10 @@ class DurableRun:
         *,
         items: tuple[str, str],
         overwrite: bool = False,
+        mirror: Mirror | None = None,
     ) -> None:
         self.path, self.partial = path, partial_path(path)
+        self._mirror = mirror
         self._request = json.dumps(identity)
         self._keys = dict.fromkeys(keys)
         self._items = items
@@ -158,8 +161,10 @@ class DurableRun:
             check_unfinished(self.path, overwrite=False)
         try:
             done, failed = self._journal.done(), self._journal.failed()
-            for record in self._journal.results([_SHARED] if _SHARED in done else []):
+            for record in self._journal.results([SHARED] if SHARED in done else []):
                 self.shared = dict(record.meta or {})
+            if self._mirror is not None:
+                self._mirror.begin(self._request, anew=self._journal.is_new)
         except BaseException:
             self._journal.close()
             raise
@@ -173,7 +178,7 @@ class DurableRun:
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         disposable = self._disposable
         try:
-            done = self._journal.done() - {_SHARED}
+            done = self._journal.done() - {SHARED}
             self.kept = len(done & self._keys.keys())
             # A file that holds nothing must not refuse a corrected request; but it marks an output
             # that was written without the items that failed as one to be completed.
@@ -183,6 +188,8 @@ class DurableRun:
                 self._journal.delete()
             else:
                 self._journal.close()
+        if self._mirror is not None:
+            self._mirror.close(disposable=disposable)
         if exc is None or self._disposable:
             return
         interrupted = isinstance(exc, KeyboardInterrupt)
@@ -220,11 +227,13 @@ class DurableRun:
             If the disk is full.
         """
         if self.shared is None and shared is not None:
-            record = JournalResult(_SHARED, np.zeros(0, np.float32), shared)
+            record = JournalResult(SHARED, np.zeros(0, np.float32), shared)
             self._journal.add(record, *results)
             self.shared = dict(shared)
         else:
             self._journal.add(*results)
+        if self._mirror is not None:
+            self._mirror.keep(results, self.shared)
         self.kept += sum(result.error is None for result in results)
 
     def results(self, keys: Iterable[str] | None = None) -> Iterator[JournalResult]:
@@ -252,6 +261,8 @@ class DurableRun:
 
     def finished(self, *, disposable: bool) -> None:
         """Note the end of the work; delete what is kept on exit if it is ``disposable``."""
+        if self._mirror is not None and self.path.exists():
+            self._mirror.publish(self.path)
         self._disposable, self._incomplete = disposable, not disposable
         if not disposable:
             failed = len(self._keys) - self.kept

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rs_embed.addresses import path_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -37,6 +36,7 @@ from rs_embed.printable import excerpt
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import Engine
 from rs_embed.runs.journal import JournalResult
+from rs_embed.runs.remote import destination
 from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.runs.shards import Shard, shards_of
 from rs_embed.settings import Settings
@@ -69,8 +69,8 @@ class BatchReport:
 
     Attributes
     ----------
-    path : pathlib.Path
-        The file that was written.
+    path : pathlib.Path or str
+        The file that was written; its URL if it is on an object store.
     places : int
         Rows in it.
     resumed : int
@@ -85,7 +85,7 @@ class BatchReport:
         What was assumed about the places, such as row numbers instead of repeated ids.
     """
 
-    path: Path
+    path: Path | str
     places: int
     resumed: int
     errors: dict[str, str]
@@ -170,8 +170,9 @@ def export_batch(
         folder or a list of georeferenced images. Columns ``start`` and ``end`` (half-open) or
         ``date``, ``scale_m`` and ``buffer_m`` are of each row. A polygon is embedded on its
         bounding window and pooled over the tokens that it covers.
-    output : path
-        The ``.parquet`` (GeoParquet), ``.csv`` or ``.npz`` to write.
+    output : path or URL
+        The ``.parquet`` (GeoParquet), ``.csv`` or ``.npz`` to write, on this disk or an object
+        store (``s3://...``, see docs/batches.md).
     buffer_m : float, optional
         Half the side of the square around points that state none, ground metres.
     pooling : {"mean", "max", "cls"}, optional
@@ -225,44 +226,52 @@ def export_batch(
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
-    path = path_of(output)
-    form = TABLES.of(path)
-    form.check(path)
-    stored = form.storage(dtype, order)
-    if on_error not in ON_ERROR:
-        raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-    where = Engine(engine, workers, ray_address)
-    rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
-    _check_arguments(arguments)
-    notes = () if form.describe is None else of_names(rows.frame.columns)
-    asked = asked_of(model, rows, pooling, arguments, notes)
-    columns = None
-    if form.describe is not None:
-        columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
-    wanted, by_key = asked.identity(), asked.by_key
-    request = {**wanted, "places": _places_text(by_key)}
-    if columns is not None:
-        request["table"] = {**columns.to_json(), **stored}
-    if is_finished(path, overwrite=overwrite):
-        check_same(path, form.request_of(path), request, asked.task)
-        count = len(by_key)
-        return BatchReport(path, count, count, {}, 0.0, True, asked.warnings)
-    with DurableRun(
-        path,
-        wanted,
-        by_key,
-        items=("place", "places"),
-        overwrite=overwrite,
-    ) as run:
-        began = time.monotonic()
-        _embed(run, asked, where, on_error=on_error, progress=progress)
-        request = {**request, **which_weights(run.shared or {})}
-        form.write_all(path, _content(run, asked, columns, request))
-        failed = run.failed()
-        errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
-        run.finished(disposable=not errors)
-    seconds = time.monotonic() - began
-    return BatchReport(path, len(by_key), run.resumed, errors, seconds, warnings=asked.warnings)
+    with destination(output, TABLES, overwrite=overwrite) as target:
+        path = target.path
+        form = TABLES.of(path)
+        form.check(path)
+        stored = form.storage(dtype, order)
+        if on_error not in ON_ERROR:
+            raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+        where = Engine(engine, workers, ray_address)
+        rows = places_of(
+            places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons
+        )
+        _check_arguments(arguments)
+        notes = () if form.describe is None else of_names(rows.frame.columns)
+        asked = asked_of(model, rows, pooling, arguments, notes)
+        columns = None
+        if form.describe is not None:
+            columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
+        wanted, by_key = asked.identity(), asked.by_key
+        request = {**wanted, "places": _places_text(by_key)}
+        if columns is not None:
+            request["table"] = {**columns.to_json(), **stored}
+        if is_finished(path, overwrite=overwrite):
+            check_same(target.shown, form.request_of(path), request, asked.task)
+            if target.mirror is not None:
+                target.mirror.tidy()
+            count = len(by_key)
+            return BatchReport(target.shown, count, count, {}, 0.0, True, asked.warnings)
+        with DurableRun(
+            path,
+            wanted,
+            by_key,
+            items=("place", "places"),
+            overwrite=overwrite,
+            mirror=target.mirror,
+        ) as run:
+            began = time.monotonic()
+            _embed(run, asked, where, on_error=on_error, progress=progress)
+            request = {**request, **which_weights(run.shared or {})}
+            form.write_all(path, _content(run, asked, columns, request))
+            failed = run.failed()
+            errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
+            run.finished(disposable=not errors)
+        seconds = time.monotonic() - began
+        return BatchReport(
+            target.shown, len(by_key), run.resumed, errors, seconds, warnings=asked.warnings
+        )
 
 
 @dataclass(frozen=True, eq=False)

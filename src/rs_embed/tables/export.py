@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rs_embed.addresses import path_of
 from rs_embed.errors import (
     ExportError,
     Note,
@@ -25,6 +24,7 @@ from rs_embed.files.place_tables import Places, places_of
 from rs_embed.files.vectors import read_vectors
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
+from rs_embed.runs.remote import destination
 from rs_embed.runs.run import kept_in, partial_path
 from rs_embed.tables.batch import asked_of, digests, place_of_key
 from rs_embed.tables.columns import (
@@ -219,10 +219,10 @@ def load_export(path: str | os.PathLike[str], *, places: Any = None) -> Embeddin
 
     Parameters
     ----------
-    path : path
-        A ``.parquet``, ``.csv`` or ``.npz``. If only ``<path>.partial`` exists, or that is the
-        path, it is what an unfinished run has kept until now: without the columns of the places,
-        and in the order in which they were embedded.
+    path : path or URL
+        A ``.parquet``, ``.csv`` or ``.npz``, also on an object store. If only ``<path>.partial``
+        exists, or that is the path, it is what an unfinished run has kept until now: without the
+        columns of the places, and in the order in which they were embedded.
     places : object, optional
         The places of an unfinished run, as `places_of` takes or returns them: their columns are
         then there, in their order. What has moved since is missing.
@@ -241,11 +241,19 @@ def load_export(path: str | os.PathLike[str], *, places: Any = None) -> Embeddin
     RsEmbedWarning
         If it is unfinished: how many places are missing.
     """
-    path = path_of(path)
+    address = os.fspath(path)
+    suffix = ".partial" if address.endswith(".partial") else ""
+    with destination(address.removesuffix(suffix), TABLES) as target:
+        path = target.path.with_name(target.path.name + suffix)
+        return _loaded(path, f"{target.shown}.partial", places)
+
+
+def _loaded(path: Path, shown: str, places: Any) -> EmbeddingTable:
+    """Return the table at ``path``; ``shown`` is the name of what an unfinished run has kept."""
     if path.suffix == ".partial" or not path.exists():
         partial = path if path.suffix == ".partial" else partial_path(path)
         if partial.exists():
-            return _unfinished(partial, places)
+            return _unfinished(partial, shown, places)
     form = TABLES.of(path)
     form.require()
     if form.read is None:
@@ -272,7 +280,7 @@ def _of_vectors(path: Path) -> EmbeddingTable:
     return EmbeddingTable.of(frame, frame.id.tolist(), results)
 
 
-def _unfinished(partial: Path, places: Any) -> EmbeddingTable:
+def _unfinished(partial: Path, shown: str, places: Any) -> EmbeddingTable:
     shared, kept = kept_in(partial)
     if not kept:
         raise ExportError(f"{partial} has no results yet; run the command again")
@@ -292,7 +300,7 @@ def _unfinished(partial: Path, places: Any) -> EmbeddingTable:
         keys = enumerate(zip(map(str, rows.ids), rows.spatials, shapes, strict=True))
         found = {number: done[key] for number, key in keys if key in done}
         missing = len(rows) - len(found)
-    message = f"{partial} is unfinished: {len(found)} places, {_missing(missing)}; run it again"
+    message = f"{shown} is unfinished: {len(found)} places, {_missing(missing)}; run it again"
     give_warnings([Note(message, RsEmbedWarning)])
     frame, _ = with_ids(rows.frame, rows.ids, rows.id_column)
     ids = [rows.ids[number] for number in found]

@@ -36,6 +36,8 @@ class MapFormat(Format):
     open : callable
         ``open(path)`` returns the map as `open_map` does, without reading its tokens;
         `ExportError` for other files.
+    open_url : callable or None
+        The same for the URL of an object store, if the format is read from there part by part.
     check_replaced : callable
         ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
         not a map of this format.
@@ -48,6 +50,7 @@ class MapFormat(Format):
     write: Callable[[Path, MapContent, FittedEncoding], None]
     open: Callable[[Path], xr.DataArray]
     check_replaced: Callable[[Path], None]
+    open_url: Callable[[str], xr.DataArray] | None = None
     opens: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
 
@@ -116,7 +119,7 @@ def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray
     return stated.rename("embedding")
 
 
-def not_a_map(path: Path, reason: str, opener: str | None = None) -> ExportError:
+def not_a_map(path: Path | str, reason: str, opener: str | None = None) -> ExportError:
     """Return the error for a file that is not a map; ``opener`` reads it nevertheless."""
     other = "" if opener is None else f"; other files open with {opener}"
     return ExportError(

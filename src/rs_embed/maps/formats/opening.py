@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +19,7 @@ from rs_embed.files.formats import UNREADABLE, Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
 from rs_embed.maps.formats.map_format import MapFormat
 from rs_embed.maps.formats.table import MAPS
+from rs_embed.network.stores import Store, is_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,8 +33,9 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
 
     Parameters
     ----------
-    path : path
-        A ``.zarr`` folder, a ``.tif`` file, or a ``.vrt`` of one.
+    path : path or URL
+        A ``.zarr`` folder, a ``.tif`` file, or a ``.vrt`` of one. From an object store a ``.zarr``
+        is read part by part, and a ``.tif`` is downloaded to a temporary folder.
     formats : Formats
         Formats to choose from by the suffix.
 
@@ -52,10 +58,21 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
     MissingDependencyError
         If dask or, for a ``.zarr``, zarr is not installed.
     """
-    place = path_of(path)
+    place = Path(path) if is_store(path) else path_of(path)
     chosen = next((of for of in formats.rows if place.suffix.lower() in of.opens), None)
     chosen = chosen or formats.of(place)
     require("dask", extra="maps", purpose="opening a map")
+    if is_store(path):
+        store = Store.of(os.fspath(path))
+        with store.errors("read"):
+            if store.kind() is None:
+                raise ExportError(f"cannot read {path}: there is no such file")
+            if chosen.open_url is not None:
+                return chosen.open_url(store.url)
+            folder = Path(tempfile.mkdtemp(prefix="rs_embed-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            place = folder / place.name
+            store.files.get_file(store.root, str(place))
     if not place.exists():
         raise ExportError(f"cannot read {place}: there is no such file")
     try:

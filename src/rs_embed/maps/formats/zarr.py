@@ -306,7 +306,7 @@ _CONVENTIONS = (
 )
 
 
-def open_zarr(path: Path) -> xr.DataArray:
+def open_zarr(path: Path | str) -> xr.DataArray:
     """Return a map as `open_map` does; `ExportError` for other files."""
     require("zarr", extra="maps", purpose=ZARR.name)
     import rioxarray  # noqa: F401  # registers the accessor ``.rio``
@@ -363,5 +363,6 @@ ZARR = MapFormat(
     extra="maps",
     write=write_zarr,
     open=open_zarr,
+    open_url=open_zarr,
     check_replaced=_check_store,
 )

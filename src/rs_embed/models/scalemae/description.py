@@ -38,7 +38,7 @@ DESCRIPTION = ModelDescription(
     options=(
         Option(
             "weights",
-            "Hugging Face id (optionally with @revision), folder or file of the weights. "
+            "Hugging Face id (optionally with @revision), folder, file or URL of the weights. "
             "scalemae-tiny is part of the package; random-init is meaningless, for dry runs only.",
             f"{SCALEMAE_ID.name}; scalemae-tiny with variant='tiny' alone",
             (TINY, RANDOM_INIT),

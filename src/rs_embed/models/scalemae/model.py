@@ -22,7 +22,9 @@ from rs_embed.models.scalemae.config import (
     stated_input_res,
 )
 from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT, TINY
+from rs_embed.models.stored_weights import StoredWeights
 from rs_embed.models.weights import FileDigest, WeightsFile, obtain_weights, weights_on_disk
+from rs_embed.network.stores import is_store
 from rs_embed.settings import SCALEMAE_IMG
 from rs_embed.specs import check_positive
 
@@ -53,6 +55,7 @@ class ScaleMaePlan:
     precision: str
     device: str
     records_dir: Path
+    stored: StoredWeights | None = None  # where ``weights`` is a URL
 
     @property
     def preparation(self) -> ScaleMaePreparation:
@@ -112,7 +115,7 @@ class ScaleMaePlan:
     def _load(self) -> Encoder:
         if self.weights == RANDOM_INIT:
             return self._load_random()
-        found = obtain_weights(self.weights)
+        found = obtain_weights(str(self.stored.download()) if self.stored else self.weights)
         config, size = self._settle(found)
         file = _FileState.of(found.path)
         # Hashing starts before PyTorch is imported: both take seconds, on different cores.
@@ -146,6 +149,8 @@ class ScaleMaePlan:
         return self.precision == "bfloat16"
 
     def _on_disk(self) -> WeightsFile | None:
+        if self.stored is not None:
+            return weights_on_disk(str(self.stored.folder)) if self.stored.on_disk() else None
         return None if self.weights == RANDOM_INIT else weights_on_disk(self.weights)
 
     def _settle(self, found: WeightsFile | None) -> tuple[NetworkConfig, int]:
@@ -214,8 +219,10 @@ class ScaleMaeModel:
         loader = options.get("loader") or "native"
         default_tokens = "normed" if loader == "native" else "pre_norm"
         asked_size = options.get("image_size")
+        weights = _weights(options.get("weights"), options.get("variant"), settings)
+        records_dir = settings.records_dir
         plan = ScaleMaePlan(
-            weights=_weights(options.get("weights"), options.get("variant"), settings),
+            weights=weights,
             variant=options.get("variant"),
             loader=loader,
             normed=(options.get("tokens") or default_tokens) == "normed",
@@ -225,7 +232,8 @@ class ScaleMaeModel:
             image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
             device=device,
-            records_dir=settings.records_dir,
+            records_dir=records_dir,
+            stored=StoredWeights.at(weights, records_dir) if is_store(weights) else None,
         )
         _check_together(plan)
         return plan
@@ -267,7 +275,7 @@ def _weights(value: Any, variant: str | None, settings: Settings) -> str:
         return settings.scalemae_id
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise SpecError(
-            f"got weights={value!r}, expected a hub id, a folder, a file or {RANDOM_INIT!r}"
+            f"got weights={value!r}, expected a hub id, a folder, a file, a URL or {RANDOM_INIT!r}"
         )
     return os.fspath(value)
 
