@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signa
     if pid:
         return pid
     signal.alarm(ATTEMPT_S)  # it ends, whatever happens
-    folder, count = str(Path(request["output"]).parent), 0
+    folder, count = str(folder_of(request)), 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
@@ -97,6 +98,9 @@ def attempt(request: dict[str, Any], end_at: int | None = None, end: int = signa
         status = 0
     except KeyboardInterrupt:
         status = 130
+    except Exception:
+        traceback.print_exc()
+        raise
     finally:
         sys.stderr.flush()
         os._exit(status)
@@ -114,7 +118,7 @@ def killed_at_random(request: dict[str, Any], wanted: int) -> tuple[int, list[di
         if outcomes:
             emptied(request)
         kills += killed_until_done(request, chance)
-        outcomes.append(digests(Path(request["output"]).parent))
+        outcomes.append(digests(folder_of(request)))
     return kills, outcomes
 
 
@@ -134,7 +138,7 @@ def killed_until_done(request: dict[str, Any], chance: np.random.Generator) -> i
 
 def emptied(request: dict[str, Any]) -> None:
     """Remove all that a run has left."""
-    folder = Path(request["output"]).parent
+    folder = folder_of(request)
     shutil.rmtree(folder)
     folder.mkdir()
 
@@ -143,7 +147,7 @@ def ended_at_each_step(
     request: dict[str, Any], step: int, end: int = signal.SIGKILL
 ) -> list[dict[str, str]]:
     """End an attempt before each ``step``-th step, go on; return the files of each outcome."""
-    folder = Path(request["output"]).parent
+    folder = folder_of(request)
     outcomes: list[dict[str, str]] = []
     expected = -end if end == signal.SIGKILL else 128 + end
     for end_at in range(0, 10_000, step):
@@ -156,6 +160,11 @@ def ended_at_each_step(
         assert status == 0, end_at
         outcomes.append(digests(folder))
     raise AssertionError("never done")
+
+
+def folder_of(request: dict[str, Any]) -> Path:
+    """Return the folder of the output, which may be a file system of fsspec."""
+    return Path(request["output"].removeprefix("local://")).parent
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -182,7 +191,7 @@ def whole(request: dict[str, Any]) -> tuple[dict[str, str], int]:
     """Make the map in one attempt; return its files and the number of windows, and remove it."""
     _, status = os.waitpid(attempt(request), 0)
     assert status == 0
-    folder, seen = Path(request["output"]).parent, Path(os.environ["IMAGES_SEEN"])
+    folder, seen = folder_of(request), Path(os.environ["IMAGES_SEEN"])
     files, windows = digests(folder), seen.stat().st_size
     emptied(request)
     seen.unlink()

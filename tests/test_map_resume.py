@@ -90,6 +90,9 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("map.tif", "steps", [2]),
         ("map.zarr", "steps", [11, signal.SIGINT]),
         ("map.tif", "steps", [2, signal.SIGINT]),
+        ("local://map.zarr", "steps", [7]),
+        ("local://vectors.parquet", "steps", [1]),
+        ("local://vectors.npz", "steps", [1, signal.SIGINT]),
     ],
 )
 def test_ended_at_any_moment_it_comes_to_the_same_bytes(
@@ -98,9 +101,10 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
 ) -> None:  # fmt: skip
     area = box(20, 20, 88, 392 if what == "random" else 120)
     bbox = [area.minlon, area.minlat, area.maxlon, area.maxlat]
+    store, name = name[: -len(name.split("/")[-1])], name.split("/")[-1]
     places = name.startswith("vectors")
     request = {
-        "local": str(dated), "bbox": bbox, "output": str(folder / name),
+        "local": str(dated), "bbox": bbox, "output": f"{store}{folder / name}",
         **({"count": 12} if places else {"dtype": "int8"}),
     }  # fmt: skip
     most_s = often(ATTEMPTS_S, 10 * ATTEMPTS_S)
