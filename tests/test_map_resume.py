@@ -60,7 +60,9 @@ def environment(install: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     """Environment of a process with the model ``slow``, two windows at once."""
     installed = install("slowness", "[rs_embed.models]\nslow = tests.map_worker:MODEL\n")
     variables = python_environment(
-        RS_EMBED_SCALEMAE_BATCH_SIZE="2", IMAGES_SEEN=str(tmp_path / "seen")
+        RS_EMBED_SCALEMAE_BATCH_SIZE="2",
+        IMAGES_SEEN=str(tmp_path / "seen"),
+        TMPDIR=str(tmp_path),
     )
     paths = [str(ROOT), str(installed), variables["PYTHONPATH"]]
     return {**variables, "PYTHONPATH": os.pathsep.join(paths)}

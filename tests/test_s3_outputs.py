@@ -130,7 +130,7 @@ def test_another_machine_continues_a_driver_that_was_killed(
     installed = install("slowness", "[rs_embed.models]\nslow = tests.map_worker:MODEL\n")
     own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     own |= {"RS_EMBED_SCALEMAE_BATCH_SIZE": "2", "IMAGES_SEEN": str(tmp_path / "seen")}
-    env = python_environment(PAUSE_AFTER="10", **own)
+    env = python_environment(PAUSE_AFTER="10", TMPDIR=str(tmp_path), **own)
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(installed), env["PYTHONPATH"]])
     url, local = "s3://bucket/vectors.parquet", tmp_path / "vectors.parquet"
     with running("-c", DRIVER, url, env=env) as process:
