@@ -17,6 +17,7 @@ from rs_embed.cli.options import (
     Pixels,
     Pooling,
     Prep,
+    Workers,
     expanded,
     place_option,
     result_option,
@@ -42,6 +43,7 @@ def batch(
     pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
+    work: Workers,
     out: Annotated[
         Path,
         result_option(
@@ -130,6 +132,7 @@ def batch(
         device=device,
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         order=order,  # type: ignore[arg-type]  # checked there
+        **vars(work),
         **arguments,
     )
     if json:
