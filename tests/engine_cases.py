@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import sys
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +23,12 @@ from affine import Affine
 
 from rs_embed import CheckpointError, EmbeddingTable, export_batch, load_export
 from rs_embed.errors import EngineError, RsEmbedWarning
+from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
-from tests.faulty_work import ENTRY, BLUE_FROM, FaultyProvider
+from tests.faulty_work import BLUE_FROM, ENTRY, FaultyProvider
 from tests.map_cases import box
 from tests.map_worker import places_in
+from tests.processes import WAIT_S, errors_of, running
 
 COUNT, LAST = 12, "p11"
 
@@ -140,3 +147,48 @@ def check_situation(
     # Without the fault the same call completes it.
     assert cases.export(out, **engine).errors == {}
     assert out.read_bytes() == cases.expected
+
+
+def check_ended_and_resumed(
+    cases: Engines, out: Path, end: int, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    """End a run on one engine before its last place, and go on with another one."""
+    mark = uuid.uuid4().hex
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(cases.home)])
+    environment = python_environment(RS_EMBED_SCALEMAE_BATCH_SIZE="2", MARK=mark)
+    environment["PYTHONPATH"] = os.pathsep.join([path, environment["PYTHONPATH"]])
+    given = [str(out), str(cases.scene), json.dumps(first)]
+    sleepy = {"where": "encode", "how": "sleep", "marked": True}
+    with cases.fault(sleepy), running("-m", "tests.engine_cases", *given, env=environment) as run:
+        while not (cases.home / "asleep").exists():
+            assert run.poll() is None, errors_of(run)
+            time.sleep(0.05)
+        began = time.monotonic()
+        run.send_signal(end)
+        err = errors_of(run)
+        assert time.monotonic() - began < 20
+        assert run.returncode == -end, err
+        while left := processes_with(mark):
+            assert time.monotonic() - began < WAIT_S, left
+            time.sleep(0.05)
+    report = cases.export(out, **then)
+    assert 0 < report.resumed < COUNT
+    assert out.read_bytes() == cases.expected
+
+
+def processes_with(mark: str) -> list[str]:
+    """Return the commands of the processes whose environment has a mark."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return [command for command in found if command]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Engines(Path(), Path(sys.argv[2])).export(Path(sys.argv[1]), **json.loads(sys.argv[3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import pytest
 
 from rs_embed.errors import EngineError
-from tests.engine_cases import LAST, SITUATIONS, Engines, check_situation, engines
+from tests.engine_cases import (
+    LAST,
+    SITUATIONS,
+    Engines,
+    check_ended_and_resumed,
+    check_situation,
+    engines,
+)
 
 ENGINE = {"workers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning")
@@ -38,3 +46,13 @@ def test_on_error_raise_names_the_place(cases: Engines, tmp_path: Path) -> None:
     with cases.fault(fault), pytest.raises(EngineError, match=f"place '{LAST}': ") as raised:
         cases.export(tmp_path / "out.parquet", on_error="raise", **ENGINE)
     assert raised.value.index == 11
+
+
+@pytest.mark.parametrize(
+    ("end", "first", "then"),
+    [(signal.SIGINT, ENGINE, {}), (signal.SIGKILL, ENGINE, {}), (signal.SIGKILL, {}, ENGINE)],
+)
+def test_a_run_that_was_ended_goes_on_with_another_engine(
+    cases: Engines, tmp_path: Path, end: int, first: dict[str, Any], then: dict[str, Any]
+) -> None:
+    check_ended_and_resumed(cases, tmp_path / "out.parquet", end, first, then)

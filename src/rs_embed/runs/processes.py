@@ -68,6 +68,7 @@ class ProcessPool:
         reason = worker.ended()
         if not worker.began:
             raise EngineError(f"a worker process was {reason} before it began; see its messages")
+        worker.stop()
         self._workers[lane] = _Worker(self._start, self._messages)
         lost = Lost(f"a worker process was {reason}")
         return [(lane, shard, lost) for shard in worker.shards.values()]

@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -247,7 +247,7 @@ def require_ray() -> Any:
     return require("ray", extra="ray", purpose="engine='ray'")
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, within_s: float = _JOIN_S) -> None:
     """Raise `EngineError` unless a cluster can be joined."""
     expected = (
         "expected host:port of the head node (ray start --head) or 'auto', the same versions of "
@@ -262,10 +262,12 @@ def check_address(address: str) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, check=False,
-            timeout=_JOIN_S, env={**os.environ, "PYTHONPATH": python_path()},
+            timeout=within_s, env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise EngineError(f"no Ray answers at {address!r} within {_JOIN_S} s, {expected}") from None
+        raise EngineError(
+            f"no Ray answers at {address!r} within {within_s:g} s, {expected}"
+        ) from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise EngineError(f"cannot join Ray at {address!r} ({reason}), {expected}")
