@@ -17,6 +17,7 @@ from rs_embed.cli.options import (
     Pixels,
     Pooling,
     Prep,
+    Workers,
     expanded,
     place_option,
     result_option,
@@ -42,6 +43,7 @@ def batch(
     pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
+    work: Workers,
     out: Annotated[
         str,
         result_option(
@@ -134,6 +136,7 @@ def batch(
         device=device,
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         order=order,  # type: ignore[arg-type]  # checked there
+        **vars(work),
         **arguments,
     )
     if json:

@@ -19,6 +19,7 @@ place_option = functools.partial(typer.Option, rich_help_panel="Place and period
 _pixel_option = functools.partial(typer.Option, rich_help_panel="Pixels")
 prep_option = functools.partial(typer.Option, rich_help_panel="Input of the model")
 result_option = functools.partial(typer.Option, rich_help_panel="Result")
+_work_option = functools.partial(typer.Option, rich_help_panel="Processes")
 _ModelParameters = Callable[[set[str]], Iterable[inspect.Parameter]]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -173,6 +174,30 @@ class Prep:
     ] = None
     overlap_px: Annotated[
         int | None, prep_option(help="Minimum overlap of tiles, in pixels.", show_default="0")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the work is done."""
+
+    workers: Annotated[
+        int | None,
+        _work_option(
+            help="Processes with a model. With --engine ray as many as GPUs, else as nodes.",
+            show_default="this process",
+        ),
+    ] = None
+    engine: Annotated[
+        str, _work_option(metavar="local|ray", help="This machine, or a Ray cluster.")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        _work_option(
+            metavar="HOST:PORT",
+            help="Head node of the cluster; without it, Ray is started on this machine.",
+            show_default="RAY_ADDRESS",
+        ),
     ] = None
 
 

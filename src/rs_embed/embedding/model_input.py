@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class ModelInput:
         What goes through the network, each at once; those that would give no valid token are
         left out.
     cut : callable
-        Returns the model's image of a tile, ``(height, width, channels)``.
+        Returns the model's image of a tile, ``(height, width, channels)``; picklable.
     uncropped : str
         What the caller can state to lose nothing to the crop; may be empty.
     covered : numpy.ndarray or None
@@ -204,7 +205,7 @@ def prepare(
         coverage=math.prod(frame.shape) / math.prod(frame.resized),
         side_px=side_px,
         tiles=tuple(whole),
-        cut=lambda _: image,
+        cut=partial(_whole, image),
         uncropped=frame.uncropped,
     )
 
@@ -256,8 +257,20 @@ def prepare_tiles(
         coverage=_covered_share(raster.grid.shape, patch_size),
         side_px=tile_size,
         tiles=tuple(t for t in tiles if (token_valid[t.own] >= MIN_TOKEN_VALID).any()),
-        cut=lambda tile: image_of(_window(raster, *tile.window), reflectance, preparation),
+        cut=partial(_part, raster, reflectance, preparation),
     )
+
+
+def _whole(image: NDArray[Any], tile: Tile) -> NDArray[Any]:  # noqa: ARG001
+    """Return the image of the only tile."""
+    return image
+
+
+def _part(
+    raster: Raster, reflectance: tuple[float, float], preparation: Preparation, tile: Tile
+) -> NDArray[Any]:
+    """Return the image of one of several tiles."""
+    return image_of(_window(raster, *tile.window), reflectance, preparation)
 
 
 def _covered_share(shape: tuple[int, int], patch_size: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rs_embed.embedding.pickling import pickled
 from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.runs.ray_pool import require_ray
 from rs_embed.runs.shards import Shard, Work
 from rs_embed.specs import whole
 
@@ -46,6 +47,8 @@ class Engine:
             raise UnknownNameError.among("engine", self.name, ENGINES)
         if self.workers is not None:
             whole("workers", self.workers, 1)
+        if self.name == "ray":
+            require_ray()
         if self.ray_address is not None and self.name != "ray":
             raise SpecError(
                 f"got ray_address={self.ray_address!r} with engine={self.name!r}, expected "
@@ -72,10 +75,15 @@ class Engine:
         self, work: Work, parcels: Iterable[Iterable[Shard]]
     ) -> Generator[tuple[Shard, list[Any]], None, None]:
         from rs_embed.runs.processes import ProcessPool
+        from rs_embed.runs.ray_pool import RayPool
         from rs_embed.runs.supervision import supervised
 
         sent = pickled(work)
-        with ProcessPool(sent, self.workers or 1) as pool:
+        if self.name == "ray":
+            made: ProcessPool | RayPool = RayPool(sent, self.workers, self.ray_address)
+        else:
+            made = ProcessPool(sent, self.workers or 1)
+        with made as pool:
             yield from supervised(pool, work, parcels)
 
 

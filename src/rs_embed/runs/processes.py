@@ -38,7 +38,7 @@ class ProcessPool:
 
     def __init__(self, work: bytes, count: int) -> None:
         self.lanes, self.depth = count, _SHARDS_EACH
-        self._start = (sys.path, max(1, _cores() // count), work)
+        self._start = (sys.path, max(1, cores() // count), work)
         self._messages: SimpleQueue[tuple[_Worker, Any]] = SimpleQueue()
         self._workers: list[_Worker] = []
 
@@ -68,6 +68,7 @@ class ProcessPool:
         reason = worker.ended()
         if not worker.began:
             raise EngineError(f"a worker process was {reason} before it began; see its messages")
+        worker.stop()
         self._workers[lane] = _Worker(self._start, self._messages)
         lost = Lost(f"a worker process was {reason}")
         return [(lane, shard, lost) for shard in worker.shards.values()]
@@ -88,7 +89,7 @@ class _Worker:
             [sys.executable, "-m", "rs_embed.runs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, start[0]))},
+            env={**os.environ, "PYTHONPATH": python_path()},
         )
         self._given_to, self._sent_by = map(_opened, (self._process.stdin, self._process.stdout))
         threading.Thread(target=self._receive, name="rs_embed-worker", daemon=True).start()
@@ -140,8 +141,13 @@ def _opened(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def python_path() -> str:
+    """Return ``PYTHONPATH`` for a Python that is to find the same packages."""
+    return os.pathsep.join(filter(None, sys.path))

@@ -39,7 +39,7 @@ def main() -> None:
             while True:
                 _stream(loaded, inbox, sent, caught)
         except Exception as exc:  # noqa: BLE001  # raised by the parent
-            _send_error(sent, exc)
+            _send(sent, (0, sendable(exc), []))
 
 
 def _receive(given: IO[bytes], inbox: SimpleQueue[tuple[int, Shard]]) -> None:
@@ -71,10 +71,10 @@ def _stream(
                 return
 
     for _, results in work.stream(shards()):
-        _send(sent, (numbers.pop(0), results, _notes(caught)))
+        _send(sent, (numbers.pop(0), results, notes_of(caught)))
 
 
-def _notes(caught: list[warnings.WarningMessage]) -> list[Any]:
+def notes_of(caught: list[warnings.WarningMessage]) -> list[Any]:
     """Return the warnings of the library that were given since the last call."""
     from rs_embed.errors import Note, RsEmbedWarning
 
@@ -91,8 +91,8 @@ def _send(sent: IO[bytes], message: Any) -> None:
     sent.flush()
 
 
-def _send_error(sent: IO[bytes], error: Exception) -> None:
-    """Send an error for the parent to raise, with the traceback as a note."""
+def sendable(error: Exception) -> Exception:
+    """Return an error for the parent to raise, with the traceback as a note."""
     import traceback
 
     from rs_embed.errors import EngineError
@@ -103,7 +103,7 @@ def _send_error(sent: IO[bytes], error: Exception) -> None:
     except Exception:  # noqa: BLE001  # whatever it raises, it cannot be sent
         error = EngineError(f"a worker process failed: {error!r}")
     error.add_note(f"in a worker process:\n{lines}")
-    _send(sent, (0, error, []))
+    return error
 
 
 if __name__ == "__main__":
