@@ -32,7 +32,9 @@ from tests.conftest import python_environment
 from tests.processes import errors_of, line_of, running
 
 for package in ("moto", "flask", "s3fs"):
-    pytest.importorskip(package, reason=f"{package} is missing: pip install 'moto[s3]' flask flask-cors s3fs")
+    pytest.importorskip(
+        package, reason=f"{package} is missing: pip install 'moto[s3]' flask flask-cors s3fs"
+    )
 
 pytestmark = [
     pytest.mark.fault,
