@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rs_embed.embedding.pickling import pickled
 from rs_embed.errors import SpecError, UnknownNameError
 from rs_embed.runs.ray_pool import require_ray
-from rs_embed.runs.shards import Shard, Work
+from rs_embed.runs.shards import Shard, Work, WorkInSteps
 from rs_embed.specs import whole
 
 ENGINES = ("local", "ray")
@@ -80,7 +80,9 @@ class Engine:
 
         sent = pickled(work)
         if self.name == "ray":
-            made: ProcessPool | RayPool = RayPool(sent, self.workers, self.ray_address)
+            made: ProcessPool | RayPool = RayPool(
+                sent, self.workers, self.ray_address, in_steps=isinstance(work, WorkInSteps)
+            )
         else:
             made = ProcessPool(sent, self.workers or 1)
         with made as pool:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from rs_embed.errors import EngineError, give_warnings
 from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
+from rs_embed.runs.worker import received, send
 
 # Shards of one process at once: more than it reads ahead, so that it never waits for the next one.
 _SHARDS_EACH = 6
@@ -39,7 +40,7 @@ class ProcessPool:
     def __init__(self, work: bytes, count: int) -> None:
         self.lanes, self.depth = count, _SHARDS_EACH
         self._start = (sys.path, max(1, cores() // count), work)
-        self._messages: SimpleQueue[tuple[_Worker, Any]] = SimpleQueue()
+        self._messages: SimpleQueue[tuple[_Worker, bytes | None]] = SimpleQueue()
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessPool:
@@ -57,9 +58,13 @@ class ProcessPool:
 
     def wait(self) -> Sequence[tuple[int, Shard, list[Any] | Lost]]:
         """Return lane, shard and outcome of what has ended, as soon as there is something."""
-        worker, message = self._messages.get()
+        worker, sent = self._messages.get()
         lane = self._workers.index(worker)
-        if message is not None:
+        if sent is not None:
+            message = pickle.loads(sent)  # noqa: S301
+            if message == "began":
+                worker.began = True
+                return []
             number, results, notes = message
             if isinstance(results, BaseException):
                 raise results
@@ -80,7 +85,7 @@ class _Worker:
     A thread receives what it sends: None at its end.
     """
 
-    def __init__(self, start: Any, messages: SimpleQueue[tuple[_Worker, Any]]) -> None:
+    def __init__(self, start: Any, messages: SimpleQueue[tuple[_Worker, bytes | None]]) -> None:
         self.shards: dict[int, Shard] = {}
         self.began = False
         self._given = 0
@@ -97,20 +102,15 @@ class _Worker:
 
     def _send(self, message: Any) -> None:
         with suppress(BrokenPipeError):  # it has ended, which `_receive` notices
-            pickle.dump(message, self._given_to)
-            self._given_to.flush()
+            send(self._given_to, message)
 
     def _receive(self) -> None:
         while True:
             try:
-                message = pickle.load(self._sent_by)  # noqa: S301  # of our own process
+                self._messages.put((self, received(self._sent_by)))
             except (EOFError, OSError, ValueError, pickle.UnpicklingError):
                 self._messages.put((self, None))
                 return
-            if message == "began":
-                self.began = True
-            else:
-                self._messages.put((self, message))
 
     def submit(self, shard: Shard) -> None:
         """Give it a shard."""

@@ -9,23 +9,24 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
 from rs_embed.errors import EngineError, Note, give_warnings
 from rs_embed.runs.processes import cores, python_path
 from rs_embed.runs.supervision import Lost
-from rs_embed.runs.worker import notes_of, sendable
+from rs_embed.runs.worker import notes_of, sendable, stream_for_ever, warnings_kept
 
 if TYPE_CHECKING:
-    from rs_embed.runs.shards import Shard, Work
+    from rs_embed.runs.shards import Shard, Work, WorkInSteps
 
 logger = logging.getLogger("rs_embed.runs")
 # Shards of one actor at once: most of them are being read.
@@ -47,6 +48,8 @@ class _Lane:
     began: Any
     since: float = field(default_factory=time.monotonic)
     finishing: dict[Any, tuple[Shard, Any]] = field(default_factory=dict)
+    # Of work that is not in steps: shards by their number.
+    streaming: dict[int, Shard] = field(default_factory=dict)
 
 
 class RayPool:
@@ -60,6 +63,8 @@ class RayPool:
     ----------
     work : bytes
         The pickled `rs_embed.runs.shards.Work`.
+    in_steps : bool
+        Whether it is `rs_embed.runs.shards.WorkInSteps`. If not, actors read what they need.
     workers : int or None
         Actors, if not as many.
     address : str or None
@@ -72,10 +77,17 @@ class RayPool:
     depth = _SHARDS_EACH
 
     def __init__(
-        self, work: bytes, workers: int | None, address: str | None, *, start_s: float = _START_S
+        self,
+        work: bytes,
+        workers: int | None,
+        address: str | None,
+        *,
+        in_steps: bool = True,
+        start_s: float = _START_S,
     ) -> None:
         self._ray = require_ray()
         self._sent, self._workers, self._start_s = work, workers, start_s
+        self._in_steps, self._given = in_steps, 0
         self._address = address or os.environ.get("RAY_ADDRESS")
         self._stack = ExitStack()
         self._reading: dict[Any, tuple[int, Shard, Any]] = {}
@@ -156,8 +168,9 @@ class RayPool:
         self._read = self._ray.remote(_read).options(
             num_cpus=_READING_CPUS, num_returns=2, runtime_env={"env_vars": variables}, **once
         )
-        self._model = self._ray.remote(_Model).options(
+        self._model = self._ray.remote(_Model if self._in_steps else _Streaming).options(
             max_restarts=0, scheduling_strategy="SPREAD",
+            max_concurrency=1 if self._in_steps else _SHARDS_EACH + 1,
             runtime_env={"env_vars": of_actor}, **self._needs,
         )  # fmt: skip
         self._work = self._ray.put((os.getcwd(), self._sent))
@@ -168,6 +181,12 @@ class RayPool:
 
     def submit(self, lane: int, shard: Shard) -> None:
         """Begin to read a shard."""
+        if not self._in_steps:
+            self._given += 1
+            one = self._lanes[lane]
+            one.streaming[self._given] = shard
+            one.finishing[one.actor.result.remote(self._given, shard)] = shard, None
+            return
         ended, content = self._read.remote(self._work, shard)
         self._reading[ended] = lane, shard, content
 
@@ -196,6 +215,8 @@ class RayPool:
         """Return the outcome of a shard; an actor that ended is replaced, with what it had left."""
         lane = self._lanes[number]
         outcome = self._outcome(ref)
+        if not self._in_steps:
+            return self._streamed(number, ref, outcome)
         if not isinstance(outcome, Lost):
             return [(number, lane.finishing.pop(ref)[0], outcome)]
         self._ray.kill(lane.actor)
@@ -210,6 +231,19 @@ class RayPool:
             outcomes.append((number, shard, outcome))
             lost = isinstance(outcome, Lost)
         return outcomes
+
+    def _streamed(
+        self, number: int, ref: Any, outcome: Any
+    ) -> Sequence[tuple[int, Shard, list[Any] | Lost]]:
+        """Return the outcome of a shard, or that an actor and all that it had are lost."""
+        lane = self._lanes[number]
+        if not isinstance(outcome, Lost):
+            del lane.finishing[ref]
+            given, results = outcome
+            return [(number, lane.streaming.pop(given), results)]
+        self._ray.kill(lane.actor)
+        self._lanes[number] = self._started()
+        return [(number, shard, outcome) for shard in lane.streaming.values()]
 
     def _outcome(self, ref: Any) -> Any:
         """Return what was made, or that its process ended; raise the error of the work."""
@@ -260,7 +294,7 @@ def check_address(address: str, within_s: float = _JOIN_S) -> None:
             "a node (ray job submit)"
         )
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, check=False,
             timeout=within_s, env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
@@ -287,24 +321,32 @@ def _reason(error: Exception) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(work: bytes) -> Work:
-    loaded: Work = pickle.loads(work)  # noqa: S301  # of the driver
+def _loaded(work: bytes) -> WorkInSteps:
+    loaded: WorkInSteps = pickle.loads(work)  # noqa: S301  # of the driver
     return loaded
 
 
-def _result(start: tuple[str, bytes], action: Callable[[Work], Any]) -> tuple[Any, list[Note]]:
+def _result(
+    start: tuple[str, bytes], action: Callable[[WorkInSteps], Any]
+) -> tuple[Any, list[Note]]:
     """Return what comes of an action, its error included, and the warnings of the library."""
     folder, work = start
     try:
         os.chdir(folder)
     except OSError:
         os.chdir(Path(folder).anchor)  # a relative path must not name another file
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_kept() as caught:
         try:
             return action(_loaded(work)), notes_of(caught)
         except Exception as exc:  # noqa: BLE001  # raised by the driver
             return sendable(exc), []
+
+
+def _enter(folder: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError:
+        os.chdir(Path(folder).anchor)  # a relative path must not name another file
 
 
 def _read(start: tuple[str, bytes], shard: Shard) -> tuple[tuple[Any, list[Note]], bytes]:
@@ -327,3 +369,32 @@ class _Model:
             self._start,
             lambda work: work.finish(shard, pickle.loads(content)),  # noqa: S301
         )
+
+
+class _Streaming:
+    """Reads ahead of the model, from one shard to the next; results come in the order of shards."""
+
+    def __init__(self, start: tuple[str, bytes]) -> None:
+        self._start = start
+        self._inbox: SimpleQueue[bytes] = SimpleQueue()
+        self._outbox: SimpleQueue[tuple[int, Any, list[Note]]] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def began(self) -> None:
+        """Return once the actor is there."""
+
+    def result(self, number: int, shard: Shard) -> tuple[Any, list[Note]]:
+        """Take a shard; return the number and results of the next one that is done."""
+        self._inbox.put(pickle.dumps((number, shard)))
+        done, results, notes = self._outbox.get()
+        return (results, []) if isinstance(results, BaseException) else ((done, results), notes)
+
+    def _work(self) -> None:
+        folder, sent = self._start
+        _enter(folder)
+        with warnings_kept() as caught:
+            try:
+                work: Work = _loaded(sent)
+                stream_for_ever(work, self._inbox, self._outbox.put, caught)
+            except Exception as exc:  # noqa: BLE001  # raised by the driver
+                self._outbox.put((0, sendable(exc), []))

@@ -1,7 +1,9 @@
 """A worker process: ``python -m rs_embed.runs.worker``, started by `rs_embed.runs.processes`.
 
 It reads pickles on standard input (how to start, then numbered shards) and writes pickles to
-standard output (``"began"``, then number, results and warnings of each shard).
+standard output (``"began"``, then number, results and warnings of each shard). A message is the
+pickle of a pickle: threads that receive it import nothing, since modules that import each other
+cannot be imported by two threads at once.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rs_embed.errors import Note
     from rs_embed.runs.shards import Shard, Work
 
 
@@ -26,69 +31,99 @@ def main() -> None:
     given = sys.stdin.buffer
     sent = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not a message
-    sys.path[:], threads, work = pickle.load(given)  # noqa: S301  # of the parent
+    sys.path[:], threads, work = pickle.loads(received(given))  # noqa: S301  # of the parent
     # Before PyTorch and BLAS are imported, which read it once.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    inbox: SimpleQueue[tuple[int, Shard]] = SimpleQueue()
+    inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(given, inbox), daemon=True).start()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings_kept() as caught:
         try:
             loaded: Work = pickle.loads(work)  # noqa: S301
-            _send(sent, "began")
-            while True:
-                _stream(loaded, inbox, sent, caught)
+            send(sent, "began")
+            stream_for_ever(loaded, inbox, partial(send, sent), caught)
         except Exception as exc:  # noqa: BLE001  # raised by the parent
-            _send(sent, (0, sendable(exc), []))
+            send(sent, (0, sendable(exc), []))
 
 
-def _receive(given: IO[bytes], inbox: SimpleQueue[tuple[int, Shard]]) -> None:
+def send(stream: IO[bytes], message: Any) -> None:
+    """Write a message to another process."""
+    pickle.dump(pickle.dumps(message), stream)
+    stream.flush()
+
+
+def received(stream: IO[bytes]) -> bytes:
+    """Return the pickle of a message; `EOFError` or `pickle.UnpicklingError` at the end."""
+    message: bytes = pickle.load(stream)  # noqa: S301  # of our own process
+    return message
+
+
+def _receive(given: IO[bytes], inbox: SimpleQueue[bytes]) -> None:
     while True:
         try:
-            inbox.put(pickle.load(given))  # noqa: S301
+            inbox.put(received(given))
         except (EOFError, pickle.UnpicklingError):
             os._exit(0)  # the parent has ended
 
 
-def _stream(
+def stream_for_ever(
     work: Work,
-    inbox: SimpleQueue[tuple[int, Shard]],
-    sent: IO[bytes],
+    inbox: SimpleQueue[bytes],
+    put: Callable[[Any], None],
     caught: list[warnings.WarningMessage],
 ) -> None:
-    """Work through the shards that are there, and send what comes of them."""
+    """Work through pickles of numbered shards, and put what comes of them."""
+    while True:
+        _stream(work, inbox, put, caught)
+
+
+def _stream(
+    work: Work,
+    inbox: SimpleQueue[bytes],
+    put: Callable[[Any], None],
+    caught: list[warnings.WarningMessage],
+) -> None:
+    """Work through the shards that are there."""
     numbers: list[int] = []
 
     def shards() -> Iterator[Shard]:
-        number, shard = inbox.get()
+        message = inbox.get()
         while True:
+            number, shard = pickle.loads(message)  # noqa: S301
             numbers.append(number)
             yield shard
             try:
                 # It does not wait: what is under way would wait with it.
-                number, shard = inbox.get_nowait()
+                message = inbox.get_nowait()
             except Empty:
                 return
 
     for _, results in work.stream(shards()):
-        _send(sent, (numbers.pop(0), results, notes_of(caught)))
+        put((numbers.pop(0), results, notes_of(caught)))
 
 
-def notes_of(caught: list[warnings.WarningMessage]) -> list[Any]:
-    """Return the warnings of the library that were given since the last call."""
+@contextmanager
+def warnings_kept() -> Iterator[list[warnings.WarningMessage]]:
+    """Keep warnings for `notes_of`, those of the library each time."""
+    from rs_embed.errors import RsEmbedWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RsEmbedWarning)
+        yield caught
+
+
+def notes_of(caught: list[warnings.WarningMessage]) -> list[Note]:
+    """Return the warnings of the library since the last call; others go to standard error."""
     from rs_embed.errors import Note, RsEmbedWarning
 
+    notes = []
     found, caught[:] = list(caught), []
-    return [
-        Note(str(one.message), one.category)
-        for one in found
-        if issubclass(one.category, RsEmbedWarning)
-    ]
-
-
-def _send(sent: IO[bytes], message: Any) -> None:
-    pickle.dump(message, sent)
-    sent.flush()
+    for one in found:
+        if issubclass(one.category, RsEmbedWarning):
+            notes.append(Note(str(one.message), one.category))
+        else:
+            about = one.message, one.category, one.filename, one.lineno
+            sys.stderr.write(warnings.formatwarning(*about))
+    return notes
 
 
 def sendable(error: Exception) -> Exception:
