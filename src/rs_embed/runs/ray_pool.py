@@ -260,7 +260,7 @@ def check_address(address: str, within_s: float = _JOIN_S) -> None:
             "a node (ray job submit)"
         )
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, check=False,
             timeout=within_s, env={**os.environ, "PYTHONPATH": python_path()},
         )  # fmt: skip
