@@ -68,6 +68,7 @@ def strike(where: str, *, marked: bool) -> None:
 class FaultyEncoder(CoordinateEncoder):
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
         made = super().encode(pixels, input_res_m)
+        assert made.patches is not None
         strike("encode", marked=bool(made.patches[..., 2].max() > 100))
         return made
 
