@@ -30,11 +30,12 @@ def main() -> None:
     # Before PyTorch and BLAS are imported, which read it once.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     inbox: SimpleQueue[tuple[int, Shard]] = SimpleQueue()
-    threading.Thread(target=_receive, args=(given, inbox), daemon=True).start()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             loaded: Work = pickle.loads(work)  # noqa: S301
+            # Not before: two threads that import the same packages may meet half of one.
+            threading.Thread(target=_receive, args=(given, inbox), daemon=True).start()
             _send(sent, "began")
             while True:
                 _stream(loaded, inbox, sent, caught)
