@@ -14,11 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from shapely.geometry import Point, box
 from typer.testing import CliRunner, Result
 
-from rs_embed import OutputSpec, PointBuffer, get_embedding
+from rs_embed import OutputSpec, PointBuffer, get_embedding, load_export
 from rs_embed.cli import app
 from rs_embed.errors import ExportError
 from rs_embed.files.vectors import read_vectors
@@ -250,6 +253,77 @@ def test_places_that_fail_alike_are_named_together(
     assert "4 failed (rows of NaN)" in done.output
     assert done.output.count("failed a, b, c and 1 more: the place is 10 x 10 px") == 1
     assert done.output.count("the place is 10 x 10 px") == 1
+
+
+L_SHAPE = box(LON, LAT, LON + 0.02, LAT + 0.01).difference(
+    box(LON + 0.01, LAT + 0.005, LON + 0.02, LAT + 0.01)
+)
+# Name -> options, ids, and what is true of the schema and the rows of the file.
+OPTIONS_OF_TABLES: dict[str, tuple[list[str], list[Any], Callable[[Any, Any], bool]]] = {
+    "first layer": (["--layer", "fields"], ["l", "far"], lambda schema, rows: True),
+    "other layer": (["--layer", "plots", "--buffer-m", "640"], [1], lambda schema, rows: True),
+    "id column": (["--layer", "fields", "--id-column", "code"], [7, 3],
+                  lambda schema, rows: rows["id"].tolist() == ["l", "far"]),
+    "covered": (["--layer", "fields", "--polygons", "cover"], ["l", "far"],
+                lambda schema, rows: "covered" in rows["meta"][0]),
+    "boxes": (["--layer", "fields", "--polygons", "box"], ["l", "far"],
+              lambda schema, rows: "covered" not in rows["meta"][0]),
+    "float16": (["--layer", "fields", "--dtype", "float16"], ["l", "far"],
+                lambda schema, rows: "halffloat" in str(schema.field("embedding").type)),
+    "int8": (["--layer", "fields", "--dtype", "int8"], ["l", "far"],
+             lambda schema, rows: np.abs(rows["embedding"][0]).max() == 127),
+    "input order": (["--layer", "fields", "--order", "input"], ["l", "far"],
+                    lambda schema, rows: rows["input_row"].tolist() == [0, 1]),
+    "hilbert order": (["--layer", "fields", "--order", "hilbert"], ["l", "far"],
+                      lambda schema, rows: sorted(rows["input_row"]) == [0, 1]),
+}  # fmt: skip
+WRONG_OPTIONS: list[tuple[list[str], str]] = [
+    ([], "holds the layers fields, plots, expected one"),
+    (["--layer", "field"], "unknown layer.*'field'.*did you mean 'fields'"),
+    (["--layer", "fields", "--id-column", "cod"], "unknown id column.*'cod'.*did you mean 'code'"),
+    (["--layer", "fields", "--polygons", "covers"], "unknown polygons 'covers'.*'cover'"),
+    (["--layer", "fields", "--dtype", "float64"], "unknown dtype 'float64'"),
+    (["--layer", "fields", "--order", "Hilbert"], "unknown order 'Hilbert'.*'hilbert'"),
+]
+
+
+@pytest.fixture
+def tabled(tmp_path: Path, checkpoint: Path) -> Callable[..., Result]:
+    """Return a function that runs the command on a GeoPackage of two layers."""
+    far = box(*(edge + 0.02 for edge in L_SHAPE.bounds))
+    fields = {"id": ["l", "far"], "code": [7, 3]}
+    for name, rows in {
+        "fields": gpd.GeoDataFrame(fields, geometry=[L_SHAPE, far], crs=4326).to_crs(32618),
+        "plots": gpd.GeoDataFrame({"n": [5]}, geometry=[Point(LON, LAT)], crs=4326),
+    }.items():
+        rows.to_file(tmp_path / "places.gpkg", layer=name)
+    common = [str(tmp_path / "places.gpkg"), "-o", str(tmp_path / "v.parquet"), *OPTIONS]
+    run = CliRunner().invoke
+    return lambda *more: run(app, ["batch", *common, "--weights", str(checkpoint), *more])
+
+
+@pytest.mark.filterwarnings("ignore::rs_embed.CoverageWarning")
+@pytest.mark.parametrize(
+    ("options", "ids", "right"), OPTIONS_OF_TABLES.values(), ids=OPTIONS_OF_TABLES
+)
+def test_options_of_tables(
+    tabled: Callable[..., Result], tmp_path: Path, options: list[str], ids: list[Any], right: Any
+) -> None:
+    done = tabled(*options)
+    assert done.exit_code == 0, done.output
+    assert load_export(tmp_path / "v.parquet").ids == ids
+    schema = pq.read_schema(tmp_path / "v.parquet")
+    assert right(schema, gpd.read_parquet(tmp_path / "v.parquet"))
+
+
+@pytest.mark.parametrize(("options", "match"), WRONG_OPTIONS, ids=lambda value: str(value)[:40])
+def test_options_of_tables_that_are_refused(
+    tabled: Callable[..., Result], tmp_path: Path, options: list[str], match: str
+) -> None:
+    done = tabled(*options)
+    assert done.exit_code == 1
+    assert re.search(match, str(done.exception)), done.exception
+    assert [path.name for path in tmp_path.iterdir()] == ["places.gpkg"]
 
 
 def test_overwrite_begins_anew(batch: Callable[..., Result], tmp_path: Path, out: Path) -> None:

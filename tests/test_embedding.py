@@ -231,7 +231,7 @@ def test_quicklook_needs_a_grid_and_a_png(tmp_path: Path) -> None:
 
 
 def test_repr_is_short_and_says_what_matters() -> None:
-    assert repr(grid_embedding()) == "Embedding(12 x 5 x 7 float32, model='scalemae')"
+    assert repr(grid_embedding()) == "<Embedding 12 x 5 x 7 float32: scalemae>"
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,6 @@ PLACES: dict[str, tuple[Make, dict[str, Any], list[Any], list[Any]]] = {
     "own buffer_m": (
         given(frame([Point(10, 50)], buffer_m=[640])), {"buffer_m": 5}, [0], POINTS[:1],
     ),
-    "whole decimal ids": (given(frame(id=[7.0, 8.0])), {}, [7, 8], BOXES),
-    "decimal ids": (given(frame(id=[7.5, 8.0])), {}, ["7.5", "8"], BOXES),
     "0..360": (given([box(284.5, 0, 285, 1)]), {}, [0], [BBox(-75.5, 0, -75, 1)]),
 }  # fmt: skip
 
@@ -213,8 +211,8 @@ TOLD: dict[str, tuple[Make, dict[str, Any], str, list[Any]]] = {
     "empty cell": (text("id,lon,lat\na,1,2\n,1,2\n"), BY_SIZE, "line 3 has no id", [0, 1]),
     "repeated index": (given(pd.concat([frame([A]), frame([B])])), {}, "row 1 has the id", [0, 1]),
     "x and y": (text("id,x,y\na,10,50\n"), BY_SIZE, "x and y were taken as longitude", ["a"]),
-    "names of ours": (given(frame(embedding=[1, 2], error=[3, 4])), {},
-                      "error have names of the results, .* embedding_input, error_input", [0, 1]),
+    "whole decimal ids": (given(frame(id=[7.0, 8.0])), {}, "decimal .*7.0, .*used as 7, 8", [7, 8]),
+    "decimal ids": (given(frame(id=[7.5, 8.0])), {}, "used as '7.5', '8'$", ["7.5", "8"]),
     "half a period": (given(frame(start=["2020-01-01"] * 2)), {}, "of dates 'start'", [0, 1]),
     "antimeridian": (given([box(179.9, 0, 180.1, 0.1)]), {},
                      "crosses the antimeridian, so the square around it", [0]),
@@ -273,6 +271,19 @@ def test_a_period_for_each(columns: dict[str, Any], right: list[Any]) -> None:
     found = places_of(frame(**columns))
     assert found.temporals == right
     assert found.notes == ()
+
+
+@pytest.mark.filterwarnings("ignore:Normalized/laundered field name", "ignore:Column names longer")
+def test_names_that_a_shapefile_cuts(tmp_path: Path) -> None:
+    """GDAL writes ``start_date`` and ``end_dateti``; for other names an error has the near one."""
+    written = frame(start_datetime="2022-06-01", end_datetime="2022-07-01", field_number=[5, 6])
+    path = file("p.shp", written)(tmp_path)
+    found = places_of(path, id_column="field_numb")
+    assert found.temporals == [JUNE, JUNE]
+    assert found.ids == [5, 6]
+    assert found.notes == ()
+    with pytest.raises(UnknownNameError, match="did you mean 'field_numb'"):
+        places_of(path, id_column="field_number")
 
 
 @pytest.mark.parametrize(

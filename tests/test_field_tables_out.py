@@ -42,6 +42,7 @@ from rs_embed import (
     export_batch,
     get_embeddings_batch,
     load_export,
+    places_of,
 )
 from rs_embed.cli import app
 from rs_embed.errors import ExportError, ProviderError, SpecError
@@ -435,6 +436,15 @@ def test_an_unfinished_run_is_read_too(tmp_path: Path, asked: dict[str, Any], na
     assert np.abs(table.embeddings - alone.embeddings).max() <= 1e-5
     assert_frame_equal(table.frame, alone.frame)
     assert "1 missing" in repr(table)
+    centres = [shapely.Point(*place.spatial.centre) for place in [NEAR[1], FAR, NEAR[0]]]
+    columns = {"id": ["001", "far", "000"], "crop": ["maize", "wheat", "oats"]}
+    mine = geopandas.GeoDataFrame(columns, geometry=centres, crs=4326)
+    with pytest.warns(RsEmbedWarning, match="unfinished: 2 places, 1 missing"):
+        table = load_export(path, places=places_of(mine, buffer_m=640))
+    assert (table.ids, table.frame.crop.tolist()) == (["001", "000"], ["maize", "oats"])
+    assert np.abs(table.embeddings - alone.embeddings[[1, 0]]).max() <= 1e-5
+    with pytest.warns(RsEmbedWarning, match="0 places, 3 missing"):  # they have another size
+        assert len(load_export(path, places=places_of(mine, buffer_m=641))) == 0
     assert export_batch("scalemae", NEAR, output=path, **asked).resumed == 3
 
 
@@ -504,6 +514,38 @@ def test_times_and_what_is_beside(coordinate_model: object, dated: Path, tmp_pat
     assert emb == json.loads(card.split("\n---\n")[0].removeprefix("---\nemb: "))
 
 
+@pytest.mark.parametrize(
+    ("shapes", "crs", "right"),
+    [
+        ([(179.5, -17), (-179.5, -16), (178, -18)], 4326, (178, -18, -179.5, -16)),
+        ([(190, -17), (170, -16)], 4326, (170, -17, -170, -16)),
+        ([(10, 50), (-10, 40)], 4326, (-10, 40, 10, 50)),
+        ([shapely.box(179.9, 10, 180.1, 10.1)], 32601, (179.9, 10, -179.9, 10.1)),
+        ([shapely.MultiPolygon([shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)])],
+         4326, (179, 0, -179, 1)),
+    ],
+    ids=["points", "0..360", "Greenwich", "projected", "cut"],
+)  # fmt: skip
+def test_the_footprint_is_the_narrowest(
+    tmp_path: Path, shapes: list[Any], crs: int, right: tuple[float, ...]
+) -> None:
+    """Across the antimeridian as in RFC 7946, sections 3.1.9 and 5.2."""
+    shapes = [shapely.Point(*s) if isinstance(s, tuple) else s for s in shapes]
+    frame = geopandas.GeoDataFrame({"id": range(len(shapes))}, geometry=shapes, crs=4326)
+    meta = {"model": "scalemae", "temporal": {"start": "2022-06-01", "end": "2022-07-01"}}
+    done = JournalResult("", np.zeros(3, np.float32), meta)
+    write(tmp_path / "v.parquet", frame.to_crs(crs), [done] * len(shapes), "float32", "input")
+    item = pystac.Item.from_file(tmp_path / "v.parquet.json")
+    JsonSchemaSTACValidator().validate_core(item.to_dict(), pystac.STACObjectType.ITEM, "1.1.0")
+    np.testing.assert_allclose(item.bbox or [], right, atol=2e-3)
+    outline = shapely.geometry.shape(item.geometry)
+    west, south, east, north = right
+    assert outline.is_valid
+    assert outline.area == pytest.approx((east - west) % 360 * (north - south), rel=0.05)
+    assert outline.bounds[0] >= -180
+    assert outline.bounds[2] <= 180
+
+
 # --- in memory -----------------------------------------------------------------------------
 
 
@@ -527,6 +569,40 @@ def test_a_geodataframe_in_and_out(asked: dict[str, Any]) -> None:
     assert plain.crop.tolist() == list("abcd")
     assert plain.filter(like="embedding_").shape == table.embeddings.shape == (4, 48)
     assert len(repr(table).splitlines()) <= 10
+
+
+# Name -> places, ids that are used, what is told of them.
+ODD: dict[str, tuple[geopandas.GeoDataFrame, list[Any], str]] = {
+    "repeated ids": (points(id=["a"] * COUNT), list(range(COUNT)), "have the id of an earlier one"),
+    "missing ids": (points(id=["a"] * 6 + [None]), list(range(COUNT)), "row 6 has no id"),
+    "decimal ids": (points(id=np.arange(COUNT) + 0.5), [f"{n}.5" for n in range(COUNT)], "decimal"),
+    "names of ours": (points(id=range(COUNT), error=5, meta="x"), list(range(COUNT)),
+                      "columns meta, error of their own, so .* are emb_meta, emb_error"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("frame", "ids", "match"), ODD.values(), ids=ODD)
+def test_what_is_odd_about_places_is_told_and_kept(
+    asked: dict[str, Any], tmp_path: Path, frame: geopandas.GeoDataFrame, ids: list[Any],
+    match: str,
+) -> None:  # fmt: skip
+    """In a warning, in the report, and in the meta of the table; and the columns are unchanged."""
+    near = frame.set_geometry([shapely.Point(*place.spatial.centre) for place in NEAR] * 2 + [None])
+    near = near.fillna({"geometry": shapely.Point(LON, LAT)})
+    near = near.set_crs(4326, allow_override=True)
+    path, given = tmp_path / "v.parquet", {"buffer_m": 640, **asked}
+    with pytest.warns(RsEmbedWarning, match=match):
+        report = export_batch("scalemae", near, output=path, **given)
+    with pytest.warns(RsEmbedWarning, match=match):
+        held = embed_table("scalemae", near, **given)
+    (told,) = report.warnings
+    assert re.search(match, told)
+    assert report.to_json()["warnings"] == [told]
+    back = load_export(path)
+    for table in (back, held):
+        assert table.meta["place_warnings"] == [told]
+        assert table.frame[list(near)].equals(near)
+        assert [str(name) for name in table.ids] == [str(name) for name in ids]
 
 
 def test_failures_in_memory_are_told(asked: dict[str, Any]) -> None:

@@ -96,6 +96,7 @@ class PointBuffer:
 
 
 Spatial = BBox | PointBuffer
+SPATIALS: dict[str, type[Spatial]] = {"BBox": BBox, "PointBuffer": PointBuffer}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from json import loads
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,8 @@ _SHOWN_COLUMNS = 8
 @expanded
 def search(
     source: Annotated[Path, typer.Argument(help="Table of `batch`, or map of `map`.")],
+    period: Period,
+    pixels: Pixels,
     prep: Prep,
     options: ModelOptions,
     like_id: Annotated[str | None, place_option(help="Id of a place in the table.")] = None,
@@ -57,6 +60,13 @@ def search(
         Path | None,
         result_option("--out", "-o", help="Write the neighbours as .geojson; of a map, a .tif."),
     ] = None,
+    png: Annotated[
+        Path | None,
+        result_option(
+            help="Also draw query and neighbours, a .png: their images if --imagery, --backend or "
+            "--local is given, else a map."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find the places of a table, or the cells of a map, most similar to one.
@@ -64,6 +74,10 @@ def search(
     [dim]rs-embed search vectors.npz --like-id farm -k 20 -o hits.geojson[/dim]
 
     [dim]rs-embed search vectors.npz --like image.tif --variant tiny --display visual[/dim]
+
+    With a picture of the neighbours:
+
+    [dim]rs-embed search vectors.npz --like-id farm --png hits.png --imagery scene.tif[/dim]
 
     How similar each cell of a map is to the one at a point:
 
@@ -75,10 +89,12 @@ def search(
     of_image = (prep != Prep(), model != DEFAULT_MODEL, pooling, *options.values.values())
     if not image and any(option not in (None, False) for option in of_image):
         raise SpecError("got options of the model, expected them only with --like image.tif")
+    if not image and png is None and (period, pixels) != (Period(), Pixels()):
+        raise SpecError("got options of imagery, expected them only with --png or --like image.tif")
     from rs_embed import Embedding, OutputSpec, get_embedding, nearest, similarity_map
 
     if source.suffix.lower() in _MAPS:
-        if lon is None or lat is None or out is None or k is not None:
+        if lon is None or lat is None or out is None or k is not None or png:
             raise SpecError("got a map, expected only --lon and --lat in it, and -o similarity.tif")
         found = similarity_map(source, [(lon, lat)], centred=not raw, output=out)
         low, high = float(found.min()), float(found.max())
@@ -93,14 +109,21 @@ def search(
     elif like is not None and not image:
         query = Embedding.load(like)
     elif like is not None:
-        arguments = request.common(model, Pixels(imagery=str(like)), Period(), prep, options)
+        own = replace(pixels, imagery=str(like), backend="auto", local=None, cache=None)
+        arguments = request.common(model, own, Period(), prep, options)
         output = OutputSpec("pooled", pooling)  # type: ignore[arg-type]  # checked when built
         query = get_embedding(model, output=output, **arguments)
-    hits = nearest(source, query, 10 if k is None else k, centred=not raw, output=out)
+    drawing: dict[str, Any] = {"picture": png}
+    if png is not None:
+        asked = request.common(model, pixels, period, Prep(), ModelOptions({}))
+        stated = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
+        drawing |= {key: asked[key] for key in stated if asked[key] not in (None, "auto")}
+    hits = nearest(source, query, 10 if k is None else k, centred=not raw, output=out, **drawing)
     rows = hits.to_crs("EPSG:4326").to_wkt() if getattr(hits, "crs", None) else hits
     if json:
         records = loads(rows.to_json(orient="records", date_format="iso", double_precision=15))
-        print_json({**hits.attrs, "hits": records, "file": None if out is None else str(out)})
+        files = {"file": out and str(out), "picture": png and str(png)}
+        print_json({**hits.attrs, "hits": records, **files})
         return
     away = f", {hits.attrs['distance_m']:.0f} m from the point" if lon is not None else ""
     echo(
@@ -108,5 +131,6 @@ def search(
         f"similarity to {hits.attrs.get('query', like)}{away}"
     )
     echo(rows[rows.columns[:_SHOWN_COLUMNS]].to_string(index=False, max_colwidth=40))
-    if out is not None:
-        echo(f"wrote {out}")
+    for path in (out, png):
+        if path is not None:
+            echo(f"wrote {path}")

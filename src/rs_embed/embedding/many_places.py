@@ -338,7 +338,7 @@ class _Sources:
         several = [self._items, *self._each.values()]
         if any(isinstance(values, Iterator) for values in several):
             return
-        for _ in self._sources():
+        for _ in self._rows():
             pass
 
     def check_source(self, contract: InputContract) -> None:
@@ -347,19 +347,26 @@ class _Sources:
             self._common.check_source(contract)
 
     def __iter__(self) -> Iterator[Source]:
-        for source in self._sources():
+        for row in self._rows():
+            source = replace(self._common, **row)
             self.labels.append(source.label())
             yield source
 
-    def _sources(self) -> Iterator[Source]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what each place has of its own, checked."""
+        checked = set()
         each = {name: iter(values) for name, values in self._each.items()}
         index = -1
         for index, item in enumerate(self._items):  # the last one is wanted below
             self._check_item(index, item)
             own = {name: self._next_of(name, values, index) for name, values in each.items()}
-            source = replace(self._common, **{self._field: item}, **own)
-            source.check()
-            yield source
+            row = {self._field: item, **own}
+            # Only values of a FetchSpec matter to the check; of all else it is the type.
+            kind = tuple(v if isinstance(v, FetchSpec) else type(v) for v in row.values())
+            if kind not in checked:
+                replace(self._common, **row).check()
+                checked.add(kind)
+            yield row
         for name, values in each.items():
             for _ in values:
                 raise SpecError(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _GAP_PX = 12
-_NODATA_GREY = 128
+NODATA_GREY = 128
 
 
 def principal_components(tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ def principal_components(tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
     depth, height, width = tokens.shape
     flat = tokens.reshape(depth, -1).T.astype(np.float64)  # N d
     known = np.isfinite(flat).all(axis=1)
-    colours = np.full((height * width, 3), _NODATA_GREY, dtype=np.uint8)
+    colours = np.full((height * width, 3), NODATA_GREY, dtype=np.uint8)
     if known.any():
         centred = flat[known] - flat[known].mean(axis=0)
         _, _, loadings = np.linalg.svd(centred, full_matrices=False)
@@ -65,7 +65,7 @@ def render(
     """
     panels = [(Image.fromarray(principal_components(tokens)), Image.Resampling.NEAREST)]
     if image is not None:
-        shown = _stretched(image) if stretch else image
+        shown = stretched(image) if stretch else image
         panels.insert(0, (Image.fromarray(shown), Image.Resampling.LANCZOS))
     ratio = tokens.shape[2] / tokens.shape[1]
     size = (max(round(side_px * ratio), 1), side_px)
@@ -108,9 +108,9 @@ def render_input(
     scale = side_px / max(image.shape[:2])
     size = tuple(max(round(side * scale), 1) for side in image.shape[1::-1])
     panels = [Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)]
-    bright = Image.fromarray(_stretched(image)).resize(size, Image.Resampling.LANCZOS)
+    bright = Image.fromarray(stretched(image)).resize(size, Image.Resampling.LANCZOS)
     cover = Image.fromarray(np.where(token_valid, 0, 200).astype(np.uint8))
-    grey = Image.new("RGB", size, (_NODATA_GREY,) * 3)
+    grey = Image.new("RGB", size, (NODATA_GREY,) * 3)
     bright = Image.composite(grey, bright, cover.resize(size, Image.Resampling.NEAREST))
     draw = ImageDraw.Draw(bright)
     for row, column, height, width in tiles:
@@ -150,8 +150,9 @@ def _histogram(image: NDArray[np.uint8], side_px: int) -> Image.Image:
     return picture
 
 
-def _stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image from black at its 1st percentile to white at its 99th."""
     low, high = np.percentile(image, [1, 99])
     unit = (image.astype(np.float64) - low) / max(high - low, 1)
-    stretched: NDArray[np.uint8] = (unit.clip(0, 1) * 255).round().astype(np.uint8)
-    return stretched
+    bright: NDArray[np.uint8] = (unit.clip(0, 1) * 255).round().astype(np.uint8)
+    return bright

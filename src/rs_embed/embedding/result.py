@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.addresses import path_of
+from rs_embed.embedding.provenance import imagery_times
 from rs_embed.errors import SpecError
 from rs_embed.files.formats import PICTURES, Formats
 from rs_embed.files.grids import GRIDS, georeferenced
 from rs_embed.files.vectors import ONE_VECTOR
 from rs_embed.files.writing import written
+from rs_embed.printable import excerpt
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,9 +49,20 @@ class Embedding:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.data.shape))
-        keys = ("model", "weights", "input_res_m", "fingerprint")
-        stated = ", ".join(f"{k}={self.meta[k]!r}" for k in keys if k in self.meta)
-        return f"Embedding({shape} {self.data.dtype}, {stated})"
+        meta, place = self.meta, dict(self.meta.get("spatial") or {})
+        stated = [str(meta[key]) for key in ("model", "weights") if meta.get(key) is not None]
+        if place:
+            kind = place.pop("type", "place")
+            stated.append(f"{kind}({', '.join(f'{value:.9g}' for value in place.values())})")
+        if days := list(dict.fromkeys(str(time.date()) for time in imagery_times(meta))):
+            stated.append(" to ".join(days if len(days) < 2 else (days[0], days[-1])))
+        elif period := meta.get("temporal"):
+            stated.append(f"{period['start']} to {period['end']}")
+        if meta.get("input_res") is not None:
+            stated.append(f"input_res {meta['input_res']:.4g}")
+        if warned := len(meta.get("warnings") or ()):
+            stated.append(f"{warned} warning{'s' * (warned > 1)}")
+        return excerpt(f"<Embedding {shape} {self.data.dtype}: {', '.join(stated)}>", 300)
 
     @property
     def is_grid(self) -> bool:

@@ -130,7 +130,8 @@ class Task:
         )
         raster, odd = without_odd(acquired.raster, acquired.reflectance)
         shape = requested[0].shape if requested else raster.grid.shape
-        growth = _growth_notes(shape, raster.grid.shape)
+        # What is around a polygon is not pooled over.
+        growth = () if source.shape is not None else _growth_notes(shape, raster.grid.shape)
         notes = (*acquired.notes, *_odd_notes(raster, odd), *growth)
         meta = {**acquired.meta, "asked_shape": list(shape)}
         return replace(acquired, raster=raster, notes=notes, meta=meta)

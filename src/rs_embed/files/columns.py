@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 Where = Callable[[int], str]
 
-# Columns of the table that comes back.
-RESERVED = ("embedding", "error", "meta")
 _PERIODS: tuple[tuple[str, ...], ...] = (
     *(("start", "end"), ("start_date", "end_date"), ("start_datetime", "end_datetime")),
+    ("start_date", "end_dateti"),  # what a Shapefile leaves of start_datetime and end_datetime
     *(("date",), ("datetime",)),
 )
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
@@ -76,7 +75,7 @@ def ids_of(
         Returns what a row is called in messages.
     """
     if column is not None and column not in table.columns:
-        raise UnknownNameError.among("id column", column, map(str, table.columns), of=name)
+        raise UnknownNameError.among("id column", column, map(str, table.columns))
     column = id_column(table.columns) if column is None else column
     numbers = list(range(len(table)))
     values = own
@@ -106,23 +105,16 @@ def ids_of(
         return numbers, None, [Note(message, RsEmbedWarning)]
     if any(isinstance(value, str) for value in ids):
         ids = [str(value) for value in ids]
-    return ids, column, []
+    if not any(isinstance(value, float) for value in values):
+        return ids, column, []
+    used = some([*map(repr, ids)])
+    message = f"{name}: ids are decimal numbers, {values[0]!r}, ..., and are used as {used}"
+    return ids, column, [Note(message, RsEmbedWarning)]
 
 
-def renamed(table: pd.DataFrame, name: str, *more: str) -> tuple[dict[str, str], list[Note]]:
-    """Return new names for columns that have a name of ours, and a warning."""
-    names: dict[str, str] = {}
-    for taken in (*RESERVED, *more):
-        if taken in table.columns:
-            new = f"{taken}_input"
-            while new in table.columns:
-                new += "_"
-            names[taken] = new
-    message = (
-        f"{name}: the columns {', '.join(names)} have names of the results, and come back as "
-        f"{', '.join(names.values())}"
-    )
-    return names, [Note(message, RsEmbedWarning)] if names else []
+def free_name(name: str, taken: Collection[object]) -> str:
+    """Return the name of a column that is added to others: with ``emb_`` where it is taken."""
+    return name if name not in taken else free_name(f"emb_{name}", taken)
 
 
 def repeated_columns(table: pd.DataFrame) -> None:

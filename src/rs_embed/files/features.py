@@ -15,7 +15,7 @@ from rs_embed.errors import Note, SpecError, TemporalWarning
 _EXACT = 2**53
 _DATES = {
     *("date", "datetime", "start", "end"),
-    *("start_date", "end_date", "start_datetime", "end_datetime"),
+    *("start_date", "end_date", "start_datetime", "end_datetime", "end_dateti"),
 }
 _ESRI = {"rings", "attributes", "geometryType", "spatialReference"}
 
@@ -26,7 +26,7 @@ def located(where: str) -> Iterator[None]:
     try:
         yield
     except SpecError as exc:
-        raise SpecError(f"{where}: {exc}") from exc
+        raise exc.restated(f"{where}: {exc}") from exc
 
 
 def own_id(value: Any) -> int | str | None:

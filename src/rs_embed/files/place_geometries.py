@@ -11,7 +11,6 @@ import numpy as np
 
 from rs_embed.errors import CoverageWarning, Note, SpecError, some
 from rs_embed.files.columns import numbers_of
-from rs_embed.files.features import located
 from rs_embed.files.places import point_of
 from rs_embed.files.polygons import REPAIR, check_degrees, within_half_turn, wrong_kind
 from rs_embed.geo.grid import ground_crs, known_crs, transformer, turns
@@ -57,7 +56,7 @@ def spatials_of_geometries(
         )
     shapes = shapely.force_2d(np.array(geometry, dtype=object))
     single = (shapely.get_type_id(shapes) == 4) & (shapely.get_num_geometries(shapes) == 1)
-    shapes = np.where(single, shapely.get_geometry(shapes, 0), shapes)
+    shapes[single] = shapely.get_geometry(shapes[single], 0)
     _check(shapes, given)
     shapes = _in_degrees(shapes, ground_crs(crs), given)
     sizes = numbers_of(given.table, "buffer_m") or [None] * len(shapes)
@@ -65,29 +64,31 @@ def spatials_of_geometries(
     crossing = []
     bounds = shapely.bounds(shapes).tolist()
     points = (shapely.get_dimensions(shapes) == 0).tolist()
-    for number, (corners, is_point, size) in enumerate(zip(bounds, points, sizes, strict=True)):
-        with located(f"{given.name}: {given.where(number)}"):
+    number = 0
+    try:
+        for number, (corners, is_point, size) in enumerate(zip(bounds, points, sizes, strict=True)):
+            west, south, east, north = corners
             if is_point:
-                half_side = buffer_m if size is None else size
-                spatials.append(point_of(corners[0], corners[1], half_side))
-                continue
-            if size is not None:
-                raise SpecError(
+                spatials.append(point_of(west, south, buffer_m if size is None else size))
+            elif size is not None:
+                raise SpecError(  # noqa: TRY301
                     f"got buffer_m={size!r} for a polygon, which has its own size; leave it empty"
                 )
-            if corners[2] - corners[0] > 180:
+            elif east - west > 180:
                 spatials.append(_square(shapes[number], given.where(number)))
                 crossing.append(given.where(number))
             else:
-                west, south, east, north = corners
                 box = max(west, -180.0), max(south, -90.0), min(east, 180.0), min(north, 90.0)
                 spatials.append(BBox(*box))
+    except SpecError as exc:
+        raise SpecError(f"{given.name}: {given.where(number)}: {exc}") from exc
     message = (
         f"{given.name}: {some(crossing)} {'cross' if len(crossing) > 1 else 'crosses'} the "
         "antimeridian, so the square around it is embedded instead of its bounding box"
     )
     notes = [Note(message, CoverageWarning)] if crossing else []
-    return spatials, [None if s.geom_type == "Point" else s for s in shapes], notes
+    shapes[points] = None
+    return spatials, shapes.tolist(), notes
 
 
 def _check(shapes: NDArray[Any], given: Rows) -> None:

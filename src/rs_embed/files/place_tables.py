@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +17,12 @@ import numpy as np
 
 from rs_embed._optional import require
 from rs_embed.addresses import check_beside, path_of
-from rs_embed.errors import Note, RsEmbedError, SpecError, UnknownNameError
+from rs_embed.errors import Note, RsEmbedError, SpecError, UnknownNameError, some
 from rs_embed.files.columns import (
     fetches,
+    free_name,
     ids_of,
     periods,
-    renamed,
     repeated_columns,
     typed,
     typed_text,
@@ -39,6 +41,7 @@ from rs_embed.files.polygons import (
     refuse_layer,
 )
 from rs_embed.geo.polygons import require_shapely
+from rs_embed.printable import excerpt
 from rs_embed.specs import BBox, FetchSpec, PointBuffer, Spatial, TemporalSpec, check_positive
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Places:
     """Rows of a table, each with the place it stands for; `places_of` makes and checks them.
 
@@ -95,6 +98,16 @@ class Places:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        kinds = Counter("image" if p is None else type(p).__name__ for p in self.spatials)
+        lines = [
+            f"Places: {', '.join(f'{count} {kind}' for kind, count in kinds.items())}",
+            f"ids {some([excerpt(str(name), 40) for name in self.ids])}",
+            f"columns {some(list(map(str, self.table.columns)), 16)}",
+            *(note.message for note in self.notes),
+        ]
+        return "\n  ".join(lines)
+
     @cached_property
     def frame(self) -> Any:
         """The rows as a `geopandas.GeoDataFrame`, geometry in the CRS of the input."""
@@ -102,15 +115,17 @@ class Places:
         if isinstance(self.table, geopandas.GeoDataFrame):
             return self.table
         shapely = require_shapely()
-        shapes = [
-            None
-            if place is None
-            else shapely.Point(place.centre)
-            if isinstance(place, PointBuffer)
-            else shapely.box(place.minlon, place.minlat, place.maxlon, place.maxlat)
-            for place in self.spatials
-        ]
-        return geopandas.GeoDataFrame(self.table, geometry=shapes, crs="EPSG:4326")
+        shapes = np.full(len(self), None)
+        for kind, (draw, corners) in {
+            PointBuffer: (shapely.points, attrgetter("lon", "lat")),
+            BBox: (shapely.box, attrgetter("minlon", "minlat", "maxlon", "maxlat")),
+        }.items():
+            rows = [n for n, place in enumerate(self.spatials) if isinstance(place, kind)]
+            if rows:
+                shapes[rows] = draw(*np.array([corners(self.spatials[n]) for n in rows]).T)
+        name = free_name("geometry", self.table.columns)
+        table = self.table.assign(**{name: shapes})
+        return geopandas.GeoDataFrame(table, geometry=name, crs="EPSG:4326")
 
 
 def places_of(
@@ -189,18 +204,9 @@ def places_of(
         ids, column, of_ids = ids_of(table, id_column, given.own, given.name, given.where)
         temporals, of_dates = periods(table, given.name, given.where)
         scales = fetches(table, given.where)
-    geometry = () if _is_geo(table) else ("geometry",)
-    names, of_names = renamed(table, given.name, *geometry)
+    notes = [*notes, *of_ids, *of_dates]
     return Places(
-        table.rename(columns=names) if names else table,
-        ids,
-        names.get(column, column) if column is not None else None,
-        spatials,
-        shapes,
-        temporals,
-        scales,
-        given.imageries,
-        (*notes, *of_ids, *of_dates, *of_names),
+        table, ids, column, spatials, shapes, temporals, scales, given.imageries, tuple(notes)
     )
 
 
@@ -369,7 +375,7 @@ def _of_features(name: str, stated: CRS | None, features: list[Any]) -> Rows:
     names = dict.fromkeys(key for feature in features for key in feature.properties)
     columns = {key: typed([f.properties.get(key) for f in features]) for key in names}
     shapes = [feature.geometry for feature in features]
-    geometry = "geometry" if "geometry" not in columns else "shape"
+    geometry = free_name("geometry", columns)
     table = pd.DataFrame({**columns, geometry: shapes}, index=range(len(features)))
     frame = geopandas.GeoDataFrame(table, geometry=geometry, crs=common_crs(name, stated, features))
     own = [feature.own for feature in features]

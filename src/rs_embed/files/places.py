@@ -200,15 +200,17 @@ def spatials_of(
     columns, corners, notes = _layout(header)
     doubt = " (x and y may be metres of a projection: name degrees lon and lat)" if notes else ""
     spatials = []
-    for number, row in enumerate(rows):
-        with located(where(number) + doubt):
-            numbers: dict[str, float | None]
+    number, numbers = 0, dict[str, float | None]()
+    try:
+        for number, row in enumerate(rows):  # noqa: B007
             numbers = {name: _number(name, row[columns[name]]) for name in corners}
             if "buffer_m" in columns:
                 stated = row[columns["buffer_m"]]
                 missing = stated is None or stated == "" or stated != stated  # NaN
                 numbers["buffer_m"] = None if missing else _number("buffer_m", stated)
             spatials.append(_place(numbers, buffer_m))
+    except SpecError as exc:
+        raise SpecError(f"{where(number)}{doubt}: {exc}") from exc
     return spatials, notes
 
 

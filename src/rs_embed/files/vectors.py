@@ -81,7 +81,7 @@ class VectorRow:
     error: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Vectors:
     """The vectors of N places, in the columns of a table.
 
@@ -108,6 +108,10 @@ class Vectors:
     lon: NDArray[np.float64]
     lat: NDArray[np.float64]
     meta: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        count, width = self.embedding.shape
+        return f"Vectors: {count} places, {width} dimensions, {int((~self.ok).sum())} failed"
 
 
 def write_vectors(

@@ -101,7 +101,8 @@ class Polygons:
         shapely = require_shapely()
         degrees = known_crs("EPSG:4326")
         to_degrees = transformer(self.crs, degrees)
-        spans, lats = [], []
+        spans: list[tuple[float, float]] = []
+        lats: list[float] = []
         # The outer ring of every part; holes are within it.
         for ring in shapely.get_exterior_ring(shapely.get_parts(self._array)):
             lon, lat = _drawn(shapely.get_coordinates(ring), to_degrees, self, degrees).T
@@ -116,7 +117,7 @@ class Polygons:
                     inside = shapely.intersects_xy(self._array, x, y)
                     lats += [pole] * bool(inside.any())
                     spans += [(-180.0, 180.0)] * bool(inside.any())
-        west, east = _narrowest(spans)
+        west, east = narrowest(*np.array(spans).T)
         return west, max(min(lats), -90.0), east, min(max(lats), 90.0)
 
     def to_crs(self, crs: CRS | str) -> Polygons:
@@ -363,23 +364,20 @@ def _transformed(at: NDArray[np.float64], to_target: Transformer, of: Polygons, 
     return target_at
 
 
-def _narrowest(spans: list[tuple[float, float]]) -> tuple[float, float]:
+def narrowest(west: NDArray[np.float64], east: NDArray[np.float64]) -> tuple[float, float]:
     """Return west and east of the shortest arc that holds all spans of longitude."""
-    pieces = []
-    for west, east in spans:
-        if east - west >= 360 - DEGREE_TOLERANCE:
-            return -180.0, 180.0
-        start = (west + 180) % 360 - 180
-        end = start + (east - west)
-        pieces += [(start, end)] if end <= 180 else [(start, 180.0), (-180.0, end - 360)]
-    pieces.sort()
-    (first, reached), last = pieces[0], max(end for _, end in pieces)
-    best = (first + 360 - last, first, last)  # width of a gap, and the arc that it leaves
-    for start, end in pieces[1:]:
-        if start - reached > best[0]:
-            best = (start - reached, start, reached)
-        reached = max(reached, end)
-    return best[1], best[2]
+    if (east - west >= 360 - DEGREE_TOLERANCE).any():
+        return -180.0, 180.0
+    starts = (west + 180) % 360 - 180
+    ends = starts + (east - west)
+    over = ends > 180
+    starts = np.concatenate([starts, np.full(np.count_nonzero(over), -180.0)])
+    ends = np.concatenate([np.minimum(ends, 180), ends[over] - 360])
+    order = np.argsort(starts)
+    starts, reached = starts[order], np.maximum.accumulate(ends[order])
+    gaps = starts - np.append(reached[-1] - 360, reached[:-1])  # before each start
+    widest = int(gaps.argmax())
+    return float(starts[widest]), float(reached[widest - 1])
 
 
 def _crossed(

@@ -151,7 +151,7 @@ class _Making:
                 Shard(keys, tuple(self._tiles[key] for key in keys))
                 for keys in shards_of(self._tiles, wanted, size=size)
             )
-            for _, some in groupby(shards, lambda shard: shard.items[0].rows.start // BLOCK_PX):
+            for _, some in groupby(shards, lambda shard: shard.items[0].window[0] // BLOCK_PX):
                 yield list(some)
 
     def _log_remaining(self, seconds_per_window: float) -> None:

@@ -56,12 +56,12 @@ class WindowWork:
 
     def lost(self, item: Tile, reason: str) -> WindowTokens:
         """Return the failure of a window whose process ended."""
-        where = f"rows {item.rows.start}-{item.rows.stop}, columns {item.columns.start}-"
+        row, column, *_ = item.window
         return WindowTokens(
             item,
             None,
             error=EngineError(
-                f"{reason} whenever it worked on the window at {where}{item.columns.stop} of the "
-                "area; its imagery may be damaged, or need more memory than there is"
+                f"{reason} whenever it worked on the window that begins at row {row}, column "
+                f"{column} (px); its imagery may be damaged, or need more memory than there is"
             ),
         )

@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding.covering import check_pooling
@@ -20,9 +22,17 @@ from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
-from rs_embed.errors import RsEmbedError, SpecError, UnknownNameError, give_warnings, some
+from rs_embed.errors import (
+    Note,
+    RsEmbedError,
+    SpecError,
+    UnknownNameError,
+    give_warnings,
+    some,
+)
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
+from rs_embed.geo.polygons import require_shapely
 from rs_embed.printable import excerpt
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import Engine
@@ -31,16 +41,16 @@ from rs_embed.runs.run import DurableRun, check_same, is_finished
 from rs_embed.runs.shards import Shard, shards_of
 from rs_embed.settings import Settings
 from rs_embed.specs import (
+    SPATIALS,
     BBox,
     FetchSpec,
     InputPrepSpec,
     OutputSpec,
-    PointBuffer,
     Spatial,
     TemporalSpec,
     to_json,
 )
-from rs_embed.tables.columns import PlaceColumns, TableContent, place_columns
+from rs_embed.tables.columns import PlaceColumns, TableContent, of_names, place_columns
 from rs_embed.tables.formats import TABLES
 from rs_embed.tables.summary import summary
 from rs_embed.tables.work import PlaceWork
@@ -53,7 +63,7 @@ _FIELDS = {"spatials": "spatial", "imageries": "imagery"}
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BatchReport:
     """The outcome of `export_batch`; ``print(report)`` shows a summary.
 
@@ -71,6 +81,8 @@ class BatchReport:
         Duration of this run.
     finished_before : bool
         Whether there was nothing left to do, so that nothing was written.
+    warnings : tuple of str
+        What was assumed about the places, such as row numbers instead of repeated ids.
     """
 
     path: Path
@@ -79,6 +91,7 @@ class BatchReport:
     errors: dict[str, str]
     seconds: float
     finished_before: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def places_per_s(self) -> float:
@@ -96,9 +109,10 @@ class BatchReport:
             "seconds": round(self.seconds, 3),
             "places_per_s": round(self.places_per_s, 3),
             "errors": self.errors,
+            "warnings": list(self.warnings),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.finished_before:
             return f"already finished: {self.path}, {self.places} places"
         counts = [f"{self.places - len(self.errors)} of {self.places} places"]
@@ -220,7 +234,8 @@ def export_batch(
     where = Engine(engine, workers, ray_address)
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
     _check_arguments(arguments)
-    asked = asked_of(model, rows, pooling, arguments)
+    notes = () if form.describe is None else of_names(rows.frame.columns)
+    asked = asked_of(model, rows, pooling, arguments, notes)
     columns = None
     if form.describe is not None:
         columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
@@ -230,7 +245,8 @@ def export_batch(
         request["table"] = {**columns.to_json(), **stored}
     if is_finished(path, overwrite=overwrite):
         check_same(path, form.request_of(path), request, asked.task)
-        return BatchReport(path, len(by_key), len(by_key), {}, 0.0, finished_before=True)
+        count = len(by_key)
+        return BatchReport(path, count, count, {}, 0.0, True, asked.warnings)
     with DurableRun(
         path,
         wanted,
@@ -245,7 +261,8 @@ def export_batch(
         failed = run.failed()
         errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
         run.finished(disposable=not errors)
-    return BatchReport(path, len(by_key), run.resumed, errors, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return BatchReport(path, len(by_key), run.resumed, errors, seconds, warnings=asked.warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,6 +275,7 @@ class Asked:
     source: Source
     each: dict[str, Any]  # arguments of `embed_places`: one for all, or a list
     settings: Settings
+    warnings: tuple[str, ...]  # those about the places, given already
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the results, apart from the places."""
@@ -310,22 +328,25 @@ def asked_of(
     rows: Places,
     pooling: Literal["mean", "max", "cls"] | None,
     arguments: Mapping[str, Any],
+    notes: Iterable[Note] = (),
 ) -> Asked:
-    """Return what is asked of places, checked; warnings about them are given."""
-    items, shared, notes = arguments_of(
+    """Return what is asked of places, checked; warnings about them, and ``notes``, are given."""
+    items, shared, of_arguments = arguments_of(
         rows,
         arguments.get("temporal"),
         arguments.get("fetch"),
         own_pixels=arguments.get("imagery") is not None,
     )
-    give_warnings((*rows.notes, *notes))
+    notes = [*rows.notes, *of_arguments, *notes]
+    give_warnings(notes)
     by_key = _by_key(rows, shared)
     settings = Settings.from_environ()
     pixels = {} if rows.imageries is None else {"imagery": rows.imageries[0]}
     output = OutputSpec("pooled", pooling)
     task, source = _settled(model, settings, output=output, **{**arguments, **pixels})
     check_pooling(task.output, rows.shapes)
-    return Asked(rows, by_key, task, source, {**items, **shared}, settings)
+    warned = tuple(note.message for note in notes)
+    return Asked(rows, by_key, task, source, {**items, **shared}, settings, warned)
 
 
 def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
@@ -333,32 +354,38 @@ def _by_key(rows: Places, shared: Mapping[str, Any]) -> dict[str, int]:
     each = {name: own for name, own in shared.items() if isinstance(own, list)}
     if rows.imageries is not None:
         each["imagery"] = [imagery_identity(path) for path in rows.imageries]
+    if "shape" in each:
+        each["shape"] = digests(each["shape"])
     by_key = {}
     for number, (name, place) in enumerate(zip(rows.ids, rows.spatials, strict=True)):
         key: list[Any] = [str(name)]
         if place is not None:
-            key += [type(place).__name__, *map(float, astuple(place))]
-        own = {name: _json(values[number]) for name, values in each.items()}
-        by_key[json.dumps([*key, own] if own else key)] = number
+            key += [type(place).__name__, *map(float, vars(place).values())]
+        if each:
+            key.append({name: _json(values[number]) for name, values in each.items()})
+        by_key[json.dumps(key)] = number
     return by_key
 
 
-def place_of_key(key: str) -> tuple[str, Spatial | None]:
-    """Return id and place of a result that a run has kept; `ValueError` if it is not one."""
+def place_of_key(key: str) -> tuple[str, Spatial | None, str | None]:
+    """Return id, place and digest of the polygon of a result that a run has kept.
+
+    `ValueError` if it is not one.
+    """
     name, *place = json.loads(key)
-    if place and isinstance(place[-1], dict):
-        place.pop()
-    kinds = {"BBox": BBox, "PointBuffer": PointBuffer}
-    return name, kinds[place[0]](*place[1:]) if place else None
+    own = place.pop() if place and isinstance(place[-1], dict) else {}
+    return name, SPATIALS[place[0]](*place[1:]) if place else None, own.get("shape")
 
 
 def _json(value: Any) -> Any:
     """Return what a row states as JSON values."""
-    if value is None or isinstance(value, dict):
-        return value
-    if isinstance(value, TemporalSpec | FetchSpec):
-        return to_json(value)
-    return hashlib.sha256(value.wkb).hexdigest()[:32]
+    return to_json(value) if isinstance(value, TemporalSpec | FetchSpec) else value
+
+
+def digests(shapes: Sequence[Any]) -> list[str | None]:
+    """Return a digest of each geometry."""
+    contents = require_shapely().to_wkb(np.array(shapes, dtype=object))
+    return [None if wkb is None else hashlib.sha256(wkb).hexdigest()[:32] for wkb in contents]
 
 
 def _places_text(by_key: Mapping[str, int]) -> str:
@@ -462,7 +489,9 @@ def _content(
         done = run.results(key for key in keys if key not in failed)
         width = next((result.vector.size for result in done if result.vector is not None), 0)
         metas = (meta for _, meta in run.metas())
-        emb = summary(columns, metas, request, failed=len(failed), width=width)
+        emb = summary(
+            columns, metas, request, failed=len(failed), width=width, warnings=asked.warnings
+        )
     return TableContent(
         list(map(str, asked.rows.ids)),
         [(math.nan, math.nan) if p is None else p.centre for p in asked.rows.spatials],

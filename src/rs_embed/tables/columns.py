@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +15,13 @@ import numpy as np
 
 from rs_embed import _optional
 from rs_embed.embedding.provenance import imagery_times, moment_of, source_items
-from rs_embed.errors import ExportError, SpecError
+from rs_embed.errors import ExportError, Note, RsEmbedWarning, SpecError
+from rs_embed.files.columns import free_name
+from rs_embed.geo.polygons import narrowest, require_shapely
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from geopandas import GeoDataFrame
+    from geopandas import GeoDataFrame, GeoSeries
     from numpy.typing import NDArray
 
     from rs_embed.runs.journal import JournalResult
@@ -45,17 +48,22 @@ require = partial(_optional.require, extra="tables", purpose="a table of embeddi
 _ROWS_AT_ONCE = 1024
 
 
-def free_name(name: str, taken: Collection[object]) -> str:
-    """Return the name of a column that is added to others: with ``emb_`` where it is taken."""
-    return name if name not in taken else free_name(f"emb_{name}", taken)
-
-
 def column_names(taken: Collection[object]) -> dict[str, str]:
     """Return the names that the columns of results get beside others."""
     names: dict[str, str] = {}
     for name in RESULT_COLUMNS:
         names[name] = free_name(name, {*taken, *names.values()})
     return names
+
+
+def of_names(taken: Collection[object]) -> list[Note]:
+    """Return a warning if columns of the places have names of results."""
+    other = {name: new for name, new in column_names(taken).items() if new != name}
+    message = (
+        f"the places have columns {', '.join(other)} of their own, so those of the results are "
+        f"{', '.join(other.values())}"
+    )
+    return [Note(message, RsEmbedWarning)] if other else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +92,21 @@ class PlaceColumns:
         return {"columns": types, "content": f"SHA-256 {digest[:32]}"}
 
 
+def with_ids(
+    frame: GeoDataFrame, ids: Sequence[int | str], id_column: str | None
+) -> tuple[GeoDataFrame, str]:
+    """Return places with a column of their ids, and its name."""
+    if id_column is not None:
+        return frame, id_column
+    name = free_name("id", frame.columns)
+    return frame.assign(**{name: list(ids)}), name
+
+
 def place_columns(
     frame: GeoDataFrame, ids: Sequence[int | str], id_column: str | None, order: str
 ) -> PlaceColumns:
     """Return the columns of places; `SpecError` if one cannot be stored, as of mixed types."""
-    if id_column is None:
-        id_column = free_name("id", frame.columns)
-        frame = frame.assign(**{id_column: list(ids)})
+    frame, id_column = with_ids(frame, ids, id_column)
     buffer = io.BytesIO()
     try:
         frame.to_parquet(
@@ -112,7 +128,6 @@ def place_columns(
         distance = np.full(len(frame), 2**32)  # the others come last
         distance[known] = shapes[known].hilbert_distance()
         rows = np.argsort(distance, kind="stable")
-    degrees = shapes if shapes.crs is None else shapes.to_crs(4326)
     names = dict.fromkeys((shapes.name, *frame.columns[frame.dtypes == "geometry"]))
     crs = {name: frame[name].crs for name in names}
     return PlaceColumns(
@@ -120,8 +135,22 @@ def place_columns(
         id_column,
         {name: None if known is None else known.to_string() for name, known in crs.items()},
         rows,
-        tuple(map(float, degrees.total_bounds)),
+        _bbox(shapes),
     )
+
+
+def _bbox(shapes: GeoSeries) -> tuple[float, float, float, float]:
+    """Return west, south, east, north, degrees: across the antimeridian, west is the greater."""
+    shapely, degrees = require_shapely(), shapes if shapes.crs is None else shapes.to_crs(4326)
+    parts = shapely.get_parts(degrees[~(shapes.is_empty | shapes.isna())].array)
+    if not len(parts):
+        return (math.nan,) * 4
+    west, _, east, _ = shapely.bounds(parts).T
+    wide = east - west > 180  # of two coordinates, on both sides of the antimeridian
+    parts[wide] = shapely.transform(parts[wide], lambda at: np.stack([at[:, 0] % 360, at[:, 1]], 1))
+    west, south, east, north = shapely.bounds(parts).T
+    arc = narrowest(west, east)
+    return arc[0], float(south.min()), arc[1], float(north.max())
 
 
 @dataclass(frozen=True, eq=False)

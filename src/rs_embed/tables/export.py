@@ -20,19 +20,21 @@ from rs_embed.errors import (
     give_warnings,
     some,
 )
+from rs_embed.files.columns import free_name
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.files.vectors import read_vectors
 from rs_embed.printable import excerpt
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.run import kept_in, partial_path
-from rs_embed.tables.batch import asked_of, place_of_key
+from rs_embed.tables.batch import asked_of, digests, place_of_key
 from rs_embed.tables.columns import (
     column_names,
     common_meta,
-    free_name,
+    of_names,
     require,
     result_columns,
     stored_vectors,
+    with_ids,
 )
 from rs_embed.tables.formats import TABLES
 
@@ -199,12 +201,12 @@ def embed_table(
     ((1, 192), ['farm'])
     """
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
-    asked = asked_of(model, rows, pooling, arguments)
+    asked = asked_of(model, rows, pooling, arguments, of_names(rows.frame.columns))
     results = asked.results(range(len(rows)), on_error=on_error, progress=progress)
-    frame = rows.frame
-    if rows.id_column is None:
-        frame = frame.assign(**{free_name("id", frame.columns): list(rows.ids)})
+    frame, _ = with_ids(rows.frame, rows.ids, rows.id_column)
     table = EmbeddingTable.of(frame, rows.ids, results)
+    if asked.warnings:
+        table.meta["place_warnings"] = list(asked.warnings)
     if table.errors:
         failed = some([excerpt(str(name)) for name in table.errors])
         message = f"{len(table.errors)} of {len(table)} places failed: {failed}; see .errors"
@@ -212,7 +214,7 @@ def embed_table(
     return table
 
 
-def load_export(path: str | os.PathLike[str]) -> EmbeddingTable:
+def load_export(path: str | os.PathLike[str], *, places: Any = None) -> EmbeddingTable:
     """Return the table that `export_batch` or ``rs-embed batch`` wrote, in the order of its places.
 
     Parameters
@@ -221,6 +223,9 @@ def load_export(path: str | os.PathLike[str]) -> EmbeddingTable:
         A ``.parquet``, ``.csv`` or ``.npz``. If only ``<path>.partial`` exists, or that is the
         path, it is what an unfinished run has kept until now: without the columns of the places,
         and in the order in which they were embedded.
+    places : object, optional
+        The places of an unfinished run, as `places_of` takes or returns them: their columns are
+        then there, in their order. What has moved since is missing.
 
     Raises
     ------
@@ -240,7 +245,7 @@ def load_export(path: str | os.PathLike[str]) -> EmbeddingTable:
     if path.suffix == ".partial" or not path.exists():
         partial = path if path.suffix == ".partial" else partial_path(path)
         if partial.exists():
-            return _unfinished(partial)
+            return _unfinished(partial, places)
     form = TABLES.of(path)
     form.require()
     if form.read is None:
@@ -267,19 +272,28 @@ def _of_vectors(path: Path) -> EmbeddingTable:
     return EmbeddingTable.of(frame, frame.id.tolist(), results)
 
 
-def _unfinished(partial: Path) -> EmbeddingTable:
+def _unfinished(partial: Path, places: Any) -> EmbeddingTable:
     shared, kept = kept_in(partial)
     if not kept:
         raise ExportError(f"{partial} has no results yet; run the command again")
     try:
-        places = [place_of_key(result.key) for result in kept]
+        done = {place_of_key(result.key): result for result in kept}
     except (LookupError, TypeError, ValueError) as exc:
         raise ExportError(f"{partial} is not that of a table of places ({exc})") from exc
     total = shared.get("places")
     missing = None if total is None else max(0, total - len(kept))
-    message = f"{partial} is unfinished: {len(kept)} places, {_missing(missing)}; run it again"
+    if places is None:
+        ids, spatials, _ = map(list, zip(*done, strict=True))
+        rows = Places(require("pandas").DataFrame({"id": ids}), ids, "id", spatials)
+        found = dict(enumerate(kept))
+    else:
+        rows = places_of(places)
+        shapes = [None] * len(rows) if rows.shapes is None else digests(rows.shapes)
+        keys = enumerate(zip(map(str, rows.ids), rows.spatials, shapes, strict=True))
+        found = {number: done[key] for number, key in keys if key in done}
+        missing = len(rows) - len(found)
+    message = f"{partial} is unfinished: {len(found)} places, {_missing(missing)}; run it again"
     give_warnings([Note(message, RsEmbedWarning)])
-    ids = [name for name, _ in places]
-    spatials: list[Any] = [spatial for _, spatial in places]
-    frame = Places(require("pandas").DataFrame({"id": ids}), ids, "id", spatials).frame
-    return EmbeddingTable.of(frame, ids, kept, missing=missing)
+    frame, _ = with_ids(rows.frame, rows.ids, rows.id_column)
+    ids = [rows.ids[number] for number in found]
+    return EmbeddingTable.of(frame.iloc[list(found)], ids, found.values(), missing=missing)

@@ -25,7 +25,7 @@ from rs_embed.errors import (
     give_warnings,
     some,
 )
-from rs_embed.files.formats import Format, Formats
+from rs_embed.files.formats import PICTURES, Format, Formats
 from rs_embed.files.writing import written
 from rs_embed.geo.grid import MAX_LONGITUDE
 from rs_embed.tables.export import load_export
@@ -44,6 +44,8 @@ _SAME = (
 )
 # A part of the table that stays in the cache of a core, and similarities that are held at once.
 _PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
+# What may say where images are read for a picture.
+_PIXELS = ("imagery", "backend", "temporal", "sensor", "fetch", "cache")
 # Ids whose spelling is compared with an unknown one.
 _MOST_SPELLINGS = 20_000
 
@@ -55,6 +57,8 @@ def nearest(
     *,
     centred: bool = True,
     output: str | os.PathLike[str] | None = None,
+    picture: str | os.PathLike[str] | None = None,
+    **pixels: Any,
 ) -> Any:
     """Return the ``k`` places of a table whose embeddings are most similar to a query.
 
@@ -76,6 +80,12 @@ def nearest(
         Whether the mean of the table is subtracted first, from the query too.
     output : path, optional
         A ``.geojson`` to write, in EPSG:4326.
+    picture : path, optional
+        A ``.png`` of query and neighbours to write: their images if ``pixels`` says where to read
+        them, or if they are images themselves; else a map of their similarity.
+    **pixels
+        ``imagery`` or ``backend``, and ``temporal`` (that of the table by default), ``sensor``,
+        ``fetch``, ``cache``, as for `inspect_input`.
 
     Returns
     -------
@@ -99,6 +109,14 @@ def nearest(
     target = None if output is None else path_of(output)
     if target is not None:
         HITS.check(target)
+    for name in pixels:
+        if name not in _PIXELS:
+            raise UnknownNameError.among("argument of nearest", name, _PIXELS)
+    drawn = None if picture is None else path_of(picture)
+    if drawn is not None:
+        PICTURES.check(drawn)
+    elif pixels:
+        raise SpecError(f"got {', '.join(pixels)} without picture=, which they are for")
     table = _opened(table)
     if not table.embeddings.size:
         raise SpecError("got a table without embeddings, expected at least one place that has one")
@@ -106,6 +124,8 @@ def nearest(
         raise SpecError(f"got output={str(target)!r} for a table without geometry or CRS")
     own, attrs = _own_row(table, query)
     vectors = _vectors(table, query) if own is None else table.embeddings[own]
+    if drawn is not None and vectors.ndim > 1:
+        raise SpecError("got picture= for several queries, expected one query")
     queries, mean = np.atleast_2d(vectors), np.zeros(table.embeddings.shape[1])
     units = directions(queries, mean, of="table")
     if centred:
@@ -120,7 +140,43 @@ def nearest(
     if target is not None:
         with written(target) as partial:
             partial.write_text(hits.to_json(to_wgs84=True, drop_id=True, default=str))
+    if drawn is not None:
+        image = _drawn(table, query, own, (rows[0], similarity[0]), pixels)
+        with written(drawn) as partial:
+            image.save(partial, format="PNG")
     return hits
+
+
+def _drawn(table: Any, query: Any, own: int | None, found: Any, pixels: Mapping[str, Any]) -> Any:
+    """Return the picture of a query, at row ``own`` if it has one, and of what was found."""
+    from rs_embed.tables import picture  # only one that is wanted needs Pillow
+
+    places = [
+        (f"{rank}.  {similarity:.3f}", str(table.ids[row]), picture.meta_of(table, row))
+        for rank, (row, similarity) in enumerate(zip(*found, strict=True), 1)
+    ]
+    if not pixels and not all(picture.is_chip(meta) for *_, meta in places):
+        rows, similarity = found
+        return picture.of_points(*_degrees(table), rows, similarity, own)
+    if own is not None:
+        places.insert(0, ("query", str(table.ids[own]), picture.meta_of(table, own)))
+    elif isinstance(query, Embedding):
+        places.insert(0, ("query", "", query.meta))
+    return picture.of_images(places, pixels)
+
+
+def _degrees(table: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return longitude and latitude of a point in each place of a table."""
+    if getattr(table.frame, "crs", None) is None:
+        raise SpecError(
+            "got a point or picture= for a table without geometry or CRS; search for an id, and "
+            "state backend= or imagery= for a picture of images"
+        )
+    points = table.frame.geometry.representative_point().to_crs("EPSG:4326")
+    x, y = points.x.to_numpy(), points.y.to_numpy()
+    if not np.isfinite(x).any():
+        raise SpecError("got a point or picture= for a table without a single geometry")
+    return x, y
 
 
 def _opened(table: Any) -> Any:
@@ -172,14 +228,10 @@ def _row_at(table: Any, point: Mapping[str, Any]) -> tuple[int, float]:
     if not (abs(lon) <= MAX_LONGITUDE and abs(lat) <= 90):
         raise SpecError(f"got {dict(point)} as query, expected a Point of longitude and latitude")
     lon -= 360 * round(lon / 360)
-    if getattr(table.frame, "crs", None) is None:
-        raise SpecError("got a point for a table without geometry or CRS; search for an id")
-    centres = table.frame.geometry.representative_point().to_crs("EPSG:4326")
-    x, y = centres.x.to_numpy(), centres.y.to_numpy()
+    x, y = _degrees(table)
     away = Geod(ellps="WGS84").inv(np.full_like(x, lon), np.full_like(y, lat), x, y)[2]
     row = int(np.nanargmin(away))
-    west, south, east, north = centres.total_bounds
-    if not (west <= lon <= east and south <= lat <= north):
+    if not (np.nanmin(x) <= lon <= np.nanmax(x) and np.nanmin(y) <= lat <= np.nanmax(y)):
         message = (
             f"the point {lon:g}, {lat:g} is outside the area of the table; its nearest place, "
             f"{table.ids[row]!r}, is {away[row] / 1000:.3g} km away"

@@ -47,11 +47,12 @@ def summary(
     *,
     failed: int,
     width: int,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what a file says of itself, as JSON values.
 
     ``metas`` are those of its vectors, of length ``width``; ``request`` is what determines it,
-    with ``dtype`` and ``order`` in its ``table``.
+    with ``dtype`` and ``order`` in its ``table``; ``warnings`` are those about the places.
     """
     ends: list[datetime] = []
 
@@ -62,6 +63,7 @@ def summary(
             yield meta
 
     common = {"model": request["model"], **common_meta(with_times())}
+    common |= {"place_warnings": list(warnings)} if warnings else {}
     weights = model_description(common).get("weights", ())
     licences = (one["licence"] for one in weights if one["id"] == common.get("weights"))
     dtype = request["table"]["dtype"]
@@ -151,7 +153,12 @@ def write_table_item(
         item_path(path).unlink(missing_ok=True)
         return
     west, south, east, north = bbox
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    # Cut at the antimeridian (RFC 7946, section 3.1.9).
+    sides = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    rings = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in sides]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": rings[0]}
+    if len(rings) > 1:
+        geometry = {"type": "MultiPolygon", "coordinates": rings}
     method = {"float16": "cast", "int8": "linear"}.get(emb["dtype"])
     quantization = {
         "method": method, "original_dtype": "float32", "quantized_dtype": emb["dtype"],
@@ -167,7 +174,7 @@ def write_table_item(
         "stac_version": "1.1.0",
         "stac_extensions": list(EXTENSIONS),
         "id": path.stem,
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "geometry": geometry,
         "bbox": list(bbox),
         "properties": {
             **time_fields(meta, None),
