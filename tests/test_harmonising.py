@@ -119,7 +119,7 @@ def test_what_windows_add_is_found(checkpoint: Path, scene: Path) -> None:
     offsets = found.offsets(1e-9)
     np.testing.assert_allclose(offsets + own, np.broadcast_to(own.mean(0), own.shape), atol=1e-4)
     moved: Tokens = {
-        tile: None if tokens[tile] is None else tokens[tile] + offset  # type: ignore[operator]
+        tile: None if tokens[tile] is None else tokens[tile] + offset
         for tile, offset in zip(layout.tiles, offsets, strict=True)
     }
     after = differences(layout, lambda tiles: [moved[tile] for tile in tiles], 5).apart

@@ -98,7 +98,7 @@ def differences(layout: Layout, windows: Windows, dimensions: int) -> Difference
                 continue
             present[number] = True
             cells = interleaved(tokens)
-            within.add(_distances(cells[:, :-1], cells[:, 1:]))
+            within.add(cosine_distances(cells[:, :-1], cells[:, 1:]))
             for other, other_tile, other_cells in held:
                 mine, theirs = _common(layout, tile, cells, other_tile, other_cells)
                 ok = ~(np.isnan(mine[..., 0]) | np.isnan(theirs[..., 0]))
@@ -109,7 +109,7 @@ def differences(layout: Layout, windows: Windows, dimensions: int) -> Difference
                 pairs.append((other, number, share))
                 sums[other] += share * difference
                 sums[number] -= share * difference
-                between.add(_distances(mine, theirs))
+                between.add(cosine_distances(mine, theirs))
             held.append((number, tile, cells))
     apart = between.value / within.value if between.count and within.value else None
     return Differences(pairs, present, sums, apart)
@@ -149,7 +149,7 @@ def shifted(
     return added
 
 
-def _distances(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+def cosine_distances(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine distances of tokens ``(..., D)`` where both are there."""
     first, second = (t.reshape(-1, t.shape[-1]).astype(np.float64) for t in (one, other))
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
