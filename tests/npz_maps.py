@@ -43,7 +43,7 @@ def open_npz(path: Path) -> xr.DataArray:
             "y": transform.f + transform.e * (np.arange(height) + 0.5),
         },
     )  # fmt: skip
-    return decoded_map(array.rio.write_crs(crs).rio.write_transform(transform), meta, None)
+    return decoded_map(array.rio.write_crs(crs).rio.write_transform(transform), meta, None, None)
 
 
 def check_replaced(path: Path) -> None:

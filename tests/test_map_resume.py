@@ -90,6 +90,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         ("vectors.csv", "steps", [2]),
         ("map.zarr", "steps", [19]),
         ("map.tif", "steps", [2]),
+        ("harmonised.tif", "steps", [2]),
         ("map.zarr", "steps", [11, signal.SIGINT]),
         ("map.tif", "steps", [2, signal.SIGINT]),
         ("local://map.zarr", "steps", [7]),
@@ -108,6 +109,7 @@ def test_ended_at_any_moment_it_comes_to_the_same_bytes(
     request = {
         "local": str(dated), "bbox": bbox, "output": f"{store}{folder / name}",
         **({"count": 12} if places else {"dtype": "int8"}),
+        **({"seams": "harmonise"} if name.startswith("harmonised") else {}),
     }  # fmt: skip
     most_s = often(ATTEMPTS_S, 10 * ATTEMPTS_S)
     if what == "random":

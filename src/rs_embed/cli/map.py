@@ -54,8 +54,18 @@ def map_area(
         prep_option(help="Least overlap of windows, px.", show_default="a quarter of a window"),
     ] = None,
     seams: Annotated[
-        str, prep_option(help="blend the tokens where windows overlap, or discard the rim.")
+        str,
+        prep_option(
+            help="Where windows overlap: blend their tokens, harmonise the windows first, or "
+            "discard their rims."
+        ),
     ] = "blend",
+    screen: Annotated[
+        float | None,
+        prep_option(
+            help="How strongly harmonise keeps windows as they are, above 0.", show_default="0.05"
+        ),
+    ] = None,
     stride_px: Annotated[
         int | None,
         prep_option(help="Distance of tokens, px; less is denser.", show_default="patch size"),
@@ -117,6 +127,7 @@ def map_area(
         tile_size=tile_size,
         overlap_px=overlap_px,
         seams=seams,  # type: ignore[arg-type]  # checked there
+        screen=screen,
         stride_px=stride_px,
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         pca=pca,

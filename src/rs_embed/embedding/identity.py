@@ -63,7 +63,7 @@ FIELDS: Mapping[str, Field] = {
     # How they become images.
     **dict.fromkeys(("options", "input_prep", "tile_size", "overlap_px"), _NUMBERS),
     # How the tokens of windows become a map.
-    **dict.fromkeys(("stride_px", "seams"), _NUMBERS),
+    **dict.fromkeys(("stride_px", "seams", "screen"), _NUMBERS),
     # How the result is kept; the same tokens can be stored again otherwise.
     **dict.fromkeys(("dtype", "order", "pca", "acquired"), _STORAGE),
     # Where and how fast: the numbers are the same within 1e-5.

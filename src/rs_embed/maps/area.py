@@ -44,6 +44,7 @@ def embed_area(
     tile_size: int | None = None,
     overlap_px: int | None = None,
     seams: Seams = "blend",
+    screen: float | None = None,
     stride_px: int | None = None,
     dtype: MapDtype = "float32",
     pca: int | None = None,
@@ -89,9 +90,14 @@ def embed_area(
     overlap_px : int, optional
         Least overlap of neighbouring windows, pixels, a multiple of the patch size; a quarter of
         the window if not given.
-    seams : {"blend", "discard"}
+    seams : {"blend", "harmonise", "discard"}
         Where windows overlap, a token is the mean of theirs, weighted by its distance from their
-        edges; or it comes from the window whose edges are farthest, and the others are discarded.
+        edges. Harmonised windows are first made to agree: a vector is added to the tokens of each,
+        solved from all overlaps. Or a token comes from the window whose edges are farthest, and
+        the others are discarded.
+    screen : float, optional
+        How strongly the vectors of a harmonised map are kept near zero, above 0, by default 0.05;
+        see docs/maps.md.
     stride_px : int, optional
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which
         must divide it, takes several shifted passes, for a denser map of the same bounds.
@@ -159,6 +165,7 @@ def embed_area(
             tile_size=tile_size,
             overlap_px=overlap_px,
             seams=seams,
+            screen=screen,
             stride_px=stride_px,
             dtype=dtype,
             pca=pca,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Span, Tile
     from rs_embed.maps.layout import Layout
 
-Seams = Literal["blend", "discard"]
-SEAMS: tuple[Seams, ...] = ("blend", "discard")
+Seams = Literal["blend", "harmonise", "discard"]
+SEAMS: tuple[Seams, ...] = ("blend", "harmonise", "discard")
 
 # Finished rows are yielded in parts of this size.
 _PART_BYTES = 16 * 2**20
@@ -115,9 +115,9 @@ def _finished(
 def tile_weight(layout: Layout, tile: Tile, seams: Seams) -> NDArray[np.float32]:
     """Return the weight of each token of a tile, ``(h * k, w * k)`` float32, in 0..1.
 
-    With ``"blend"`` it rises linearly from the edge of the tile over the width of the overlap, so
-    that the difference of two windows is spread over as many tokens; with ``"discard"`` it is 1
-    in the part that the tile owns.
+    Unless rims are discarded, it rises linearly from the edge of the tile over the width of the
+    overlap, so that the difference of two windows is spread over as many tokens. With ``"discard"``
+    it is 1 in the part that the tile owns.
     """
     down, across = (_axis_weight(layout, span, seams) for span in (tile.rows, tile.columns))
     return down[:, None] * across[None, :]
@@ -130,6 +130,12 @@ def _axis_weight(layout: Layout, span: Span, seams: Seams) -> NDArray[np.float32
     if seams == "discard":
         place = at + span.start
         return ((place >= span.own_start) & (place < span.own_stop)).astype(np.float32)
-    overlap = max(layout.overlap_px / layout.patch_size, 1e-6)
-    depth = np.minimum(at, count / passes - at)
-    return np.minimum(depth / overlap, 1).astype(np.float32)
+    return ramp(count, layout.overlap_px / layout.patch_size * passes).astype(np.float32)
+
+
+def ramp(count: int, overlap: float) -> NDArray[np.float64]:
+    """Return ``(count,)``: weights that rise from either edge over the width of the overlap."""
+    at = np.arange(count) + 0.5
+    depth = np.minimum(at, count - at)
+    weights: NDArray[np.float64] = np.minimum(depth / max(overlap, 1e-6), 1)
+    return weights

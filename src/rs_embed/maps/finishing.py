@@ -19,9 +19,11 @@ from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, window_key
 from rs_embed.maps.formats.content import MapContent
+from rs_embed.maps.formats.offsets import WindowOffsets
 from rs_embed.maps.formats.opening import open_map
 from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.writing import write_map
+from rs_embed.maps.harmonising import Differences, Windows, differences, shifted
 from rs_embed.maps.report import MapReport
 from rs_embed.maps.request import AreaTask
 from rs_embed.runs.remote import Destination
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
 
 # What determines tokens besides the model and the pixels.
-_OF_THE_MAP = ("tile_size", "overlap_px", "stride_px", "seams")
+_OF_THE_MAP = ("tile_size", "overlap_px", "stride_px", "seams", "screen")
 
 
 def finish_map(
@@ -61,17 +63,26 @@ def finish_map(
             vector = result.vector
             yield None if vector is None or not vector.size else vector.reshape(shape)
 
+    compared = differences(area.layout, tokens, shared["dimensions"])
+    harmony = _harmony(area, compared)
+    windows: Windows = tokens
+    agreed = None
+    if harmony is not None:
+        windows = shifted(area.layout, tokens, harmony.vectors)
+        agreed = differences(area.layout, windows, shared["dimensions"]).apart
+
     def map_strips(rows: int) -> Iterator[NDArray[np.float32]]:
         """Yield the map strip by strip; how many tokens it has is known after the last one."""
         nonlocal valid_tokens
         count = 0
-        for strip in strips(area.layout, tokens, shared["dimensions"], area.seams, rows):
+        for strip in strips(area.layout, windows, shared["dimensions"], area.seams, rows):
             count += int(np.count_nonzero(~np.isnan(strip[..., 0])))
             yield strip
         valid_tokens = count
 
     meta = _meta(area, shared, seen, len(failed), list(notes))
-    content = MapContent(area.layout.tokens, shared["dimensions"], map_strips, meta)
+    meta["tiles"] |= {"apart": compared.apart, "apart_harmonised": agreed}
+    content = MapContent(area.layout.tokens, shared["dimensions"], map_strips, meta, harmony)
     written = write_map(run.path, content, area.encoding, when=area.acquired)
     return MapReport(
         path=written.path,
@@ -85,6 +96,27 @@ def finish_map(
         bytes=written.bytes_written,
         peak_memory_bytes=_peak_memory(),
         encoding_error=None if written.error is None else written.error.to_json(),
+        apart=compared.apart,
+        apart_harmonised=meta["tiles"]["apart_harmonised"],
+    )
+
+
+def _harmony(area: AreaTask, compared: Differences) -> WindowOffsets | None:
+    """Return what is added to the tokens of each window; None if nothing is."""
+    if area.screen is None:
+        return None
+    layout = area.layout
+    corners = [
+        [(span.start - before) * layout.passes
+         for span, before in zip((tile.rows, tile.columns), layout.offset, strict=True)]
+        for tile in layout.tiles
+    ]  # fmt: skip
+    height, width = (side * layout.passes for side in layout.tile_patches)
+    return WindowOffsets(
+        compared.offsets(area.screen),
+        np.array(corners, np.int64),
+        (height, width),
+        layout.overlap_px / layout.patch_size * layout.passes,
     )
 
 
@@ -121,6 +153,8 @@ def finished_map(area: AreaTask, target: Destination) -> MapReport:
         bytes=size_bytes(path) if mirror is None else mirror.size_bytes(),
         peak_memory_bytes=_peak_memory(),
         encoding_error=meta["encoding"].get("error"),
+        apart=meta["tiles"]["apart"],
+        apart_harmonised=meta["tiles"]["apart_harmonised"],
         finished_before=True,
     )
 

@@ -98,6 +98,11 @@ class MapReport:
         How far the stored values are from the tokens; None where they are the same.
     finished_before : bool
         Whether there was nothing left to do, so that nothing was written.
+    apart : float or None
+        How much windows differ where they overlap: mean cosine distance of their tokens for one
+        cell, divided by that of neighbouring tokens of one window; None without overlap.
+    apart_harmonised : float or None
+        The same after ``seams="harmonise"``.
     """
 
     path: Path | str
@@ -112,6 +117,8 @@ class MapReport:
     peak_memory_bytes: int | None
     encoding_error: dict[str, Any] | None = None
     finished_before: bool = False
+    apart: float | None = None
+    apart_harmonised: float | None = None
 
     @property
     def windows_per_s(self) -> float:
@@ -134,6 +141,8 @@ class MapReport:
             "peak_memory_bytes": self.peak_memory_bytes,
             "encoding_error": self.encoding_error,
             "finished_before": self.finished_before,
+            "apart": self.apart,
+            "apart_harmonised": self.apart_harmonised,
         }
 
     def __str__(self) -> str:
@@ -149,6 +158,12 @@ class MapReport:
             f"{self.windows_per_s:.2f} windows/s"
             f"{f'; peak memory {_size(memory)}' if memory else ''}",
         ]
+        if self.apart is not None:
+            after = f", {self.apart_harmonised:.2g} harmonised" if self.apart_harmonised else ""
+            lines.append(
+                f"where windows overlap, their tokens differ {self.apart:.2g} times as much as "
+                f"neighbours in one window{after}"
+            )
         if error is not None:
             lines.append(
                 f"stored values against tokens: cosine distance {error['cosine_distance_mean']:.2g}"

@@ -45,6 +45,7 @@ from rs_embed.geo.tiling import whole_patches
 from rs_embed.geo.windows import common_window, elsewhere, overlap
 from rs_embed.maps.blending import SEAMS, Seams
 from rs_embed.maps.formats.encoding import MapEncoding
+from rs_embed.maps.harmonising import DEFAULT_SCREEN
 from rs_embed.maps.layout import Layout, layout_of
 from rs_embed.registry import find_model
 from rs_embed.runs.journal import MAX_VECTOR_BYTES
@@ -56,7 +57,15 @@ from rs_embed.settings import (
     Settings,
     stated_variables,
 )
-from rs_embed.specs import BBox, InputPrepSpec, OutputSpec, PointBuffer, to_json, whole
+from rs_embed.specs import (
+    BBox,
+    InputPrepSpec,
+    OutputSpec,
+    PointBuffer,
+    check_positive,
+    to_json,
+    whole,
+)
 
 if TYPE_CHECKING:
     from rs_embed.models.base import InputContract
@@ -79,8 +88,10 @@ class AreaTask:
         Which pixels, without a window.
     layout : Layout
         Token grid and windows.
-    seams : {"blend", "discard"}
+    seams : {"blend", "harmonise", "discard"}
         What becomes of tokens where windows overlap.
+    screen : float or None
+        See `rs_embed.maps.harmonising`; None unless the map is harmonised.
     encoding : MapEncoding
         How tokens are stored.
     identity : dict
@@ -99,6 +110,7 @@ class AreaTask:
     source: Source
     layout: Layout
     seams: Seams
+    screen: float | None
     encoding: MapEncoding
     identity: dict[str, Any]
     stated: dict[str, Any]
@@ -137,6 +149,7 @@ def settle_area(
     tile_size: int | None = None,
     overlap_px: int | None = None,
     seams: Seams = "blend",
+    screen: float | None = None,
     stride_px: int | None = None,
     dtype: Any = "float32",
     pca: int | None = None,
@@ -152,6 +165,10 @@ def settle_area(
     """Return the requested map; parameters and errors are the same as for ``embed_area``."""
     if seams not in SEAMS:
         raise UnknownNameError.among("seams", seams, SEAMS)
+    if screen is not None:
+        check_positive("screen", screen, "shares of a window")
+        if seams != "harmonise":
+            raise SpecError(f"got screen={screen!r} with seams={seams!r}, expected 'harmonise'")
     tile_size = None if tile_size is None else whole("tile_size", tile_size, 1)
     stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
     overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
@@ -198,6 +215,13 @@ def settle_area(
         layout = replace(layout, wanted=wanted)
         if not layout.tiles:
             raise elsewhere(layout.area, within or layout.area)
+    if seams == "harmonise":
+        screen = DEFAULT_SCREEN if screen is None else float(screen)
+        if layout.overlap_px == 0 and len(layout.tiles) > 1:
+            raise SpecError(
+                "got overlap_px=0 with seams='harmonise', expected windows that overlap: without "
+                "there is nothing to compare; leave overlap_px out, or use seams='blend'"
+            )
     if encoding.pca is not None and encoding.pca > layout.wanted.sum():
         raise SpecError(
             f"got pca={encoding.pca} for a map of {layout.wanted.sum()} tokens, expected at most "
@@ -208,6 +232,7 @@ def settle_area(
         "overlap_px": layout.overlap_px,
         "stride_px": layout.stride_px,
         "seams": seams,
+        "screen": screen,
         "area": _area_text(layout, polygons),
     }
     stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
@@ -217,6 +242,7 @@ def settle_area(
         source=replace(source, spatial=None),  # pixels are read window by window
         layout=layout,
         seams=seams,
+        screen=screen,
         encoding=encoding,
         identity=identity(task, source, **lattice),
         stated={**_stated(task, source, stated), **lattice},

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.formats.encoding import FittedEncoding
 
 PCA_TAG = "RS_EMBED_PCA"
+OFFSETS_TAG = "RS_EMBED_OFFSETS"
 # Memory for the tokens that are encoded at once.
 _STRIP_BYTES = 64 * 2**20
 # By default GDAL uses a twentieth of the memory of the machine.
@@ -70,7 +71,8 @@ def write_cog(
     -128 in int8, whose scales are the scales of the bands. float16 is stored as such
     (``NBITS=16``) and read by GDAL as float32. The tag ``RS_EMBED_META`` holds the meta as JSON.
     With a PCA the tag ``RS_EMBED_PCA`` holds JSON of ``components`` and ``mean``: base64 of
-    little-endian float32, row by row, and their ``shape``. The default ``layout`` follows from the
+    little-endian float32, row by row, and their ``shape``. ``RS_EMBED_OFFSETS`` has those of a
+    harmonised map. The default ``layout`` follows from the
     benchmark of the formats.
 
     Raises
@@ -147,6 +149,8 @@ def _write_unordered(path: Path, content: MapContent, encoding: FittedEncoding) 
         tags = {META_TAG: meta_text(content, encoding)}
         if encoding.pca is not None:
             tags[PCA_TAG] = json.dumps(encoding.pca.to_json())
+        if content.offsets is not None:
+            tags[OFFSETS_TAG] = json.dumps(content.offsets.to_json())
         file.update_tags(**tags)
         kind = "dimension" if encoding.pca is None else "component"
         file.descriptions = band_names(encoding.dimensions, kind)
@@ -193,6 +197,7 @@ def open_cog(path: Path) -> xr.DataArray:
     # rioxarray writes the attributes of a map that open_map returned, whose values are tokens.
     tags = bands.tags
     meta, pca = tags.get(META_TAG, tags.get("meta", "")), tags.get(PCA_TAG, tags.get("pca"))
+    offsets = tags.get(OFFSETS_TAG, tags.get("offsets"))
     encoding = stored_encoding(meta)
     if META_TAG not in tags and not encoding:
         reason = f"it is an image without the tag {META_TAG}, so not a map of rs_embed"
@@ -201,7 +206,7 @@ def open_cog(path: Path) -> xr.DataArray:
         check_steps(bands)
     else:
         bands.check_type()
-    return decoded_map(bands.tokens(**_CHUNK), meta, pca)
+    return decoded_map(bands.tokens(**_CHUNK), meta, pca, offsets)
 
 
 def _check_image(path: Path) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.geo.grid import Grid
+    from rs_embed.maps.formats.offsets import WindowOffsets
 
 # Two strips may be held at once, and arrays derived from them.
 _STRIP_BYTES = 32 * 2**20
@@ -32,12 +33,15 @@ class MapContent:
         called several times and gives the same values each time.
     meta : mapping
         JSON values: how the map was made.
+    offsets : WindowOffsets or None
+        What was added to the tokens of its windows; None unless it is harmonised.
     """
 
     grid: Grid
     dimensions: int
     strips: Callable[[int], Iterator[NDArray[np.float32]]]
     meta: Mapping[str, Any]
+    offsets: WindowOffsets | None = None
 
     @property
     def rows_at_once(self) -> int:

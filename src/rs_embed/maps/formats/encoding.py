@@ -119,8 +119,8 @@ class PrincipalComponents:
         """Return JSON values; arrays are base64 of little-endian float32, row by row."""
         return {
             "shape": list(self.components.shape),
-            "components": _text_of(self.components),
-            "mean": _text_of(self.mean),
+            "components": text_of(self.components),
+            "mean": text_of(self.mean),
             "explained_variance_ratio": [float(share) for share in self.explained],
         }
 
@@ -135,17 +135,19 @@ class PrincipalComponents:
         """
         count, depth = values["shape"]
         return cls(
-            _array_of(values["components"]).reshape(count, depth),
-            _array_of(values["mean"]).reshape(depth),
+            array_of(values["components"]).reshape(count, depth),
+            array_of(values["mean"]).reshape(depth),
             np.array(values["explained_variance_ratio"], np.float64),
         )
 
 
-def _text_of(values: NDArray[np.float32]) -> str:
+def text_of(values: NDArray[np.float32]) -> str:
+    """Return values as base64 of little-endian float32."""
     return base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
 
 
-def _array_of(text: str) -> NDArray[np.float32]:
+def array_of(text: str) -> NDArray[np.float32]:
+    """Return the inverse of `text_of`, with one axis."""
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
 
 

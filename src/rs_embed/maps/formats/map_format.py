@@ -90,12 +90,14 @@ def stored_encoding(meta: str) -> dict[str, Any]:
     return encoding if isinstance(encoding, dict) else {}
 
 
-def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray:
+def decoded_map(
+    array: xr.DataArray, meta: str, pca: str | None, offsets: str | None
+) -> xr.DataArray:
     """Return what `open_map` returns for a map; nothing is read.
 
     ``array`` is ``(d, y, x)``, NaN where there is no token, read by dask, with CRS and coordinates,
-    and with ``d`` unless it has all dimensions; ``meta`` and ``pca`` are JSON text. Raises
-    `SpecError` if meta and array disagree, or the array is not on a grid.
+    and with ``d`` unless it has all dimensions; ``meta``, ``pca`` and ``offsets`` are JSON text.
+    Raises `SpecError` if meta and array disagree, or the array is not on a grid.
     """
     encoding = stored_encoding(meta)
     if encoding.get("pca") and pca is None:
@@ -113,7 +115,8 @@ def decoded_map(array: xr.DataArray, meta: str, pca: str | None) -> xr.DataArray
             )
         values = values.assign_coords(d=np.arange(count))
     what = "patch tokens" if pca is None else "principal components of patch tokens"
-    values.attrs = {"long_name": what, "meta": meta} | ({} if pca is None else {"pca": pca})
+    texts = {"meta": meta, "pca": pca, "offsets": offsets}
+    values.attrs = {"long_name": what} | {k: v for k, v in texts.items() if v is not None}
     values.encoding = {"grid_mapping": array.rio.grid_mapping}
     stated: xr.DataArray = values.rio.write_nodata(float("nan"))
     return stated.rename("embedding")

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from rs_embed.errors import ExportError, GridError, SpecError
 from rs_embed.files.formats import UNREADABLE, Formats
 from rs_embed.maps.formats.encoding import PrincipalComponents
 from rs_embed.maps.formats.map_format import MapFormat
+from rs_embed.maps.formats.offsets import WindowOffsets
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.network.stores import Store, is_store
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
 
 def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS) -> xr.DataArray:
@@ -85,13 +87,15 @@ def open_map(path: str | os.PathLike[str], *, formats: Formats[MapFormat] = MAPS
         raise ExportError(f"cannot read {place}: {exc}") from exc
 
 
-def restored(opened: xr.DataArray) -> xr.DataArray:
-    """Return the tokens of an opened map that holds principal components.
+def restored(opened: xr.DataArray, *, raw: bool = False) -> xr.DataArray:
+    """Return the tokens of an opened map that holds principal components, or is harmonised.
 
     Parameters
     ----------
     opened : xarray.DataArray
         ``(d, y, x)`` as `open_map` returns it, or a part of it with all components.
+    raw : bool
+        Whether what harmonising has added to the tokens is taken away again.
 
     Returns
     -------
@@ -102,8 +106,58 @@ def restored(opened: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     SpecError
-        If the map was stored without a PCA, or some of its components were left out.
+        If the map was stored without a PCA, or some of its components were left out; with ``raw``
+        if it is not harmonised.
     """
+    if not raw:
+        return _whole(opened)
+    if "offsets" not in opened.attrs:
+        raise SpecError(
+            "got a map that is not harmonised, expected one made with seams='harmonise'; its "
+            "tokens are as the windows gave them"
+        )
+    return _without_offsets(_whole(opened) if "pca" in opened.attrs else opened)
+
+
+def _without_offsets(opened: xr.DataArray) -> xr.DataArray:
+    import xarray as xr
+
+    try:
+        offsets = WindowOffsets.from_json(json.loads(opened.attrs["offsets"]))
+        grid = json.loads(opened.attrs["meta"])["grid"]["transform"]
+    except UNREADABLE as exc:
+        raise SpecError(
+            f"got a map whose offsets cannot be read ({type(exc).__name__}: {exc}); copy "
+            "rs_embed_offsets (in a GeoTIFF the tag RS_EMBED_OFFSETS) from the original map"
+        ) from exc
+    columns, rows = (
+        xr.DataArray(
+            np.floor((opened[name].values - grid[at]) / grid[step]).astype(np.int64), dims=name
+        )
+        for name, step, at in (("x", 0, 2), ("y", 4, 5))
+    )
+
+    def plain(tokens: NDArray[np.float32], d: Any, y: Any, x: Any) -> NDArray[np.float32]:
+        added = offsets.added(np.ravel(y), np.ravel(x))[..., np.ravel(d)]  # y x d
+        found: NDArray[np.float32] = tokens - added.transpose(2, 0, 1)
+        return found
+
+    found: xr.DataArray = xr.apply_ufunc(
+        plain,
+        opened.transpose("d", "y", "x"),
+        xr.DataArray(opened["d"].values.astype(np.int64), dims="d"),
+        rows,
+        columns,
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        keep_attrs=True,
+    )
+    del found.attrs["offsets"]
+    return found
+
+
+def _whole(opened: xr.DataArray) -> xr.DataArray:
+    """Return whole tokens from principal components."""
     import xarray as xr
 
     if "pca" not in opened.attrs:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rs_embed.maps.formats.encoding import FittedEncoding
 
 PCA_KEY = "rs_embed_pca"
+OFFSETS_KEY = "rs_embed_offsets"
 # Memory for the stored values of the rows of a shard, unless 64 rows take more.
 _SHARD_ROW_BYTES = 128 * 2**20
 _SHARD_BYTES = 64 * 2**20
@@ -104,7 +105,8 @@ def write_zarr(
     value of a step of each dimension in int8, which ``rs_embed_scale`` and ``comment`` of
     ``embedding`` point to. The attributes of the group follow the Zarr conventions
     ``spatial:``, ``proj:`` and ``geoemb:``; ``rs_embed_meta`` is the meta as JSON, and
-    ``rs_embed_pca`` JSON of a PCA as in the GeoTIFF. Chunks without a token are not stored.
+    ``rs_embed_pca`` and ``rs_embed_offsets`` JSON as in the GeoTIFF. Chunks without a token are not
+    stored.
 
     Memory holds the stored values of the rows of a shard in all columns: 128 MiB, or 64 rows if
     the map is so wide that these take more (``64 * columns * dimensions * itemsize`` bytes).
@@ -271,6 +273,8 @@ def _group(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
     attributes[META_KEY] = meta_text(content, encoding)
     if encoding.pca is not None:
         attributes[PCA_KEY] = json.dumps(encoding.pca.to_json())
+    if content.offsets is not None:
+        attributes[OFFSETS_KEY] = json.dumps(content.offsets.to_json())
     return attributes
 
 
@@ -341,7 +345,8 @@ def open_zarr(path: Path | str) -> xr.DataArray:
     fill = array.encoding.get("fill_value", 0)  # which xarray takes for nodata in Zarr 2 only
     if array.encoding["dtype"].kind == "f" and np.isfinite(fill) and fill:
         tokens = tokens.where(tokens != fill)
-    return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca)
+    offsets = store.attrs.get(OFFSETS_KEY, array.attrs.get("offsets"))
+    return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca, offsets)
 
 
 def _check_store(path: Path) -> None:
