@@ -106,10 +106,31 @@ class UnknownNameError(SpecError, LookupError):
             What has these names, e.g. ``"model 'scalemae'"``; may be empty.
         """
         names = sorted(known)
-        near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         what = f"{kind} {got!r} of {of}" if of else f"{kind} {got!r}"
-        return cls(f"unknown {what}, expected one of {', '.join(names) or '(none)'}{hint}")
+        expected = ", ".join(names) or "(none)"
+        return cls(f"unknown {what}, expected one of {expected}{did_you_mean(got, names)}")
+
+
+# Our arguments by what other libraries call them; a plural of ours has the same names.
+_OTHER_NAMES = {
+    "spatial": "bbox bounds box aoi roi geometry geom point location polygon place region",
+    "temporal": "date dates datetime time period year daterange",
+    "scale_m": "gsd resolution res scale pixel_size",
+    "buffer_m": "buffer radius size",
+    "backend": "provider catalog catalogue stac",
+    "imagery": "image raster file path tif geotiff",
+    "input_chw": "array pixels data",
+    "output": "pooling mode",
+}
+
+
+def did_you_mean(got: object, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known ones that may be meant."""
+    names, text = list(known), str(got).casefold().replace("-", "_")
+    ours = (ours for ours, others in _OTHER_NAMES.items() if text in others.split())
+    near = [name for one in ours for name in (one, f"{one}s") if name in names]
+    near = near or difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class SettingsError(RsEmbedError, ValueError):

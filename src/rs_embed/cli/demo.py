@@ -47,7 +47,7 @@ def demo(
             spatial=SAMPLE_PLACE,
             output=output,
             backend="sample",
-            device=device,  # type: ignore[arg-type]  # checked by the model
+            device=device,
             weights="scalemae-tiny",
             image_size=_IMAGE_SIZE,
             display="visual",

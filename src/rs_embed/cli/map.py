@@ -116,7 +116,7 @@ def map_area(
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         pca=pca,
         acquired=acquired,
-        device=device,  # type: ignore[arg-type]  # checked by the model
+        device=device,
         output=out,
         overwrite=overwrite,
         **arguments,

@@ -81,7 +81,11 @@ def rectangle(place: Rectangle) -> BBox | PointBuffer | None:
     return PointBuffer(lon, lat, buffer_m)
 
 
-def _temporal(period: Period) -> TemporalSpec | None:
+def _temporal(period: Period) -> TemporalSpec | str | None:
+    if period.temporal is not None:
+        if period.start is not None or period.end is not None:
+            raise SpecError("got --temporal with --start or --end, expected one period")
+        return period.temporal
     if period.start is None and period.end is None:
         return None
     if period.start is None or period.end is None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding import quicklook
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
@@ -120,12 +121,14 @@ def inspect_input(
     model: str,
     *,
     spatial: Spatial | Any = None,
-    temporal: TemporalSpec | None = None,
+    buffer_m: float | None = None,
+    temporal: TemporalSpec | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | None = None,
+    scale_m: float | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     input_chw: Any = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
     cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
@@ -138,8 +141,8 @@ def inspect_input(
 
     Parameters
     ----------
-    model, spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache, input_prep, \
-    min_valid
+    model, spatial, buffer_m, temporal, sensor, fetch, scale_m, backend, input_chw, imagery, \
+    cache, input_prep, min_valid
         As for ``get_embedding``.
     **options
         The model's own options.
@@ -177,13 +180,13 @@ def inspect_input(
         options=options,
         settings=settings,
     )
-    place, shape = one_place(spatial)
+    place, shape = one_place(spatial, buffer_m)
     source = Source(
         spatial=place,
         shape=shape,
         temporal=temporal,
         sensor=sensor,
-        fetch=fetch,
+        fetch=fetch_of(fetch, scale_m),
         backend=backend,
         input_chw=input_chw,
         imagery=imagery,

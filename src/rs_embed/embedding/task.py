@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed._version import __version__
+from rs_embed.embedding.arguments import device_of, output_of
 from rs_embed.embedding.checks import check_values, without_odd
 from rs_embed.embedding.covering import covered
 from rs_embed.embedding.model_input import ModelInput, prepare, prepare_tiles
-from rs_embed.embedding.source import Acquired, Source, check_type
+from rs_embed.embedding.source import Acquired, Source
 from rs_embed.errors import CoverageWarning, ImageryWarning, Note, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
@@ -215,7 +216,7 @@ class Task:
 def settle(
     model: str,
     *,
-    output: OutputSpec | None,
+    output: OutputSpec | str | None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"],
     min_valid: float,
     device: str,
@@ -231,13 +232,13 @@ def settle(
     """
     found = find_model(model)
     found.description.check_options(options)
-    check_type("output", output, (OutputSpec,))
+    output = output_of(output)
     if not 0 <= finite_number("min_valid", min_valid) <= 1:
         raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
     task = Task(
         description=found.description,
-        plan=checked_plan(found, options, device=device, settings=settings),
-        output=OutputSpec.pooled() if output is None else output,
+        plan=checked_plan(found, options, device=device_of(device), settings=settings),
+        output=output,
         prep=input_prep if isinstance(input_prep, InputPrepSpec) else InputPrepSpec(input_prep),
         min_valid=float(min_valid),
     )

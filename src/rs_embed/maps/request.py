@@ -15,8 +15,10 @@ import numpy as np
 from affine import Affine
 
 from rs_embed._version import __version__
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.checks import check_side
 from rs_embed.embedding.identity import identity
+from rs_embed.embedding.place_arguments import is_position, one_place
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Task, settle
 from rs_embed.errors import (
@@ -132,6 +134,7 @@ def settle_area(
     model: str,
     *,
     spatial: Any = None,
+    buffer_m: float | None = None,
     layer: str | None = None,
     imagery: Any = None,
     tile_size: int | None = None,
@@ -145,6 +148,7 @@ def settle_area(
     temporal: Any = None,
     sensor: Any = None,
     fetch: Any = None,
+    scale_m: float | None = None,
     backend: Any = "auto",
     cache: Any = None,
     **options: Any,
@@ -170,12 +174,12 @@ def settle_area(
     pixels = Source(
         temporal=temporal,
         sensor=sensor,
-        fetch=fetch,
+        fetch=fetch_of(fetch, scale_m),
         backend=backend,
         imagery=imagery,
         cache=cache,
     )
-    source, polygons = _source(spatial, layer, pixels, settings)
+    source, polygons = _source(spatial, buffer_m, layer, pixels, settings)
     dated = source.provider is not None and source.provider.dated
     when, doubt = _time(_moment(acquired, dated=dated), source.imagery)
     source.check_source(task.description.inputs)
@@ -210,7 +214,7 @@ def settle_area(
         "seams": seams,
         "area": _area_text(layout, polygons),
     }
-    stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
+    stated = {name: getattr(source, name) for name in ("temporal", "sensor", "fetch")} | options
     notes = (*cut, *doubt, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,
@@ -227,9 +231,11 @@ def settle_area(
 
 
 def _source(
-    spatial: Any, layer: str | None, common: Source, settings: Settings
+    spatial: Any, buffer_m: float | None, layer: str | None, common: Source, settings: Settings
 ) -> tuple[Source, Polygons | None]:
     """Return the source, resolved, and the polygons if the area is made of some."""
+    if buffer_m is not None or is_position(spatial):
+        spatial, _ = one_place(spatial, buffer_m)
     if spatial is None or isinstance(spatial, BBox | PointBuffer):
         if layer is not None:
             raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")

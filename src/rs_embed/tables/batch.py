@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.addresses import path_of
+from rs_embed.embedding.arguments import fetch_of, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -170,8 +171,9 @@ def export_batch(
         The order of the rows of a ``.parquet``: by default along a Hilbert curve, so that places
         near each other are read together. `load_export` returns the order of the places.
     **arguments
-        ``temporal``, ``sensor``, ``fetch``, ``backend``, ``imagery``, ``cache``, ``input_prep``,
-        ``min_valid``, ``device`` and the model's own options, as for `iter_embeddings`.
+        ``temporal``, ``sensor``, ``fetch``, ``scale_m``, ``backend``, ``imagery``, ``cache``,
+        ``input_prep``, ``min_valid``, ``device`` and the model's own options, as for
+        `iter_embeddings`.
 
     Returns
     -------
@@ -268,6 +270,10 @@ def asked_of(
     arguments: Mapping[str, Any],
 ) -> Asked:
     """Return what is asked of places, checked; warnings about them are given."""
+    fetch = fetch_of(arguments.get("fetch"), arguments.get("scale_m"))
+    stated = {"temporal": period_of(arguments.get("temporal")), "fetch": fetch}
+    arguments = {**arguments, **stated}
+    arguments.pop("scale_m", None)
     items, shared, notes = arguments_of(
         rows,
         arguments.get("temporal"),
@@ -327,8 +333,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for name in ("spatials", "input_chws", "imageries", "keep_images"):
         if name in arguments:
             raise SpecError(f"got {name}=, which export_batch does not support; use places")
-    for name in ("temporal", "fetch"):
-        if isinstance(arguments.get(name), Iterable):
+    for name, kinds in (("temporal", str | tuple | list), ("fetch", Mapping)):
+        value = arguments.get(name)
+        if isinstance(value, Iterable) and not isinstance(value, kinds):
             raise SpecError(
                 f"got {name} for each place, expected one for all: the list of places may change "
                 "before a run is resumed"

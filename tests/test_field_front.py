@@ -1,0 +1,388 @@
+"""Everyday values: what people write for a place, a period, an output; taken, or refused by name.
+
+A row is a situation: its name, what is written, and what it means or what the refusal says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import rioxarray
+import shapely
+import torch
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
+
+from rs_embed import (
+    BBox,
+    FetchSpec,
+    InputPrepSpec,
+    LocalProvider,
+    OutputSpec,
+    PointBuffer,
+    SensorSpec,
+    TemporalSpec,
+    embed_area,
+    estimate,
+    export_batch,
+    get_embedding,
+    get_embeddings_batch,
+    inspect_input,
+    load_export,
+    open_map,
+)
+from rs_embed.errors import ProviderError, SpecError
+
+# UTM zone 33N, 10 m; the middle of the scene in longitude and latitude, by pyproj.
+LEFT, TOP, SIDE = 500000, 5200000, 128
+BOX = (15.001, 46.945, 15.009, 46.950)
+POINT = (15.005, 46.948)
+BANDS = ("B4", "B3", "B2")
+MODEL: dict[str, Any] = {"variant": "tiny"}
+JUNE_TO_AUGUST = ("2022-06-01", "2022-09-01")
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::rs_embed.errors.CoverageWarning",
+    "ignore::rs_embed.errors.GsdWarning",
+    "ignore:cloudy_pct=30 was not applied:rs_embed.errors.ImageryWarning",
+)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with scenes of three days."""
+    home = tmp_path_factory.mktemp("scenes")
+    values = np.random.default_rng(0).integers(200, 2500, (3, SIDE, SIDE), dtype=np.uint16)
+    for day in ("20220615", "20211205", "20200210"):
+        with rasterio.open(
+            home / f"scene_{day}.tif", "w", driver="GTiff", width=SIDE, height=SIDE, count=3,
+            dtype="uint16", crs="EPSG:32633", transform=from_origin(LEFT, TOP, 10, 10), nodata=0,
+        ) as file:  # fmt: skip
+            file.write(values)
+            file.descriptions = BANDS
+    return home
+
+
+def inspected(folder: Path, **given: Any) -> dict[str, Any]:
+    request = {"spatial": BOX, "backend": folder, **MODEL, **given}
+    return inspect_input("scalemae", **request).meta
+
+
+PERIODS: dict[str, tuple[Any, tuple[str, str]]] = {
+    "text of two days": ("2022-06-01/2022-09-01", JUNE_TO_AUGUST),
+    "text of two days with blanks": ("2022-06-01 / 2022-09-01", JUNE_TO_AUGUST),
+    "STAC's interval at midnight": ("2022-06-01T00:00:00Z/2022-09-01T00:00:00Z", JUNE_TO_AUGUST),
+    "month": ("2022-06", ("2022-06-01", "2022-07-01")),
+    "December": ("2021-12", ("2021-12-01", "2022-01-01")),
+    "February of a leap year": ("2020-02", ("2020-02-01", "2020-03-01")),
+    "year": (2022, ("2022-01-01", "2023-01-01")),
+    "year as text": ("2022", ("2022-01-01", "2023-01-01")),
+    "year of NumPy": (np.int64(2022), ("2022-01-01", "2023-01-01")),
+    "year as datetime64": (np.datetime64("2022"), ("2022-01-01", "2023-01-01")),
+    "month as datetime64": (np.datetime64("2022-06"), ("2022-06-01", "2022-07-01")),
+    "day": ("2022-06-15", ("2022-06-15", "2022-06-16")),
+    "date": (date(2022, 6, 15), ("2022-06-15", "2022-06-16")),
+    "midnight": (datetime(2022, 6, 15), ("2022-06-15", "2022-06-16")),
+    "pair of texts": (JUNE_TO_AUGUST, JUNE_TO_AUGUST),
+    "list of two": (list(JUNE_TO_AUGUST), JUNE_TO_AUGUST),
+    "pair of dates": ((date(2022, 6, 1), date(2022, 9, 1)), JUNE_TO_AUGUST),
+    "pair in UTC": (
+        (datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 9, 1, tzinfo=UTC)), JUNE_TO_AUGUST,
+    ),
+    "pair of datetime64": (tuple(map(np.datetime64, JUNE_TO_AUGUST)), JUNE_TO_AUGUST),
+    "pair of nanoseconds": (
+        tuple(np.datetime64(day, "ns") for day in JUNE_TO_AUGUST), JUNE_TO_AUGUST,
+    ),
+    "pair of Timestamps": (tuple(map(pd.Timestamp, JUNE_TO_AUGUST)), JUNE_TO_AUGUST),
+    "slice": (slice(*JUNE_TO_AUGUST), JUNE_TO_AUGUST),
+    "specification": (TemporalSpec.range(*JUNE_TO_AUGUST), JUNE_TO_AUGUST),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PERIODS)
+def test_periods(folder: Path, name: str) -> None:
+    written, (start, end) = PERIODS[name]
+    meta = inspected(folder, temporal=written)
+    assert meta["temporal"] == {"start": start, "end": end}
+
+
+NOT_PERIODS: dict[str, tuple[Any, str]] = {
+    "day and month": ("06/07/2022", "did you mean '2022-06-07' or '2022-07-06'"),
+    "only one reading": ("13.07.2022", r"did you mean '2022-07-13'\?"),
+    "no year": ("22-06-01", "expected a calendar day as 'YYYY-MM-DD'"),
+    "time of day": ("2022-06-01T10:30", "periods are whole days; state the day '2022-06-01'"),
+    "datetime with a time": (datetime(2022, 6, 1, 10), "periods are whole days"),
+    "datetime64 with a time": (np.datetime64("2022-06-01T10"), "periods are whole days"),
+    "another zone": ("2022-06-01T00:00+02:00", "another time zone than UTC"),
+    "naive and aware": (
+        (datetime(2022, 6, 1), datetime(2022, 9, 1, tzinfo=UTC)),
+        "one time with and one without a time zone",
+    ),
+    "month as an end": (
+        "2022-06-01/2022-09", "it may mean up to 2022-09-01, or all of it: state the day after",
+    ),
+    "open interval": ("2022-06-01/..", r"got end='\.\.'"),
+    "not a time": (pd.NaT, "expected a day"),
+    "13th month": ("2022-13", "got temporal='2022-13', expected a year"),
+    "three days": (("2022-06-01",) * 3, "expected a year .2022., a month"),
+    "number that is not whole": (2022.5, "expected a year"),
+    "day as a number": (20220601, "expected a whole number from 1 to 9998"),
+    "stepped slice": (slice("2022-06-01", "2022-09-01", 2), "expected a year"),
+    "swapped": (("2022-09-01", "2022-06-01"), "expected start < end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_PERIODS)
+def test_not_periods(folder: Path, name: str) -> None:
+    written, refusal = NOT_PERIODS[name]
+    with pytest.raises(SpecError, match=refusal):
+        inspected(folder, temporal=written)
+
+
+SQUARE = PointBuffer(*POINT, 320)
+PLACES: dict[str, tuple[dict[str, Any], Any]] = {
+    "tuple of four": ({"spatial": BOX}, BBox(*BOX)),
+    "list of four": ({"spatial": list(BOX)}, BBox(*BOX)),
+    "array of four": ({"spatial": np.array(BOX)}, BBox(*BOX)),
+    "bounds of shapely": ({"spatial": shapely.box(*BOX).bounds}, BBox(*BOX)),
+    "bounds of rasterio": ({"spatial": rasterio.coords.BoundingBox(*BOX)}, BBox(*BOX)),
+    "longitudes in 0..360": ({"spatial": (360 + BOX[0], BOX[1], 360 + BOX[2], BOX[3])}, BBox(*BOX)),
+    "pair": ({"spatial": POINT, "buffer_m": 320}, SQUARE),
+    "point of shapely": ({"spatial": shapely.Point(POINT), "buffer_m": 320}, SQUARE),
+    "GeoJSON point": (
+        {"spatial": {"type": "Point", "coordinates": list(POINT)}, "buffer_m": 320}, SQUARE,
+    ),
+    "polygon of shapely": ({"spatial": shapely.box(*BOX)}, BBox(*BOX)),
+    "GeoJSON polygon": ({"spatial": shapely.geometry.mapping(shapely.box(*BOX))}, BBox(*BOX)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places(folder: Path, name: str) -> None:
+    written, spec = PLACES[name]
+    meta = inspected(folder, temporal=2022, **written)
+    stated = dict(meta["spatial"])
+    assert stated.pop("type") == type(spec).__name__
+    assert stated == pytest.approx(vars(spec), abs=1e-9)
+
+
+NOT_PLACES: dict[str, tuple[dict[str, Any], str]] = {
+    "point without size": ({"spatial": POINT}, "point without buffer_m, expected half the side"),
+    "shapely point without size": ({"spatial": shapely.Point(POINT)}, "point without buffer_m"),
+    "latitude first": (
+        {"spatial": (37.6, -105.2, 37.8, -105.0)},
+        r"got lat=-105.2.*with latitude first it may be BBox\(minlon=-105.2, minlat=37.6",
+    ),
+    "edges by axis": ({"spatial": (37.0, 38.0, -76.0, -75.0)}, "expected minlon < maxlon"),
+    "metres": ({"spatial": (500000, 5198720, 501280, 5200000)}, "expected degrees"),
+    "three numbers": ({"spatial": (1, 2, 3)}, r"got spatial=\(1, 2, 3\).*expected \(lon, lat\)"),
+    "box with a size": ({"spatial": BOX, "buffer_m": 320}, "expected .lon, lat. with buffer_m"),
+    "BBox with a size": ({"spatial": BBox(*BOX), "buffer_m": 320}, "got buffer_m=320 with"),
+    "polygon with a size": ({"spatial": shapely.box(*BOX), "buffer_m": 1}, "leave buffer_m out"),
+    "text": ({"spatial": "here"}, r"got spatial='here' \(str\), expected a BBox"),
+    "line": ({"spatial": shapely.LineString([POINT, BOX[:2]])}, "LineString"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLACES)
+def test_not_places(folder: Path, name: str) -> None:
+    written, refusal = NOT_PLACES[name]
+    with pytest.raises(SpecError, match=refusal):
+        inspected(folder, temporal=2022, **written)
+
+
+def dataset(path: Path) -> Any:
+    return rioxarray.open_rasterio(path).assign_coords(band=list(BANDS)).to_dataset(dim="band")
+
+
+PIXELS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "path": lambda scene: {"imagery": scene},
+    "dataset of rasterio": lambda scene: {"imagery": rasterio.open(scene)},
+    "Dataset of bands": lambda scene: {"imagery": dataset(scene)},
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_own_pixels(folder: Path, name: str) -> None:
+    scene = folder / "scene_20220615.tif"
+    given = PIXELS[name](scene)
+    image = inspect_input("scalemae", **given, **MODEL).image
+    assert np.array_equal(image, inspect_input("scalemae", imagery=scene, **MODEL).image)
+
+
+def closed(scene: Path) -> Any:
+    with rasterio.open(scene) as file:
+        return file
+
+
+NOT_PIXELS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "closed dataset": (lambda scene: {"imagery": closed(scene)}, "closed.*expected a dataset open"),
+    "file in memory": (
+        lambda scene: {"imagery": MemoryFile(scene.read_bytes()).open()}, "open_rasterio",
+    ),
+    "warped dataset": (
+        lambda scene: {"imagery": WarpedVRT(rasterio.open(scene), crs="EPSG:32632")},
+        r"rioxarray.open_rasterio\(dataset\)",
+    ),
+    "no such folder": (
+        lambda scene: {"backend": f"{scene.parent}/none", "spatial": BOX}, "does not exist",
+    ),
+    "no such name": (lambda _: {"backend": "lokal", "spatial": BOX}, "did you mean 'local'"),
+    "image as a catalogue": (
+        lambda _: {"backend": "https://example.com/a.tif", "spatial": BOX}, "pass it as imagery=",
+    ),
+    "list of folders": (
+        lambda scene: {"backend": LocalProvider([scene.parent])},  # type: ignore[arg-type]
+        r"LocalProvider\('folder'\)",
+    ),
+    "both pixel sizes": (
+        lambda scene: {"imagery": scene, "scale_m": 10, "fetch": {"scale_m": 10}}, "one of the two",
+    ),
+    "unknown field": (
+        lambda scene: {"imagery": scene, "fetch": {"gsd": 10}}, "did you mean 'scale_m'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_PIXELS)
+def test_not_pixels(folder: Path, name: str) -> None:
+    make, refusal = NOT_PIXELS[name]
+    with pytest.raises((SpecError, ProviderError), match=refusal):
+        inspect_input("scalemae", **make(folder / "scene_20220615.tif"), **MODEL)
+
+
+def test_a_warped_dataset_as_the_refusal_says(folder: Path) -> None:
+    with (
+        rasterio.open(folder / "scene_20220615.tif") as file,
+        WarpedVRT(file, crs="EPSG:32632") as warped,
+    ):
+        array = rioxarray.open_rasterio(warped)
+        meta = inspect_input("scalemae", imagery=array, min_valid=0, **MODEL).meta
+    assert meta["grid"]["crs"] == "EPSG:32632"
+
+
+CALLS: dict[str, tuple[Callable[[], Any], str]] = {
+    "box of a tuple": (lambda: BBox((1, 2, 3, 4)), r"minlon=\.\.\..*did you mean BBox\(\*values"),
+    "two of four": (lambda: BBox(1, 2), r"expected BBox\(minlon=\.\.\., minlat"),
+    "buffer": (lambda: PointBuffer(lon=1, lat=2, buffer=3), "did you mean 'buffer_m'"),
+    "gsd": (lambda: FetchSpec(gsd=10), "did you mean 'scale_m'"),
+    "cloud": (lambda: FetchSpec(cloud_pct=10), "did you mean 'cloudy_pct'"),
+    "one day": (lambda: TemporalSpec("2022-06-01"), "missing a required argument: 'end'"),
+    "output": (lambda: OutputSpec(pool="max"), "did you mean 'pooling'"),
+    "tiles": (lambda: InputPrepSpec("tile", overlap=32), "did you mean 'overlap_px'"),
+    "sensor": (lambda: SensorSpec(BANDS), "missing a required argument: 'bands'"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_wrong_calls(name: str) -> None:
+    call, refusal = CALLS[name]
+    with pytest.raises(SpecError, match=refusal):
+        call()
+
+
+OUTPUTS: dict[str, tuple[Any, tuple[str, str | None]]] = {
+    "none": (None, ("pooled", "patch_mean")),
+    "pooled": ("pooled", ("pooled", "patch_mean")),
+    "grid": ("grid", ("grid", None)),
+    "mean": ("mean", ("pooled", "patch_mean")),
+    "max": ("max", ("pooled", "patch_max")),
+    "cls": ("cls", ("pooled", "cls")),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs(folder: Path, name: str) -> None:
+    written, expected = OUTPUTS[name]
+    made = get_embedding(
+        "scalemae", spatial=BOX, backend=folder, temporal=2022, output=written,
+        device=torch.device("cpu"), **MODEL,
+    )  # fmt: skip
+    assert (made.meta["output"], made.meta["pooling"]) == expected
+    assert made.meta["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("written", "refusal"),
+    [("gird", "unknown output 'gird'.*did you mean 'grid'"), ("out.tif", "Embedding.save"),
+     (3, "expected an OutputSpec or one of 'pooled'")],
+)  # fmt: skip
+def test_not_outputs(folder: Path, written: Any, refusal: str) -> None:
+    with pytest.raises(SpecError, match=refusal):
+        get_embedding("scalemae", spatial=BOX, backend=folder, output=written, **MODEL)
+
+
+EVERYDAY: dict[str, Any] = {
+    "temporal": "2022-06", "scale_m": 20, "fetch": {"composite": "mosaic"}, **MODEL,
+}  # fmt: skip
+
+
+def of_map(folder: Path, to: Path) -> dict[str, Any]:
+    given = {**EVERYDAY, "spatial": POINT, "buffer_m": 640, "backend": str(folder)}
+    report = embed_area("scalemae", output=to / "map.zarr", **given)
+    meta: dict[str, Any] = json.loads(open_map(report.path).attrs["meta"])
+    return meta
+
+
+def of_table(folder: Path, to: Path) -> dict[str, Any]:
+    export_batch("scalemae", [BOX], output=to / "table.npz", backend=folder, **EVERYDAY)
+    return load_export(to / "table.npz").meta
+
+
+DOORS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "get_embedding": lambda folder, _: (
+        get_embedding("scalemae", spatial=BOX, backend=folder, **EVERYDAY).meta
+    ),
+    "inspect_input": lambda folder, _: inspected(folder, **EVERYDAY),
+    "get_embeddings_batch": lambda folder, _: (
+        get_embeddings_batch("scalemae", spatials=[BOX], backend=str(folder), **EVERYDAY)[0].meta
+    ),
+    "one for each": lambda folder, _: (
+        get_embeddings_batch(
+            "scalemae", spatials=[BOX], backend=folder,
+            **{**EVERYDAY, "temporal": ["2022-06"], "scale_m": None,
+               "fetch": [{"scale_m": 20, "composite": "mosaic"}]},
+        )[0].meta
+    ),
+    "export_batch": of_table,
+    "embed_area": of_map,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door(folder: Path, tmp_path: Path, name: str) -> None:
+    meta = DOORS[name](folder, tmp_path)
+    assert meta["temporal"] == {"start": "2022-06-01", "end": "2022-07-01"}
+    stated = meta.get("sensor") or meta["fetch"]
+    assert (stated["scale_m"], stated["composite"]) == (20, "mosaic")
+
+
+def test_an_estimate_takes_the_same(folder: Path) -> None:
+    written = estimate("scalemae", spatials=[BOX], backend=folder, **EVERYDAY)
+    spelled = estimate(
+        "scalemae", spatials=[BBox(*BOX)], backend=LocalProvider(folder),
+        temporal=TemporalSpec.range("2022-06-01", "2022-07-01"),
+        fetch=FetchSpec(scale_m=20, composite="mosaic"), **MODEL,
+    )  # fmt: skip
+    assert written == spelled
+    assert written.pixels > 0
+
+
+def test_two_days_for_two_places_may_be_two_things(folder: Path) -> None:
+    with pytest.raises(SpecError, match="a period for both or a day for each; write '2022-06-01/"):
+        get_embeddings_batch(
+            "scalemae", spatials=[BOX, BOX], backend=folder, temporal=JUNE_TO_AUGUST, **MODEL
+        )
+    three = get_embeddings_batch(
+        "scalemae", spatials=[BOX] * 3, backend=folder, temporal=JUNE_TO_AUGUST, **MODEL
+    )
+    assert {embedding.meta["temporal"]["end"] for embedding in three} == {"2022-09-01"}
