@@ -439,7 +439,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
 @pytest.mark.parametrize(
     ("kwargs", "error", "match"),
     [
-        ({"varient": "tiny"}, UnknownNameError, "unknown option .*'varient'.*mean 'variant'"),
+        ({"varient": "tiny"}, UnknownNameError, "unknown argument 'varient'.*mean 'variant'"),
         ({"variant": "tinny"}, UnknownNameError, "unknown variant 'tinny'.*mean 'tiny'"),
         ({"tokens": 3}, SpecError, "got tokens=3"),
         ({"display": "visaul"}, UnknownNameError, "did you mean 'visual'"),
@@ -460,10 +460,10 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"weights": "~nobody-here/x"}, CheckpointError, "not a valid path"),
         ({"gsd": 1e300}, SpecError, "got a GSD of 1e.300 for the model"),
         ({"fetch": FetchSpec(scale_m=1e300)}, SpecError, "got a GSD of"),
-        ({"spatial": (1, 2, 3)}, SpecError, r"got spatial=\(1, 2, 3\).*expected BBox or Point"),
-        ({"temporal": "2022"}, SpecError, "got temporal='2022'"),
-        ({"output": "grid"}, SpecError, "got output='grid'.*expected OutputSpec"),
-        ({"fetch": {"scale_m": 10}}, SpecError, "got fetch=.*expected FetchSpec"),
+        ({"spatial": (1, 2, 3)}, SpecError, r"got spatial=\(1, 2, 3\).*expected \(lon, lat\)"),
+        ({"temporal": "2022-6"}, SpecError, "got temporal='2022-6'"),
+        ({"output": 3}, SpecError, "got output=3 .*expected an OutputSpec"),
+        ({"fetch": 10}, SpecError, "got fetch=.*expected FetchSpec"),
         ({"sensor": SensorSpec("c", ("r", "g", "b")), "fetch": FetchSpec()}, SpecError,
          "got both sensor and fetch"),
         ({"imagery": "x.tif", "input_chw": 1}, SpecError, "got both input_chw and imagery"),

@@ -6,6 +6,7 @@ A row is a situation: its name, what is written, and what it means or what the r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,15 +22,15 @@ import torch
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
+from typer.testing import CliRunner
 
+import rs_embed
 from rs_embed import (
     BBox,
+    Embedding,
     FetchSpec,
-    InputPrepSpec,
     LocalProvider,
-    OutputSpec,
     PointBuffer,
-    SensorSpec,
     TemporalSpec,
     embed_area,
     estimate,
@@ -40,7 +41,8 @@ from rs_embed import (
     load_export,
     open_map,
 )
-from rs_embed.errors import ProviderError, SpecError
+from rs_embed.cli import app
+from rs_embed.errors import ProviderError, SpecError, UnknownNameError
 
 # UTM zone 33N, 10 m; the middle of the scene in longitude and latitude, by pyproj.
 LEFT, TOP, SIDE = 500000, 5200000, 128
@@ -201,7 +203,8 @@ def test_not_places(folder: Path, name: str) -> None:
 
 
 def dataset(path: Path) -> Any:
-    return rioxarray.open_rasterio(path).assign_coords(band=list(BANDS)).to_dataset(dim="band")
+    array: Any = rioxarray.open_rasterio(path)
+    return array.assign_coords(band=list(BANDS)).to_dataset(dim="band")
 
 
 PIXELS: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -241,7 +244,7 @@ NOT_PIXELS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
         lambda _: {"backend": "https://example.com/a.tif", "spatial": BOX}, "pass it as imagery=",
     ),
     "list of folders": (
-        lambda scene: {"backend": LocalProvider([scene.parent])},  # type: ignore[arg-type]
+        lambda scene: {"backend": WRONG.LocalProvider([scene.parent])},
         r"LocalProvider\('folder'\)",
     ),
     "both pixel sizes": (
@@ -270,16 +273,20 @@ def test_a_warped_dataset_as_the_refusal_says(folder: Path) -> None:
     assert meta["grid"]["crs"] == "EPSG:32632"
 
 
+WRONG: Any = rs_embed  # untyped: mypy sees these mistakes too
 CALLS: dict[str, tuple[Callable[[], Any], str]] = {
-    "box of a tuple": (lambda: BBox((1, 2, 3, 4)), r"minlon=\.\.\..*did you mean BBox\(\*values"),
-    "two of four": (lambda: BBox(1, 2), r"expected BBox\(minlon=\.\.\., minlat"),
-    "buffer": (lambda: PointBuffer(lon=1, lat=2, buffer=3), "did you mean 'buffer_m'"),
-    "gsd": (lambda: FetchSpec(gsd=10), "did you mean 'scale_m'"),
-    "cloud": (lambda: FetchSpec(cloud_pct=10), "did you mean 'cloudy_pct'"),
-    "one day": (lambda: TemporalSpec("2022-06-01"), "missing a required argument: 'end'"),
-    "output": (lambda: OutputSpec(pool="max"), "did you mean 'pooling'"),
-    "tiles": (lambda: InputPrepSpec("tile", overlap=32), "did you mean 'overlap_px'"),
-    "sensor": (lambda: SensorSpec(BANDS), "missing a required argument: 'bands'"),
+    "box of a tuple": (
+        lambda: WRONG.BBox((1, 2, 3, 4)),
+        r"minlon=\.\.\..*did you mean BBox\(\*values",
+    ),
+    "two of four": (lambda: WRONG.BBox(1, 2), r"expected BBox\(minlon=\.\.\., minlat"),
+    "buffer": (lambda: WRONG.PointBuffer(lon=1, lat=2, buffer=3), "did you mean 'buffer_m'"),
+    "gsd": (lambda: WRONG.FetchSpec(gsd=10), "did you mean 'scale_m'"),
+    "cloud": (lambda: WRONG.FetchSpec(cloud_pct=10), "did you mean 'cloudy_pct'"),
+    "one day": (lambda: WRONG.TemporalSpec("2022-06-01"), "missing a required argument: 'end'"),
+    "output": (lambda: WRONG.OutputSpec(pool="max"), "did you mean 'pooling'"),
+    "tiles": (lambda: WRONG.InputPrepSpec("tile", overlap=32), "did you mean 'overlap_px'"),
+    "sensor": (lambda: WRONG.SensorSpec(BANDS), "missing a required argument: 'bands'"),
 }
 
 
@@ -326,6 +333,11 @@ EVERYDAY: dict[str, Any] = {
 }  # fmt: skip
 
 
+def meta_of(door: Any, **given: Any) -> dict[str, Any]:
+    meta: dict[str, Any] = door("scalemae", **given)[0].meta
+    return meta
+
+
 def of_map(folder: Path, to: Path) -> dict[str, Any]:
     given = {**EVERYDAY, "spatial": POINT, "buffer_m": 640, "backend": str(folder)}
     report = embed_area("scalemae", output=to / "map.zarr", **given)
@@ -344,14 +356,14 @@ DOORS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     ),
     "inspect_input": lambda folder, _: inspected(folder, **EVERYDAY),
     "get_embeddings_batch": lambda folder, _: (
-        get_embeddings_batch("scalemae", spatials=[BOX], backend=str(folder), **EVERYDAY)[0].meta
+        meta_of(get_embeddings_batch, spatials=[BOX], backend=str(folder), **EVERYDAY)
     ),
     "one for each": lambda folder, _: (
-        get_embeddings_batch(
-            "scalemae", spatials=[BOX], backend=folder,
+        meta_of(
+            get_embeddings_batch, spatials=[BOX], backend=folder,
             **{**EVERYDAY, "temporal": ["2022-06"], "scale_m": None,
                "fetch": [{"scale_m": 20, "composite": "mosaic"}]},
-        )[0].meta
+        )
     ),
     "export_batch": of_table,
     "embed_area": of_map,
@@ -385,4 +397,75 @@ def test_two_days_for_two_places_may_be_two_things(folder: Path) -> None:
     three = get_embeddings_batch(
         "scalemae", spatials=[BOX] * 3, backend=folder, temporal=JUNE_TO_AUGUST, **MODEL
     )
-    assert {embedding.meta["temporal"]["end"] for embedding in three} == {"2022-09-01"}
+    metas = [embedding.meta for embedding in three if isinstance(embedding, Embedding)]
+    assert len(metas) == 3
+    assert {meta["temporal"]["end"] for meta in metas} == {"2022-09-01"}
+
+
+NAMES: dict[str, tuple[str, str]] = {
+    "place of rasterio": ("bbox", "'spatial'"),
+    "bounds": ("bounds", "'spatial'"),
+    "plural": ("temporals", "'temporal'"),
+    "dates": ("dates", "'temporal'"),
+    "short for metres": ("scale", "'scale_m'"),
+    "resolution": ("resolution", "'scale_m'"),
+    "buffer": ("buffer", "'buffer_m'"),
+    "provider": ("provider", "'backend'"),
+    "option of the model": ("displai", "'display'"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_arguments(name: str) -> None:
+    written, meant = NAMES[name]
+    with pytest.raises(UnknownNameError, match=f"unknown argument '{written}'.*mean {meant}"):
+        WRONG.get_embedding("scalemae", **MODEL, **{written: 1})
+
+
+@pytest.mark.parametrize(
+    ("door", "written", "meant"),
+    [
+        (get_embeddings_batch, "bbox", "spatials"),
+        (inspect_input, "dates", "temporal"),
+        (lambda model, **given: estimate(model, spatials=[], **given), "resolution", "scale_m"),
+        (lambda model, **given: export_batch(model, [BOX], output="a.npz", **given),
+         "temporals", "temporal"),
+        (lambda model, **given: embed_area(model, output="a.zarr", **given), "bbox", "spatial"),
+        (lambda model, **given: WRONG.evaluate("a.zip", model=model, **given), "limits", "limit"),
+    ],
+)  # fmt: skip
+def test_unknown_arguments_at_every_door(door: Any, written: str, meant: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown argument '{written}'.*mean '{meant}'"):
+        door("scalemae", **{written: 1})
+
+
+FLAGS: dict[str, tuple[list[str], str]] = {
+    "file as a kind": (["embed", "--output", "tok.tif"], r"did you mean -o tok\.tif\?"),
+    "scale": (["embed", "--scale", "10"], "Possible options: --scale-m"),
+    "resolution": (["map", "--resolution", "10"], "--scale-m"),
+    "date": (["embed", "--date", "2022"], "--temporal"),
+    "plural": (["batch", "--temporals", "2022"], "--temporal"),
+    "provider": (["embed", "--provider", "stac"], "--backend"),
+    "two periods": (
+        ["embed", "--temporal", "2022", "--start", "2022-01-01"], "expected one period",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_unknown_options_of_the_command_line(name: str) -> None:
+    given, meant = FLAGS[name]
+    result = CliRunner().invoke(app, given)
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output).replace("\u2502", " ").split())
+    assert result.exit_code != 0
+    assert re.search(meant, text + str(result.exception))
+
+
+def test_everyday_values_on_the_command_line(folder: Path) -> None:
+    given = [
+        "embed", "--bbox", ",".join(map(str, BOX)), "--backend", str(folder), "--temporal",
+        "2022-06", "--output", "max", "--variant", "tiny", "--json",
+    ]  # fmt: skip
+    meta = json.loads(CliRunner().invoke(app, given, catch_exceptions=False).stdout)["meta"]
+    assert meta["temporal"] == {"start": "2022-06-01", "end": "2022-07-01"}
+    assert (meta["backend"], meta["pooling"]) == ("local", "patch_max")

@@ -393,7 +393,7 @@ def test_bad_areas_are_named(
         ({"pca": 2000}, SpecError, "got pca=2000 for a map of 150 tokens"),
         ({"spatial": mirrored_order(box(10, 10, 60, 60))}, ImageryError,
          "outside the imagery, which .* longitude and latitude swapped they would be there"),
-        ({"stride": 4}, UnknownNameError, "argument of embed_area 'stride', .* 'stride_px'"),
+        ({"stride": 4}, UnknownNameError, "unknown argument 'stride', .*mean 'stride_px'"),
     ]  # fmt: skip
     for given, kind, message in cases:
         with pytest.raises(kind, match=message):

@@ -124,12 +124,17 @@ _OTHER_NAMES = {
 }
 
 
-def did_you_mean(got: object, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the known ones that may be meant."""
-    names, text = list(known), str(got).casefold().replace("-", "_")
+def names_meant(got: object, known: Iterable[str]) -> list[str]:
+    """Return the known names that an unknown one may stand for, the likeliest first."""
+    names, text = list(known), str(got).casefold()
     ours = (ours for ours, others in _OTHER_NAMES.items() if text in others.split())
     near = [name for one in ours for name in (one, f"{one}s") if name in names]
-    near = near or difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    return near or difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+
+
+def did_you_mean(got: object, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known ones that may be meant."""
+    near = names_meant(got, known)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

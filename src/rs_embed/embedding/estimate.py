@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -120,6 +121,7 @@ def estimate(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(estimate).parameters,
     )
     contract = task.description.inputs
     stated = Source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -179,6 +180,7 @@ def inspect_input(
         device="auto",
         options=options,
         settings=settings,
+        arguments=inspect.signature(inspect_input).parameters,
     )
     place, shape = one_place(spatial, buffer_m)
     source = Source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import reprlib
 from collections import deque
@@ -213,6 +214,7 @@ def iter_embeddings(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(iter_embeddings).parameters,
     )
     items = {"spatials": spatials, "input_chws": input_chws, "imageries": imageries}
     temporal = _periods(temporal, spatials, input_chws, imageries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,6 +144,7 @@ def get_embedding(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(get_embedding).parameters,
     )
     place, shape = one_place(spatial, buffer_m)
     check_pooling(task.output, [shape])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -222,8 +222,11 @@ def settle(
     device: str,
     options: Mapping[str, Any],
     settings: Settings,
+    arguments: Iterable[str] = (),
 ) -> Task:
     """Return the task, with everything checked that can be without pixels or a download.
+
+    ``arguments`` are those of the function that was called, for names that are unknown.
 
     Raises
     ------
@@ -231,7 +234,7 @@ def settle(
         See ``get_embedding``.
     """
     found = find_model(model)
-    found.description.check_options(options)
+    found.description.check_options(options, arguments)
     output = output_of(output)
     if not 0 <= finite_number("min_valid", min_valid) <= 1:
         raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")

@@ -48,7 +48,6 @@ from rs_embed.geo.windows import common_window, elsewhere, overlap
 from rs_embed.maps.blending import SEAMS, Seams
 from rs_embed.maps.formats.encoding import MapEncoding
 from rs_embed.maps.layout import Layout, layout_of
-from rs_embed.registry import find_model
 from rs_embed.runs.journal import MAX_VECTOR_BYTES
 from rs_embed.settings import (
     EE_ENDPOINT,
@@ -160,7 +159,6 @@ def settle_area(
     stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
     overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
-    _check_names(model, options)
     settings = Settings.from_environ()
     task = settle(
         model,
@@ -170,6 +168,7 @@ def settle_area(
         device=device,
         options=options,
         settings=settings,
+        arguments={*inspect.signature(settle_area).parameters, "output", "overwrite", "progress"},
     )
     pixels = Source(
         temporal=temporal,
@@ -317,16 +316,6 @@ def _area_text(layout: Layout, polygons: Polygons | None) -> str:
         f"{rows} x {columns} cells from {left:.10g}, {top:.10g} in {crs:.20}, "
         f"SHA-256 {digest.hexdigest()[:32]}"
     )
-
-
-def _check_names(model: str, options: Mapping[str, Any]) -> None:
-    """Refuse what is neither an argument of ``embed_area`` nor an option of the model."""
-    known = [option.name for option in find_model(model).description.options]
-    own = inspect.signature(settle_area).parameters.keys() - {"model", "options"}
-    for name in options:
-        if name not in known:
-            names = {*known, *own, "output", "overwrite", "progress"}
-            raise UnknownNameError.among("argument of embed_area", name, names)
 
 
 def _pixels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _SHOWN_ERRORS = 5
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
+_ARGUMENTS = (*_PIXELS, "scale_m", "input_prep", "min_valid", "device")
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,7 @@ def _settled(
         device=device,
         options=arguments,
         settings=settings,
+        arguments={*inspect.signature(export_batch).parameters, *_ARGUMENTS},
     )
     # Any place: whether the rest of the request is valid does not depend on it.
     source = Source(spatial=BBox(0, 0, 1, 1), **pixels).resolved(settings)
