@@ -5,8 +5,11 @@ A row is a situation: its name, what is written, and what it means or what the r
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
+import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,6 +22,7 @@ import rasterio
 import rioxarray
 import shapely
 import torch
+from PIL import Image
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
@@ -469,3 +473,74 @@ def test_everyday_values_on_the_command_line(folder: Path) -> None:
     meta = json.loads(CliRunner().invoke(app, given, catch_exceptions=False).stdout)["meta"]
     assert meta["temporal"] == {"start": "2022-06-01", "end": "2022-07-01"}
     assert (meta["backend"], meta["pooling"]) == ("local", "patch_max")
+
+
+@pytest.fixture(scope="session")
+def made(folder: Path) -> dict[str, Any]:
+    request = {"spatial": BOX, "backend": folder, "temporal": 2022, **MODEL}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vector, grid = (get_embedding("scalemae", output=o, **request) for o in ("mean", "grid"))
+        return {"vector": vector, "grid": grid, "seen": inspect_input("scalemae", **request)}
+
+
+ARRAYS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
+    "asarray": (lambda v, _: np.asarray(v), lambda v, _: v),
+    "asarray of a grid": (lambda _, g: np.asarray(g), lambda _, g: g),
+    "another type": (lambda v, _: np.asarray(v, dtype="f8"), lambda v, _: v.astype("f8")),
+    "stack": (lambda v, _: np.stack([v, v]), lambda v, _: np.stack([v, v])),
+    "len": (lambda v, _: len(v), lambda v, _: len(v)),
+    "shape": (lambda _, g: (*g.shape, g.ndim), lambda _, g: (*g.shape, 3)),
+    "dtype": (lambda v, g: (v.dtype, g.dtype), lambda v, g: (v.dtype, g.dtype)),
+    "item": (lambda v, g: (v[3], g[0][2, 1]), lambda v, g: (v[3], g[0][2, 1])),
+    "dot": (lambda v, _: v @ v, lambda v, _: v @ v),
+    "matrix from the left": (
+        lambda v, _: np.ones((2, 192), "f4") @ v, lambda v, _: np.ones((2, 192), "f4") @ v,
+    ),
+    "matrix from the right": (
+        lambda v, _: v @ np.ones((192, 2), "f4"), lambda v, _: v @ np.ones((192, 2), "f4"),
+    ),
+    "list from the left": (lambda v, _: [1.0] * 192 @ v, lambda v, _: [1.0] * 192 @ v),
+    "norm": (lambda v, _: np.linalg.norm(v), lambda v, _: np.linalg.norm(v)),
+    "tensor": (lambda v, _: torch.as_tensor(v).numpy(), lambda v, _: v),
+    "tensor of a grid": (lambda _, g: torch.as_tensor(g).numpy(), lambda _, g: g),
+    "tensor by DLPack": (lambda _, g: torch.utils.dlpack.from_dlpack(g).numpy(), lambda _, g: g),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_embedding_is_an_array(made: dict[str, Any], name: str) -> None:
+    of_embeddings, of_arrays = ARRAYS[name]
+    vector, grid = made["vector"], made["grid"]
+    expected = of_arrays(vector.data, grid.data.values)
+    assert np.array_equal(of_embeddings(vector, grid), expected)
+
+
+@pytest.mark.parametrize("name", ["vector", "grid", "seen"])
+def test_notebooks_show_a_picture_and_what_is_known(made: dict[str, Any], name: str) -> None:
+    page = made[name]._repr_html_()
+    picture = re.search(r'src="data:image/png;base64,([^"]+)"', page)
+    assert picture is not None
+    shown = Image.open(io.BytesIO(base64.b64decode(picture[1])))
+    assert min(shown.size) > 50
+    text = re.sub("<[^>]+>", " ", page)
+    for known in ("scalemae", "minlon=15.001", "2022-06-15", "10 m in the source", "central"):
+        assert known in text
+    assert len(page) < 500_000
+
+
+def test_nothing_in_a_notebook_is_markup() -> None:
+    page = WRONG.SensorSpec("<script>alert(1)</script>", BANDS)._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_plain_text_of_an_inspection_is_short(made: dict[str, Any]) -> None:
+    text = repr(made["seen"])
+    assert len(text.splitlines()) <= 10
+    assert "10 m in the source" in text
+
+
+def test_completion_and_help_begin_with_what_people_need() -> None:
+    assert set(dir(rs_embed)) == set(rs_embed.__all__)
+    assert "get_embedding(" in (rs_embed.__doc__ or "")[:400]

@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
 from rs_embed.errors import SpecError, UnknownNameError, did_you_mean
+from rs_embed.printable import html_table
 
 Spec = TypeVar("Spec")
 Composite = Literal["median", "mosaic"]
@@ -29,7 +30,7 @@ INPUT_PREPS: tuple[InputPrepMode, ...] = ("resize", "tile", "auto")
 
 
 def _explained(spec: type[Spec]) -> type[Spec]:
-    """Return a dataclass whose wrong calls raise `SpecError` with the right call."""
+    """Return a dataclass whose wrong calls raise `SpecError`, shown as a table in notebooks."""
     build: Any = vars(spec)["__init__"]
     signature = inspect.signature(spec)
 
@@ -44,6 +45,7 @@ def _explained(spec: type[Spec]) -> type[Spec]:
                 raise _wrong_call(spec.__name__, signature, given, named, exc) from None
             raise
 
+    spec._repr_html_ = lambda self: html_table(spec.__name__, to_json(self))  # type: ignore[attr-defined]
     spec.__init__ = checked  # type: ignore[method-assign,assignment]
     return spec
 

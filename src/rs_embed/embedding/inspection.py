@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed.addresses import path_of
-from rs_embed.embedding import quicklook
+from rs_embed.embedding import notebook, quicklook
 from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.source import Source
@@ -22,6 +22,7 @@ from rs_embed.errors import UnknownNameError, give_warnings
 from rs_embed.files.formats import PICTURES
 from rs_embed.files.writing import written
 from rs_embed.geo.raster import Raster
+from rs_embed.printable import excerpt
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 
@@ -56,6 +57,13 @@ class Inspection:
     histogram: dict[str, list[int]]
     _sight: Sight = field(repr=False)
     _preparation: Preparation = field(repr=False)
+
+    def __repr__(self) -> str:
+        return "\n".join(excerpt(line) for line in ["Inspection", *self._captions()][:10])
+
+    def _repr_html_(self) -> str:
+        picture = quicklook.brightened(self.image, notebook.SIDE_PX)
+        return notebook.as_html("Inspection: what the model would see", self.meta, picture)
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """An embedding and its provenance.
+    """An embedding and its provenance; an array wherever NumPy or PyTorch expects one.
 
     Attributes
     ----------
@@ -50,6 +50,53 @@ class Embedding:
         keys = ("model", "weights", "input_res_m", "fingerprint")
         stated = ", ".join(f"{k}={self.meta[k]!r}" for k in keys if k in self.meta)
         return f"Embedding({shape} {self.data.dtype}, {stated})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **how: Any) -> Any:  # what torch.as_tensor looks for
+        return np.asarray(self).__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        return np.asarray(self).__dlpack_device__()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.asarray(self) @ np.asarray(other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return np.asarray(other) @ np.asarray(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(D,)`` of a vector, ``(d, y, x)`` of a grid."""
+        return tuple(self.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers: float32."""
+        return np.asarray(self).dtype
+
+    @property
+    def ndim(self) -> int:
+        """1 for a vector, 3 for a grid."""
+        return len(self.shape)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding import notebook, quicklook
+
+        title = f"Embedding, {' x '.join(map(str, self.shape))} {self.dtype}"
+        picture = None
+        if not isinstance(self.data, np.ndarray):
+            picture = self.quicklook(side_px=notebook.SIDE_PX)
+        elif self.image is not None:
+            picture = quicklook.brightened(self.image, notebook.SIDE_PX)
+        return notebook.as_html(title, self.meta, picture)
 
     @property
     def is_grid(self) -> bool:

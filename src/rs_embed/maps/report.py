@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rs_embed.printable import html_text
+
 _SHOWN_ERRORS = 10
 
 
@@ -51,6 +53,9 @@ class MapPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         return {**asdict(self), "shape": list(self.shape)}
+
+    def _repr_html_(self) -> str:
+        return html_text(str(self))
 
     def __str__(self) -> str:
         rows, columns = self.shape
@@ -135,6 +140,9 @@ class MapReport:
             "encoding_error": self.encoding_error,
             "finished_before": self.finished_before,
         }
+
+    def _repr_html_(self) -> str:
+        return html_text(str(self))
 
     def __str__(self) -> str:
         nodata, memory, error = (
