@@ -586,7 +586,7 @@ def test_a_run_learns_and_its_checkpoint_embeds(images: Path) -> None:
     with Image.open(folder / "pictures" / "step-0000060.png") as picture:
         assert picture.width == 2 * 5 * 36
     config = json.loads((folder / "small" / "config.json").read_text())
-    assert (config["img_size"], config["patch_size"]) == (32, 8)
+    assert (config["image_size"], config["patch_size"]) == (32, 8)
     assert config["trained_input_res"] == [5.0, 20.0]
     assert config["training"]["step"] == 60
     assert config["training"]["data"]["sources"][0]["path"] == "images"

@@ -82,7 +82,8 @@ class _Model:
             loaded = self._task.plan.load()
             # Weights that came just now can bring a config.json with other sizes. They are set
             # before the encoder: a thread that finds the model loaded takes them as final.
-            self.sizes = Sizes(loaded.image_size, loaded.patch_size)
+            sizes = self._task.sizes()
+            self.sizes = Sizes(loaded.image_size, loaded.patch_size, sizes.decided)
             self._encoder = loaded
         return self._encoder
 

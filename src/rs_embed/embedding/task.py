@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +39,8 @@ class Sizes:
 
     image_size: int
     patch_size: int
+    # What else the weights decide of the input, as JSON: what was seen otherwise is seen again.
+    decided: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,15 @@ class Task:
 
     def sizes(self) -> Sizes:
         """Return the model's sizes, as far as they are known without a download."""
-        return Sizes(self.plan.image_size, self.plan.patch_size)
+        plan = self.plan
+        notes = [note.message for note in self.notes]
+        decided = json.dumps([dict(plan.input_meta), plan.gsd, notes], sort_keys=True)
+        return Sizes(plan.image_size, plan.patch_size, decided)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Warnings about the options of the model, if its plan has ``notes``."""
+        return tuple(Note(text, ImageryWarning) for text in getattr(self.plan, "notes", ()))
 
     def settled(self) -> dict[str, Any]:
         """Return what identifies the task, as JSON values; see `rs_embed.embedding.identity`.
@@ -144,7 +155,7 @@ class Task:
         polygon, of_cover = None, tuple(_coverage_notes(seen, tiled=tiled))
         if shape is not None:
             seen, polygon, of_cover = covered(seen, shape, window, sizes.patch_size)
-        notes = (*acquired.notes, *of_cover)
+        notes = (*acquired.notes, *of_cover, *self.notes)
         policy = self.plan.gsd
         input_res = gsd_for_model(policy, seen.input_res_m, seen.side_px)
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)

@@ -214,7 +214,7 @@ def settle_area(
         "area": _area_text(layout, polygons),
     }
     stated = {name: getattr(source, name) for name in ("temporal", "sensor", "fetch")} | options
-    notes = (*cut, *doubt, *_notes(layout, within, has_time=dated or when is not None))
+    notes = (*cut, *doubt, *task.notes, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,
         source=replace(source, spatial=None),  # pixels are read window by window

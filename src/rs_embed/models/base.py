@@ -283,7 +283,10 @@ class Preparation(Protocol):
 
 
 class Plan(Protocol):
-    """A model with its options settled and checked, not loaded yet. Picklable."""
+    """A model with its options settled and checked, not loaded yet. Picklable.
+
+    It may have ``notes``, a tuple of text: warnings about its options.
+    """
 
     @property
     def preparation(self) -> Preparation:
