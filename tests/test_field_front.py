@@ -9,6 +9,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -46,7 +48,15 @@ from rs_embed import (
     open_map,
 )
 from rs_embed.cli import app
-from rs_embed.errors import ProviderError, SpecError, UnknownNameError
+from rs_embed.cli.wording import as_options
+from rs_embed.errors import (
+    CheckpointError,
+    GsdWarning,
+    ImageryWarning,
+    ProviderError,
+    SpecError,
+    UnknownNameError,
+)
 
 # UTM zone 33N, 10 m; the middle of the scene in longitude and latitude, by pyproj.
 LEFT, TOP, SIDE = 500000, 5200000, 128
@@ -54,6 +64,7 @@ BOX = (15.001, 46.945, 15.009, 46.950)
 POINT = (15.005, 46.948)
 BANDS = ("B4", "B3", "B2")
 MODEL: dict[str, Any] = {"variant": "tiny"}
+THERE: dict[str, Any] = {"spatial": BOX, "temporal": 2022}
 JUNE_TO_AUGUST = ("2022-06-01", "2022-09-01")
 
 pytestmark = pytest.mark.filterwarnings(
@@ -79,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inspected(folder: Path, **given: Any) -> dict[str, Any]:
-    request = {"spatial": BOX, "backend": folder, **MODEL, **given}
+    request: dict[str, Any] = {"spatial": BOX, "backend": folder, **MODEL, **given}
     return inspect_input("scalemae", **request).meta
 
 
@@ -477,7 +488,7 @@ def test_everyday_values_on_the_command_line(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def made(folder: Path) -> dict[str, Any]:
-    request = {"spatial": BOX, "backend": folder, "temporal": 2022, **MODEL}
+    request: dict[str, Any] = {**THERE, "backend": folder, **MODEL}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vector, grid = (get_embedding("scalemae", output=o, **request) for o in ("mean", "grid"))
@@ -544,3 +555,176 @@ def test_plain_text_of_an_inspection_is_short(made: dict[str, Any]) -> None:
 def test_completion_and_help_begin_with_what_people_need() -> None:
     assert set(dir(rs_embed)) == set(rs_embed.__all__)
     assert "get_embedding(" in (rs_embed.__doc__ or "")[:400]
+
+
+# The keys of config.json beside the shipped weights, what is stated, and who decides what.
+SETTLED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "nothing stated": (
+        {}, {},
+        {"display": "reflectance", "display_source": "default", "image_size": 224,
+         "image_size_source": "default", "gsd_policy": "metres", "gsd_source": "default"},
+    ),
+    "all by the weights": (
+        {"display": "visual", "image_size": 64, "gsd": "relative"}, {},
+        {"display": "visual", "display_source": "weights", "image_size": 64,
+         "image_size_source": "weights", "gsd_policy": "relative", "gsd_source": "weights"},
+    ),
+    "MAE's name of the size": (
+        {"img_size": 64}, {}, {"image_size": 64, "image_size_source": "weights"},
+    ),
+    "a number as GSD": (
+        {"gsd": 5}, {}, {"gsd_policy": "number", "input_res": 5.0, "gsd_source": "weights"},
+    ),
+    "all stated": (
+        {"display": "visual", "image_size": 64, "gsd": 5},
+        {"display": "visual", "image_size": 48, "gsd": "metres"},
+        {"display": "visual", "display_source": "stated", "image_size": 48,
+         "image_size_source": "stated", "gsd_policy": "metres", "gsd_source": "stated"},
+    ),
+}  # fmt: skip
+
+
+def with_config(folder: Path, **more: Any) -> Path:
+    """Return a copy of the shipped weights whose config.json states sizes and ``more``."""
+    home = Path(rs_embed.__file__).parent / "data" / "scalemae-tiny"
+    config = json.loads((home / "config.json").read_text())
+    sizes = {key: config[key] for key in ("embed_dim", "depth", "num_heads", "patch_size")}
+    (folder / "model.safetensors").symlink_to(home / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(sizes | more))
+    return folder
+
+
+@pytest.mark.parametrize("name", SETTLED)
+def test_defaults_of_the_weights(folder: Path, tmp_path: Path, name: str) -> None:
+    config, stated, expected = SETTLED[name]
+    weights = with_config(tmp_path, **config)
+    request: dict[str, Any] = {
+        "spatial": BOX,
+        "backend": folder,
+        "temporal": 2022,
+        "weights": weights,
+    }
+    meta = inspect_input("scalemae", **request, **stated).meta
+    assert {key: meta[key] for key in expected} == expected
+    made = get_embedding("scalemae", **request, **stated)
+    assert {key: made.meta[key] for key in expected} == expected
+
+
+NOT_DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "display": ({"display": "bright"}, "config.json: got display='bright', expected one of refle"),
+    "gsd": ({"gsd": "meters"}, "config.json: unknown gsd 'meters'"),
+    "negative gsd": ({"gsd": -1}, "config.json: got gsd=-1, expected more than 0"),
+    "size": ({"image_size": "big"}, "config.json: got image_size='big'"),
+    "no multiple": ({"image_size": 65}, "config.json: image_size=65, expected a multiple"),
+    "two sizes": ({"image_size": 64, "img_size": 224}, "image_size=64 and img_size=224"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_DEFAULTS)
+def test_not_defaults(folder: Path, tmp_path: Path, name: str) -> None:
+    config, refusal = NOT_DEFAULTS[name]
+    with pytest.raises((CheckpointError, SpecError), match=refusal):
+        inspect_input(
+            "scalemae", spatial=BOX, backend=folder, weights=with_config(tmp_path, **config)
+        )
+
+
+def test_stated_or_by_default_is_one_request(folder: Path) -> None:
+    request: dict[str, Any] = {**THERE, "backend": folder, **MODEL}
+    by_default = get_embedding("scalemae", **request)
+    stated = get_embedding("scalemae", **request, display="visual", image_size=256, gsd="metres")
+    assert by_default.meta["display_source"] == "weights"
+    assert stated.meta["display_source"] == "stated"
+    assert by_default.meta["fingerprint"] == stated.meta["fingerprint"]
+    other = get_embedding("scalemae", **request, gsd="relative")
+    assert other.meta["fingerprint"] != stated.meta["fingerprint"]
+
+
+def test_a_map_continues_whether_stated_or_by_default(folder: Path, tmp_path: Path) -> None:
+    request: dict[str, Any] = {**THERE, "backend": folder, **MODEL}
+    embed_area("scalemae", output=tmp_path / "map.zarr", **request)
+    again = embed_area("scalemae", output=tmp_path / "map.zarr", **request, display="visual")
+    assert again.finished_before
+
+
+def test_a_display_that_contradicts_the_weights(folder: Path) -> None:
+    request: dict[str, Any] = {**THERE, "backend": folder, **MODEL}
+    with pytest.warns(ImageryWarning, match="display='reflectance' .* expect 'visual'; leave"):
+        made = get_embedding("scalemae", **request, display="reflectance")
+    assert any("expect 'visual'" in text for text in made.meta["warnings"])
+
+
+# Metres of a pixel, how it is prepared, and what the warning says of 0.15 to 80 m; None is silence.
+SCALES: dict[str, tuple[float, Any, str | None]] = {
+    "as trained": (10, "tile", None),
+    "coarser than trained": (120, "tile", "input is 120, outside the 0.15 to 80"),
+    "enlarged": (100, "resize", "the imagery is 100 m, outside .*enlarged to .*no more detail"),
+    "finer than trained": (0.1, "tile", "input is 0.1, outside .*use a larger scale_m"),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_gsd_that_the_weights_never_saw(name: str) -> None:
+    scale_m, prep, told = SCALES[name]
+    pixels = np.random.default_rng(0).integers(200, 2500, (3, 32, 32), dtype=np.uint16)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        made = get_embedding(
+            "scalemae", input_chw=pixels, scale_m=scale_m, input_prep=prep, **MODEL
+        )
+    texts = [str(one.message) for one in given if one.category is GsdWarning]
+    assert (told is None) is (not texts)
+    assert told is None or re.search(told, texts[0])
+    assert all(text in made.meta["warnings"] for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("gsd", "told"),
+    [(None, r"so 10 m per pixel was assumed; state it with scale_m"),
+     (0.5, r"was assumed for meta \(the model is given gsd=0.5\)"),
+     ("relative", r"was assumed for meta \(the model is given gsd='relative'\)")],
+)  # fmt: skip
+def test_an_assumed_gsd_is_said_to_be_given_only_where_it_is(gsd: Any, told: str) -> None:
+    pixels = np.full((3, 32, 32), 900, np.uint16)
+    with pytest.warns(GsdWarning, match=told):
+        inspect_input("scalemae", input_chw=pixels, gsd=gsd, **MODEL)
+
+
+def test_the_crop_is_told_once_in_a_process_and_always_in_meta(folder: Path) -> None:
+    request: dict[str, Any] = {
+        "spatial": BOX,
+        "backend": folder,
+        "temporal": 2022,
+        "image_size": 224,
+        **MODEL,
+    }
+    code = (
+        "import json, sys, rs_embed\n"
+        "request = json.loads(sys.argv[1])\n"
+        "for _ in range(3):\n"
+        "    print(rs_embed.inspect_input('scalemae', **request).meta['warnings'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code, json.dumps(request, default=str)],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert done.stderr.count("the model sees the central") == 1
+    assert done.stdout.count("the model sees the central") == 3
+
+
+WORDS: dict[str, tuple[str, str]] = {
+    "number": ("the place is 8 px at scale_m=120", "the place is 8 px at --scale-m 120"),
+    "text": ("input_prep='tile' keeps all", "--input-prep tile keeps all"),
+    "to fill in": ("state it with scale_m=...", "state it with --scale-m ..."),
+    "specification": ("state it: fetch=FetchSpec(fill_value=...)", "state it: --fill-value ..."),
+    "field": ("state it: fetch={'fill_value': ...}", "state it: --fill-value ..."),
+    "provider": ("or use LocalProvider(root)", "or use --local"),
+    "no option": ("got spatial='here'; crs=EPSG:4326", "got spatial='here'; --crs EPSG:4326"),
+    "at an end": ("own pixels as input_chw= or imagery=", "own pixels as --input or --imagery"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_command_line_speaks_in_its_options(name: str) -> None:
+    of_the_library, of_the_command = WORDS[name]
+    assert as_options(of_the_library) == of_the_command

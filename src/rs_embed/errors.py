@@ -229,13 +229,21 @@ class ImageryWarning(RsEmbedWarning):
 
 @dataclass(frozen=True)
 class Note:
-    """A warning that is collected where it arises and given in the caller's thread."""
+    """A warning that is collected where it arises and given in the caller's thread.
+
+    Of those with the same ``once``, a process gives the first; ``meta`` records all.
+    """
 
     message: str
     category: type[RsEmbedWarning]
+    once: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", printable(self.message))
+
+
+# What has been given once in this process.
+given_once: set[str] = set()
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -261,4 +269,7 @@ def give_warnings(notes: Iterable[Note]) -> None:
         frame = frame.f_back
         level += 1
     for note in notes:
+        if note.once in given_once:
+            continue
         warnings.warn(note.message, note.category, stacklevel=level)
+        given_once.update([note.once] if note.once else [])

@@ -26,6 +26,7 @@ from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.cli.printing import PrintableFormatter, echo
 from rs_embed.cli.search import search
+from rs_embed.cli.wording import as_options
 from rs_embed.errors import RsEmbedError, RsEmbedWarning, names_meant
 
 # 128 and the number of SIGINT, as shells count.
@@ -112,7 +113,7 @@ def main() -> None:
 
 def _one_line(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
     if isinstance(exc, RsEmbedError | RsEmbedWarning):
-        echo(f"error: {exc}", err=True)
+        echo(f"error: {as_options(str(exc))}", err=True)
     else:
         _whole(kind, exc, trace)
 
@@ -122,4 +123,4 @@ def _whole(kind: type[BaseException], exc: BaseException, trace: TracebackType |
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    echo(f"warning: {message}", err=True)
+    echo(f"warning: {as_options(str(message))}", err=True)

@@ -258,7 +258,7 @@ def _forward(
 def _embedding(place: _Place, encoder: Encoder) -> Embedding:
     """Return the embedding of a place whose tokens are all there, and give its warnings."""
     sight = place.sight
-    notes = [*sight.notes, *gsd_notes(sight.input_res, encoder)]
+    notes = [*sight.notes, *gsd_notes(sight.input_res, sight.meta["used_scale_m"], encoder)]
     own = {**sight.meta, "warnings": [note.message for note in notes]}
     clash = own.keys() & encoder.provenance.keys()
     if clash:

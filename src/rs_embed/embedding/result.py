@@ -176,7 +176,7 @@ class Embedding:
         from rs_embed.embedding import quicklook
 
         if isinstance(self.data, np.ndarray):
-            raise SpecError("got a pooled vector, expected a grid: use output=OutputSpec.grid()")
+            raise SpecError("got a pooled vector, expected a grid: use output='grid'")
         target = None if path is None else _as_path(path)
         if target is not None:
             PICTURES.check(target)

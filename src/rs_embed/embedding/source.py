@@ -16,7 +16,6 @@ from rs_embed.addresses import path_of, shown_path
 from rs_embed.embedding.arguments import fetch_of, imagery_of, period_of
 from rs_embed.embedding.checks import MIN_SIDE_PX, check_side
 from rs_embed.errors import (
-    GsdWarning,
     ImageryError,
     ImageryWarning,
     NoImageryError,
@@ -355,12 +354,7 @@ class Source:
         raster = Raster.from_array(self.input_chw, bands=stated.bands, nodata=nodata)
         if stated.scale_m is not None:
             return self._own(raster, stated, float(stated.scale_m), "stated")
-        note = Note(
-            f"the GSD of input_chw is not stated, so {contract.scale_m:g} m per pixel was assumed; "
-            "state it with fetch=FetchSpec(scale_m=...)",
-            GsdWarning,
-        )
-        return self._own(raster, stated, float(contract.scale_m), "assumed", note)
+        return self._own(raster, stated, float(contract.scale_m), "assumed")
 
     def _from_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
         raster = read_imagery(
@@ -377,9 +371,7 @@ class Source:
             check_side(raster.grid, "the place is", read)
         return self._own(raster, stated, read, "georeference")
 
-    def _own(
-        self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str, *notes: Note
-    ) -> Acquired:
+    def _own(self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str) -> Acquired:
         """Return own pixels; ``meta`` names a sensor only where the caller did."""
         meta = {
             "backend": "imagery" if self.input_chw is None else "input_chw",
@@ -388,7 +380,7 @@ class Source:
             "sensor": None if self.sensor is None else to_json(self.sensor),
             "scale_m_source": scale_from,
         }
-        return _with_units(raster, stated, scale_m, meta, notes)
+        return _with_units(raster, stated, scale_m, meta, ())
 
     def _from_provider(
         self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
@@ -452,7 +444,7 @@ class Source:
             period = TemporalSpec.range(*contract.temporal)
             message = (
                 f"no period was given, so the model's default was used: {period.start} up to "
-                f"{period.end}; state it with temporal=TemporalSpec.range(...)"
+                f"{period.end}; state it with temporal='{period.start}/{period.end}'"
             )
             return period, (Note(message, TemporalWarning),)
         if self.temporal is None:

@@ -16,7 +16,7 @@ from rs_embed.embedding.checks import check_values, without_odd
 from rs_embed.embedding.covering import covered
 from rs_embed.embedding.model_input import ModelInput, prepare, prepare_tiles
 from rs_embed.embedding.source import Acquired, Source
-from rs_embed.errors import CoverageWarning, ImageryWarning, Note, SpecError
+from rs_embed.errors import CoverageWarning, GsdWarning, ImageryWarning, Note, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.tiling import check_tiling, tiles_of, whole_patches
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MIN_VALID = 0.25
 # An area that is larger or smaller than the requested one by this factor gets a warning.
 _NOTABLE = 1.1
+# Places that are nearly square keep more of their area when they are cropped.
+_USUAL_CROP = 0.5
 _LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
 
@@ -155,8 +157,9 @@ class Task:
         polygon, of_cover = None, tuple(_coverage_notes(seen, tiled=tiled))
         if shape is not None:
             seen, polygon, of_cover = covered(seen, shape, window, sizes.patch_size)
-        notes = (*acquired.notes, *of_cover, *self.notes)
         policy = self.plan.gsd
+        assumed = _assumed_notes(acquired, policy)
+        notes = (*assumed, *acquired.notes, *of_cover, *self.notes)
         input_res = gsd_for_model(policy, seen.input_res_m, seen.side_px)
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
         meta = {
@@ -274,13 +277,24 @@ def _tile_sizes(prep: InputPrepSpec, sizes: Sizes) -> tuple[int, int]:
     return tile_size, int(prep.overlap_px)
 
 
+def _assumed_notes(acquired: Acquired, policy: float | str) -> Iterator[Note]:
+    """Yield a warning where the GSD of own pixels is assumed."""
+    if acquired.meta["scale_m_source"] == "assumed":
+        given = "" if policy == "metres" else f" for meta (the model is given gsd={policy!r})"
+        yield Note(
+            f"the GSD of input_chw is not stated, so {acquired.scale_m:g} m per pixel was "
+            f"assumed{given}; state it with scale_m=...",
+            GsdWarning,
+        )
+
+
 def _odd_notes(raster: Raster, odd: int) -> Iterator[Note]:
     """Yield warnings about pixels that were left out."""
     if odd:
         yield Note(
             f"{odd} pixels have values outside the range of reflectance and were treated as "
             "nodata; if the imagery marks nodata with such a value, state it: "
-            "fetch=FetchSpec(fill_value=...)",
+            "fetch={'fill_value': ...}",
             ImageryWarning,
         )
     if raster.data.dtype.kind == "f":
@@ -317,6 +331,7 @@ def _coverage_notes(seen: ModelInput, *, tiled: bool) -> Iterator[Note]:
             f"the model sees the central {seen.coverage:.1%} of the area; the rest is cropped. "
             f"input_prep='tile' keeps all of it{also}",
             CoverageWarning,
+            once="the crop of the default preparation" if seen.coverage > _USUAL_CROP else "",
         )
 
 

@@ -154,7 +154,7 @@ def _georeferenced(raster: Raster) -> Raster:
     if raster.grid.crs is None:
         raise ImageryError(
             "got a Raster without CRS, expected a georeferenced one; pass its pixels as input_chw= "
-            "with fetch=FetchSpec(scale_m=...)"
+            "with scale_m=..."
         )
     return raster
 

@@ -175,7 +175,8 @@ class _Making:
                 shared = self._shared(window)
                 self._area.check_tokens(shared["dimensions"])
                 if self._encoder is not None:
-                    notes.extend(gsd_notes(window.meta["input_res"], self._encoder))
+                    gsds = window.meta["input_res"], window.meta["gsd_m"]
+                    notes.extend(gsd_notes(*gsds, self._encoder))
             vector = nothing if window.tokens is None else window.tokens.ravel()
             error = window.error
             results.append(

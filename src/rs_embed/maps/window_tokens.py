@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _ODD = Note(
     "some pixels have values outside the range of reflectance and were treated as nodata; if the "
-    "imagery marks nodata with such a value, state it: fetch=FetchSpec(fill_value=...)",
+    "imagery marks nodata with such a value, state it: fetch={'fill_value': ...}",
     ImageryWarning,
 )
 
