@@ -4,7 +4,7 @@ Try it without a network, on the sample scene and with the small weights of the 
 
 >>> from rs_embed import get_embedding
 >>> place = dict(spatial=(-75.6156, 37.6942), buffer_m=1280)
->>> embedding = get_embedding("scalemae", **place, backend="sample", variant="tiny", image_size=256)
+>>> embedding = get_embedding("scalemae", **place, backend="sample", variant="tiny")
 >>> embedding.shape, embedding.meta["input_res_m"]
 ((192,), 10.0)
 

@@ -50,7 +50,6 @@ def demo(
             device=device,
             weights="scalemae-tiny",
             image_size=_IMAGE_SIZE,
-            display="visual",
         )
         took = time.perf_counter() - began
         shape = " x ".join(map(str, results[output.mode].data.shape))

@@ -84,7 +84,7 @@ def map_area(
     All of a GeoTIFF:
 
     [dim]rs-embed map --imagery scene.tif -o map.zarr --acquired 2021-06-17
-    --variant tiny --display visual[/dim]
+    --variant tiny[/dim]
 
     The polygons of a file, from a free catalogue, as a small GeoTIFF:
 

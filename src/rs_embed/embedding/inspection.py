@@ -177,7 +177,7 @@ def inspect_input(
     ...     variant="tiny",
     ... )
     >>> seen.image.shape, len(seen.tiles), seen.tensor(0).shape, seen.meta["input_res_m"]
-    ((400, 400, 3), 4, (3, 224, 224), 10.0)
+    ((400, 400, 3), 4, (3, 256, 256), 10.0)
     """
     settings = Settings.from_environ()
     task = settle(

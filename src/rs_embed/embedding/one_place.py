@@ -130,7 +130,6 @@ def get_embedding(
     ...     spatial=PointBuffer(lon=-75.6156, lat=37.6942, buffer_m=1280),
     ...     backend="sample",
     ...     variant="tiny",
-    ...     image_size=256,
     ... )
     >>> emb.data.shape
     (192,)
