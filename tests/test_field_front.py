@@ -37,6 +37,7 @@ from rs_embed import (
     FetchSpec,
     LocalProvider,
     PointBuffer,
+    StacProvider,
     TemporalSpec,
     embed_area,
     estimate,
@@ -52,11 +53,14 @@ from rs_embed.cli.wording import as_options
 from rs_embed.errors import (
     CheckpointError,
     GsdWarning,
+    ImageryError,
     ImageryWarning,
     ProviderError,
     SpecError,
     UnknownNameError,
 )
+from rs_embed.testing.providers import write_contract_scenes
+from tests.stac_server import StacServer
 
 # UTM zone 33N, 10 m; the middle of the scene in longitude and latitude, by pyproj.
 LEFT, TOP, SIDE = 500000, 5200000, 128
@@ -258,6 +262,9 @@ NOT_PIXELS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "image as a catalogue": (
         lambda _: {"backend": "https://example.com/a.tif", "spatial": BOX}, "pass it as imagery=",
     ),
+    "list of files": (
+        lambda scene: {"imagery": [scene, scene]}, "parts.*backend='folder'.*gdalbuildvrt",
+    ),
     "list of folders": (
         lambda scene: {"backend": WRONG.LocalProvider([scene.parent])},
         r"LocalProvider\('folder'\)",
@@ -274,7 +281,7 @@ NOT_PIXELS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
 @pytest.mark.parametrize("name", NOT_PIXELS)
 def test_not_pixels(folder: Path, name: str) -> None:
     make, refusal = NOT_PIXELS[name]
-    with pytest.raises((SpecError, ProviderError), match=refusal):
+    with pytest.raises((SpecError, ProviderError, ImageryError), match=refusal):
         inspect_input("scalemae", **make(folder / "scene_20220615.tif"), **MODEL)
 
 
@@ -728,3 +735,29 @@ WORDS: dict[str, tuple[str, str]] = {
 def test_the_command_line_speaks_in_its_options(name: str) -> None:
     of_the_library, of_the_command = WORDS[name]
     assert as_options(of_the_library) == of_the_command
+
+
+def test_the_url_of_a_catalogue_is_a_backend(tmp_path: Path) -> None:
+    with StacServer().running() as server:
+        server.add(write_contract_scenes(tmp_path))
+        by_url, by_provider = (
+            estimate("scalemae", spatials=[BOX], temporal="2022-06", backend=backend, **MODEL)
+            for backend in (server.url, StacProvider(server.url))
+        )
+    assert by_url == by_provider
+    assert by_url.backend == "stac"
+
+
+def test_band_files_in_a_folder_as_the_refusal_says(tmp_path: Path) -> None:
+    profile: dict[str, Any] = {
+        "driver": "GTiff", "width": SIDE, "height": SIDE, "count": 1, "dtype": "uint16",
+        "crs": "EPSG:32633", "transform": from_origin(LEFT, TOP, 10, 10), "nodata": 0,
+    }  # fmt: skip
+    for value, band in enumerate(("B02", "B03", "B04"), 5):
+        path = tmp_path / f"T33TVM_20220615T100031_{band}_10m.tif"
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(np.full((1, SIDE, SIDE), value * 200, np.uint16))
+    seen = inspect_input("scalemae", spatial=BOX, backend=tmp_path, temporal=2022, **MODEL)
+    assert {name: spread["mean"] for name, spread in seen.raw.items()} == {
+        "B4": 1400, "B3": 1200, "B2": 1000,
+    }  # fmt: skip

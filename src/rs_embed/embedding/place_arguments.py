@@ -74,7 +74,8 @@ def _from_numbers(numbers: Any, buffer_m: float | None) -> Spatial:
 
 def is_position(value: Any) -> bool:
     """Return whether a value is a sequence of numbers: a point or a box in degrees."""
-    if not isinstance(value, tuple | list) and not hasattr(value, "tolist"):
+    is_array = hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1
+    if not is_array and not isinstance(value, tuple | list):
         return False
     return len(value) > 0 and all(isinstance(number, Real) for number in value)
 

@@ -171,7 +171,7 @@ class Source:
     def with_provider(self, settings: Settings) -> Source:
         """Return the source with its provider found; see `resolved`."""
         provider = resolved_provider(self.backend, settings)
-        named = self.backend in ("auto", provider.name)
+        named = isinstance(self.backend, str) and self.backend in ("auto", *provider_names())
         stated = str(self.backend) if named else provider.name
         name = provider.name if stated == "auto" else stated
         if stated == "auto":
@@ -491,7 +491,7 @@ def resolved_provider(backend: str | os.PathLike[str] | Provider, settings: Sett
 
 def _provider_at(address: str, names: list[str], settings: Settings) -> Provider:
     """Return the provider of the imagery at a path or URL."""
-    if address.startswith(("http://", "https://")):
+    if address.lower().startswith(("http://", "https://")):
         if address.partition("?")[0].lower().endswith((".tif", ".tiff", ".jp2")):
             raise SpecError(
                 f"got backend={shown_path(address)!r}, an image, expected a catalogue; pass it as "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.addresses import path_of
-from rs_embed.embedding.arguments import fetch_of, period_of
+from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -335,9 +335,10 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for name in ("spatials", "input_chws", "imageries", "keep_images"):
         if name in arguments:
             raise SpecError(f"got {name}=, which export_batch does not support; use places")
-    for name, kinds in (("temporal", str | tuple | list), ("fetch", Mapping)):
+    for name in ("temporal", "fetch"):
         value = arguments.get(name)
-        if isinstance(value, Iterable) and not isinstance(value, kinds):
+        several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+        if several and not all(map(is_day, value or ())):
             raise SpecError(
                 f"got {name} for each place, expected one for all: the list of places may change "
                 "before a run is resumed"
