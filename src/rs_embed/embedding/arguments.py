@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from numbers import Integral
@@ -55,19 +56,16 @@ def period_of(value: Any) -> TemporalSpec | None:
         return TemporalSpec(*value)
     if isinstance(value, str) and _YEAR.fullmatch(value):
         return TemporalSpec.year(int(value))
+    days, text = 1, value
     if isinstance(value, str) and (month := _MONTH.fullmatch(value)):
-        return _month(int(month[1]), int(month[2]), value)
-    if isinstance(value, str | date):
-        day = as_day("temporal", value)
-        return TemporalSpec(day, day + timedelta(days=1))
+        year, number = int(month[1]), int(month[2])
+        text = f"{value}-01"
+        days = calendar.monthrange(year, number)[1] if 1 <= number <= 12 and year else 0
+    if isinstance(text, str | date) and days:
+        first = as_day("temporal", text)
+        with suppress(OverflowError):  # after the year 9999
+            return TemporalSpec(first, first + timedelta(days=days))
     raise SpecError(f"got temporal={value!r} ({type(value).__name__}), expected {_PERIODS}")
-
-
-def _month(year: int, month: int, text: str) -> TemporalSpec:
-    if not 1 <= month <= 12 or year < 1:
-        raise SpecError(f"got temporal={text!r}, expected {_PERIODS}")
-    first = date(year, month, 1)
-    return TemporalSpec(first, first + timedelta(days=calendar.monthrange(year, month)[1]))
 
 
 def is_day(value: object) -> bool:

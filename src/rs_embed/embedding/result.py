@@ -69,28 +69,15 @@ class Embedding:
     def __matmul__(self, other: Any) -> Any:
         return np.asarray(self) @ np.asarray(other)
 
-    def __rmatmul__(self, other: Any) -> Any:
-        return np.asarray(other) @ np.asarray(self)
-
     @property
     def shape(self) -> tuple[int, ...]:
         """``(D,)`` of a vector, ``(d, y, x)`` of a grid."""
         return tuple(self.data.shape)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the numbers: float32."""
-        return np.asarray(self).dtype
-
-    @property
-    def ndim(self) -> int:
-        """1 for a vector, 3 for a grid."""
-        return len(self.shape)
-
     def _repr_html_(self) -> str:
         from rs_embed.embedding import notebook, quicklook
 
-        title = f"Embedding, {' x '.join(map(str, self.shape))} {self.dtype}"
+        title = f"Embedding, {' x '.join(map(str, self.shape))} float32"
         picture = None
         if not isinstance(self.data, np.ndarray):
             picture = self.quicklook(side_px=notebook.SIDE_PX)
