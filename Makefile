@@ -15,7 +15,7 @@ MINUTES ?= 25
 # Compiled modules are kept: the tests start many processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-faults lint format benchmarks pretrain-tiny clean
+.PHONY: demo test test-faults test-ray lint format benchmarks pretrain-tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
@@ -26,6 +26,10 @@ test: $(VENV)/.installed
 # What docs/reliability.md promises, at length: about twenty minutes.
 test-faults: $(VENV)/.installed
 	$(BIN)/python -m pytest --long -m fault -n auto --maxprocesses=4
+
+# All tests of Ray, some of which `make test` leaves out: about four minutes.
+test-ray: $(VENV)/.installed
+	$(BIN)/python -m pytest --long tests/test_ray.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

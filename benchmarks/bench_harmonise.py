@@ -1,4 +1,4 @@
-"""Harmonised maps against blended ones: do windows, and maps, agree, and do classifiers gain?
+"""Harmonised maps against blended ones: agreement of windows and maps, gains of classifiers.
 
     python benchmarks/bench_harmonise.py --scenes ../shared/data/s2/chesapeake_l1c_10m.tif ...
         [--screens 0.05 0.1 0.2] [--side 1024] [--weights scalemae-tiny]

@@ -26,6 +26,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
+from rs_embed.errors import given_once
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
 
@@ -92,6 +93,7 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> None:
+    given_once.clear()
     for name in [n for n in os.environ if n.startswith(("RS_EMBED_", "EE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -21,7 +21,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rs_embed import CheckpointError, EmbeddingTable, export_batch, load_export
+from rs_embed import CheckpointError, EmbeddingTable, embed_area, export_batch, load_export
 from rs_embed.errors import EngineError, RsEmbedWarning
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
@@ -72,6 +72,18 @@ class Engines:
             progress=False,
             **engine,
         )
+
+    def map(self, out: Path, **engine: Any) -> bytes:
+        """Return the bytes of a map of the scene."""
+        embed_area(
+            "faulty",
+            spatial=box(4, 4, 120, 424),
+            output=out,
+            backend=FaultyProvider(self.scene),
+            progress=False,
+            **engine,
+        )
+        return out.read_bytes()
 
     @contextmanager
     def fault(self, what: dict[str, Any]) -> Iterator[None]:
@@ -147,6 +159,14 @@ def check_situation(
     # Without the fault the same call completes it.
     assert cases.export(out, **engine).errors == {}
     assert out.read_bytes() == cases.expected
+
+
+def check_map(cases: Engines, folder: Path, **engine: Any) -> None:
+    """Check that a map is that of the local engine, though a process with the model is killed."""
+    local = cases.map(folder / "local.tif")
+    with cases.fault({"where": "encode", "how": "SIGKILL", "once": True}):
+        assert cases.map(folder / "map.tif", **engine) == local
+        assert (cases.home / "struck").exists()
 
 
 def check_ended_and_resumed(

@@ -342,7 +342,7 @@ POINT = PointBuffer(LON, LAT, 640)
         ({"spatials": 3}, r"got spatials=3 \(int\)"),
         ({}, "got no places, expected exactly one of spatials, input_chws, imageries"),
         ({"spatials": [POINT], "input_chws": [1]}, "got spatials and input_chws, expected exactly"),
-        ({"spatials": [POINT], "temporal": "2022"}, "got temporal='2022', expected a TemporalSpec"),
+        ({"spatials": [POINT], "temporal": 20.5}, "got temporal=20.5 .float., expected a year"),
         ({"spatials": [POINT], "fetch": 10}, "got fetch=10, expected a FetchSpec or one for each"),
         ({"spatials": [POINT], "fetch": [FetchSpec()] * 2}, "got more values of fetch than the 1"),
         ({"input_chws": np.zeros((0, 3, 64, 64))}, "got input_chws without a single item"),
@@ -354,7 +354,7 @@ POINT = PointBuffer(LON, LAT, 640)
         ({"imageries": ["a.tif"], "imagery": "b.tif"}, "got both imagery and imageries"),
         ({"spatials": [POINT], "on_error": "ignore"}, "unknown on_error 'ignore'"),
         ({"spatials": [POINT], "backend": "smaple"}, "unknown backend 'smaple'.*'sample'"),
-        ({"spatials": [POINT], "backend": 3}, "got backend=3, expected a name or a provider"),
+        ({"spatials": [POINT], "backend": 3}, "got backend=3, expected a name, a folder"),
         ({"spatials": [POINT], "input_prep": "tiel"}, "unknown input_prep"),
     ],
 )  # fmt: skip

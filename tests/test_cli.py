@@ -273,7 +273,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 def test_without_weights_and_network_the_line_says_how_to_fix_it(tmp_path: Path) -> None:
     done = run(*SAMPLE, HF_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert "weights='scalemae-tiny'" in done.stderr.splitlines()[-1]
+    assert "--weights scalemae-tiny" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

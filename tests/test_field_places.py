@@ -495,8 +495,7 @@ def test_a_field_below_the_least_size_has_a_fix_that_works(tmp_path: Path) -> No
     failed = read_vectors(report.path)
     lon, lat, buffer_m = failed.lon.item(), failed.lat.item(), float(found[1])
     points = _text(tmp_path, f"id,lon,lat,buffer_m\n{failed.id.item()},{lon},{lat},{buffer_m}\n")
-    with pytest.warns(match="the model sees the central"):
-        export_batch("scalemae", points, output=tmp_path / "p.npz", **SHIPPED)
+    export_batch("scalemae", points, output=tmp_path / "p.npz", **SHIPPED)
     vectors = read_vectors(tmp_path / "p.npz")
     assert vectors.ok.tolist() == [True]
     assert vectors.id.tolist() == ["007"]
@@ -519,8 +518,7 @@ def test_windows_of_imagery_and_maps_have_the_same_fix(write_scene: Any, pixels:
     found = re.search(r"buffer_m=(\d+)", str(refused.value))
     assert found is not None
     fixed = PointBuffer(*field.centre, float(found[1]))
-    with pytest.warns(match="the model sees the central"):
-        seen = inspect_input("scalemae", imagery=path, spatial=fixed, variant="tiny")
+    seen = inspect_input("scalemae", imagery=path, spatial=fixed, variant="tiny")
     assert min(seen.meta["asked_shape"]) >= 16
     with pytest.raises(ImageryError, match="the area is 1. x 1. px at scale_m=10, .*buffer_m=80"):
         embed_area("scalemae", spatial=FIELD, output="unused.tif", **SHIPPED)

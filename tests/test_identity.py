@@ -46,7 +46,10 @@ def fingerprint(install: Callable[..., Path]) -> Callable[..., str]:
 
 DETERMINES = ("loader", "network", "precision", "tokens_kind", "weights_seed", "weights_sha256")
 # Names of what is identified by its hash or in tokens_kind, and the device.
-DOES_NOT = ("device", "tokens", "weights", "weights_file", "weights_revision")
+DOES_NOT = (
+    "device", "tokens", "weights", "weights_file", "weights_revision", "display_source",
+    "gsd_source", "image_size_source",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("key", [*DETERMINES, *DOES_NOT])

@@ -788,7 +788,7 @@ def test_upsampled_imagery_is_told(tmp_path: Path) -> None:
     coarse = Grid(GRID.crs, Affine(120, 0, 399960, 0, -120, 5200080), (20, 20))
     write(tmp_path / "a.tif", 900, grid=coarse)
     assert fetch(tmp_path, None).notes == (
-        "imagery of 120 m was upsampled to 10 m; state fetch=FetchSpec(scale_m=120)",
+        "imagery of 120 m was upsampled to 10 m; state scale_m=120",
     )
     assert fetch(tmp_path, None, grid=coarse).notes == ()
 

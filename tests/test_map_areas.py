@@ -380,7 +380,8 @@ def test_bad_areas_are_named(
         ({"spatial": two}, SpecError, "layer"),
         ({"spatial": two, "layer": "c"}, SpecError, "'?c'?"),
         ({"spatial": 7}, SpecError, "got .*7|int"),
-        ({"spatial": [1, 2, 3, 4]}, SpecError, "got"),
+        ({"spatial": [1, 2, 3]}, SpecError, r"got spatial=\[1, 2, 3\]"),
+        ({"spatial": [1, 2, 3, 4]}, ImageryError, "outside the imagery"),
         ({"layer": "a"}, SpecError, "without a file of polygons"),
         ({"dtype": "float64"}, UnknownNameError, "float64"),
         ({"seams": "blur"}, UnknownNameError, "unknown seams 'blur', expected one of blend"),
@@ -392,7 +393,7 @@ def test_bad_areas_are_named(
         ({"pca": 2000}, SpecError, "got pca=2000 for a map of 150 tokens"),
         ({"spatial": mirrored_order(box(10, 10, 60, 60))}, ImageryError,
          "outside the imagery, which .* longitude and latitude swapped they would be there"),
-        ({"stride": 4}, UnknownNameError, "argument of embed_area 'stride', .* 'stride_px'"),
+        ({"stride": 4}, UnknownNameError, "unknown argument 'stride', .*mean 'stride_px'"),
     ]  # fmt: skip
     for given, kind, message in cases:
         with pytest.raises(kind, match=message):

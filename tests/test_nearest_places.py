@@ -441,7 +441,7 @@ def test_an_image_is_embedded_as_the_options_say(tmp_path: Path) -> None:
     import rs_embed
 
     scene = Path(rs_embed.__file__).parent / "data" / "sample_s2.tif"
-    small: dict[str, Any] = {"variant": "tiny", "display": "visual", "image_size": 64}
+    small: dict[str, Any] = {"variant": "tiny", "image_size": 64}
     with pytest.warns(RsEmbedWarning):
         made = get_embedding("scalemae", imagery=scene, **small)
     others = made.data + np.random.default_rng(0).normal(0, 0.1, (4, 192)).astype(np.float32)
@@ -449,17 +449,17 @@ def test_an_image_is_embedded_as_the_options_say(tmp_path: Path) -> None:
     write_vectors(tmp_path / "v.npz", rows, 5)
     options = ["--like", scene, "-k", 1, "--json", "--variant", "tiny", "--image-size", 64]
     with pytest.warns(RsEmbedWarning):
-        (hit,) = json.loads(run(tmp_path / "v.npz", *options, "--display", "visual"))["hits"]
+        (hit,) = json.loads(run(tmp_path / "v.npz", *options))["hits"]
     assert hit["id"] == "n4"
     assert hit["similarity"] == pytest.approx(1)
     with pytest.warns(RsEmbedWarning), pytest.raises(SpecError, match="display='reflectance', exp"):
-        run(tmp_path / "v.npz", *options)
+        run(tmp_path / "v.npz", *options, "--display", "reflectance")
 
 
 def test_the_command_maps_similarity(tmp_path: Path) -> None:
-    out, place = tmp_path / "similarity.tif", PointBuffer(-75.6156, 37.6942, buffer_m=1200)
+    out, place = tmp_path / "similarity.tif", PointBuffer(-75.6156, 37.6942, buffer_m=1280)
     embed_area("scalemae", spatial=place, backend="sample", output=tmp_path / "map.zarr",
-               acquired="2016-01-01", variant="tiny", display="visual")  # fmt: skip
+               acquired="2016-01-01", variant="tiny")  # fmt: skip
     at = ["--lon", place.lon, "--lat", place.lat]
     assert f"wrote {out}: cosine similarity -" in run(tmp_path / "map.zarr", *at, "-o", out)
     with rasterio.open(out) as file:

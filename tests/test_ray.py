@@ -21,12 +21,17 @@ from tests.engine_cases import (
     SITUATIONS,
     Engines,
     check_ended_and_resumed,
+    check_map,
     check_situation,
     engines,
 )
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 ENGINE = {"engine": "ray", "workers": 1}
+# With these the file takes minutes: `make test-ray`.
+LONG = pytest.mark.long
+LONG_ONES = ("a model is killed once", "a place crashes reads", "a place crashes models",
+             "a read raises what does not pickle")  # fmt: skip
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning"),
     pytest.mark.filterwarnings("ignore:.*:ResourceWarning"),
@@ -55,12 +60,21 @@ def _batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"), [row[1:] for row in SITUATIONS], ids=[row[0] for row in SITUATIONS]
+    ("what", "expected"),
+    [
+        pytest.param(*row[1:], id=row[0], marks=LONG if row[0] in LONG_ONES else ())
+        for row in SITUATIONS
+    ],
 )
 def test_situations(cases: Engines, tmp_path: Path, what: dict[str, Any], expected: Any) -> None:
     check_situation(cases, tmp_path / "out.parquet", what, expected, **ENGINE)
 
 
+def test_a_map_is_that_of_the_local_engine(cases: Engines, tmp_path: Path) -> None:
+    check_map(cases, tmp_path, **ENGINE)
+
+
+@pytest.mark.long
 def test_on_error_raise_names_the_place(cases: Engines, tmp_path: Path) -> None:
     fault = {"where": "encode", "how": "exit", "marked": True}
     with cases.fault(fault), pytest.raises(EngineError, match=f"place '{LAST}': ") as raised:
@@ -70,7 +84,11 @@ def test_on_error_raise_names_the_place(cases: Engines, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("end", "first", "then"),
-    [(signal.SIGINT, ENGINE, {}), (signal.SIGKILL, ENGINE, {}), (signal.SIGKILL, {}, ENGINE)],
+    [
+        pytest.param(signal.SIGINT, ENGINE, {}, marks=LONG),
+        pytest.param(signal.SIGKILL, ENGINE, {}, marks=LONG),
+        (signal.SIGKILL, {}, ENGINE),
+    ],
 )
 def test_a_run_that_was_ended_goes_on_with_another_engine(
     cases: Engines, tmp_path: Path, end: int, first: dict[str, Any], then: dict[str, Any]

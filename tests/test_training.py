@@ -586,7 +586,7 @@ def test_a_run_learns_and_its_checkpoint_embeds(images: Path) -> None:
     with Image.open(folder / "pictures" / "step-0000060.png") as picture:
         assert picture.width == 2 * 5 * 36
     config = json.loads((folder / "small" / "config.json").read_text())
-    assert (config["img_size"], config["patch_size"]) == (32, 8)
+    assert (config["image_size"], config["patch_size"]) == (32, 8)
     assert config["trained_input_res"] == [5.0, 20.0]
     assert config["training"]["step"] == 60
     assert config["training"]["data"]["sources"][0]["path"] == "images"
@@ -612,7 +612,7 @@ def test_a_gsd_beyond_what_was_trained_is_told(images: Path) -> None:
 
 def test_the_weights_that_ship_tell_a_gsd_beyond_their_training() -> None:
     pixels = np.random.default_rng(0).integers(200, 3000, (3, 224, 224), dtype=np.uint16)
-    with pytest.warns(GsdWarning, match="far from"):
+    with pytest.warns(GsdWarning, match="outside the 0.15 to 80"):
         get_embedding(
             "scalemae", input_chw=pixels, variant="tiny", input_prep="tile",
             fetch=FetchSpec(scale_m=2000),

@@ -15,6 +15,7 @@ from tests.engine_cases import (
     SITUATIONS,
     Engines,
     check_ended_and_resumed,
+    check_map,
     check_situation,
     engines,
 )
@@ -39,6 +40,10 @@ def _batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_situations(cases: Engines, tmp_path: Path, what: dict[str, Any], expected: Any) -> None:
     check_situation(cases, tmp_path / "out.parquet", what, expected, **ENGINE)
+
+
+def test_a_map_is_that_of_the_local_engine(cases: Engines, tmp_path: Path) -> None:
+    check_map(cases, tmp_path, **ENGINE)
 
 
 def test_on_error_raise_names_the_place(cases: Engines, tmp_path: Path) -> None:

@@ -1,4 +1,24 @@
-"""Any place, any time, any imagery: a ScaleMAE embedding that you can trust."""
+"""Any place, any time, any imagery: a ScaleMAE embedding that you can trust.
+
+Try it without a network, on the sample scene and with the small weights of the package:
+
+>>> from rs_embed import get_embedding
+>>> place = dict(spatial=(-75.6156, 37.6942), buffer_m=1280)
+>>> embedding = get_embedding("scalemae", **place, backend="sample", variant="tiny")
+>>> embedding.shape, embedding.meta["input_res_m"]
+((192,), 10.0)
+
+Then choose by what you have:
+
+- a file: ``get_embedding("scalemae", imagery="scene.tif")``
+- a place and a period:
+  ``get_embedding("scalemae", spatial=..., temporal="2022-06", backend="stac")``
+- a table of places: `embed_table` or `export_batch`
+- a whole area: `embed_area`
+
+`inspect_input` shows what the model would see, and `describe_model` its options. On the command
+line: ``rs-embed --help``.
+"""
 
 from __future__ import annotations
 

@@ -108,10 +108,36 @@ class UnknownNameError(SpecError, LookupError):
             What has these names, e.g. ``"model 'scalemae'"``; may be empty.
         """
         names = sorted(known)
-        near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         what = f"{kind} {got!r} of {of}" if of else f"{kind} {got!r}"
-        return cls(f"unknown {what}, expected one of {', '.join(names) or '(none)'}{hint}")
+        expected = ", ".join(names) or "(none)"
+        return cls(f"unknown {what}, expected one of {expected}{did_you_mean(got, names)}")
+
+
+# Our arguments by what other libraries call them; a plural of ours has the same names.
+_OTHER_NAMES = {
+    "spatial": "bbox bounds box aoi roi geometry geom point location polygon place region",
+    "temporal": "date dates datetime time period year daterange",
+    "scale_m": "gsd resolution res scale pixel_size",
+    "buffer_m": "buffer radius size",
+    "backend": "provider catalog catalogue stac",
+    "imagery": "image raster file path tif geotiff",
+    "input_chw": "array pixels data",
+    "output": "pooling mode",
+}
+
+
+def names_meant(got: object, known: Iterable[str]) -> list[str]:
+    """Return the known names that an unknown one may stand for, the likeliest first."""
+    names, text = list(known), str(got).casefold()
+    ours = (ours for ours, others in _OTHER_NAMES.items() if text in others.split())
+    near = [name for one in ours for name in (one, f"{one}s") if name in names]
+    return near or difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+
+
+def did_you_mean(got: object, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the known ones that may be meant."""
+    near = names_meant(got, known)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class SettingsError(RsEmbedError, ValueError):
@@ -209,13 +235,21 @@ class ImageryWarning(RsEmbedWarning):
 
 @dataclass(frozen=True)
 class Note:
-    """A warning that is collected where it arises and given in the caller's thread."""
+    """A warning that is collected where it arises and given in the caller's thread.
+
+    Of those with the same ``once``, a process gives the first; ``meta`` records all.
+    """
 
     message: str
     category: type[RsEmbedWarning]
+    once: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", printable(self.message))
+
+
+# What has been given once in this process.
+given_once: set[str] = set()
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -241,4 +275,7 @@ def give_warnings(notes: Iterable[Note]) -> None:
         frame = frame.f_back
         level += 1
     for note in notes:
+        if note.once in given_once:
+            continue
         warnings.warn(note.message, note.category, stacklevel=level)
+        given_once.update([note.once] if note.once else [])

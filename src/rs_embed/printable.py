@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Mapping
+from typing import Any
 
 # What a terminal obeys instead of showing it (C0, DEL, C1, and reordering of letters), and what no
 # stream can encode. Tabs and ends of lines are our own.
@@ -17,3 +20,22 @@ def printable(text: str) -> str:
 def excerpt(text: str, most: int = 160) -> str:
     """Return the beginning of what a server answered, in one line of ``most`` characters."""
     return " ".join(text.split())[:most]
+
+
+def html_table(title: str, rows: Mapping[str, Any]) -> str:
+    """Return an HTML table of names and values, for notebooks; nothing in them is markup."""
+    cells = "".join(
+        f'<tr><th style="text-align:left">{_escaped(name)}</th>'
+        f'<td style="text-align:left">{_escaped(value)}</td></tr>'
+        for name, value in rows.items()
+    )
+    return f"<table><caption>{_escaped(title)}</caption>{cells}</table>"
+
+
+def html_text(text: str) -> str:
+    """Return text as HTML, line by line as it is."""
+    return f"<pre>{_escaped(text)}</pre>"
+
+
+def _escaped(value: Any) -> str:
+    return html.escape(printable(str(value)))

@@ -30,7 +30,7 @@ SCALEMAE_ID = Variable(
 )
 SCALEMAE_IMG = Variable(
     "RS_EMBED_SCALEMAE_IMG",
-    "224, or img_size of the weights' config.json",
+    "224, or image_size of the weights' config.json",
     "side of the model's input, pixels; a multiple of the patch size",
 )
 SCALEMAE_FETCH_WORKERS = Variable(

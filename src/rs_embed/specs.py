@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import re
+import reprlib
 from dataclasses import dataclass, fields, replace
-from datetime import date
+from datetime import date, datetime
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.errors import SpecError, UnknownNameError, did_you_mean
+from rs_embed.printable import html_table
 
+Spec = TypeVar("Spec")
 Composite = Literal["median", "mosaic"]
 CloudMask = Literal["scl", "cloud_score_plus"]
 OutputMode = Literal["pooled", "grid"]
@@ -24,6 +29,41 @@ POOLINGS: tuple[Pooling, ...] = ("mean", "max", "cls")
 INPUT_PREPS: tuple[InputPrepMode, ...] = ("resize", "tile", "auto")
 
 
+def _explained(spec: type[Spec]) -> type[Spec]:
+    """Return a dataclass whose wrong calls raise `SpecError`, shown as a table in notebooks."""
+    build: Any = vars(spec)["__init__"]
+    signature = inspect.signature(spec)
+
+    @functools.wraps(build)
+    def checked(self: Spec, *given: Any, **named: Any) -> None:
+        try:
+            build(self, *given, **named)
+        except TypeError:
+            try:
+                signature.bind(*given, **named)
+            except TypeError as exc:
+                raise _wrong_call(spec.__name__, signature, given, named, exc) from None
+            raise
+
+    spec._repr_html_ = lambda self: html_table(spec.__name__, to_json(self))  # type: ignore[attr-defined]
+    spec.__init__ = checked  # type: ignore[method-assign,assignment]
+    return spec
+
+
+def _wrong_call(
+    name: str, signature: inspect.Signature, given: Any, named: Any, reason: TypeError
+) -> SpecError:
+    known = list(signature.parameters)
+    unknown = [key for key in named if key not in known]
+    call = ", ".join([*map(reprlib.repr, given), *(f"{k}={v!r:.60}" for k, v in named.items())])
+    hint = "".join(did_you_mean(key, known) for key in unknown)
+    if len(given) == 1 and isinstance(given[0], tuple | list) and len(given[0]) > 1:
+        hint = f"; did you mean {name}(*values)?"
+    right = f"{name}({', '.join(f'{key}=...' for key in known)})"
+    return SpecError(f"got {name}({call}): {reason}, expected {right}{hint}")
+
+
+@_explained
 @dataclass(frozen=True)
 class BBox:
     """A box in geographic coordinates (EPSG:4326), in degrees.
@@ -63,6 +103,7 @@ class BBox:
         return (self.minlon + self.maxlon) / 2, (self.minlat + self.maxlat) / 2
 
 
+@_explained
 @dataclass(frozen=True)
 class PointBuffer:
     """A square around a point: half its side is ``buffer_m`` metres on the ground.
@@ -99,6 +140,7 @@ Spatial = BBox | PointBuffer
 SPATIALS: dict[str, type[Spatial]] = {"BBox": BBox, "PointBuffer": PointBuffer}
 
 
+@_explained
 @dataclass(frozen=True)
 class TemporalSpec:
     """A period of whole days, half-open: it includes ``start`` but not ``end``.
@@ -116,7 +158,7 @@ class TemporalSpec:
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
-            object.__setattr__(self, name, _as_date(name, getattr(self, name)))
+            object.__setattr__(self, name, as_day(name, getattr(self, name)))
         if self.start >= self.end:
             raise SpecError(
                 f"got the period {self.start} to {self.end}, expected start < end; the end day is "
@@ -136,6 +178,7 @@ class TemporalSpec:
         return cls(date(year, 1, 1), date(year + 1, 1, 1))
 
 
+@_explained
 @dataclass(frozen=True)
 class SensorSpec:
     """The imagery for the model; replaces the model's default sensor as a whole.
@@ -201,6 +244,7 @@ class SensorSpec:
         return replace(self, **{k: v for k, v in stated.items() if v is not None})
 
 
+@_explained
 @dataclass(frozen=True)
 class FetchSpec:
     """Single values that override the model's default sensor; None keeps the default.
@@ -239,6 +283,7 @@ class FetchSpec:
         _check_fetch_values(self)
 
 
+@_explained
 @dataclass(frozen=True)
 class OutputSpec:
     """The kind of result: one vector (:meth:`pooled`) or a token grid (:meth:`grid`).
@@ -275,6 +320,7 @@ class OutputSpec:
         return cls("grid")
 
 
+@_explained
 @dataclass(frozen=True)
 class InputPrepSpec:
     """How an image becomes the model's input.
@@ -412,17 +458,62 @@ def _check_fetch_values(spec: SensorSpec | FetchSpec) -> None:
         raise SpecError(f"got crs={spec.crs!r}, expected text such as 'EPSG:32633'")
 
 
-def _as_date(name: str, value: object) -> date:
+def as_day(name: str, value: object) -> date:
+    """Return the day that a date, a text or a time at midnight states; `SpecError` otherwise."""
     if type(value) is date:
         return value
-    if isinstance(value, str):
+    if isinstance(value, datetime):
+        return _day_of(name, value)
+    if type(value).__name__ == "datetime64":  # of NumPy
+        value = str(value)
+    if not isinstance(value, str):
+        raise SpecError(
+            f"got {name}={value!r} ({type(value).__name__}), expected a day as 'YYYY-MM-DD', a "
+            "date, or a time at midnight"
+        )
+    reason = "not in that format"
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}([T ]\d{2}.*)?", value, re.ASCII):
         try:
-            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII):
-                return date.fromisoformat(value)
-            reason = "not in that format"
+            moment = datetime.fromisoformat(value)
         except ValueError as exc:
             reason = str(exc)
-        raise SpecError(f"got {name}={value!r} ({reason}), expected a calendar day as 'YYYY-MM-DD'")
+        else:
+            return _day_of(name, moment)
     raise SpecError(
-        f"got {name}={value!r} ({type(value).__name__}), expected a day as 'YYYY-MM-DD' or a date"
+        f"got {name}={value!r} ({reason}), expected a calendar day as 'YYYY-MM-DD'"
+        f"{_readings(name, value)}"
     )
+
+
+def _day_of(name: str, moment: datetime) -> date:
+    """Return the day that begins at a moment: nothing is cut off."""
+    if moment != moment:  # NaT of pandas
+        raise SpecError(f"got {name}={moment}, expected a day")
+    if moment.utcoffset():
+        raise SpecError(
+            f"got {name}={moment.isoformat()}, in another time zone than UTC, expected a day in "
+            "UTC; convert it, e.g. with .astimezone(datetime.UTC)"
+        )
+    if moment.time().isoformat() != "00:00:00":
+        raise SpecError(
+            f"got {name}={moment.isoformat()}, but periods are whole days; state the day "
+            f"'{moment.date()}', and remember that the end of a period is not part of it"
+        )
+    return moment.date()
+
+
+def _readings(name: str, value: str) -> str:
+    """Return what a date with the year last, or with months and years alone, may mean."""
+    found = re.fullmatch(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", value, re.ASCII)
+    if found:
+        first, second, year = found[1].zfill(2), found[2].zfill(2), found[3]
+        days = {f"{year}-{second}-{first}", f"{year}-{first}-{second}"}
+        valid = [day for day in sorted(days) if int(day[5:7]) in range(1, 13)]
+        return f"; did you mean {' or '.join(map(repr, valid))}?" if valid else ""
+    if re.fullmatch(r"\d{4}(-\d{2})?", value, re.ASCII) and name == "end":
+        first = f"{value}-01" if len(value) == 7 else f"{value}-01-01"
+        return (
+            f"; as the end of a period it may mean up to {first}, or all of it: state the day "
+            "after the last one"
+        )
+    return ""

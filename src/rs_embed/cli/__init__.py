@@ -26,10 +26,17 @@ from rs_embed.cli.models import models
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.cli.printing import PrintableFormatter, echo
 from rs_embed.cli.search import search
-from rs_embed.errors import RsEmbedError, RsEmbedWarning
+from rs_embed.cli.wording import as_options
+from rs_embed.errors import RsEmbedError, RsEmbedWarning, names_meant
 
 # 128 and the number of SIGINT, as shells count.
 _INTERRUPTED = 130
+# The base of all errors of usage, whose module Typer's versions name differently.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
 class _Commands(Commands):
@@ -40,6 +47,12 @@ class _Commands(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
+        except _UsageError as exc:
+            if hasattr(exc, "possibilities"):
+                flags = [flag for option in exc.ctx.command.params for flag in option.opts]
+                names = {_name(flag): flag for flag in flags}
+                exc.possibilities = [names[n] for n in names_meant(_name(exc.option_name), names)]
+            raise
 
 
 app = typer.Typer(
@@ -100,7 +113,7 @@ def main() -> None:
 
 def _one_line(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
     if isinstance(exc, RsEmbedError | RsEmbedWarning):
-        echo(f"error: {exc}", err=True)
+        echo(f"error: {as_options(str(exc))}", err=True)
     else:
         _whole(kind, exc, trace)
 
@@ -110,4 +123,4 @@ def _whole(kind: type[BaseException], exc: BaseException, trace: TracebackType |
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    echo(f"warning: {message}", err=True)
+    echo(f"warning: {as_options(str(message))}", err=True)

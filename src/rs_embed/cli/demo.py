@@ -47,10 +47,9 @@ def demo(
             spatial=SAMPLE_PLACE,
             output=output,
             backend="sample",
-            device=device,  # type: ignore[arg-type]  # checked by the model
+            device=device,
             weights="scalemae-tiny",
             image_size=_IMAGE_SIZE,
-            display="visual",
         )
         took = time.perf_counter() - began
         shape = " x ".join(map(str, results[output.mode].data.shape))

@@ -39,7 +39,8 @@ def embed(
     output: Annotated[
         str,
         result_option(
-            metavar="pooled|grid", help="One vector, or a grid with a vector for each patch."
+            metavar="pooled|grid|mean|max|cls",
+            help="One vector (pooled, or how tokens become it), or a grid with one for each patch.",
         ),
     ] = "pooled",
     pooling: Pooling = None,
@@ -80,6 +81,13 @@ def embed(
     """
     from rs_embed import OutputSpec, check_output, get_embedding
 
+    if Path(output).suffix:
+        raise SpecError(
+            f"got --output {output}, expected the kind of result: pooled, grid, mean, max or cls; "
+            f"did you mean -o {output}?"
+        )
+    if pooling is None and output in ("mean", "max", "cls"):
+        output, pooling = "pooled", output
     result = OutputSpec(output, pooling)  # type: ignore[arg-type]  # checked when built
     if out is not None:
         check_output(out, "grid" if result.mode == "grid" else "vector")
@@ -90,7 +98,7 @@ def embed(
     embedding = get_embedding(
         model,
         output=result,
-        device=device,  # type: ignore[arg-type]  # checked by the model
+        device=device,
         **request.one_place(place, pixels),
         **request.common(model, pixels, period, prep, options),
     )

@@ -99,7 +99,7 @@ def map_area(
     All of a GeoTIFF:
 
     [dim]rs-embed map --imagery scene.tif -o map.zarr --acquired 2021-06-17
-    --variant tiny --display visual[/dim]
+    --variant tiny[/dim]
 
     The polygons of a file, from a free catalogue, as a small GeoTIFF:
 
@@ -132,7 +132,7 @@ def map_area(
         dtype=dtype,  # type: ignore[arg-type]  # checked there
         pca=pca,
         acquired=acquired,
-        device=device,  # type: ignore[arg-type]  # checked by the model
+        device=device,
         output=out,
         overwrite=overwrite,
         **arguments,

@@ -75,6 +75,14 @@ class Period:
         str | None,
         place_option(metavar="YYYY-MM-DD", help="End of the period; this day is not included."),
     ] = None
+    temporal: Annotated[
+        str | None,
+        place_option(
+            metavar="PERIOD",
+            help="Period instead of --start and --end: 2022, 2022-06, 2022-06-01 or "
+            "2022-06-01/2022-09-01.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ class Pixels:
     backend: Annotated[
         str,
         place_option(
-            help="Source of imagery: gee, stac, local or sample; auto uses the first of local, "
-            "gee and stac that is configured."
+            help="Source of imagery: gee, stac, local or sample, a folder, or the URL of a STAC "
+            "catalogue; auto uses the first of local, gee and stac that is configured."
         ),
     ] = "auto"
     local: Annotated[

@@ -18,7 +18,7 @@ from rs_embed import (
 from rs_embed.addresses import check_regular
 from rs_embed.cli.cache import opened_cache
 from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep, Rectangle
-from rs_embed.errors import ImageryError, SpecError
+from rs_embed.errors import ImageryError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,10 @@ def model_options(model: str, options: ModelOptions) -> dict[str, Any]:
     """Return the options that were given, numbers as numbers where ``model`` expects them."""
     stated = {name: value for name, value in options.values.items() if value is not None}
     types = {o["name"]: o["type"] for o in describe_model(model)["options"]} if stated else {}
-    return {name: _number(types.get(name, ""), value) for name, value in stated.items()}
+    for name in stated:
+        if name not in types:
+            raise UnknownNameError.among("option", name, types, of=f"model {model!r}")
+    return {name: _number(types[name], value) for name, value in stated.items()}
 
 
 def rectangle(place: Rectangle) -> BBox | PointBuffer | None:
@@ -81,7 +84,11 @@ def rectangle(place: Rectangle) -> BBox | PointBuffer | None:
     return PointBuffer(lon, lat, buffer_m)
 
 
-def _temporal(period: Period) -> TemporalSpec | None:
+def _temporal(period: Period) -> TemporalSpec | str | None:
+    if period.temporal is not None:
+        if period.start is not None or period.end is not None:
+            raise SpecError("got --temporal with --start or --end, expected one period")
+        return period.temporal
     if period.start is None and period.end is None:
         return None
     if period.start is None or period.end is None:

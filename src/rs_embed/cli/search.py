@@ -73,7 +73,7 @@ def search(
 
     [dim]rs-embed search vectors.npz --like-id farm -k 20 -o hits.geojson[/dim]
 
-    [dim]rs-embed search vectors.npz --like image.tif --variant tiny --display visual[/dim]
+    [dim]rs-embed search vectors.npz --like image.tif --variant tiny[/dim]
 
     With a picture of the neighbours:
 

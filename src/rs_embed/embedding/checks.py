@@ -181,5 +181,5 @@ def _check_reflectance_range(
             f"got values from {float(darkest.min()):g} to {float(brightest.max()):g}, {odd:.1%} of "
             f"them outside the range of reflectance with scale {scale:g} and offset {offset:g} "
             f"({low:.6g} to {high:.6g}); if the imagery marks nodata with such a value, state it: "
-            "fetch=FetchSpec(fill_value=...), else state the units with SensorSpec"
+            "fetch={'fill_value': ...}, else state the units with SensorSpec"
         )

@@ -183,14 +183,35 @@ def _checked(tokens: Any, count: int) -> Tokens:
     return tokens
 
 
-def gsd_notes(input_res: float, encoder: Encoder) -> Iterator[Note]:
-    """Yield a warning where the GSD is far from what the weights were trained on."""
+def gsd_notes(input_res: float, scale_m: float, encoder: Encoder) -> Iterator[Note]:
+    """Yield a warning where the GSD is far from what the weights were trained on.
+
+    Parameters
+    ----------
+    input_res : float
+        The GSD that the model is given.
+    scale_m : float
+        Ground metres per pixel of the imagery: what is enlarged shows no more.
+    encoder : Encoder
+        The loaded model.
+    """
     if encoder.trained_input_res is None:
         return
     low, high = encoder.trained_input_res
-    if not low / _FAR_FACTOR <= input_res <= high * _FAR_FACTOR:
+    # A wide range is that of the images; a narrow one, of how they were cropped.
+    tolerance = _FAR_FACTOR if high < low * _FAR_FACTOR else 1
+    far = "far from" if tolerance > 1 else "outside"
+    training = f"{far} the {low:g} to {high:g} of its training"
+    if not low / tolerance <= input_res <= high * tolerance:
+        finer = "smaller" if input_res > high else "larger"
         yield Note(
-            f"the GSD of the model's input is {input_res:.4g}, far from the {low:g} to {high:g} of "
-            "its training; use a smaller scale_m or place, or gsd='relative'",
+            f"the GSD of the model's input is {input_res:.4g}, {training}; use a {finer} scale_m "
+            "or place, or gsd='relative'",
+            GsdWarning,
+        )
+    elif scale_m > high * tolerance:
+        yield Note(
+            f"the GSD of the imagery is {scale_m:.4g} m, {training}: enlarged to {input_res:.4g}, "
+            "it shows the model no more detail; use finer imagery, or a smaller scale_m",
             GsdWarning,
         )

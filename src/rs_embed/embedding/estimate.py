@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
@@ -65,10 +67,11 @@ def estimate(
     layer: str | None = None,
     polygons: Literal["cover", "box"] = "cover",
     output: str | os.PathLike[str] | None = None,
-    temporal: TemporalSpec | None = None,
+    temporal: TemporalSpec | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | None = None,
+    scale_m: float | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     imagery: object = None,
     cache: object = None,  # noqa: ARG001  # accepted, so that the arguments are the same
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
@@ -117,14 +120,17 @@ def estimate(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(estimate).parameters,
     )
     contract = task.description.inputs
-    stated = Source(temporal=temporal, sensor=sensor, fetch=fetch, backend=backend)
+    stated = Source(
+        temporal=temporal, sensor=sensor, fetch=fetch_of(fetch, scale_m), backend=backend
+    )
     common = stated.with_provider(settings)
     common.check_source(contract)
     places = images = pixels = requests = download_bytes = 0
     more, refused = "", {}
-    for index, own in enumerate(_each(spatials, temporal, fetch, buffer_m, layer, polygons)):
+    for index, own in enumerate(_each(spatials, common, buffer_m, layer, polygons)):
         places += 1
         source = replace(common, **own)
         source.check()
@@ -149,7 +155,7 @@ def estimate(
 
 
 def _each(
-    spatials: Any, temporal: Any, fetch: Any, buffer_m: Any, layer: Any, polygons: Any
+    spatials: Any, common: Source, buffer_m: Any, layer: Any, polygons: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield what each place replaces of the common source."""
     places = as_places(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)
@@ -158,7 +164,7 @@ def _each(
         return
     if places.imageries is not None:
         raise SpecError("got images for an estimate (--dry-run): own files need no requests")
-    _, shared, _ = arguments_of(places, temporal, fetch, own_pixels=False)
+    _, shared, _ = arguments_of(places, common.temporal, common.fetch, own_pixels=False)
     give_warnings(places.notes)
     each = {name: value for name, value in shared.items() if isinstance(value, list)}
     for index, spatial in enumerate(places.spatials):

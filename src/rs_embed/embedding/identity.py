@@ -59,7 +59,7 @@ FIELDS: Mapping[str, Field] = {
         _NUMBERS,
     ),
     **dict.fromkeys(("input_chw", "input_chws", "imagery", "imageries"), _NUMBERS),
-    **dict.fromkeys(("temporal", "sensor", "fetch", "backend", "min_valid"), _NUMBERS),
+    **dict.fromkeys(("temporal", "sensor", "fetch", "scale_m", "backend", "min_valid"), _NUMBERS),
     # How they become images.
     **dict.fromkeys(("options", "input_prep", "tile_size", "overlap_px"), _NUMBERS),
     # How the tokens of windows become a map.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed.addresses import path_of
-from rs_embed.embedding import quicklook
+from rs_embed.embedding import notebook, quicklook
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
@@ -20,6 +22,7 @@ from rs_embed.errors import UnknownNameError, give_warnings
 from rs_embed.files.formats import PICTURES
 from rs_embed.files.writing import written
 from rs_embed.geo.raster import Raster
+from rs_embed.printable import excerpt
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, Spatial, TemporalSpec
 
@@ -54,6 +57,13 @@ class Inspection:
     histogram: dict[str, list[int]]
     _sight: Sight = field(repr=False)
     _preparation: Preparation = field(repr=False)
+
+    def __repr__(self) -> str:
+        return "\n".join(excerpt(line) for line in ["Inspection", *self._captions()][:10])
+
+    def _repr_html_(self) -> str:
+        picture = quicklook.brightened(self.image, notebook.SIDE_PX)
+        return notebook.as_html("Inspection: what the model would see", self.meta, picture)
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
@@ -120,12 +130,14 @@ def inspect_input(
     model: str,
     *,
     spatial: Spatial | Any = None,
-    temporal: TemporalSpec | None = None,
+    buffer_m: float | None = None,
+    temporal: TemporalSpec | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | None = None,
+    scale_m: float | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     input_chw: Any = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
     cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
@@ -138,8 +150,8 @@ def inspect_input(
 
     Parameters
     ----------
-    model, spatial, temporal, sensor, fetch, backend, input_chw, imagery, cache, input_prep, \
-    min_valid
+    model, spatial, buffer_m, temporal, sensor, fetch, scale_m, backend, input_chw, imagery, \
+    cache, input_prep, min_valid
         As for ``get_embedding``.
     **options
         The model's own options.
@@ -165,7 +177,7 @@ def inspect_input(
     ...     variant="tiny",
     ... )
     >>> seen.image.shape, len(seen.tiles), seen.tensor(0).shape, seen.meta["input_res_m"]
-    ((400, 400, 3), 4, (3, 224, 224), 10.0)
+    ((400, 400, 3), 4, (3, 256, 256), 10.0)
     """
     settings = Settings.from_environ()
     task = settle(
@@ -176,14 +188,15 @@ def inspect_input(
         device="auto",
         options=options,
         settings=settings,
+        arguments=inspect.signature(inspect_input).parameters,
     )
-    place, shape = one_place(spatial)
+    place, shape = one_place(spatial, buffer_m)
     source = Source(
         spatial=place,
         shape=shape,
         temporal=temporal,
         sensor=sensor,
-        fetch=fetch,
+        fetch=fetch_of(fetch, scale_m),
         backend=backend,
         input_chw=input_chw,
         imagery=imagery,

@@ -79,7 +79,8 @@ class _Model:
             loaded = self._task.plan.load()
             # Weights that came just now can bring a config.json with other sizes. They are set
             # before the encoder: a thread that finds the model loaded takes them as final.
-            self.sizes = Sizes(loaded.image_size, loaded.patch_size)
+            sizes = self._task.sizes()
+            self.sizes = Sizes(loaded.image_size, loaded.patch_size, sizes.decided)
             self._encoder = loaded
         return self._encoder
 
@@ -296,7 +297,7 @@ def _forward(
 def _embedding(place: _Place, encoder: Encoder) -> Embedding:
     """Return the embedding of a place whose tokens are all there, and give its warnings."""
     sight = place.sight
-    notes = [*sight.notes, *gsd_notes(sight.input_res, encoder)]
+    notes = [*sight.notes, *gsd_notes(sight.input_res, sight.meta["used_scale_m"], encoder)]
     own = {**sight.meta, "warnings": [note.message for note in notes]}
     clash = own.keys() & encoder.provenance.keys()
     if clash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import reprlib
 from collections import deque
@@ -10,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.loop import embed
 from rs_embed.embedding.place_arguments import arguments_of, as_places
@@ -48,18 +50,19 @@ def get_embeddings_batch(
     buffer_m: float | None = None,
     layer: str | None = None,
     polygons: Literal["cover", "box"] = "cover",
-    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
-    output: OutputSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | Iterable[FetchSpec] | None = None,
+    scale_m: float | None = None,
+    output: OutputSpec | Literal["pooled", "grid", "mean", "max", "cls"] | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     input_chws: Iterable[Any] | None = None,
-    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster | Any] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
     cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] | Any = "auto",
     on_error: Literal["raise", "return"] = "raise",
     progress: bool | None = None,
     keep_images: bool = False,
@@ -102,6 +105,7 @@ def get_embeddings_batch(
             temporal=temporal,
             sensor=sensor,
             fetch=fetch,
+            scale_m=scale_m,
             output=output,
             backend=backend,
             input_chws=input_chws,
@@ -126,18 +130,19 @@ def iter_embeddings(
     buffer_m: float | None = None,
     layer: str | None = None,
     polygons: Literal["cover", "box"] = "cover",
-    temporal: TemporalSpec | Iterable[TemporalSpec] | None = None,
+    temporal: TemporalSpec | Iterable[TemporalSpec] | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | Iterable[FetchSpec] | None = None,
-    output: OutputSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | Iterable[FetchSpec] | None = None,
+    scale_m: float | None = None,
+    output: OutputSpec | Literal["pooled", "grid", "mean", "max", "cls"] | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     input_chws: Iterable[Any] | None = None,
-    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster] | None = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    imageries: Iterable[str | os.PathLike[str] | xr.DataArray | Raster | Any] | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
     cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] | Any = "auto",
     on_error: Literal["raise", "return"] = "raise",
     progress: bool | None = None,
     keep_images: bool = False,
@@ -166,7 +171,8 @@ def iter_embeddings(
     imagery : path, xarray.DataArray or Raster, optional
         The one imagery that all ``spatials`` are windows of.
     temporal, fetch : spec or iterable of specs, optional
-        One for all places, or one for each; a None among periods is the model's default.
+        One for all places, or one for each, as `get_embedding` takes them; a None among periods is
+        the model's default.
     on_error : {"raise", "return"}
         Whether the first place that fails ends it all, after the embeddings before it, or its
         error is given in its place. The error carries the place's number as ``index``. A place
@@ -176,7 +182,7 @@ def iter_embeddings(
     keep_images : bool
         Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
         vectors.
-    sensor, output, backend, cache, input_prep, min_valid, device, **options
+    sensor, scale_m, output, backend, cache, input_prep, min_valid, device, **options
         As for `get_embedding`.
 
     Returns
@@ -208,8 +214,11 @@ def iter_embeddings(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(iter_embeddings).parameters,
     )
     items = {"spatials": spatials, "input_chws": input_chws, "imageries": imageries}
+    temporal = _periods(temporal, spatials, input_chws, imageries)
+    fetch = fetch_of(fetch, scale_m)
     shared: dict[str, Any] = {"temporal": temporal, "fetch": fetch}
     places = as_places(spatials, buffer_m=buffer_m, layer=layer, polygons=polygons)
     if places is not None and input_chws is None and imageries is None:
@@ -392,6 +401,20 @@ class _Sources:
             f"got {index} values of {name}, but more {self._name}; expected one for all or one for "
             "each"
         )
+
+
+def _periods(temporal: Any, *items: Any) -> Any:
+    """Return the one period of all places, or an iterable of one for each."""
+    several = isinstance(temporal, Iterable) and not isinstance(temporal, str)
+    pair = isinstance(temporal, tuple | list) and len(temporal) == 2 and all(map(is_day, temporal))
+    counts = [len(each) if isinstance(each, Sized) else 2 for each in items if each is not None]
+    if pair and 2 in counts:
+        first, last = temporal
+        raise SpecError(
+            f"got temporal={temporal!r} for two places, which may be a period for both or a day "
+            f"for each; write '{first}/{last}' for the period, or TemporalSpec objects for each"
+        )
+    return period_of(temporal) if pair or not several else temporal
 
 
 def _for_each(name: str, value: Any) -> bool:

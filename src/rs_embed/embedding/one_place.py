@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.loop import embed
 from rs_embed.embedding.place_arguments import one_place
@@ -27,17 +30,19 @@ def get_embedding(
     model: str,
     *,
     spatial: Spatial | Any = None,
-    temporal: TemporalSpec | None = None,
+    buffer_m: float | None = None,
+    temporal: TemporalSpec | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | None = None,
-    output: OutputSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | None = None,
+    scale_m: float | None = None,
+    output: OutputSpec | Literal["pooled", "grid", "mean", "max", "cls"] | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     input_chw: Any = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
     cache: str | os.PathLike[str] | None = None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"] = "resize",
     min_valid: float = MIN_VALID,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] | Any = "auto",
     progress: bool | None = None,
     **options: Any,
 ) -> Embedding:
@@ -50,26 +55,34 @@ def get_embedding(
     ----------
     model : str
         Id or alias, see ``list_models()``: ``"scalemae"``.
-    spatial : BBox, PointBuffer, or polygon, optional
-        The place. A polygon (shapely, GeoJSON, one row of a GeoDataFrame) is embedded on its
-        bounding window and pooled over the tokens that it covers. With ``imagery``, the window to
-        read; not with ``input_chw``.
-    temporal : TemporalSpec, optional
-        The period; providers only. None is the model's default period, with a warning.
+    spatial : BBox, PointBuffer, tuple, or geometry, optional
+        The place: ``(minlon, minlat, maxlon, maxlat)`` is a `BBox`, and ``(lon, lat)``, or a point
+        of shapely or GeoJSON, a `PointBuffer` with ``buffer_m``. A polygon (shapely, GeoJSON, one
+        row of a GeoDataFrame) is embedded on its bounding window and pooled over the tokens that it
+        covers. With ``imagery``, the window to read; not with ``input_chw``.
+    buffer_m : float, optional
+        Half the side of the square around a point, ground metres.
+    temporal : TemporalSpec, str, int, date, pair or slice, optional
+        The period; providers only: ``2022``, ``"2022-06"``, ``"2022-06-01"``, or the first day and
+        the day after the last, ``"2022-06-01/2022-09-01"`` or ``("2022-06-01", "2022-09-01")``.
+        None is the model's default period, with a warning.
     sensor : SensorSpec, optional
         Replaces the model's default sensor; not together with ``fetch``.
-    fetch : FetchSpec, optional
-        Overrides single values of the model's default sensor, such as ``scale_m``.
-    output : OutputSpec, optional
-        ``OutputSpec.pooled()`` (the default) or ``OutputSpec.grid()``.
-    backend : str or Provider
-        Name of a provider, ``"auto"`` (the first that is configured), or a provider such as
-        ``LocalProvider("folder")``.
+    fetch : FetchSpec or mapping, optional
+        Overrides single values of the model's default sensor: ``{"cloudy_pct": 10}``.
+    scale_m : float, optional
+        Ground metres per pixel: short for ``fetch={"scale_m": ...}``.
+    output : OutputSpec or str, optional
+        ``"pooled"`` (the default), ``"grid"``, or a pooling: ``"mean"``, ``"max"``, ``"cls"``.
+    backend : str, path or Provider
+        Name of a provider, ``"auto"`` (the first that is configured), a folder of imagery, the URL
+        of a STAC catalogue, or a provider such as ``LocalProvider("folder")``.
     input_chw : array-like, optional
         ``(3, height, width)``, red, green, blue; any integer or floating dtype; surface
-        reflectance as digital numbers 0..10000. State its GSD: ``fetch=FetchSpec(scale_m=...)``.
-    imagery : path, xarray.DataArray or Raster, optional
-        Georeferenced pixels in the same units; GSD, CRS and nodata are read from it.
+        reflectance as digital numbers 0..10000. State its GSD with ``scale_m``.
+    imagery : path, xarray.DataArray, xarray.Dataset, rasterio dataset or Raster, optional
+        Georeferenced pixels in the same units; GSD, CRS and nodata are read from it. A Dataset has
+        a variable for each band; a dataset that rasterio has open stands for its file.
     cache : path, optional
         Folder that keeps the pixels of providers for later calls, made if it is not there;
         ``RS_EMBED_CACHE_DIR`` if not given, and nothing is kept without either. Not with own
@@ -79,7 +92,7 @@ def get_embedding(
         pixels.
     min_valid : float
         Least share of valid pixels, 0..1; fewer is an error.
-    device : {"auto", "cpu", "cuda", "mps"}
+    device : {"auto", "cpu", "cuda", "mps"} or torch.device
         Where the model runs; one that is not available is an error.
     progress : bool, optional
         Whether a bar counts tiles on standard error; None where that is a terminal.
@@ -117,7 +130,6 @@ def get_embedding(
     ...     spatial=PointBuffer(lon=-75.6156, lat=37.6942, buffer_m=1280),
     ...     backend="sample",
     ...     variant="tiny",
-    ...     image_size=256,
     ... )
     >>> emb.data.shape
     (192,)
@@ -131,15 +143,16 @@ def get_embedding(
         device=device,
         options=options,
         settings=settings,
+        arguments=inspect.signature(get_embedding).parameters,
     )
-    place, shape = one_place(spatial)
+    place, shape = one_place(spatial, buffer_m)
     check_pooling(task.output, [shape])
     source = Source(
         spatial=place,
         shape=shape,
         temporal=temporal,
         sensor=sensor,
-        fetch=fetch,
+        fetch=fetch_of(fetch, scale_m),
         backend=backend,
         input_chw=input_chw,
         imagery=imagery,

@@ -5,25 +5,79 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Any, Literal
 
 from rs_embed.errors import Note, SpecError, TemporalWarning, give_warnings
 from rs_embed.files.place_tables import Places, places_of
-from rs_embed.files.places import NamedPlace
+from rs_embed.files.places import NamedPlace, box_of, point_of
 from rs_embed.specs import BBox, FetchSpec, PointBuffer, Spatial, TemporalSpec
 
 
-def one_place(spatial: Any) -> tuple[Spatial | None, Any]:
-    """Return the one place that is meant, and the polygon to pool over if it is one."""
+def one_place(spatial: Any, buffer_m: float | None = None) -> tuple[Spatial | None, Any]:
+    """Return the one place that is meant, and the polygon to pool over if it is one.
+
+    Parameters
+    ----------
+    spatial : BBox, PointBuffer, sequence of numbers, geometry, or None
+        ``(lon, lat)`` and ``(minlon, minlat, maxlon, maxlat)`` are in degrees; a geometry is what
+        `places_of` reads.
+    buffer_m : float, optional
+        Half the side of the square around a point, ground metres.
+    """
+    if is_position(spatial):
+        return _from_numbers(spatial, buffer_m), None
+    if spatial is None or isinstance(spatial, BBox | PointBuffer):
+        if buffer_m is not None:
+            raise SpecError(
+                f"got buffer_m={buffer_m!r} with spatial={spatial!r}, expected a point such as "
+                "(lon, lat) with it; leave it out"
+            )
+        return spatial, None
     if not _is_geometry(spatial):
-        return spatial, None  # checked with the rest of the request
-    places = places_of(spatial)
+        raise SpecError(
+            f"got spatial={spatial!r:.120} ({type(spatial).__name__}), expected a BBox or "
+            "PointBuffer, (minlon, minlat, maxlon, maxlat), (lon, lat) with buffer_m=, or a "
+            "geometry (shapely, GeoJSON)"
+        )
+    places = places_of(spatial, buffer_m=buffer_m)
     give_warnings(places.notes)
     if len(places) != 1:
         raise SpecError(
             f"got {len(places)} features as spatial, expected one; use get_embeddings_batch"
         )
     return places.spatials[0], None if places.shapes is None else places.shapes[0]
+
+
+def _from_numbers(numbers: Any, buffer_m: float | None) -> Spatial:
+    """Return the point or box that numbers state, in degrees."""
+    if len(numbers) == 2:
+        lon, lat = numbers
+        return point_of(lon, lat, buffer_m)
+    if len(numbers) != 4 or buffer_m is not None:
+        raise SpecError(
+            f"got spatial={numbers!r} with buffer_m={buffer_m}, expected (lon, lat) with buffer_m, "
+            "or (minlon, minlat, maxlon, maxlat) without"
+        )
+    south, west, north, east = numbers
+    try:
+        return box_of(*numbers)
+    except SpecError as exc:
+        try:
+            swapped = f"; with latitude first it may be {box_of(west, south, east, north)}"
+        except SpecError:
+            swapped = ""
+        raise SpecError(
+            f"got spatial={numbers!r}, expected (minlon, minlat, maxlon, maxlat): {exc}{swapped}"
+        ) from exc
+
+
+def is_position(value: Any) -> bool:
+    """Return whether a value is a sequence of numbers: a point or a box in degrees."""
+    is_array = hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1
+    if not is_array and not isinstance(value, tuple | list):
+        return False
+    return len(value) > 0 and all(isinstance(number, Real) for number in value)
 
 
 def as_places(

@@ -106,9 +106,9 @@ def render_input(
         Longer side of the image in the picture, pixels.
     """
     scale = side_px / max(image.shape[:2])
-    size = tuple(max(round(side * scale), 1) for side in image.shape[1::-1])
+    bright = brightened(image, side_px)
+    size = bright.size
     panels = [Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)]
-    bright = Image.fromarray(stretched(image)).resize(size, Image.Resampling.LANCZOS)
     cover = Image.fromarray(np.where(token_valid, 0, 200).astype(np.uint8))
     grey = Image.new("RGB", size, (NODATA_GREY,) * 3)
     bright = Image.composite(grey, bright, cover.resize(size, Image.Resampling.NEAREST))
@@ -133,6 +133,14 @@ def render_input(
     for number, line in enumerate(captions):
         draw.text((2, top + number * line_px), line, fill="black")
     return canvas
+
+
+def brightened(image: NDArray[np.uint8], side_px: int) -> Image.Image:
+    """Return ``(height, width, 3)`` uint8 as a picture, stretched, its longer side ``side_px``."""
+    picture = Image.fromarray(stretched(image))
+    scale = side_px / max(picture.size)
+    size = [max(round(side * scale), 1) for side in picture.size]
+    return picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
 def _histogram(image: NDArray[np.uint8], side_px: int) -> Image.Image:

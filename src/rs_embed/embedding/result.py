@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """An embedding and its provenance.
+    """An embedding and its provenance; an array wherever NumPy or PyTorch expects one.
 
     Attributes
     ----------
@@ -63,6 +63,40 @@ class Embedding:
         if warned := len(meta.get("warnings") or ()):
             stated.append(f"{warned} warning{'s' * (warned > 1)}")
         return excerpt(f"<Embedding {shape} {self.data.dtype}: {', '.join(stated)}>", 300)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **how: Any) -> Any:  # what torch.as_tensor looks for
+        return np.asarray(self).__dlpack__(**how)
+
+    def __dlpack_device__(self) -> Any:
+        return np.asarray(self).__dlpack_device__()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __matmul__(self, other: Any) -> Any:
+        return np.asarray(self) @ np.asarray(other)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(D,)`` of a vector, ``(d, y, x)`` of a grid."""
+        return tuple(self.data.shape)
+
+    def _repr_html_(self) -> str:
+        from rs_embed.embedding import notebook, quicklook
+
+        title = f"Embedding, {' x '.join(map(str, self.shape))} float32"
+        picture = None
+        if not isinstance(self.data, np.ndarray):
+            picture = self.quicklook(side_px=notebook.SIDE_PX)
+        elif self.image is not None:
+            picture = quicklook.brightened(self.image, notebook.SIDE_PX)
+        return notebook.as_html(title, self.meta, picture)
 
     @property
     def is_grid(self) -> bool:
@@ -142,7 +176,7 @@ class Embedding:
         from rs_embed.embedding import quicklook
 
         if isinstance(self.data, np.ndarray):
-            raise SpecError("got a pooled vector, expected a grid: use output=OutputSpec.grid()")
+            raise SpecError("got a pooled vector, expected a grid: use output='grid'")
         target = None if path is None else _as_path(path)
         if target is not None:
             PICTURES.check(target)

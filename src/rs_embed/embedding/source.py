@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed._optional import install
-from rs_embed.addresses import shown_path
+from rs_embed.addresses import path_of, shown_path
+from rs_embed.embedding.arguments import fetch_of, imagery_of, period_of
 from rs_embed.embedding.checks import MIN_SIDE_PX, check_side
 from rs_embed.errors import (
-    GsdWarning,
     ImageryError,
     ImageryWarning,
     NoImageryError,
@@ -115,7 +115,7 @@ class Source:
     temporal: TemporalSpec | None = None
     sensor: SensorSpec | None = None
     fetch: FetchSpec | None = None
-    backend: str | Provider = "auto"
+    backend: str | os.PathLike[str] | Provider = "auto"
     input_chw: Any = None
     imagery: Any = None
     cache: str | os.PathLike[str] | PatchCache | None = None
@@ -123,13 +123,17 @@ class Source:
     provider: Provider | None = None
     backend_stated: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, meant in (("temporal", period_of), ("fetch", fetch_of), ("imagery", imagery_of)):
+            object.__setattr__(self, name, meant(getattr(self, name)))
+
     def check(self) -> None:
         """Raise `SpecError` where arguments are of the wrong type or contradict each other."""
         self._check_types()
         if self.sensor is not None and self.fetch is not None:
             raise SpecError(
-                "got both sensor and fetch, expected one: sensor replaces the model's default, "
-                "fetch overrides single values of it; put the values into sensor"
+                "got both sensor and fetch (or scale_m), expected one: sensor replaces the model's "
+                "default, fetch overrides single values of it; put the values into sensor"
             )
         if self.input_chw is not None and self.imagery is not None:
             raise SpecError("got both input_chw and imagery, expected one source of pixels")
@@ -167,7 +171,8 @@ class Source:
     def with_provider(self, settings: Settings) -> Source:
         """Return the source with its provider found; see `resolved`."""
         provider = resolved_provider(self.backend, settings)
-        stated = self.backend if isinstance(self.backend, str) else provider.name
+        named = isinstance(self.backend, str) and self.backend in ("auto", *provider_names())
+        stated = str(self.backend) if named else provider.name
         name = provider.name if stated == "auto" else stated
         if stated == "auto":
             _log.info("backend='auto' takes %r (%s)", name, provider.status())
@@ -229,7 +234,6 @@ class Source:
         """Raise `SpecError` where arguments are of the wrong type."""
         for name, value, kinds in (
             ("spatial", self.spatial, (BBox, PointBuffer)),
-            ("temporal", self.temporal, (TemporalSpec,)),
             ("sensor", self.sensor, (SensorSpec,)),
             ("fetch", self.fetch, (FetchSpec,)),
         ):
@@ -350,12 +354,7 @@ class Source:
         raster = Raster.from_array(self.input_chw, bands=stated.bands, nodata=nodata)
         if stated.scale_m is not None:
             return self._own(raster, stated, float(stated.scale_m), "stated")
-        note = Note(
-            f"the GSD of input_chw is not stated, so {contract.scale_m:g} m per pixel was assumed; "
-            "state it with fetch=FetchSpec(scale_m=...)",
-            GsdWarning,
-        )
-        return self._own(raster, stated, float(contract.scale_m), "assumed", note)
+        return self._own(raster, stated, float(contract.scale_m), "assumed")
 
     def _from_imagery(self, stated: SensorSpec, fit: Callable[[Grid], Grid]) -> Acquired:
         raster = read_imagery(
@@ -372,9 +371,7 @@ class Source:
             check_side(raster.grid, "the place is", read)
         return self._own(raster, stated, read, "georeference")
 
-    def _own(
-        self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str, *notes: Note
-    ) -> Acquired:
+    def _own(self, raster: Raster, stated: SensorSpec, scale_m: float, scale_from: str) -> Acquired:
         """Return own pixels; ``meta`` names a sensor only where the caller did."""
         meta = {
             "backend": "imagery" if self.input_chw is None else "input_chw",
@@ -383,7 +380,7 @@ class Source:
             "sensor": None if self.sensor is None else to_json(self.sensor),
             "scale_m_source": scale_from,
         }
-        return _with_units(raster, stated, scale_m, meta, notes)
+        return _with_units(raster, stated, scale_m, meta, ())
 
     def _from_provider(
         self, stated: SensorSpec, contract: InputContract, fit: Callable[[Grid], Grid]
@@ -447,7 +444,7 @@ class Source:
             period = TemporalSpec.range(*contract.temporal)
             message = (
                 f"no period was given, so the model's default was used: {period.start} up to "
-                f"{period.end}; state it with temporal=TemporalSpec.range(...)"
+                f"{period.end}; state it with temporal='{period.start}/{period.end}'"
             )
             return period, (Note(message, TemporalWarning),)
         if self.temporal is None:
@@ -459,8 +456,10 @@ class Source:
         return None, (Note(message, TemporalWarning),)
 
 
-def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:
+def resolved_provider(backend: str | os.PathLike[str] | Provider, settings: Settings) -> Provider:
     """Return the provider that ``backend`` names or is.
+
+    An existing path is imagery for the provider ``local``, a URL a catalogue for ``stac``.
 
     Raises
     ------
@@ -469,16 +468,16 @@ def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:
     ProviderError
         If it is ``"auto"`` and nothing is configured.
     """
-    if not isinstance(backend, str):
+    if not isinstance(backend, str | os.PathLike):
         if not callable(getattr(backend, "fetch", None)):
             raise SpecError(
-                f"got backend={backend!r}, expected a name or a provider "
-                "(rs_embed.providers.base.Provider)"
+                f"got backend={backend!r}, expected a name, a folder, the URL of a STAC catalogue, "
+                "or a provider (rs_embed.providers.base.Provider)"
             )
         return backend
     names = provider_names()
-    if backend not in ["auto", *names]:
-        raise UnknownNameError.among("backend", backend, ["auto", *names])
+    if isinstance(backend, os.PathLike) or backend not in ["auto", *names]:
+        return _provider_at(os.fspath(backend), names, settings)
     name = first_configured(settings) if backend == "auto" else backend
     if name is None:
         raise ProviderError(
@@ -488,6 +487,21 @@ def resolved_provider(backend: str | Provider, settings: Settings) -> Provider:
             f"{', '.join(names)} as backend=, or pass own pixels as imagery= or input_chw="
         )
     return find_provider(name, settings)
+
+
+def _provider_at(address: str, names: list[str], settings: Settings) -> Provider:
+    """Return the provider of the imagery at a path or URL."""
+    if address.lower().startswith(("http://", "https://")):
+        if address.partition("?")[0].lower().endswith((".tif", ".tiff", ".jp2")):
+            raise SpecError(
+                f"got backend={shown_path(address)!r}, an image, expected a catalogue; pass it as "
+                "imagery="
+            )
+        return find_provider("stac", replace(settings, stac=address))
+    path = path_of(address).expanduser().absolute()
+    if not path.exists() and not (os.path.dirname(address) or os.path.isabs(address)):
+        raise UnknownNameError.among("backend", address, ["auto", *names])
+    return find_provider("local", replace(settings, local=path))
 
 
 def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed._version import __version__
+from rs_embed.embedding.arguments import device_of, output_of
 from rs_embed.embedding.checks import check_values, without_odd
 from rs_embed.embedding.covering import covered
 from rs_embed.embedding.model_input import ModelInput, prepare, prepare_tiles
-from rs_embed.embedding.source import Acquired, Source, check_type
-from rs_embed.errors import CoverageWarning, ImageryWarning, Note, SpecError
+from rs_embed.embedding.source import Acquired, Source
+from rs_embed.errors import CoverageWarning, GsdWarning, ImageryWarning, Note, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.tiling import check_tiling, tiles_of, whole_patches
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 MIN_VALID = 0.25
 # An area that is larger or smaller than the requested one by this factor gets a warning.
 _NOTABLE = 1.1
+# Places that are nearly square keep more of their area when they are cropped.
+_USUAL_CROP = 0.5
 _LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
 
@@ -37,6 +41,8 @@ class Sizes:
 
     image_size: int
     patch_size: int
+    # What else the weights decide of the input, as JSON: what was seen otherwise is seen again.
+    decided: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +85,15 @@ class Task:
 
     def sizes(self) -> Sizes:
         """Return the model's sizes, as far as they are known without a download."""
-        return Sizes(self.plan.image_size, self.plan.patch_size)
+        plan = self.plan
+        notes = [note.message for note in self.notes]
+        decided = json.dumps([dict(plan.input_meta), plan.gsd, notes], sort_keys=True)
+        return Sizes(plan.image_size, plan.patch_size, decided)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Warnings about the options of the model, if its plan has ``notes``."""
+        return tuple(Note(text, ImageryWarning) for text in getattr(self.plan, "notes", ()))
 
     def settled(self) -> dict[str, Any]:
         """Return what identifies the task, as JSON values; see `rs_embed.embedding.identity`.
@@ -144,8 +158,9 @@ class Task:
         polygon, of_cover = None, tuple(_coverage_notes(seen, tiled=tiled))
         if shape is not None:
             seen, polygon, of_cover = covered(seen, shape, window, sizes.patch_size)
-        notes = (*acquired.notes, *of_cover)
         policy = self.plan.gsd
+        assumed = _assumed_notes(acquired, policy)
+        notes = (*assumed, *acquired.notes, *of_cover, *self.notes)
         input_res = gsd_for_model(policy, seen.input_res_m, seen.side_px)
         tile_size, overlap_px = _tile_sizes(self.prep, sizes)
         meta = {
@@ -216,14 +231,17 @@ class Task:
 def settle(
     model: str,
     *,
-    output: OutputSpec | None,
+    output: OutputSpec | str | None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"],
     min_valid: float,
     device: str,
     options: Mapping[str, Any],
     settings: Settings,
+    arguments: Iterable[str] = (),
 ) -> Task:
     """Return the task, with everything checked that can be without pixels or a download.
+
+    ``arguments`` are those of the function that was called, for names that are unknown.
 
     Raises
     ------
@@ -231,14 +249,14 @@ def settle(
         See ``get_embedding``.
     """
     found = find_model(model)
-    found.description.check_options(options)
-    check_type("output", output, (OutputSpec,))
+    found.description.check_options(options, arguments)
+    output = output_of(output)
     if not 0 <= finite_number("min_valid", min_valid) <= 1:
         raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
     task = Task(
         description=found.description,
-        plan=checked_plan(found, options, device=device, settings=settings),
-        output=OutputSpec.pooled() if output is None else output,
+        plan=checked_plan(found, options, device=device_of(device), settings=settings),
+        output=output,
         prep=input_prep if isinstance(input_prep, InputPrepSpec) else InputPrepSpec(input_prep),
         min_valid=float(min_valid),
     )
@@ -260,13 +278,24 @@ def _tile_sizes(prep: InputPrepSpec, sizes: Sizes) -> tuple[int, int]:
     return tile_size, int(prep.overlap_px)
 
 
+def _assumed_notes(acquired: Acquired, policy: float | str) -> Iterator[Note]:
+    """Yield a warning where the GSD of own pixels is assumed."""
+    if acquired.meta["scale_m_source"] == "assumed":
+        given = "" if policy == "metres" else f" for meta (the model is given gsd={policy!r})"
+        yield Note(
+            f"the GSD of input_chw is not stated, so {acquired.scale_m:g} m per pixel was "
+            f"assumed{given}; state it with scale_m=...",
+            GsdWarning,
+        )
+
+
 def _odd_notes(raster: Raster, odd: int) -> Iterator[Note]:
     """Yield warnings about pixels that were left out."""
     if odd:
         yield Note(
             f"{odd} pixels have values outside the range of reflectance and were treated as "
             "nodata; if the imagery marks nodata with such a value, state it: "
-            "fetch=FetchSpec(fill_value=...)",
+            "fetch={'fill_value': ...}",
             ImageryWarning,
         )
     if raster.data.dtype.kind == "f":
@@ -303,6 +332,7 @@ def _coverage_notes(seen: ModelInput, *, tiled: bool) -> Iterator[Note]:
             f"the model sees the central {seen.coverage:.1%} of the area; the rest is cropped. "
             f"input_prep='tile' keeps all of it{also}",
             CoverageWarning,
+            once="the crop of the default preparation" if seen.coverage > _USUAL_CROP else "",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -218,7 +219,7 @@ def _plan(model: Model, device: str, options: Mapping[str, Any], settings: Setti
                 f"got {name}={options[name]!r}, which an evaluation does not accept: images are "
                 "shown as they are, at the sides that scales state; leave it out"
             )
-    model.description.check_options(options)
+    model.description.check_options(options, inspect.signature(evaluate).parameters)
     return checked_plan(model, options, device=device, settings=settings)
 
 

@@ -108,6 +108,12 @@ def _read(name: str, read: Callable[[], Read]) -> Read:
 
 
 def _no_imagery(given: object) -> ImageryError:
+    if isinstance(given, list | tuple):
+        return ImageryError(
+            f"got imagery of {len(given)} parts, expected one file or array; put files of bands or "
+            "of neighbouring scenes into a folder, and use backend='folder', or join them with "
+            "gdalbuildvrt (-separate for bands) and pass imagery='joined.vrt'"
+        )
     return ImageryError(
         f"got imagery of type {type(given).__name__}, expected a path, an xarray.DataArray or "
         "Dataset, or a Raster; a plain array goes to input_chw="
@@ -154,7 +160,7 @@ def _georeferenced(raster: Raster) -> Raster:
     if raster.grid.crs is None:
         raise ImageryError(
             "got a Raster without CRS, expected a georeferenced one; pass its pixels as input_chw= "
-            "with fetch=FetchSpec(scale_m=...)"
+            "with scale_m=..."
         )
     return raster
 

@@ -30,7 +30,7 @@ from rs_embed.files.columns import (
 from rs_embed.files.features import located
 from rs_embed.files.imagery import imagery_grid
 from rs_embed.files.place_geometries import PLACE_KINDS, Rows, spatials_of_geometries
-from rs_embed.files.places import NamedPlace, csv_table, spatials_of, text_of
+from rs_embed.files.places import BOX, POINT, NamedPlace, csv_table, spatials_of, text_of
 from rs_embed.files.polygons import (
     GEOJSON,
     chosen_layer,
@@ -54,8 +54,8 @@ _INDEXES = ("integer", "string")
 _CHIPS = (".tif", ".tiff", ".jp2", ".img", ".vrt")
 _EXPECTED = (
     "a file (CSV, GeoJSON, GeoPackage, GeoParquet, Shapefile), a GeoDataFrame, a DataFrame with "
-    "columns lon and lat, shapely geometries, (lon, lat) pairs, BBox or PointBuffer objects, a "
-    "folder or list of images"
+    "columns lon and lat, shapely geometries, (lon, lat) pairs, (minlon, minlat, maxlon, maxlat), "
+    "BBox or PointBuffer objects, a folder or list of images"
 )
 
 
@@ -254,10 +254,13 @@ def _of_list(entries: list[Any]) -> Rows:
     if all_are(str, os.PathLike):
         return _of_chips(name, [os.fspath(entry) for entry in entries])
     if all_are(tuple, list):
-        for number, pair in enumerate(entries):
-            if len(pair) != 2:
-                raise SpecError(f"{name}: row {number}: got {pair!r:.60}, expected (lon, lat)")
-        return Rows(name, table, header=("lon", "lat"), rows=entries)
+        layout = next((names for names in (POINT, BOX) if len(names) == len(entries[0])), POINT)
+        for number, entry in enumerate(entries):
+            if len(entry) != len(layout):
+                raise SpecError(
+                    f"{name}: row {number}: got {entry!r:.60}, expected ({', '.join(layout)})"
+                )
+        return Rows(name, table, header=layout, rows=entries)
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping) and not hasattr(entry, "__geo_interface__"):
             raise SpecError(

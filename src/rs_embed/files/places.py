@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import os
 
 _COLUMNS = {"longitude": "lon", "long": "lon", "lng": "lon", "latitude": "lat"}
-_POINT, _BOX = ("lon", "lat"), ("minlon", "minlat", "maxlon", "maxlat")
+POINT, BOX = ("lon", "lat"), ("minlon", "minlat", "maxlon", "maxlat")
 _LAYOUTS = "columns lon,lat (and buffer_m) or minlon,minlat,maxlon,maxlat"
 # Longitude and latitude on WGS 84 by the names that programs write into the old member "crs".
 _WGS84 = re.compile(r"(CRS:?84|EPSG[:/].*\b4326)$", re.IGNORECASE)
@@ -235,15 +235,15 @@ def _layout(header: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...], lis
     """Return the index of each column, the names of the columns of the place, and a warning."""
     names = [str(cell).strip().casefold() for cell in header]
     notes = []
-    if not {"lon", "lat", *_COLUMNS, *_BOX} & set(names) and {"x", "y"} <= set(names):
+    if not {"lon", "lat", *_COLUMNS, *BOX} & set(names) and {"x", "y"} <= set(names):
         names = [{"x": "lon", "y": "lat"}.get(name, name) for name in names]
         notes = [Note(_X_AND_Y, RsEmbedWarning)]
     names = [_COLUMNS.get(name, name) for name in names]
-    for name in (*_POINT, *_BOX, "buffer_m", "id"):
+    for name in (*POINT, *BOX, "buffer_m", "id"):
         if names.count(name) > 1:
             raise SpecError(f"got {names.count(name)} columns for {name}, expected one")
     columns = {name: at for at, name in enumerate(names)}
-    complete = [layout for layout in (_POINT, _BOX) if columns.keys() >= set(layout)]
+    complete = [layout for layout in (POINT, BOX) if columns.keys() >= set(layout)]
     if len(complete) == 1:
         return columns, complete[0], notes
     if complete:
@@ -276,7 +276,7 @@ def _place(numbers: Mapping[str, Any], buffer_m: float | None) -> Spatial:
                 f"got buffer_m={stated!r} for a box or polygon, which has its own size; leave one "
                 "of the two out"
             )
-        return _box(*(numbers[name] for name in _BOX))
+        return box_of(*(numbers[name] for name in BOX))
     return point_of(numbers["lon"], numbers["lat"], buffer_m if stated is None else stated)
 
 
@@ -296,7 +296,7 @@ def _point(lon: Any, lat: Any, buffer_m: Any) -> PointBuffer:
     return PointBuffer(lon - turns(lon), lat, buffer_m)
 
 
-def _box(west: float, south: float, east: float, north: float) -> BBox:
+def box_of(west: float, south: float, east: float, north: float) -> BBox:
     """Return the box; west and east may be beyond 180 degrees."""
     for lon, lat in ((west, south), (east, north)):
         _point(lon, lat, buffer_m=1)
@@ -372,7 +372,7 @@ def _bounding_box(coordinates: Any, depth: int) -> dict[str, Any]:
             "half the Earth; if it crosses the antimeridian, make one feature on each side of the "
             "antimeridian"
         )
-    return dict(zip(_BOX, (min(lons), min(lats), max(lons), max(lats)), strict=True))
+    return dict(zip(BOX, (min(lons), min(lats), max(lons), max(lats)), strict=True))
 
 
 def _flattened(coordinates: Any, depth: int) -> Iterator[Any]:

@@ -398,7 +398,7 @@ def _file_grid(dataset: Any) -> Grid:
             f"{shown_path(dataset.name)!r} has no {missing}, expected georeferenced imagery; "
             "assign one with gdal_translate -a_srs/-a_ullr (gdalwarp where it has ground control "
             "points), or pass the pixels to get_embedding as input_chw= with "
-            "fetch=FetchSpec(scale_m=...)"
+            "scale_m=..."
         )
     transform, shape = dataset.transform, (dataset.height, dataset.width)
     if transform.e > 0:
@@ -412,7 +412,7 @@ def _container(dataset: Any) -> ImageryError:
     if dataset.driver == "SENTINEL2":
         return ImageryError(
             f"{shown!r} describes a Sentinel-2 product, expected an image; read the product with "
-            "backend=LocalProvider('....SAFE'), which subtracts its offset"
+            "backend='....SAFE', which subtracts its offset"
         )
     names = [shlex.quote(shown_path(name)) for name in dataset.subdatasets]
     listed = " ".join(names[:_LISTED_IMAGES]) + " ..." * (len(names) > _LISTED_IMAGES)

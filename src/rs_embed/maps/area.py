@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
@@ -34,12 +35,14 @@ def embed_area(
     *,
     output: str | os.PathLike[str],
     spatial: Spatial | str | os.PathLike[str] | Any = None,
+    buffer_m: float | None = None,
     layer: str | None = None,
-    imagery: str | os.PathLike[str] | xr.DataArray | Raster | None = None,
-    temporal: TemporalSpec | None = None,
+    imagery: str | os.PathLike[str] | xr.DataArray | xr.Dataset | Raster | Any = None,
+    temporal: TemporalSpec | Any = None,
     sensor: SensorSpec | None = None,
-    fetch: FetchSpec | None = None,
-    backend: str | Provider = "auto",
+    fetch: FetchSpec | Mapping[str, Any] | None = None,
+    scale_m: float | None = None,
+    backend: str | os.PathLike[str] | Provider = "auto",
     cache: str | os.PathLike[str] | None = None,
     tile_size: int | None = None,
     overlap_px: int | None = None,
@@ -49,7 +52,7 @@ def embed_area(
     dtype: MapDtype = "float32",
     pca: int | None = None,
     acquired: str | date | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] | Any = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
     workers: int | None = None,
@@ -74,15 +77,18 @@ def embed_area(
     output : path or URL
         ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF), on this disk or an object store
         (``s3://...``, see docs/batches.md). A STAC Item is written beside it.
-    spatial : BBox, PointBuffer, path or geometry, optional
-        The area: a box, a square, or the polygons of a file (GeoJSON, GeoPackage, or any other
-        that pyogrio reads) or of a shapely geometry in longitude and latitude. Cells outside the
-        polygons are nodata. With ``imagery`` it may be left out.
+    spatial : BBox, PointBuffer, tuple, path or geometry, optional
+        The area: a box, a square (also as numbers, with ``buffer_m``, see `get_embedding`), or
+        the polygons of a file (GeoJSON, GeoPackage, or any other that pyogrio reads) or of a
+        shapely geometry in longitude and latitude. Cells outside the polygons are nodata. With
+        ``imagery`` it may be left out.
+    buffer_m : float, optional
+        Half the side of the square around ``spatial``, if that is a point; ground metres.
     layer : str, optional
         Layer of the polygons, if their file has several.
     imagery : path, xarray.DataArray or Raster, optional
         Own georeferenced pixels, as for `get_embedding`.
-    temporal, sensor, fetch, backend, cache
+    temporal, sensor, fetch, scale_m, backend, cache
         As for `get_embedding`.
     tile_size : int, optional
         Side of a window, pixels, a multiple of the patch size; the model's ``image_size`` if not
@@ -155,11 +161,13 @@ def embed_area(
         area = settle_area(
             model,
             spatial=spatial,
+            buffer_m=buffer_m,
             layer=layer,
             imagery=imagery,
             temporal=temporal,
             sensor=sensor,
             fetch=fetch,
+            scale_m=scale_m,
             backend=backend,
             cache=cache,
             tile_size=tile_size,

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rs_embed.printable import html_text
+
 _SHOWN_ERRORS = 10
 
 
@@ -51,6 +53,9 @@ class MapPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         return {**asdict(self), "shape": list(self.shape)}
+
+    def _repr_html_(self) -> str:
+        return html_text(str(self))
 
     def __str__(self) -> str:
         rows, columns = self.shape
@@ -144,6 +149,9 @@ class MapReport:
             "apart": self.apart,
             "apart_harmonised": self.apart_harmonised,
         }
+
+    def _repr_html_(self) -> str:
+        return html_text(str(self))
 
     def __str__(self) -> str:
         nodata, memory, error = (

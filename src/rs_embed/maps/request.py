@@ -15,8 +15,10 @@ import numpy as np
 from affine import Affine
 
 from rs_embed._version import __version__
+from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.checks import check_side
 from rs_embed.embedding.identity import identity
+from rs_embed.embedding.place_arguments import is_position, one_place
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Task, settle
 from rs_embed.errors import (
@@ -47,7 +49,6 @@ from rs_embed.maps.blending import SEAMS, Seams
 from rs_embed.maps.formats.encoding import MapEncoding
 from rs_embed.maps.harmonising import DEFAULT_SCREEN
 from rs_embed.maps.layout import Layout, layout_of
-from rs_embed.registry import find_model
 from rs_embed.runs.journal import MAX_VECTOR_BYTES
 from rs_embed.settings import (
     EE_ENDPOINT,
@@ -70,6 +71,8 @@ from rs_embed.specs import (
 if TYPE_CHECKING:
     from rs_embed.models.base import InputContract
 
+# Arguments of `embed_area` that do not reach `settle_area`, beside its output.
+_OF_THE_RUN = ("workers", "engine", "ray_address")
 DEFAULT_OVERLAP = 0.25
 # A share of the area that may be outside the imagery without a warning.
 _NEGLIGIBLE = 0.01
@@ -144,6 +147,7 @@ def settle_area(
     model: str,
     *,
     spatial: Any = None,
+    buffer_m: float | None = None,
     layer: str | None = None,
     imagery: Any = None,
     tile_size: int | None = None,
@@ -158,6 +162,7 @@ def settle_area(
     temporal: Any = None,
     sensor: Any = None,
     fetch: Any = None,
+    scale_m: float | None = None,
     backend: Any = "auto",
     cache: Any = None,
     **options: Any,
@@ -173,7 +178,6 @@ def settle_area(
     stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
     overlap_px = None if overlap_px is None else whole("overlap_px", overlap_px, 0)
     encoding = MapEncoding(dtype, pca)
-    _check_names(model, options)
     settings = Settings.from_environ()
     task = settle(
         model,
@@ -183,16 +187,23 @@ def settle_area(
         device=device,
         options=options,
         settings=settings,
+        arguments={
+            *inspect.signature(settle_area).parameters,
+            "output",
+            "overwrite",
+            "progress",
+            *_OF_THE_RUN,
+        },
     )
     pixels = Source(
         temporal=temporal,
         sensor=sensor,
-        fetch=fetch,
+        fetch=fetch_of(fetch, scale_m),
         backend=backend,
         imagery=imagery,
         cache=cache,
     )
-    source, polygons = _source(spatial, layer, pixels, settings)
+    source, polygons = _source(spatial, buffer_m, layer, pixels, settings)
     dated = source.provider is not None and source.provider.dated
     when, doubt = _time(_moment(acquired, dated=dated), source.imagery)
     source.check_source(task.description.inputs)
@@ -235,8 +246,8 @@ def settle_area(
         "screen": screen,
         "area": _area_text(layout, polygons),
     }
-    stated = {"temporal": temporal, "sensor": sensor, "fetch": fetch, **options}
-    notes = (*cut, *doubt, *_notes(layout, within, has_time=dated or when is not None))
+    stated = {name: getattr(source, name) for name in ("temporal", "sensor", "fetch")} | options
+    notes = (*cut, *doubt, *task.notes, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,
         source=replace(source, spatial=None),  # pixels are read window by window
@@ -253,9 +264,11 @@ def settle_area(
 
 
 def _source(
-    spatial: Any, layer: str | None, common: Source, settings: Settings
+    spatial: Any, buffer_m: float | None, layer: str | None, common: Source, settings: Settings
 ) -> tuple[Source, Polygons | None]:
     """Return the source, resolved, and the polygons if the area is made of some."""
+    if buffer_m is not None or is_position(spatial):
+        spatial, _ = one_place(spatial, buffer_m)
     if spatial is None or isinstance(spatial, BBox | PointBuffer):
         if layer is not None:
             raise SpecError(f"got layer={layer!r} without a file of polygons as spatial")
@@ -337,16 +350,6 @@ def _area_text(layout: Layout, polygons: Polygons | None) -> str:
         f"{rows} x {columns} cells from {left:.10g}, {top:.10g} in {crs:.20}, "
         f"SHA-256 {digest.hexdigest()[:32]}"
     )
-
-
-def _check_names(model: str, options: Mapping[str, Any]) -> None:
-    """Refuse what is neither an argument of ``embed_area`` nor an option of the model."""
-    known = [option.name for option in find_model(model).description.options]
-    own = inspect.signature(settle_area).parameters.keys() - {"model", "options"}
-    for name in options:
-        if name not in known:
-            names = {*known, *own, "output", "overwrite", "progress"}
-            raise UnknownNameError.among("argument of embed_area", name, names)
 
 
 def _pixels(

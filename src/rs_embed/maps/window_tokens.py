@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _ODD = Note(
     "some pixels have values outside the range of reflectance and were treated as nodata; if the "
-    "imagery marks nodata with such a value, state it: fetch=FetchSpec(fill_value=...)",
+    "imagery marks nodata with such a value, state it: fetch={'fill_value': ...}",
     ImageryWarning,
 )
 
@@ -271,6 +271,6 @@ def _window(
         notes=seen.notes,
         kind=kind,
         provenance=model.provenance,
-        gsd_notes=tuple(gsd_notes(seen.meta["input_res"], model)),
+        gsd_notes=tuple(gsd_notes(seen.meta["input_res"], seen.meta["gsd_m"], model)),
         acquired=seen.acquired,
     )

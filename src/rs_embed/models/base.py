@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -132,12 +132,23 @@ class ModelDescription:
         stated: dict[str, Any] = _jsonable(asdict(self))
         return stated
 
-    def check_options(self, given: Mapping[str, Any]) -> None:
-        """Raise `UnknownNameError` for an unknown option, or an unknown value of one."""
+    def check_options(self, given: Mapping[str, Any], arguments: Iterable[str] = ()) -> None:
+        """Raise `UnknownNameError` for an unknown option, or an unknown value of one.
+
+        Parameters
+        ----------
+        given : mapping
+            Name of an option -> value.
+        arguments : iterable of str
+            Arguments of the function that was called, which may be meant instead.
+        """
         known = {option.name: option for option in self.options}
         for name, value in given.items():
             if name not in known:
-                raise UnknownNameError.among("option", name, known, of=f"model {self.id!r}")
+                if not arguments:
+                    raise UnknownNameError.among("option", name, known, of=f"model {self.id!r}")
+                names = {*known, *arguments} - {"model", "options", "arguments"}
+                raise UnknownNameError.among("argument", name, names)
             option = known[name]
             if option.type == "flag" and not isinstance(value, bool | None):
                 raise SpecError(f"got {name}={value!r}, expected True or False")
@@ -268,7 +279,10 @@ class Preparation(Protocol):
 
 
 class Plan(Protocol):
-    """A model with its options settled and checked, not loaded yet. Picklable."""
+    """A model with its options settled and checked, not loaded yet. Picklable.
+
+    It may have ``notes``, a tuple of text: warnings about its options.
+    """
 
     @property
     def preparation(self) -> Preparation:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from rs_embed.addresses import path_of
-from rs_embed.errors import ProviderError
+from rs_embed.errors import ProviderError, SpecError
 from rs_embed.files.gdal import may_wait, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
@@ -65,6 +65,11 @@ class LocalProvider:
         settings: Settings | None = None,
     ) -> None:
         self._patience = patience
+        if not isinstance(root, str | PathLike | None):
+            raise SpecError(
+                f"got LocalProvider({root!r:.120}), expected one folder, raster file or STAC .json "
+                "as root; move or link files into one folder: LocalProvider('folder')"
+            )
         if root is None:
             self._root = (settings or Settings.from_environ()).local
         else:

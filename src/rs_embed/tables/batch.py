@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 _SHOWN_ERRORS = 5
 _FIELDS = {"spatials": "spatial", "imageries": "imagery"}
 _PIXELS = ("temporal", "sensor", "fetch", "backend", "imagery", "cache")
+_ARGUMENTS = (*_PIXELS, "scale_m", "input_prep", "min_valid", "device")
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,8 +207,9 @@ def export_batch(
         Address of the cluster, see ``ray.init``; without it ``RAY_ADDRESS``, else Ray is started
         on this machine.
     **arguments
-        ``temporal``, ``sensor``, ``fetch``, ``backend``, ``imagery``, ``cache``, ``input_prep``,
-        ``min_valid``, ``device`` and the model's own options, as for `iter_embeddings`.
+        ``temporal``, ``sensor``, ``fetch``, ``scale_m``, ``backend``, ``imagery``, ``cache``,
+        ``input_prep``, ``min_valid``, ``device`` and the model's own options, as for
+        `iter_embeddings`.
 
     Returns
     -------
@@ -340,6 +344,10 @@ def asked_of(
     notes: Iterable[Note] = (),
 ) -> Asked:
     """Return what is asked of places, checked; warnings about them, and ``notes``, are given."""
+    fetch = fetch_of(arguments.get("fetch"), arguments.get("scale_m"))
+    stated = {"temporal": period_of(arguments.get("temporal")), "fetch": fetch}
+    arguments = {**arguments, **stated}
+    arguments.pop("scale_m", None)
     items, shared, of_arguments = arguments_of(
         rows,
         arguments.get("temporal"),
@@ -408,7 +416,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         if name in arguments:
             raise SpecError(f"got {name}=, which export_batch does not support; use places")
     for name in ("temporal", "fetch"):
-        if isinstance(arguments.get(name), Iterable):
+        value = arguments.get(name)
+        several = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+        if several and not all(map(is_day, value or ())):
             raise SpecError(
                 f"got {name} for each place, expected one for all: the list of places may change "
                 "before a run is resumed"
@@ -435,6 +445,7 @@ def _settled(
         device=device,
         options=arguments,
         settings=settings,
+        arguments={*inspect.signature(export_batch).parameters, *_ARGUMENTS},
     )
     # Any place: whether the rest of the request is valid does not depend on it.
     source = Source(spatial=BBox(0, 0, 1, 1), **pixels).resolved(settings)

@@ -35,7 +35,8 @@ def write_checkpoint(
         source["path"] = Path(source["path"]).name
     least, most = trained_input_res(config, tiles)
     stated = config.network.to_json() | {
-        "img_size": config.image_size or max(config.views.sides),
+        "image_size": config.image_size or max(config.views.sides),
+        "display": "visual",  # reflectance as in the pictures of the training
         "trained_input_res": [least, most],
         "training": run
         | {

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal, get_args
 
-from rs_embed.errors import CheckpointError, SpecError
+from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
+from rs_embed.specs import check_positive
+
+Display = Literal["reflectance", "visual"]
+DISPLAYS: tuple[Display, ...] = get_args(Display)
+GSD_POLICIES = ("metres", "relative")
 
 # ImageNet's, by which inputs are normalised after scaling to 0..1.
 MEAN = (0.485, 0.456, 0.406)
@@ -54,6 +59,7 @@ _LARGEST = {
     "patch_size": 256,
     "mlp_ratio": 64,
     "img_size": 4096,
+    "image_size": 4096,
 }
 VARIANTS = {
     "large": NetworkConfig(),
@@ -104,8 +110,45 @@ def network_config(stated: Mapping[str, Any], source: str) -> NetworkConfig:
 
 
 def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
-    """Return the ``img_size`` of a ``config.json``, the side of the input; None if not stated."""
-    return _size(stated, "img_size", 0, source) or None
+    """Return the ``image_size`` of a ``config.json``, the side of the input; None if not stated.
+
+    ``img_size``, as MAE calls it, is the same.
+    """
+    sizes = {_size(stated, name, 0, source) for name in ("image_size", "img_size")} - {0}
+    if len(sizes) > 1:
+        raise CheckpointError(
+            f"{source}: got image_size={stated['image_size']} and img_size={stated['img_size']}, "
+            "expected one of them"
+        )
+    return next(iter(sizes), None)
+
+
+def stated_display(stated: Mapping[str, Any], source: str) -> Display | None:
+    """Return the ``display`` of a ``config.json``; None if not stated."""
+    value = stated.get("display")
+    if value is not None and value not in DISPLAYS:
+        raise CheckpointError(
+            f"{source}: got display={value!r}, expected one of {', '.join(DISPLAYS)}"
+        )
+    return value
+
+
+def stated_gsd(stated: Mapping[str, Any], source: str) -> float | str | None:
+    """Return the ``gsd`` of a ``config.json``; None if not stated."""
+    try:
+        return None if stated.get("gsd") is None else checked_gsd(stated["gsd"])
+    except SpecError as exc:
+        raise CheckpointError(f"{source}: {exc}") from exc
+
+
+def checked_gsd(value: Any) -> float | str:
+    """Return a policy of GSD: ``"metres"``, ``"relative"`` or a number; else raise `SpecError`."""
+    if isinstance(value, str):
+        if value not in GSD_POLICIES:
+            raise UnknownNameError.among("gsd", value, (*GSD_POLICIES, "a number"))
+        return value
+    check_positive("gsd", value, "or 'metres' or 'relative'")
+    return float(value)
 
 
 def stated_input_res(stated: Mapping[str, Any], source: str) -> tuple[float, float] | None:

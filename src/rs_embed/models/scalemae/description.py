@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rs_embed.models.base import DEVICES, InputContract, ModelDescription, Option, Weights
-from rs_embed.models.scalemae.config import MEAN, STD, VARIANTS
+from rs_embed.models.scalemae.config import DISPLAYS, GSD_POLICIES, MEAN, STD, VARIANTS
 from rs_embed.settings import SCALEMAE_ID, SCALEMAE_IMG, SCALEMAE_VARIABLES
 from rs_embed.specs import INPUT_PREPS, POOLINGS
 
@@ -69,8 +69,8 @@ DESCRIPTION = ModelDescription(
             "gsd",
             "GSD of the positional encoding: metres per pixel of the input, 224 / image_size as "
             "in the authors' k-NN evaluation (relative), or a number.",
-            "metres",
-            ("metres", "relative"),
+            "that of the weights (gsd of config.json), then metres",
+            GSD_POLICIES,
             type="number",
             minimum=0,
             recorded_as=("input_res",),
@@ -79,15 +79,16 @@ DESCRIPTION = ModelDescription(
             "display",
             "Reflectance that becomes 0 to 255: 0 to 1, or 0 to 0.3 as in true-colour images "
             "(visual).",
-            "reflectance",
-            ("reflectance", "visual"),
+            "that of the weights (display of config.json; scalemae-tiny: visual), then reflectance",
+            DISPLAYS,
             recorded_as=(),
         ),
         Option(
             "image_size",
             "Side of the square input, in pixels. Up to 224, the image is resized to 8/7 of it "
             "and cropped; above, it is only made square.",
-            f"{SCALEMAE_IMG.name}, then img_size of config.json, then 224",
+            f"{SCALEMAE_IMG.name}, then that of the weights (image_size of config.json; "
+            "scalemae-tiny: 256), then 224",
             type="integer",
             minimum=16,
             multiple_of="patch_size",

@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.base import DEVICES
 from rs_embed.models.scalemae.config import (
     VARIANTS,
+    Display,
     NetworkConfig,
     check_image_size,
+    checked_gsd,
     network_config,
+    stated_display,
+    stated_gsd,
     stated_image_size,
     stated_input_res,
 )
@@ -26,16 +30,18 @@ from rs_embed.models.stored_weights import StoredWeights
 from rs_embed.models.weights import FileDigest, WeightsFile, obtain_weights, weights_on_disk
 from rs_embed.network.stores import is_store
 from rs_embed.settings import SCALEMAE_IMG
-from rs_embed.specs import check_positive
 
 if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
     from rs_embed.models.scalemae.network import ScaleMae
-    from rs_embed.models.scalemae.preparation import Display, ScaleMaePreparation
+    from rs_embed.models.scalemae.preparation import ScaleMaePreparation
     from rs_embed.settings import Settings
 
+Value = TypeVar("Value")
 SEED = 0
 DEFAULT_IMAGE_SIZE = 224
+DEFAULT_DISPLAY: Display = "reflectance"
+DEFAULT_GSD: float | str = "metres"
 # Threads that ask for the same network wait for the first to load it.
 _LOADING = threading.Lock()
 
@@ -48,8 +54,8 @@ class ScaleMaePlan:
     variant: str | None
     loader: str
     normed: bool
-    gsd: float | str
-    display: Display
+    stated_gsd: float | str | None
+    stated_display: Display | None
     stated_size: Any
     image_size_from: str
     precision: str
@@ -62,7 +68,23 @@ class ScaleMaePlan:
         """How pixels become the input."""
         from rs_embed.models.scalemae.preparation import ScaleMaePreparation
 
-        return ScaleMaePreparation(self.display)
+        return ScaleMaePreparation(self._display[0])
+
+    @property
+    def gsd(self) -> float | str:
+        """``"metres"``, ``"relative"``, or the number passed to the model."""
+        return self._gsd[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the stated options contradicts the weights."""
+        own = self._own[0]
+        if None in (self.stated_display, own) or self.stated_display == own:
+            return ()
+        return (
+            f"display={self.stated_display!r} was used as stated, but the weights "
+            f"{self.weights!r} expect {own!r}; leave display out",
+        )
 
     @property
     def settled(self) -> Mapping[str, Any]:
@@ -75,15 +97,24 @@ class ScaleMaePlan:
             "loader": self.loader,
             "tokens": "normed" if self.normed else "pre_norm",
             "gsd": self.gsd,
-            "display": self.display,
+            "display": self._display[0],
             "image_size": image_size,
             "precision": self.precision,
         }
 
     @property
     def input_meta(self) -> Mapping[str, Any]:
-        """What is recorded of how pixels become the input."""
-        return {"display": self.display}
+        """What is recorded of how pixels become the input, and of who decided it."""
+        if self.stated_size is not None:
+            size_source = "stated" if self.image_size_from == "image_size" else "environment"
+        else:
+            size_source = "default" if self._own[2] is None else "weights"
+        return {
+            "display": self._display[0],
+            "display_source": self._display[1],
+            "gsd_source": self._gsd[1],
+            "image_size_source": size_source,
+        }
 
     @property
     def image_size(self) -> int:
@@ -126,7 +157,7 @@ class ScaleMaePlan:
         describe = partial(self._provenance, found, digest, config, device.type)
         published = {weights.id: weights for weights in DESCRIPTION.weights}
         known = published.get(self.weights.partition("@")[0])
-        trained = stated_input_res(found.config, str(found.path.parent / "config.json"))
+        trained = stated_input_res(*_config_of(found))
         if trained is None and known is not None:
             trained = known.trained_input_res
         if self.loader == "rshf":
@@ -148,6 +179,30 @@ class ScaleMaePlan:
     def _bfloat16(self) -> bool:
         return self.precision == "bfloat16"
 
+    @property
+    def _display(self) -> tuple[Display, str]:
+        return _decided(self.stated_display, self._own[0], DEFAULT_DISPLAY)
+
+    @property
+    def _gsd(self) -> tuple[float | str, str]:
+        return _decided(self.stated_gsd, self._own[1], DEFAULT_GSD)
+
+    @property
+    def _own(self) -> tuple[Display | None, float | str | None, int | None]:
+        """Display, GSD and image size that the weights state; remembered once they are on disk."""
+        own = self.__dict__.get("_remembered")
+        if own is None:
+            found = self._on_disk()
+            config, source = _config_of(found)
+            own = (
+                stated_display(config, source),
+                stated_gsd(config, source),
+                stated_image_size(config, source),
+            )
+            if found is not None:
+                self.__dict__["_remembered"] = own
+        return own
+
     def _on_disk(self) -> WeightsFile | None:
         if self.stored is not None:
             return weights_on_disk(str(self.stored.folder)) if self.stored.on_disk() else None
@@ -163,8 +218,7 @@ class ScaleMaePlan:
         SpecError
             If the image size is not a multiple of the patch size.
         """
-        stated: Mapping[str, Any] = {} if found is None else found.config
-        source = "" if found is None else str(found.path.parent / "config.json")
+        stated, source = _config_of(found)
         config = network_config(stated, source)
         if self.variant is not None:
             sizes = VARIANTS[self.variant]
@@ -179,8 +233,9 @@ class ScaleMaePlan:
                 self.stated_size, config.patch_size, self.image_size_from
             )
         own_size = stated_image_size(stated, source)
+        name = "image_size" if "image_size" in stated else "img_size"
         if own_size is not None:
-            return config, check_image_size(own_size, config.patch_size, f"{source}: img_size")
+            return config, check_image_size(own_size, config.patch_size, f"{source}: {name}")
         return config, check_image_size(DEFAULT_IMAGE_SIZE, config.patch_size, "image_size")
 
     def _provenance(
@@ -207,6 +262,18 @@ class ScaleMaePlan:
         }
 
 
+def _config_of(found: WeightsFile | None) -> tuple[Mapping[str, Any], str]:
+    """Return the config beside weights, and its path for messages."""
+    return ({}, "") if found is None else (found.config, str(found.path.parent / "config.json"))
+
+
+def _decided(stated: Value | None, of_weights: Value | None, default: Value) -> tuple[Value, str]:
+    """Return the value that counts, and who decided it."""
+    if stated is not None:
+        return stated, "stated"
+    return (default, "default") if of_weights is None else (of_weights, "weights")
+
+
 class ScaleMaeModel:
     """The model as the registry finds it."""
 
@@ -226,8 +293,8 @@ class ScaleMaeModel:
             variant=options.get("variant"),
             loader=loader,
             normed=(options.get("tokens") or default_tokens) == "normed",
-            gsd=_gsd(options.get("gsd")),
-            display=options.get("display") or "reflectance",
+            stated_gsd=None if options.get("gsd") is None else checked_gsd(options["gsd"]),
+            stated_display=options.get("display"),
             stated_size=settings.scalemae_img if asked_size is None else asked_size,
             image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
@@ -265,7 +332,10 @@ def _check_together(plan: ScaleMaePlan) -> None:
                 f"got precision='bfloat16' on {kind}, expected CUDA: elsewhere it is slower than "
                 "float32"
             )
-    _ = plan.image_size  # what is on disk already is checked now; what is not, after the download
+    _ = (
+        plan.image_size,
+        plan.gsd,
+    )  # what is on disk already is checked now; what is not, after the download
 
 
 def _weights(value: Any, variant: str | None, settings: Settings) -> str:
@@ -278,17 +348,6 @@ def _weights(value: Any, variant: str | None, settings: Settings) -> str:
             f"got weights={value!r}, expected a hub id, a folder, a file, a URL or {RANDOM_INIT!r}"
         )
     return os.fspath(value)
-
-
-def _gsd(value: Any) -> float | str:
-    if value is None or value == "metres":
-        return "metres"
-    if value == "relative":
-        return "relative"
-    if isinstance(value, str):
-        raise UnknownNameError.among("gsd", value, ("metres", "relative", "a number"))
-    check_positive("gsd", value, "or 'metres' or 'relative'")
-    return float(value)
 
 
 @dataclass(frozen=True)

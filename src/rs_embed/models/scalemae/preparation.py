@@ -7,19 +7,17 @@ The evaluation pipeline of MAE and ScaleMAE, bit for bit that of torchvision on 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from rs_embed.errors import ImageryError
 from rs_embed.models.base import Frame
-from rs_embed.models.scalemae.config import MEAN, STD
+from rs_embed.models.scalemae.config import MEAN, STD, Display
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Display = Literal["reflectance", "visual"]
 
 # Reflectance that becomes 255: everything, or the range of Sentinel-2's true-colour images.
 _WHITE: dict[Display, float] = {"reflectance": 1.0, "visual": 0.3}

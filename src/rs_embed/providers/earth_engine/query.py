@@ -275,7 +275,7 @@ def resampling_of(query: Query, images: Sequence[Image]) -> Resampling:
     if 1 / coarser > AVERAGED_FROM:
         notes = (
             f"imagery of {native_m:.4g} m was upsampled to {pixel_m:.4g} m; state "
-            f"fetch=FetchSpec(scale_m={native_m:.4g})",
+            f"scale_m={native_m:.4g}",
         )
     return Resampling(kind, kept, sorted(used), resampled, input_pixels, notes)
 

@@ -472,7 +472,4 @@ def _upsampling_notes(used: Sequence[SceneOnGrid], grid: Grid) -> Iterator[str]:
         pixel_m = gsd_m(grid)
         least, most = (f"{pixel_m * times:.4g}" for times in (min(coarser), max(coarser)))
         span = least if least == most else f"{least} to {most}"
-        yield (
-            f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state "
-            f"fetch=FetchSpec(scale_m={least})"
-        )
+        yield (f"imagery of {span} m was upsampled to {pixel_m:.4g} m; state scale_m={least}")
