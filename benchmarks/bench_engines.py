@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,14 +32,16 @@ from typing import Any
 import numpy as np
 from measure import Disturbance, arguments, goal, in_turns, machine, positive, ratios, table
 from numpy.typing import NDArray
+
 from processes import run_python
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from tests.coordinate_model import CoordinateEncoder, CoordinateModel, CoordinatePlan
+
 from rs_embed.models.base import Tokens
 from rs_embed.settings import Settings
 from rs_embed.specs import TemporalSpec
-from tests.coordinate_model import CoordinateEncoder, CoordinateModel, CoordinatePlan
 
 ENGINES: dict[str, dict[str, Any]] = {
     "local": {},
@@ -57,6 +59,7 @@ class StubEncoder(CoordinateEncoder):
     """Takes as long as the environment states, without processor time; 192 dimensions."""
 
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
+        """Return mean colours, later."""
         end = time.perf_counter() + float(os.environ["STUB_MS"]) / 1000 * len(pixels)
         made = super().encode(pixels, input_res_m)
         self.log.clear()
@@ -70,6 +73,7 @@ class StubPlan(CoordinatePlan):
     """Settled options."""
 
     def load(self) -> StubEncoder:
+        """Return the stub."""
         return StubEncoder(self.loaded_size, [], self.refuse)
 
 
@@ -77,6 +81,7 @@ class StubModel(CoordinateModel):
     """What the entry point names."""
 
     def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> StubPlan:
+        """Return the settled options."""
         return StubPlan(**vars(super().plan(options, device=device, settings=settings)))
 
 
@@ -280,9 +285,7 @@ def kills(bench: Bench, count: int, places: int, names: list[str]) -> None:
             tables.append(_sha256(out))
         good = tables.count(_sha256(undisturbed))
         same, total = same + good, total + len(tables)
-        rows.append(
-            [name, str(ended["driver"]), str(ended["worker"]), f"{good} of {len(tables)}"]
-        )
+        rows.append([name, str(ended["driver"]), str(ended["worker"]), f"{good} of {len(tables)}"])
         print(rows[-1], flush=True)
     print()
     print(table(["engine", "drivers killed", "workers killed", "tables with the same bytes"], rows))
@@ -359,9 +362,7 @@ def large(bench: Bench, count: int) -> None:
     }
     for number in (_FEW_PLACES, count):
         out = bench.output()
-        _, took, peaks[number] = bench.run(
-            "embed", str(bench.folder), STUB, number, str(out), {}
-        )
+        _, took, peaks[number] = bench.run("embed", str(bench.folder), STUB, number, str(out), {})
     ids = pyarrow.parquet.read_table(out, columns=["id"])["id"].to_pylist()
     whole = set(ids) == {f"p{n}" for n in range(count)} and len(ids) == count
     slowest = max(alone.values())
@@ -400,7 +401,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    actions = {"embed": embed, "read": read, "network": network}
+    actions: dict[str, Callable[..., Any]] = {"embed": embed, "read": read, "network": network}
     if len(sys.argv) == 3 and sys.argv[1] in actions:
         sys.stdout.write(json.dumps(actions[sys.argv[1]](*json.loads(sys.argv[2]))))
     else:
