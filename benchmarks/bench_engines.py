@@ -283,6 +283,7 @@ def kills(bench: Bench, count: int, places: int, names: list[str]) -> None:
             while not _finished(out):
                 ended[_killed(run(str(out), ENGINES[name]), took, draw, name)] += 1
             tables.append(_sha256(out))
+            print(f"{name}: {len(tables)} tables, ended {ended}", file=sys.stderr, flush=True)
         good = tables.count(_sha256(undisturbed))
         same, total = same + good, total + len(tables)
         rows.append([name, str(ended["driver"]), str(ended["worker"]), f"{good} of {len(tables)}"])
