@@ -302,9 +302,9 @@ def _killed(process: subprocess.Popen[bytes], took: float, draw: random.Random, 
     if process.poll() is not None:
         return _checked(process, "none")
     os.kill(draw.choice(workers) if victim == "worker" else process.pid, 9)
+    process.wait()  # a run whose worker was killed before it began stops, and is repeated
     if victim == "worker":
-        return _checked(process, victim)
-    process.wait()
+        return victim
     # What it had started ends by itself.
     end = time.monotonic() + _SEEN_S
     while any(_command(pid) == command for pid, command in family.items()):
