@@ -17,6 +17,7 @@ from rs_embed.cli.options import (
     Pixels,
     Prep,
     Rectangle,
+    Workers,
     expanded,
     place_option,
     prep_option,
@@ -32,6 +33,7 @@ def map_area(
     period: Period,
     pixels: Pixels,
     options: ModelOptions,
+    work: Workers,
     out: Annotated[
         str,
         result_option(
@@ -135,6 +137,7 @@ def map_area(
         device=device,
         output=out,
         overwrite=overwrite,
+        **vars(work),
         **arguments,
     )
     if json:

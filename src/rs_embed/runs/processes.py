@@ -71,7 +71,8 @@ class ProcessPool:
             give_warnings(notes)
             return [(lane, worker.shards.pop(number), results)]
         reason = worker.ended()
-        if not worker.began:
+        # What ends by itself before it begins would end each time; others may have killed it.
+        if not worker.began and not worker.killed:
             raise EngineError(f"a worker process was {reason} before it began; see its messages")
         worker.stop()
         self._workers[lane] = _Worker(self._start, self._messages)
@@ -117,6 +118,11 @@ class _Worker:
         self._given += 1
         self.shards[self._given] = shard
         self._send((self._given, shard))
+
+    @property
+    def killed(self) -> bool:
+        """Whether a signal has ended the process."""
+        return self._process.wait() < 0
 
     def ended(self) -> str:
         """Return how the process ended, once it has."""
