@@ -200,6 +200,26 @@ def _switch(environ: Mapping[str, str], variable: Variable) -> bool:
     return value == "1"
 
 
+def child_environment(import_path: str) -> dict[str, str]:
+    """Return the environment of a child process that imports from ``import_path``."""
+    return {**os.environ, "PYTHONPATH": import_path}
+
+
+def set_default(name: str, value: str) -> None:
+    """Set a variable of another library for this process, unless it is set."""
+    os.environ.setdefault(name, value)
+
+
+def stated_threads(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the number of threads of a forward pass in ``OMP_NUM_THREADS``, if it is set."""
+    return environ.get("OMP_NUM_THREADS")
+
+
+def stated_ray_address(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the address of a Ray cluster in ``RAY_ADDRESS``, if it is set."""
+    return environ.get("RAY_ADDRESS")
+
+
 def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the file given by ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set."""
     path = environ.get("GOOGLE_APPLICATION_CREDENTIALS")

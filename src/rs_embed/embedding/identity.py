@@ -67,7 +67,10 @@ FIELDS: Mapping[str, Field] = {
     # How the result is kept; the same tokens can be stored again otherwise.
     **dict.fromkeys(("dtype", "order", "pca", "acquired"), _STORAGE),
     # Where and how fast: the numbers are the same within 1e-5.
-    **dict.fromkeys(("device", "cache", "fetch_workers", "batch_size"), _NEITHER),
+    **dict.fromkeys(
+        ("device", "cache", "fetch_workers", "batch_size", "workers", "engine", "ray_address"),
+        _NEITHER,
+    ),
     **dict.fromkeys(("overwrite", "progress", "on_error", "keep_images"), _NEITHER),
 }
 _WHICH_WEIGHTS = ("weights_sha256", "weights_revision")

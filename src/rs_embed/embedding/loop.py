@@ -267,7 +267,8 @@ def _finished(
     for batch in grouped(views, together, size=size, hold=4 * size):
         yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
         tensors = [item for item in batch if isinstance(item, _View)]
-        yield from _forward(model.encoder, tensors, size)
+        if tensors:  # else the model may not be needed at all
+            yield from _forward(model.encoder, tensors, size)
         bar.advance(len(tensors))
 
 

@@ -17,6 +17,7 @@ from rs_embed.errors import EngineError, give_warnings
 from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import received, send
+from rs_embed.settings import child_environment
 
 # Shards of one process at once: more than it reads ahead, so that it never waits for the next one.
 _SHARDS_EACH = 6
@@ -95,7 +96,7 @@ class _Worker:
             [sys.executable, "-m", "rs_embed.runs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": python_path()},
+            env=child_environment(python_path()),
         )
         self._given_to, self._sent_by = map(_opened, (self._process.stdin, self._process.stdout))
         threading.Thread(target=self._receive, name="rs_embed-worker", daemon=True).start()

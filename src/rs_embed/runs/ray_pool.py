@@ -24,6 +24,12 @@ from rs_embed.errors import EngineError, Note, give_warnings
 from rs_embed.runs.processes import cores, python_path
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import notes_of, sendable, stream_for_ever, warnings_kept
+from rs_embed.settings import (
+    child_environment,
+    set_default,
+    stated_ray_address,
+    stated_threads,
+)
 
 if TYPE_CHECKING:
     from rs_embed.runs.shards import Shard, Work, WorkInSteps
@@ -88,7 +94,7 @@ class RayPool:
         self._ray = require_ray()
         self._sent, self._workers, self._start_s = work, workers, start_s
         self._in_steps, self._given = in_steps, 0
-        self._address = address or os.environ.get("RAY_ADDRESS")
+        self._address = address or stated_ray_address()
         self._stack = ExitStack()
         self._reading: dict[Any, tuple[int, Shard, Any]] = {}
         self._lanes: list[_Lane] = []
@@ -128,7 +134,7 @@ class RayPool:
                 prefix="rs_ray_", dir="/tmp" if os.path.isdir("/tmp") else None,  # noqa: S108
                 ignore_cleanup_errors=True,
             )  # fmt: skip
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            set_default("RAY_USAGE_STATS_ENABLED", "0")
             options |= {
                 "address": "local", "include_dashboard": False,
                 "num_cpus": max(cores(), (self._workers or 1) + 1),
@@ -163,7 +169,7 @@ class RayPool:
         if [node["NodeID"] for node in nodes] == [here]:
             variables["PYTHONPATH"] = python_path()
         # Before PyTorch and BLAS are imported, which read it once.
-        of_actor = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), **variables}
+        of_actor = {"OMP_NUM_THREADS": stated_threads() or str(threads), **variables}
         once = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
         self._read = self._ray.remote(_read).options(
             num_cpus=_READING_CPUS, num_returns=2, runtime_env={"env_vars": variables}, **once
@@ -296,7 +302,7 @@ def check_address(address: str, within_s: float = _JOIN_S) -> None:
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, check=False,
-            timeout=within_s, env={**os.environ, "PYTHONPATH": python_path()},
+            timeout=within_s, env=child_environment(python_path()),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise EngineError(

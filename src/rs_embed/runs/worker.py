@@ -20,6 +20,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
+from rs_embed.settings import set_default
+
 if TYPE_CHECKING:
     from rs_embed.errors import Note
     from rs_embed.runs.shards import Shard, Work
@@ -33,7 +35,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is not a message
     sys.path[:], threads, work = pickle.loads(received(given))  # noqa: S301  # of the parent
     # Before PyTorch and BLAS are imported, which read it once.
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    set_default("OMP_NUM_THREADS", str(threads))
     inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(given, inbox), daemon=True).start()
     with warnings_kept() as caught:
