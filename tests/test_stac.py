@@ -561,8 +561,7 @@ def test_what_lasts_is_told(
     server: StacServer, fault: Fault, message: str, transient: bool
 ) -> None:
     server.faults = [fault]
-    patience = replace(QUICK, timeout_s=0.1)
-    provider = StacProvider(server.url, patience=patience)
+    provider = StacProvider(server.url, patience=QUICK)
     with pytest.raises(ProviderError, match=message) as info:
         fetch(provider)
     assert info.value.transient is transient
