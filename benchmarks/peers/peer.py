@@ -1,8 +1,4 @@
-"""The peer's side of compare.py, in its own environment: ``PEER_PYTHON peer.py REQUEST_JSON``.
-
-The package is cybergis/rs-embed 0.3.1, whose import name is also ``rs_embed``. It reads the scene
-through a provider of ours (its ``register_provider``), instead of Earth Engine.
-"""
+"""The peer's side of compare.py, in its own environment: ``PEER_PYTHON peer.py REQUEST_JSON``."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +15,47 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 from side import report
 
-# Imported by name, because type checkers find our package under it.
+# Imported by name, because type checkers know our package as ``rs_embed``.
 peer: Any = importlib.import_module("rs_embed")
 providers: Any = importlib.import_module("rs_embed.providers")
 
-
-def provider_of(scene: str) -> type:
-    """Return a provider of the pixels around points, untouched; bands as in the file."""
-
-    class SceneProvider(providers.ProviderBase):  # type: ignore[misc]
-        name = "scene"
-
-        def ensure_ready(self) -> None:
-            """Do nothing: no service is needed."""
-
-        def fetch_sensor_patch_chw(self, *, spatial: Any, **_: Any) -> Any:
-            with rasterio.open(scene) as file:
-                (x,), (y,) = transform("EPSG:4326", file.crs, [spatial.lon], [spatial.lat])
-                column, row = ~file.transform @ (x, y)
-                half = round(spatial.buffer_m / file.transform.a)
-                window = Window(round(column) - half, round(row) - half, 2 * half, 2 * half)
-                return file.read(window=window).astype(np.float32)
-
-    return SceneProvider
+asked = json.loads(sys.argv[1])
+options = asked["options"]
+os.environ["RS_EMBED_SCALEMAE_ID"] = asked["weights"]
+os.environ["RS_EMBED_SCALEMAE_IMG"] = str(options.pop("image_size", 224))
 
 
-def main(request: dict[str, Any]) -> None:
-    options = dict(request["options"])
-    os.environ["RS_EMBED_SCALEMAE_ID"] = request["weights"]
-    os.environ["RS_EMBED_SCALEMAE_IMG"] = str(options.pop("image_size", 224))
-    providers.register_provider("scene", provider_of(request["scene"]))
-    config = peer.ExportConfig(show_progress=False, **options)
+class SceneProvider(providers.ProviderBase):  # type: ignore[misc]
+    """The pixels around points of the scene, untouched: what replaces Earth Engine."""
 
-    def export(places: Sequence[Any], output: Path) -> None:
-        peer.export_batch(
-            spatials=list(places), models=["scalemae"], backend="scene", config=config,
-            temporal=peer.TemporalSpec.range(*request["period"]), device=request["device"],
-            target=peer.ExportTarget.combined(str(output)),
-        )  # fmt: skip
+    name = "scene"
 
-    spatials = [peer.PointBuffer(*centre, request["buffer_m"]) for centre in request["centres"]]
-    report(
-        request["output"], spatials, export,
-        lambda path: peer.load_export(str(path)).embedding("scalemae"),
+    def ensure_ready(self) -> None:
+        """Do nothing: no service is needed."""
+
+    def fetch_sensor_patch_chw(self, *, spatial: Any, **_: Any) -> Any:
+        """Return the window as the peer's own provider does, float32."""
+        with rasterio.open(asked["scene"]) as file:
+            (x,), (y,) = transform("EPSG:4326", file.crs, [spatial.lon], [spatial.lat])
+            column, row = ~file.transform @ (x, y)
+            half = round(spatial.buffer_m / file.transform.a)
+            window = Window(round(column) - half, round(row) - half, 2 * half, 2 * half)
+            return file.read(window=window).astype(np.float32)
+
+
+def export(places: list[Any], output: Path) -> None:
+    """Export places into one file."""
+    peer.export_batch(
+        spatials=places, models=["scalemae"], backend="scene", device=asked["device"],
+        temporal=peer.TemporalSpec.range(*asked["period"]),
+        target=peer.ExportTarget.combined(str(output)),
+        config=peer.ExportConfig(show_progress=False, **options),
     )  # fmt: skip
 
 
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+providers.register_provider("scene", SceneProvider)
+spatials = [peer.PointBuffer(lon, lat, asked["buffer_m"]) for lon, lat in asked["centres"]]
+report(
+    spatials, Path(asked["output"]), export,
+    lambda path: peer.load_export(str(path)).embedding("scalemae"),
+)  # fmt: skip

@@ -1,10 +1,10 @@
-"""What both sides measure, in the same way: their first place, then all places into one file."""
+"""What both sides measure: their first place, then all places into one file."""
 
 from __future__ import annotations
 
 import json
-import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,27 +15,22 @@ import numpy as np
 
 
 def report(
-    output: str,
     spatials: Sequence[Any],
-    export: Callable[[Sequence[Any], Path], object],
+    output: Path,
+    export: Callable[..., object],
     vectors_of: Callable[[Path], Any],
 ) -> None:
-    """Export places twice, first one, then all; print what it took as one line of JSON.
-
-    ``ready`` is the reading of ``time.monotonic()``, a clock that all processes share, after the
-    first place; ``peak`` is the resident memory in the unit of ``getrusage``.
-    """
-    path = Path(output)
-    export(spatials[:1], path.with_name("first.npz"))
-    ready = time.monotonic()
-    export(spatials, path)
+    """Export one place, then all, and print the measurements; ``ready`` is after the first."""
+    export(spatials[:1], output=output.with_name("first.npz"))
+    ready, processors = time.monotonic(), time.process_time()
+    export(spatials, output=output)
     result = {
         "ready": ready,
         "seconds": time.monotonic() - ready,
+        "processors": time.process_time() - processors,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")),
-        "versions": f"rs-embed {version('rs-embed')}, torch {version('torch')}, "
-        f"Python {platform.python_version()}",
+        "bytes": sum(file.stat().st_size for file in output.parent.glob("all.*")),
+        "versions": f"rs-embed {version('rs-embed')}, torch {version('torch')}, {sys.version[:6]}",
     }
-    np.save(path.with_suffix(".npy"), vectors_of(path))
+    np.save(output.with_name("vectors.npy"), vectors_of(output))
     print(json.dumps(result))
