@@ -325,7 +325,7 @@ def test_hits_are_written_as_geojson_in_degrees(tmp_path: Path, epsg: int) -> No
 
 
 def a_map(**changed: Any) -> xr.DataArray:
-    """``(d, y, x)`` tokens of which two cells have none."""
+    """``(d, y, x)`` tokens; two cells have none."""
     values = (3 + np.random.default_rng(5).normal(size=(DIM, 6, 9))).astype(np.float32)
     values[:, 0, 0] = values[:, 4, 7] = np.nan
     coords = {"d": range(DIM), "y": 5000000 - 160 * np.arange(6), "x": 500000 + 160 * np.arange(9)}

@@ -241,7 +241,7 @@ def _row_at(table: Any, point: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
-    """Return a query that is no place of the table: ``(D,)``, or ``(Q, D)`` for several."""
+    """Return a query that is not a place of the table: ``(D,)``, or ``(Q, D)`` for several."""
     if isinstance(query, Embedding):
         _check_made_alike(query.meta, getattr(table, "meta", None) or {})
     try:
