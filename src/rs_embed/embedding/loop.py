@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.embedding.encoding import GsdImage, encode, gsd_notes, network_input
+from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
 from rs_embed.embedding.pooling import Assembly
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rs_embed.models.base import Encoder
 
 VIEW_WORKERS = min(os.cpu_count() or 1, 8)
+# One that the model has, one that waits for it, and one that is being kept.
+_BATCHES_AHEAD = 3
 
 
 @dataclass(eq=False)
@@ -141,6 +143,7 @@ def embed(
             keep_images=keep_images,
             tiles=tiles,
             shard_of=shard_of,
+            apart=fetch_workers > 0,
         )
 
 
@@ -169,6 +172,7 @@ def embed_read(
         keep_images=False,
         tiles=Bar(show=False, unit="tile"),
         shard_of=lambda _: 0,
+        apart=False,
     )
 
 
@@ -182,11 +186,12 @@ def _embedded(
     keep_images: bool,
     tiles: Bar,
     shard_of: Callable[[int], int],
+    apart: bool,
 ) -> Generator[Embedding | RsEmbedError, None, None]:
     cut = _tiles(looked, task, model, keep_images=keep_images, bar=tiles)
     views = ordered(cut, partial(_view, task), workers=view_workers, ahead=2 * batch_size)
     with closing(views):
-        yield from in_order(_finished(views, model, batch_size, tiles, shard_of))
+        yield from in_order(_finished(views, model, batch_size, tiles, shard_of, apart=apart))
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,14 +254,35 @@ def _view(task: Task, cut: tuple[_Place, Tile] | _Failed) -> _View | _Failed:
     return _View(place, tile, image, prepared)
 
 
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """What one forward pass made of views, and places that failed before."""
+
+    views: Sequence[_View]
+    outcomes: Sequence[ImageTokens | ModelError]
+    failed: Sequence[_Failed]
+
+
+def _encoded(model: _Model, size: int, batch: Sequence[_View | _Failed]) -> _Encoded:
+    views = [item for item in batch if isinstance(item, _View)]
+    images = [view.input for view in views]
+    outcomes = list(encode(model.encoder, images, batch_size=size)) if views else []
+    return _Encoded(views, outcomes, [item for item in batch if isinstance(item, _Failed)])
+
+
 def _finished(
     views: Iterator[_View | _Failed],
     model: _Model,
     size: int,
     bar: Bar,
     shard_of: Callable[[int], int],
+    *,
+    apart: bool,
 ) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
-    """Yield each place's number and outcome as soon as its last tile is through the model."""
+    """Yield each place's number and outcome as soon as its last tile is through the model.
+
+    With ``apart`` the model runs in a thread of its own, while the caller keeps what it has made.
+    """
 
     def together(item: _View | _Failed) -> Hashable | None:
         """Return what images of one forward pass have in common."""
@@ -264,35 +290,37 @@ def _finished(
             return None
         return shard_of(item.place.index), item.input.pixels.shape
 
-    for batch in grouped(views, together, size=size, hold=4 * size):
-        yield from ((item.index, item.error) for item in batch if isinstance(item, _Failed))
-        tensors = [item for item in batch if isinstance(item, _View)]
-        if tensors:  # else the model may not be needed at all
-            yield from _forward(model.encoder, tensors, size)
-        bar.advance(len(tensors))
+    batches = ordered(
+        grouped(views, together, size=size, hold=4 * size),
+        partial(_encoded, model, size),
+        workers=1 if apart else 0,
+        ahead=_BATCHES_AHEAD,
+    )
+    with closing(batches):
+        for batch in batches:
+            yield from ((item.index, item.error) for item in batch.failed)
+            for view, outcome in zip(batch.views, batch.outcomes, strict=True):
+                yield from _taken_in(model.encoder, view, outcome)
+            bar.advance(len(batch.views))
 
 
-def _forward(
-    encoder: Encoder, views: Sequence[_View], batch_size: int
+def _taken_in(
+    encoder: Encoder, view: _View, outcome: ImageTokens | ModelError
 ) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
-    """Run views through the model; yield the number and outcome of places that this completes."""
-    views = [view for view in views if view.place.error is None]
-    outcomes = encode(encoder, [view.input for view in views], batch_size=batch_size)
-    for view, outcome in zip(views, outcomes, strict=True):
-        place = view.place
-        if place.error is not None:
-            continue
+    """Give tokens to their place; yield its number and outcome if that completes it."""
+    place = view.place
+    if place.error is not None:
+        return
+    try:
         if isinstance(outcome, ModelError):
-            _forget_pixels(outcome)
-            yield place.fail(outcome)
-            continue
-        try:
-            place.assembly.add(view.tile, view.image, outcome)
-        except ModelError as exc:
-            yield place.fail(exc)
-            continue
-        if place.assembly.complete:
-            yield place.index, _embedding(place, encoder)
+            raise outcome
+        place.assembly.add(view.tile, view.image, outcome)
+    except ModelError as exc:
+        _forget_pixels(exc)
+        yield place.fail(exc)
+        return
+    if place.assembly.complete:
+        yield place.index, _embedding(place, encoder)
 
 
 def _embedding(place: _Place, encoder: Encoder) -> Embedding:

@@ -9,10 +9,11 @@ import shlex
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rs_embed.addresses import local_path, shown_path
@@ -46,6 +47,8 @@ _NETWORK = {
 # A VRT may have sources on the web. Python in it does not run, and raw bands are not opened (by an
 # option of GDAL 3.12; `check_vrt` sees to it before).
 _ON_THIS_DISK = {
+    # One look per possible sidecar file instead of a listing of the folder, which may be huge.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_VRT_RAWRASTERBAND_ALLOWED_SOURCE": "ONLY_REMOTE",
     **{name: value for name, value in _NETWORK.items() if name.startswith("GDAL_HTTP_")},
@@ -76,76 +79,79 @@ _UNREACHABLE = re.compile(
 
 
 class OpenFiles:
-    """Files that stay open while several parts of them are read, closed at the end.
+    """Raster files that stay open between reads, each read by one thread at a time.
 
-    Any thread may read; each file is read by one at a time. After the end nothing is opened any
-    more, and a file that is still read then stays open until its reader lets go of it.
+    Any thread may read, and several may read one file, which is then open more than once. A file on
+    this disk that has changed, or of which a source (of a VRT) has, is opened anew. It goes through
+    pickle empty.
 
     Parameters
     ----------
     most : int
-        How many; further ones are opened anew for each read.
+        How many are kept; those that were read longest ago are closed.
     """
 
-    def __init__(self, most: int = 64) -> None:
+    def __init__(self, most: int = 128) -> None:
         self._most = most
-        self._kept: dict[str, _Kept] = {}
+        self._idle: dict[int, _Idle] = {}  # in the order in which they were read
         self._lock = threading.Lock()
-        self._ended = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._ended = True
-            ended = list(self._kept.values())
-            self._kept.clear()
-        for kept in ended:
-            # After an error or Ctrl-C readers may still run, and closing a file under one would
-            # crash the process: the reader has the last reference, and so closes it.
-            if kept.lock.acquire(blocking=False):
-                try:
-                    if kept.dataset is not None:
-                        kept.dataset.close()
-                finally:
-                    kept.lock.release()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenFiles, (self._most,)
 
     @contextmanager
     def dataset(self, path: str) -> Iterator[Any]:
         """Yield the open file; failures of GDAL become `ImageryError`."""
-        from rasterio.errors import RasterioError
+        with _ours(path), _environment(path):
+            kept = self._taken(path)
+            if kept is None:
+                dataset = _open(path)
+                kept = _Idle(path, dataset, _states([path, *_sources(path, dataset)]))
+            yield kept.dataset
+            # One that fails is not kept: it remembers what it failed to read.
+            self._keep(kept)
 
+    def _taken(self, path: str) -> _Idle | None:
+        while True:
+            with self._lock:
+                last = next((n for n, kept in self._idle.items() if kept.path == path), None)
+                kept = None if last is None else self._idle.pop(last)
+            if kept is None or kept.states == _states(kept.states):
+                return kept
+
+    def _keep(self, kept: _Idle) -> None:
         with self._lock:
-            self._refuse_if_ended(path)
-            if path not in self._kept and len(self._kept) < self._most:
-                self._kept[path] = _Kept()
-            kept = self._kept.get(path)
-        if kept is None:
-            with open_file(path) as dataset:
-                yield dataset
-            return
-        with kept.lock, _ours(path), _environment(path):
-            self._refuse_if_ended(path)
-            if kept.dataset is None:
-                kept.dataset = _open(path)
-            try:
-                yield kept.dataset
-            except RasterioError:
-                kept.dataset = None  # it keeps what it failed to read
-                raise
-
-    def _refuse_if_ended(self, path: str) -> None:
-        if self._ended:
-            raise ImageryError(f"{shown_path(path)!r} was read after its files were closed")
+            self._idle[id(kept)] = kept
+            # Their last reference ends here, which closes them.
+            for number in list(self._idle)[: -self._most]:
+                del self._idle[number]
 
 
-class _Kept:
-    """A file that is or will be open, and who reads it."""
+@dataclass(frozen=True, eq=False)
+class _Idle:
+    """An open file that nobody reads."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.dataset: Any = None
+    path: str
+    dataset: Any
+    states: Mapping[str, tuple[int, ...] | None]  # of the files on this disk, when it was opened
+
+
+def _sources(path: str, dataset: Any) -> list[str]:
+    """Return the files of which an image on this disk is made."""
+    return [] if is_on_the_web(local_path(path)) else dataset.files
+
+
+def _states(paths: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
+    """Return what changes when files on this disk do."""
+    return {path: _state(path) for path in paths}
+
+
+def _state(path: str) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def may_pass(failure: BaseException) -> bool:

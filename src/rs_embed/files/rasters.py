@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from affine import Affine
@@ -127,11 +128,19 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
     ImageryError
         If it cannot be opened, or has no CRS or transform.
     """
-    import rasterio
+    with open_file(path, opened) as dataset:
+        return _header(dataset, path)
 
-    # One look per possible sidecar file instead of a listing of the folder, which may be huge.
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"), open_file(path, opened) as dataset:
-        return Header(
+
+# Of files that stay open: to ask GDAL for all of it takes as long as to read a small window.
+_HEADERS: WeakKeyDictionary[Any, Header] = WeakKeyDictionary()
+
+
+def _header(dataset: Any, path: str) -> Header:
+    """Return the metadata of an open file."""
+    known = _HEADERS.get(dataset)
+    if known is None:
+        known = _HEADERS[dataset] = Header(
             path,
             _file_grid(dataset),
             tuple(_band_names(dataset)),
@@ -142,6 +151,7 @@ def read_header(path: str, opened: OpenFiles | None = None) -> Header:
             _tags(dataset),
             max(height for height, _ in dataset.block_shapes),
         )
+    return known
 
 
 def is_georeferenced(path: str) -> bool:
@@ -190,9 +200,10 @@ def read_rows(
     rows = slice(0, grid.shape[0]) if rows is None else rows
     part = grid.window(rows.start, 0, rows.stop - rows.start, grid.shape[1])
     with open_file(file.path, opened) as dataset:
-        file_grid = _file_grid(dataset)
-        indexes = file.positions(_band_names(dataset))
-        nodata = nodata_value(_declared_nodata(dataset, indexes), file.fill_value)
+        header = _header(dataset, file.path)
+        file_grid = header.grid
+        indexes = file.positions(header.names)
+        nodata = nodata_value(_declared_nodata(header, indexes), file.fill_value)
         if grid.lies_on(file_grid):
             resampling = "none"
             marker = None if file.of_several and nodata == 0 else nodata
@@ -205,7 +216,7 @@ def read_rows(
                 dataset, file_grid, part, indexes, nodata, resampling, per_pixel
             )
         source = {"path": shown_path(file.path), "resampling": resampling}
-        return Raster(data, valid, file.bands, part, declared_units(dataset, indexes), source)
+        return Raster(data, valid, file.bands, part, declared_units(header, indexes), source)
 
 
 def read_thinned(file: BandFile, shape: tuple[int, int]) -> Raster:
@@ -459,12 +470,12 @@ def _nothing(
     return np.zeros((len(indexes), *window.shape), dtype), np.zeros(window.shape, bool)
 
 
-def _declared_nodata(dataset: Any, indexes: Sequence[int]) -> float | None:
-    values = [dataset.nodatavals[i - 1] for i in indexes]
+def _declared_nodata(file: Any, indexes: Sequence[int]) -> float | None:
+    values = [file.nodatavals[i - 1] for i in indexes]
     distinct = {None if v is None else "nan" if np.isnan(v) else v for v in values}
     if len(distinct) > 1:
         raise ImageryError(
-            f"the bands of {shown_path(dataset.name)!r} declare different nodata values {values}, "
+            f"the bands of {shown_path(file.name)!r} declare different nodata values {values}, "
             "expected one for all; bring them to one, e.g. gdalwarp -dstnodata 0"
         )
     return None if values[0] is None else float(values[0])

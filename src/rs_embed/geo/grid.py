@@ -127,7 +127,7 @@ class Grid:
 
     def lies_on(self, lattice: Grid) -> bool:
         """Return whether all pixels coincide with pixels of ``lattice``, extended indefinitely."""
-        if lattice.crs != self.crs:
+        if lattice.crs is not self.crs and lattice.crs != self.crs:
             return False
         relative = ~lattice.transform @ self.transform
         stretch = max(abs(relative.a - 1), abs(relative.e - 1)) * max(self.shape)
@@ -220,16 +220,18 @@ def _without_noise(transform: Affine) -> Affine:
     return Affine(a, 0.0, c, 0.0, e, f)
 
 
-@lru_cache(maxsize=64)
 def _horizontal(crs: CRS) -> CRS:
     """Return the horizontal part of a compound or three-dimensional CRS, others as they are."""
+    return _horizontal_part(crs) if crs.is_compound or len(crs.axis_info) == 3 else crs
+
+
+@lru_cache(maxsize=64)
+def _horizontal_part(crs: CRS) -> CRS:
     if crs.is_compound:
         return _horizontal(crs.sub_crs_list[0])
-    return crs.to_2d() if len(crs.axis_info) == 3 and not crs.is_geocentric else crs
+    return crs if crs.is_geocentric else crs.to_2d()
 
 
-# Creating a transformer takes longer than most uses of it. It is safe to share between threads.
-@lru_cache(maxsize=64)
 def transformer(source: CRS | str, target: CRS | str) -> Transformer:
     """Return the transformer between two CRS; x, or longitude, comes first in both.
 
@@ -238,6 +240,13 @@ def transformer(source: CRS | str, target: CRS | str) -> Transformer:
     GridError
         If PROJ knows no way between them.
     """
+    # pyproj makes a CRS from its text ``srs``; to hash the CRS itself takes as long as to use it.
+    return _transformer(*(crs if isinstance(crs, str) else crs.srs for crs in (source, target)))
+
+
+# Creating a transformer takes longer than most uses of it. It is safe to share between threads.
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> Transformer:
     from pyproj import Transformer
     from pyproj.exceptions import ProjError
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import ProviderError, SpecError
-from rs_embed.files.gdal import may_wait, tried_again
+from rs_embed.files.gdal import OpenFiles, may_wait, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.network.retrying import Patience
@@ -75,6 +75,7 @@ class LocalProvider:
         else:
             self._root = path_of(root).expanduser().absolute()
         self._found: Latest[Path, Index | ProviderError] = Latest()
+        self._files = OpenFiles()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -122,12 +123,14 @@ class LocalProvider:
         files = (band.path for scene in selection.scenes for band in scene.bands.values())
         if any(map(may_wait, files)):
             raster = self._patience.persist(
-                lambda: compose(selection, grid, sensor, root=root, readers=_READERS),
+                lambda: compose(
+                    selection, grid, sensor, root=root, files=self._files, readers=_READERS
+                ),
                 passes=tried_again(),
                 what=f"a server to which {root!r} links",
             )
         else:
-            raster = compose(selection, grid, sensor, root=root, readers=0)
+            raster = compose(selection, grid, sensor, root=root, files=self._files)
         return with_left_out(raster, index.left_out, "files")
 
     def identity(self) -> str:

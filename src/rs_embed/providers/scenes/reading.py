@@ -333,6 +333,7 @@ def compose(
     sensor: SensorSpec,
     *,
     root: str,
+    files: OpenFiles,
     readers: int = 0,
     options: Mapping[str, str] | None = None,
     turn: AbstractContextManager[Any] | None = None,
@@ -340,7 +341,8 @@ def compose(
     """Return the composite of the selected scenes on ``grid``, with its provenance.
 
     Scenes are opened and read in ``readers`` threads (0: in this one), with these ``options`` of
-    GDAL, and within ``turn``, a semaphore that several composites share.
+    GDAL, and within ``turn``, a semaphore that several composites share. ``files`` keeps their
+    files open for other places.
 
     Raises
     ------
@@ -364,11 +366,10 @@ def compose(
         return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
 
     workers = min(readers, len(selection.scenes))
-    with OpenFiles() as files:
-        opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
-        layers = [layer(scene) for scene in opened]
-        kind = sensor.composite or "median"
-        made = composite(layers, kind, (len(sensor.bands), *grid.shape), readers=readers)
+    opened = list(ordered(selection.scenes, opening, workers=workers, ahead=2 * readers))
+    layers = [layer(scene) for scene in opened]
+    kind = sensor.composite or "median"
+    made = composite(layers, kind, (len(sensor.bands), *grid.shape), readers=readers)
     used = list(compress(opened, made.used))
     if not used:
         raise NoImageryError(

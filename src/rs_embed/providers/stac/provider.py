@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from rs_embed._optional import install
 from rs_embed.addresses import shown_path
 from rs_embed.errors import NoImageryError, ProviderError, some
-from rs_embed.files.gdal import is_denied, tried_again
+from rs_embed.files.gdal import OpenFiles, is_denied, tried_again
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.network.retrying import Patience
@@ -108,6 +108,7 @@ class StacProvider:
                 f"got readers={readers} and max_reads={max_reads}, expected at least 0 and 1"
             )
         self._turns = Turns(max_reads)
+        self._files = OpenFiles()
         self._opened: Latest[Address, _Source] = Latest()
 
     @classmethod
@@ -230,6 +231,7 @@ class StacProvider:
                     grid,
                     sensor,
                     root=source.address.shown,
+                    files=self._files,
                     readers=self._readers,
                     options=_UNSIGNED,
                     turn=self._turns,
