@@ -52,7 +52,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 STUB, SHIPPED = "stub", "scalemae"
 _SIDE_PX, _HALF_SIDE_M = 1024, 320
 _FEW_PLACES = 1000
-_SEEN_S = 30
+_SEEN_S = 120
 
 
 class StubEncoder(CoordinateEncoder):
