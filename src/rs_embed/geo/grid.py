@@ -61,8 +61,9 @@ class Grid:
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise GridError(f"got a grid of shape {self.shape}, expected sides of at least 1 px")
-        if not np.isfinite(tuple(self.transform)).all() or self.transform.determinant == 0:
-            raise GridError(f"got the degenerate transform {tuple(self.transform)[:6]}")
+        t = self.transform
+        if not all(map(math.isfinite, (t.a, t.b, t.c, t.d, t.e, t.f))) or t.determinant == 0:
+            raise GridError(f"got the degenerate transform {tuple(t)[:6]}")
         object.__setattr__(self, "transform", _without_noise(self.transform))
         object.__setattr__(self, "crs", self.crs and _horizontal(self.crs))
 
@@ -149,7 +150,7 @@ class Grid:
     def to_json(self) -> dict[str, Any]:
         """Return CRS (authority code or WKT), transform (six numbers, a to f) and shape."""
         return {
-            "crs": None if self.crs is None else self.crs.to_string(),
+            "crs": None if self.crs is None else _code_of(self.crs.srs),
             "transform": [float(v) for v in tuple(self.transform)[:6]],
             "shape": list(self.shape),
         }
@@ -214,10 +215,11 @@ def _centre(grid: Grid) -> tuple[float, float]:
 
 
 def _without_noise(transform: Affine) -> Affine:
-    a, b, c, d, e, f = tuple(transform)[:6]
-    if abs(b) + abs(d) > _NO_ROTATION * min(abs(a), abs(e)):
-        return transform
-    return Affine(a, 0.0, c, 0.0, e, f)
+    t = transform
+    turned = abs(t.b) + abs(t.d)
+    if turned == 0 or turned > _NO_ROTATION * min(abs(t.a), abs(t.e)):
+        return t
+    return Affine(t.a, 0.0, t.c, 0.0, t.e, t.f)
 
 
 def _horizontal(crs: CRS) -> CRS:
@@ -326,7 +328,7 @@ def metric_crs(lon: float, lat: float) -> CRS:
         return CRS.from_proj4(
             f"+proj=stere +lat_0={pole} +lat_ts={lat:.1f} +lon_0={lon:.0f} +datum=WGS84 +units=m"
         )
-    return CRS.from_epsg((32600 if lat >= 0 else 32700) + _utm_zone(lon, lat))
+    return known_crs((32600 if lat >= 0 else 32700) + _utm_zone(lon, lat))
 
 
 def _utm_zone(lon: float, lat: float) -> int:
@@ -471,9 +473,21 @@ def known_crs(crs: Any) -> CRS:
     from pyproj.exceptions import CRSError
 
     try:
-        return CRS.from_user_input(crs)
+        return _named(crs) if isinstance(crs, int | str) else CRS.from_user_input(crs)
     except CRSError as exc:
         raise GridError(f"got crs={crs!r}, expected a known CRS such as 'EPSG:32633'") from exc
+
+
+@lru_cache(maxsize=64)
+def _named(name: int | str) -> CRS:
+    from pyproj import CRS
+
+    return CRS.from_user_input(name)
+
+
+@lru_cache(maxsize=64)
+def _code_of(srs: str) -> str:
+    return _named(srs).to_string()
 
 
 def ground_crs(crs: Any) -> CRS:

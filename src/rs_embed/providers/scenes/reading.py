@@ -354,13 +354,16 @@ def compose(
 
     turn = turn or nullcontext()
 
+    def environment() -> AbstractContextManager[Any]:
+        return rasterio.Env(**options) if options else nullcontext()  # each thread has its own
+
     def opening(scene: Scene) -> SceneOnGrid:
-        with turn, rasterio.Env(**(options or {})):
+        with turn, environment():
             return open_scene(scene, grid, sensor, files)
 
     def layer(scene: SceneOnGrid) -> Layer:
         def read(rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            with turn, rasterio.Env(**(options or {})):  # each thread has its own
+            with turn, environment():
                 return scene.read(rows)
 
         return Layer(scene.scene.id, read, scene.dtype, scene.reflectance, scene.blocks)
