@@ -16,7 +16,8 @@ from rs_embed.errors import ExportError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_IMAGE_SIZE = 640
+# All of the sample scene, and 2.56 km of it, as large as the training images of the weights.
+_GRID_PX, _VECTOR_PX = 640, 256
 
 
 def demo(
@@ -31,25 +32,29 @@ def demo(
 
     [dim]rs-embed demo --out demo-output[/dim]
     """
-    from rs_embed import SAMPLE_PLACE, OutputSpec, get_embedding
+    from rs_embed import SAMPLE_PLACE, OutputSpec, PointBuffer, get_embedding
 
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ExportError(f"cannot create the folder {out}: {exc}; choose another one") from exc
     echo("weights  scalemae-tiny, part of the package (Apache-2.0); the published weights")
-    echo("         are larger, and not for commercial use (see the README)")
+    echo("         are larger, and not for commercial use (docs/weights.md)")
+    middle = PointBuffer(*SAMPLE_PLACE.centre, buffer_m=10 * _VECTOR_PX / 2)
     results = {}
-    for output in (OutputSpec.pooled(), OutputSpec.grid()):
+    for spatial, side, output in (
+        (middle, _VECTOR_PX, OutputSpec.pooled()),
+        (SAMPLE_PLACE, _GRID_PX, OutputSpec.grid()),
+    ):
         began = time.perf_counter()
         results[output.mode] = get_embedding(
             "scalemae",
-            spatial=SAMPLE_PLACE,
+            spatial=spatial,
             output=output,
             backend="sample",
             device=device,
             weights="scalemae-tiny",
-            image_size=_IMAGE_SIZE,
+            image_size=side,
         )
         took = time.perf_counter() - began
         shape = " x ".join(map(str, results[output.mode].data.shape))
@@ -69,7 +74,7 @@ def demo(
     for name, what in (
         ("quicklook.png", "the scene beside the grid's first three principal components"),
         ("tokens.tif", f"the token grid as GeoTIFF, {meta['grid']['crs']}, one band per dimension"),
-        ("vector.npz", "the vector; read it with Embedding.load"),
+        ("vector.npz", "the vector of its middle; read it with Embedding.load"),
     ):
         echo(f"wrote    {out / name}: {what}")
 
