@@ -17,6 +17,7 @@ from rs_embed.files.grids import north_up
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
@@ -41,6 +42,11 @@ class MapFormat(Format):
     check_replaced : callable
         ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
         not a map of this format.
+    scales : callable
+        ``scales(path)`` returns the value of a step of each dimension of a map in int8; as
+        ``open``, also of a URL if there is ``open_url``.
+    room : float
+        Bytes on the disk that writing takes at most, for each byte of stored values.
     opens : tuple of str
         Suffixes of files that ``open`` reads as well.
     sidecars : tuple of str
@@ -50,6 +56,8 @@ class MapFormat(Format):
     write: Callable[[Path, MapContent, FittedEncoding], None]
     open: Callable[[Path], xr.DataArray]
     check_replaced: Callable[[Path], None]
+    scales: Callable[[Path | str], NDArray[Any]]
+    room: float = 1
     open_url: Callable[[str], xr.DataArray] | None = None
     opens: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
