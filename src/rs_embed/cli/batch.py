@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,10 +32,10 @@ _SHOWN_ERRORS = 5
 @expanded
 def batch(
     places: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="CSV (id, lon, lat, buffer_m, or a box), GeoJSON, GeoPackage, GeoParquet, "
-            "Shapefile, or a folder of images."
+            "Shapefile, or a folder of images; a file also as s3://, gs:// or az://."
         ),
     ],
     period: Period,
@@ -110,6 +109,7 @@ def batch(
     [dim]rs-embed batch places.csv -o vectors.npz --backend gee --start 2022-06-01
     --end 2022-09-01 --dry-run[/dim]
     """
+    request.warn_if_lost(out)
     arguments = request.common(model, pixels, period, prep, options)
     from rs_embed import export_batch, plan_batch
 
@@ -150,5 +150,5 @@ def _show(found: Estimate) -> None:
     echo(f"backend {found.backend}: {found.requests} requests{size}")
     if found.more:
         echo(found.more)
-    for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-        echo(f"refused {found.ids[index]}: {reason}")
+    for name, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
+        echo(f"refused {name}: {reason}")

@@ -155,7 +155,7 @@ def embed_area(
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
         If something was assumed or left out.
     """
-    where = Engine(engine, workers, ray_address)
+    where = Engine(engine, workers, ray_address, gpus=str(device) != "cpu")
     with destination(output, MAPS, overwrite=overwrite) as target:
         area, run = _settled(
             target,

@@ -18,7 +18,7 @@ import numpy as np
 
 from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
-from rs_embed.embedding.estimate import Estimate, estimate
+from rs_embed.embedding.estimate import Estimate, estimate, refuse_imagery
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
@@ -231,7 +231,7 @@ def export_batch(
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
-    where = Engine(engine, workers, ray_address)
+    where = Engine(engine, workers, ray_address, gpus=str(arguments.get("device")) != "cpu")
     table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
     with destination(output, TABLES, overwrite=overwrite) as target:
         batch = _prepared(
@@ -288,6 +288,7 @@ def plan_batch(
         As `export_batch`, for all that is known before pixels are read; what is wrong with single
         places is in ``refused``. As `estimate` for own imagery.
     """
+    refuse_imagery(arguments.get("imagery"))
     Engine(engine, workers, ray_address)
     table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
     with destination(output, TABLES, overwrite=overwrite) as target:
@@ -302,7 +303,10 @@ def plan_batch(
         done = count - left
         logger.info("%d of %d places are done; the estimate is for all", done, count)
     # Its places, without the warnings that are given by now.
-    return estimate(model, spatials=replace(batch.asked.rows, notes=()), **arguments)
+    rows = replace(batch.asked.rows, notes=())
+    found = estimate(model, spatials=rows, **arguments)
+    refused = {rows.ids[int(number)]: why for number, why in found.refused.items()}
+    return replace(found, refused=refused)
 
 
 @dataclass(frozen=True, eq=False)
