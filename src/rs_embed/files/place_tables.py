@@ -144,9 +144,9 @@ def places_of(
     ----------
     places : object
         A CSV (`read_places` has its columns), GeoJSON, GeoPackage, GeoParquet or Shapefile (also
-        zipped), on this disk or, if it is one file, an object store (``s3://...``); a GeoDataFrame or GeoSeries in any CRS, a DataFrame with columns ``lon`` and
-        ``lat``; shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects;
-        what has ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
+        zipped), on this disk or, if it is one file, an object store (``s3://...``);
+        a GeoDataFrame or GeoSeries in any CRS, a DataFrame with columns ``lon`` and ``lat``;
+        shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects; what has ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
         Columns ``buffer_m``, ``scale_m``, ``start`` and ``end`` (half-open) or ``date`` (that day)
         are of each row.
     buffer_m : float, optional
@@ -303,8 +303,8 @@ def _of_store(url: str, layer: str | None) -> Rows:
         with store.errors("read"):
             if store.kind() != "file":
                 raise SpecError(
-                    f"{url}: cannot be read (no such file), expected one file with all places, such "
-                    "as a CSV, GeoJSON, GeoPackage, GeoParquet or zipped Shapefile"
+                    f"{url}: cannot be read (no such file), expected one file with all places, "
+                    "such as a CSV, GeoJSON, GeoPackage, GeoParquet or zipped Shapefile"
                 )
             store.files.get_file(store.root, str(path))
         try:

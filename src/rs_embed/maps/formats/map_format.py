@@ -124,6 +124,7 @@ def decoded_map(
         values = values.assign_coords(d=np.arange(count))
     what = "patch tokens" if pca is None else "principal components of patch tokens"
     texts = {"meta": meta, "pca": pca, "offsets": offsets}
+    values["d"].attrs["long_name"] = "dimension" if pca is None else "component"
     values.attrs = {"long_name": what} | {k: v for k, v in texts.items() if v is not None}
     values.encoding = {"grid_mapping": array.rio.grid_mapping}
     stated: xr.DataArray = values.rio.write_nodata(float("nan"))

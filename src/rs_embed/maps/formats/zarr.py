@@ -173,8 +173,9 @@ def _rows(
 
 
 def _write_coordinates(group: Any, grid: Grid, encoding: FittedEncoding) -> None:
+    kind = "dimension" if encoding.pca is None else "component"
     axes = {
-        "d": (np.arange(encoding.dimensions, dtype=np.int64), {"long_name": "dimension"}),
+        "d": (np.arange(encoding.dimensions, dtype=np.int64), {"long_name": kind}),
         "y": (grid.y, _axis(grid, 1)),
         "x": (grid.x, _axis(grid, 0)),
     }
