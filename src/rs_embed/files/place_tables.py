@@ -146,7 +146,8 @@ def places_of(
         A CSV (`read_places` has its columns), GeoJSON, GeoPackage, GeoParquet or Shapefile (also
         zipped), on this disk or, if it is one file, an object store (``s3://...``);
         a GeoDataFrame or GeoSeries in any CRS, a DataFrame with columns ``lon`` and ``lat``;
-        shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects; what has ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
+        shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects; what has
+        ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
         Columns ``buffer_m``, ``scale_m``, ``start`` and ``end`` (half-open) or ``date`` (that day)
         are of each row.
     buffer_m : float, optional
