@@ -54,7 +54,11 @@ def test_the_item_of_a_finished_map_is_that_of_a_map_with_its_time(
     assert (report.finished_before, coordinate_model) == (True, [])
 
     def item() -> Any:
-        text = store.cat_file("/bucket/map.zarr.json") if remote else Path(report.item).read_bytes()
+        text = (
+            store.cat_file("/bucket/map.zarr.json")
+            if remote
+            else (folder / f"{out}.json").read_bytes()
+        )
         return json.loads(text)
 
     later = item()
@@ -75,6 +79,11 @@ def finished(out: Path) -> tuple[str, ...]:
     return ("--pooling", "max")
 
 
+def a_folder(out: Path) -> tuple[str, ...]:
+    out.mkdir()
+    return ()
+
+
 def other_file(out: Path) -> tuple[str, ...]:
     out.with_name(f"{out.name}.md").write_text("my notes")
     return ()
@@ -83,7 +92,7 @@ def other_file(out: Path) -> tuple[str, ...]:
 WRONG: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "no folder": lambda out: ("-o", str(out.parent / "no" / out.name)),
     "suffix": lambda out: ("-o", f"{out}.docx"),
-    "a folder": lambda out: (out.mkdir(), ())[1],
+    "a folder": a_folder,
     "finished, of another request": finished,
     "a file that is not its model card": other_file,
     "dtype": lambda _: ("--dtype", "float8"),

@@ -29,7 +29,7 @@ def describe(model: ModelName = DEFAULT_MODEL, json: Json = False) -> None:
     )
     outputs = [(k, ", ".join(v) or "-") for k, v in description["outputs"].items()]
     preps, devices = (", ".join(description[key]) for key in ("input_preps", "devices"))
-    rows = [*outputs, ("input_prep", preps), ("device", devices)]
+    rows: list[tuple[str, ...]] = [*outputs, ("input_prep", preps), ("device", devices)]
     _print_table(console, "Outputs (poolings), input preparations, devices", ("", ""), rows)
     _print_table(
         console,

@@ -201,7 +201,7 @@ def _readable(target: Destination) -> Path | str:
 
 def _write_item_of(area: AreaTask, target: Destination, meta: dict[str, Any]) -> None:
     """Write the STAC Item of a finished map, as if its time had been stated at once."""
-    form = MAPS.of(target.path)
+    form, is_int8 = MAPS.of(target.path), meta["encoding"]["dtype"] == "int8"
     warnings = [text for text in meta["warnings"] if text != NO_ITEM]
     request = {**meta["request"], "acquired": area.storage["acquired"]}
     write_item(
@@ -209,7 +209,7 @@ def _write_item_of(area: AreaTask, target: Destination, meta: dict[str, Any]) ->
         form.media_type,
         area.layout.tokens,
         {**meta, "request": request, "warnings": warnings},
-        scales=form.scales(_readable(target)) if meta["encoding"]["dtype"] == "int8" else None,
+        scales=form.scales(_readable(target)) if form.scales and is_int8 else None,
         when=area.acquired,
     )
     if target.mirror is not None:

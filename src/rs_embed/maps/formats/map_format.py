@@ -42,9 +42,9 @@ class MapFormat(Format):
     check_replaced : callable
         ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
         not a map of this format.
-    scales : callable
+    scales : callable or None
         ``scales(path)`` returns the value of a step of each dimension of a map in int8; as
-        ``open``, also of a URL if there is ``open_url``.
+        ``open``, also of a URL if there is ``open_url``. None if the format stores no scales.
     room : float
         Bytes on the disk that writing takes at most, for each byte of stored values.
     opens : tuple of str
@@ -56,7 +56,7 @@ class MapFormat(Format):
     write: Callable[[Path, MapContent, FittedEncoding], None]
     open: Callable[[Path], xr.DataArray]
     check_replaced: Callable[[Path], None]
-    scales: Callable[[Path | str], NDArray[Any]]
+    scales: Callable[[Path | str], NDArray[Any]] | None = None
     room: float = 1
     open_url: Callable[[str], xr.DataArray] | None = None
     opens: tuple[str, ...] = ()
