@@ -97,7 +97,9 @@ def test_a_dry_run_counts_what_is_left_and_checks_what_a_run_would(
     assert isinstance(again.exception, ExportError)
     assert "stride_px was 16, is now 8" in str(again.exception)
     embed_area("coordinates", imagery=scene, output=out)
-    assert "exists already and is finished" in str(run_map(*command).exception)
+    finished = run_map(*command)
+    assert f"{out} is finished already" in finished.stderr
+    assert "0 windows, " in finished.stdout
     assert "16 windows, " in run_map(*command, "--overwrite").output
     assert out.exists()
 

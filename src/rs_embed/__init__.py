@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.stac.provider import StacProvider as StacProvider
     from rs_embed.registry import describe_model as describe_model
     from rs_embed.registry import list_models as list_models
+    from rs_embed.registry import list_weights as list_weights
     from rs_embed.specs import BBox as BBox
     from rs_embed.specs import FetchSpec as FetchSpec
     from rs_embed.specs import InputPrepSpec as InputPrepSpec
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from rs_embed.specs import TemporalSpec as TemporalSpec
     from rs_embed.tables.batch import BatchReport as BatchReport
     from rs_embed.tables.batch import export_batch as export_batch
+    from rs_embed.tables.batch import plan_batch as plan_batch
     from rs_embed.tables.export import EmbeddingTable as EmbeddingTable
     from rs_embed.tables.export import embed_table as embed_table
     from rs_embed.tables.export import load_export as load_export
@@ -138,9 +140,9 @@ _MODULES = {
     "providers.local": "LocalProvider",
     "providers.sample": "SAMPLE_PLACE",
     "providers.stac.provider": "StacProvider",
-    "registry": "describe_model list_models",
+    "registry": "describe_model list_models list_weights",
     "specs": "BBox FetchSpec InputPrepSpec OutputSpec PointBuffer SensorSpec TemporalSpec",
-    "tables.batch": "BatchReport export_batch",
+    "tables.batch": "BatchReport export_batch plan_batch",
     "tables.export": "EmbeddingTable embed_table load_export",
     "tables.nearest": "nearest",
     "training.pretraining": "pretrain",

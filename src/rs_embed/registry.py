@@ -17,6 +17,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.base import Model, ModelDescription, Plan, Preparation
+from rs_embed.models.weights import where_weights_are
 
 if TYPE_CHECKING:
     from rs_embed.providers.base import Provider, RegisteredProvider
@@ -158,6 +159,29 @@ def describe_model(model: str) -> dict[str, Any]:
         If no installed package offers it; the message suggests similar names.
     """
     return find_model(model).description.to_json()
+
+
+def list_weights() -> list[dict[str, Any]]:
+    """Return the weights that the installed models name, as JSON values.
+
+    Returns
+    -------
+    list of dict
+        ``model``, ``id`` (value of ``weights=``), ``licence``, ``size`` (in words), ``where`` (the
+        file on this disk, else the address; None for weights without a file) and ``on_disk``.
+        Nothing is downloaded.
+    """
+    listed = []
+    for name in list_models():
+        try:
+            described = find_model(name).description.weights
+        except RsEmbedError:  # broken: using it raises the reason
+            continue
+        for weights in described:
+            where, on_disk = where_weights_are(weights.id)
+            of_one = {"model": name, "id": weights.id, "licence": weights.licence}
+            listed.append({**of_one, "size": weights.size, "where": where, "on_disk": on_disk})
+    return listed
 
 
 def _points(group: str) -> EntryPoints:

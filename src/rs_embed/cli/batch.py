@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ from rs_embed.cli.options import (
 from rs_embed.cli.printing import echo, print_json
 
 if TYPE_CHECKING:
-    from rs_embed import Places
+    from rs_embed import Estimate
 
 _SHOWN_ERRORS = 5
 
@@ -33,10 +32,10 @@ _SHOWN_ERRORS = 5
 @expanded
 def batch(
     places: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="CSV (id, lon, lat, buffer_m, or a box), GeoJSON, GeoPackage, GeoParquet, "
-            "Shapefile, or a folder of images."
+            "Shapefile, or a folder of images; a file also as s3://, gs:// or az://."
         ),
     ],
     period: Period,
@@ -110,25 +109,17 @@ def batch(
     [dim]rs-embed batch places.csv -o vectors.npz --backend gee --start 2022-06-01
     --end 2022-09-01 --dry-run[/dim]
     """
+    request.warn_if_lost(out)
     arguments = request.common(model, pixels, period, prep, options)
-    from rs_embed import export_batch, places_of
+    from rs_embed import export_batch, plan_batch
 
-    table: dict[str, Any] = {
-        "buffer_m": buffer_m,
-        "id_column": id_column,
-        "layer": layer,
-        "polygons": polygons,
-    }
-    if dry_run:
-        _estimate(
-            model, places_of(places, **table), {**arguments, "output": out, "device": device}, json
-        )
-        return
-
-    report = export_batch(
+    report: Any = (plan_batch if dry_run else export_batch)(
         model,
         places,
-        **table,
+        buffer_m=buffer_m,
+        id_column=id_column,
+        layer=layer,
+        polygons=polygons,  # type: ignore[arg-type]  # checked there
         output=out,
         pooling=pooling,  # type: ignore[arg-type]  # checked there
         overwrite=overwrite,
@@ -141,29 +132,23 @@ def batch(
     )
     if json:
         print_json(report.to_json())
+    elif dry_run:
+        _show(report)
     else:
         echo(report)
-    if report.errors:
+    if report.refused if dry_run else report.errors:
         raise typer.Exit(1)
 
 
-def _estimate(model: str, rows: Places, arguments: dict[str, Any], json: bool) -> None:
-    """Print what the batch would request; exit with 1 if a place is invalid."""
-    from rs_embed import estimate
-
-    found = estimate(model, spatials=rows, **arguments)
-    if json:
-        print_json(found.to_json())
-    else:
-        echo(
-            f"{found.places} places, {found.pixels / 1e6:.2g} million pixels, "
-            f"{found.images} images through the model"
-        )
-        size = f", {found.download_bytes / 1e6:.1f} MB of pixels" if found.download_bytes else ""
-        echo(f"backend {found.backend}: {found.requests} requests{size}")
-        if found.more:
-            echo(found.more)
-        for index, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
-            echo(f"refused {rows.ids[index]}: {reason}")
-    if found.refused:
-        raise typer.Exit(1)
+def _show(found: Estimate) -> None:
+    """Print what the batch would request."""
+    echo(
+        f"{found.places} places, {found.pixels / 1e6:.2g} million pixels, "
+        f"{found.images} images through the model"
+    )
+    size = f", {found.download_bytes / 1e6:.1f} MB of pixels" if found.download_bytes else ""
+    echo(f"backend {found.backend}: {found.requests} requests{size}")
+    if found.more:
+        echo(found.more)
+    for name, reason in list(found.refused.items())[:_SHOWN_ERRORS]:
+        echo(f"refused {name}: {reason}")

@@ -27,6 +27,10 @@ def describe(model: ModelName = DEFAULT_MODEL, json: Json = False) -> None:
     _print_table(
         console, "Input", ("", ""), [(k, _text(v)) for k, v in description["inputs"].items()]
     )
+    outputs = [(k, ", ".join(v) or "-") for k, v in description["outputs"].items()]
+    preps, devices = (", ".join(description[key]) for key in ("input_preps", "devices"))
+    rows: list[tuple[str, ...]] = [*outputs, ("input_prep", preps), ("device", devices)]
+    _print_table(console, "Outputs (poolings), input preparations, devices", ("", ""), rows)
     _print_table(
         console,
         "Options (keyword arguments in Python, --name on the command line)",

@@ -118,6 +118,7 @@ def map_area(
             f"got --min-valid {pixels.min_valid:g} for a map, which has nodata where too little is "
             "valid; leave it out"
         )
+    request.warn_if_lost(out)
     arguments = request.common(model, pixels, period, Prep(), options)
     del arguments["input_prep"]
     from rs_embed import embed_area, plan_area

@@ -18,12 +18,20 @@ from rs_embed import (
 from rs_embed.addresses import check_regular
 from rs_embed.cli.cache import opened_cache
 from rs_embed.cli.options import ModelOptions, OnePlace, Period, Pixels, Prep, Rectangle
+from rs_embed.cli.printing import echo
 from rs_embed.errors import ImageryError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rs_embed import LocalProvider
+
+
+def warn_if_lost(out: str) -> None:
+    """Print a warning if an output ends with this process."""
+    if out.lower().startswith("memory:"):
+        what = "is in the memory of this command and lost when it ends"
+        echo(f"warning: {out} {what}; write to a path, s3://, gs:// or az://", err=True)
 
 
 def one_place(place: OnePlace, pixels: Pixels) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class Estimate:
     more : str
         What is not known before, and where a quota is shown; may be empty.
     refused : dict
-        Number of a place, from 0 -> why it would fail before it is fetched.
+        Number of a place, from 0, or its id (`plan_batch`) -> why it would fail before it is
+        fetched.
     """
 
     backend: str
@@ -52,7 +53,7 @@ class Estimate:
     requests: int
     download_bytes: int
     more: str
-    refused: dict[int, str]
+    refused: dict[int | str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values."""
@@ -106,11 +107,7 @@ def estimate(
     """
     if output is not None:
         MANY_VECTORS.check_address(output)
-    if imagery is not None:
-        raise SpecError(
-            "got imagery (--imagery) for an estimate (--dry-run), expected a backend: own files "
-            "need no requests"
-        )
+    refuse_imagery(imagery)
     settings = Settings.from_environ()
     task = settle(
         model,
@@ -129,7 +126,8 @@ def estimate(
     common = stated.with_provider(settings)
     common.check_source(contract)
     places = images = pixels = requests = download_bytes = 0
-    more, refused = "", {}
+    more = ""
+    refused: dict[int | str, str] = {}
     for index, own in enumerate(_each(spatials, common, buffer_m, layer, polygons)):
         places += 1
         source = replace(common, **own)
@@ -152,6 +150,15 @@ def estimate(
     return Estimate(
         str(common.backend), places, images, pixels, requests, download_bytes, more, refused
     )
+
+
+def refuse_imagery(imagery: object) -> None:
+    """Raise `SpecError` if pixels come from own files."""
+    if imagery is not None:
+        raise SpecError(
+            "got imagery (--imagery) for an estimate (--dry-run), expected a backend: own files "
+            "need no requests"
+        )
 
 
 def _each(

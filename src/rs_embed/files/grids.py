@@ -34,7 +34,7 @@ def georeferenced(values: NDArray[np.float32], crs: Any, transform: Any) -> xr.D
         values,
         dims=("d", "y", "x"),
         coords={
-            "d": np.arange(depth),
+            "d": ("d", np.arange(depth), {"long_name": "dimension"}),  # as the bands of a GeoTIFF
             "y": transform.f + transform.e * (np.arange(height) + 0.5),
             "x": transform.c + transform.a * (np.arange(width) + 0.5),
         },
@@ -143,7 +143,7 @@ def read_geotiff(path: Path) -> tuple[xr.DataArray, dict[str, Any]]:
         raise unreadable(path, TypeError(f"meta is {type(meta).__name__}"), _GRID)
     grid = georeferenced(tokens.values, tokens.rio.crs, tokens.rio.transform())
     if "d" in tokens.coords:
-        grid = grid.assign_coords(d=tokens["d"])
+        grid = grid.assign_coords(d=grid["d"].copy(data=tokens["d"].values))
     return grid if grid.rio.crs is None else north_up(grid), meta
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -41,6 +42,7 @@ from rs_embed.files.polygons import (
     refuse_layer,
 )
 from rs_embed.geo.polygons import require_shapely
+from rs_embed.network.stores import Store, is_store
 from rs_embed.printable import excerpt
 from rs_embed.specs import BBox, FetchSpec, PointBuffer, Spatial, TemporalSpec, check_positive
 
@@ -142,9 +144,10 @@ def places_of(
     ----------
     places : object
         A CSV (`read_places` has its columns), GeoJSON, GeoPackage, GeoParquet or Shapefile (also
-        zipped); a GeoDataFrame or GeoSeries in any CRS, a DataFrame with columns ``lon`` and
-        ``lat``; shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects;
-        what has ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
+        zipped), on this disk or, if it is one file, an object store (``s3://...``);
+        a GeoDataFrame or GeoSeries in any CRS, a DataFrame with columns ``lon`` and ``lat``;
+        shapely geometries or (lon, lat) pairs; BBox, PointBuffer or NamedPlace objects; what has
+        ``__geo_interface__``; or a folder or a list of paths of georeferenced images.
         Columns ``buffer_m``, ``scale_m``, ``start`` and ``end`` (half-open) or ``date`` (that day)
         are of each row.
     buffer_m : float, optional
@@ -222,6 +225,8 @@ def _read(places: Any, layer: str | None) -> Rows:
     """Return the rows of whatever was given."""
     import pandas as pd
 
+    if is_store(places):
+        return _of_store(places, layer)
     if isinstance(places, str | os.PathLike):
         return _of_path(path_of(places), layer)
     name = f"the {type(places).__name__}"
@@ -289,6 +294,24 @@ def _of_path(path: Path, layer: str | None) -> Rows:
             raise SpecError(f"{path}: holds no images ({', '.join(_CHIPS)})")
         return _of_chips(name, [str(chip) for chip in chips], path)
     return _of_layer(path, layer)
+
+
+def _of_store(url: str, layer: str | None) -> Rows:
+    """Return the rows of a file on an object store; errors name its URL."""
+    store = Store.of(url, SpecError)
+    with tempfile.TemporaryDirectory(prefix="rs_embed-") as folder:
+        path = Path(folder) / store.root.rpartition("/")[2]
+        with store.errors("read"):
+            if store.kind() != "file":
+                raise SpecError(
+                    f"{url}: cannot be read (no such file), expected one file with all places, "
+                    "such as a CSV, GeoJSON, GeoPackage, GeoParquet or zipped Shapefile"
+                )
+            store.files.get_file(store.root, str(path))
+        try:
+            return replace(_of_path(path, layer), name=url)
+        except RsEmbedError as exc:
+            raise exc.restated(str(exc).replace(str(path), url)) from exc
 
 
 def _of_csv(path: Path) -> Rows:

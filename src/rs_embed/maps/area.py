@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
-from rs_embed.maps.finishing import finished_map
+from rs_embed.maps.finishing import check_finished, finished_map
 from rs_embed.maps.formats.table import MAPS
-from rs_embed.maps.planning import plan_map
+from rs_embed.maps.planning import check_disk, plan_map
 from rs_embed.maps.report import MapPlan, MapReport
-from rs_embed.maps.request import settle_area
+from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.run import checked_path, make_map, map_run
 from rs_embed.runs.engines import Engine
-from rs_embed.runs.remote import destination
-from rs_embed.runs.run import is_finished, logger
+from rs_embed.runs.remote import Destination, destination
+from rs_embed.runs.run import DurableRun, is_finished, logger
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -155,10 +155,11 @@ def embed_area(
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
         If something was assumed or left out.
     """
+    where = Engine(engine, workers, ray_address, gpus=str(device) != "cpu")
     with destination(output, MAPS, overwrite=overwrite) as target:
-        path = checked_path(target.path)
-        where = Engine(engine, workers, ray_address)
-        area = settle_area(
+        area, run = _settled(
+            target,
+            overwrite,
             model,
             spatial=spatial,
             buffer_m=buffer_m,
@@ -181,14 +182,25 @@ def embed_area(
             device=device,
             **options,
         )
-        if is_finished(path, overwrite=overwrite):
+        if run is None:
             report = finished_map(area, target)
         else:
-            with map_run(path, area, overwrite=overwrite, mirror=target.mirror) as run:
+            with run:
                 report = make_map(area, run, engine=where, progress=progress)
         if target.mirror is None:
             return report
         return replace(report, path=target.shown, item=report.item and f"{target.shown}.json")
+
+
+def _settled(
+    target: Destination, overwrite: bool, model: str, **arguments: Any
+) -> tuple[AreaTask, DurableRun | None]:
+    """Return a map, settled, and its run, not entered; None if it is finished."""
+    path = checked_path(target.path)
+    area = settle_area(model, **arguments)
+    if is_finished(path, overwrite=overwrite):
+        return area, None
+    return area, map_run(path, area, overwrite=overwrite, mirror=target.mirror)
 
 
 def plan_area(
@@ -207,8 +219,8 @@ def plan_area(
     model : str
         Id or alias, see ``list_models()``.
     output : path, optional
-        The map. If given, it is checked as `embed_area` does, and windows that an unfinished run
-        has kept are not counted.
+        The map. If given, it is checked as `embed_area` does, its disk must have room, and windows
+        that are done are not counted.
     overwrite : bool
         Whether to start again, and replace a finished map.
     **arguments
@@ -219,15 +231,23 @@ def plan_area(
     RsEmbedError
         As `embed_area`, for all that is known before pixels are read.
     """
-    for name in ("progress", "workers", "engine", "ray_address"):  # of the run alone
-        arguments.pop(name, None)
+    arguments.pop("progress", None)
+    of_engine = [arguments.pop(k, None) for k in ("workers", "ray_address")]
+    Engine(arguments.pop("engine", "local"), *of_engine)
     place = nullcontext() if output is None else destination(output, MAPS, overwrite=overwrite)
     with place as target:
-        path = None if target is None else checked_path(target.path)
-        area = settle_area(model, **arguments)
+        if target is None:
+            area, left = settle_area(model, **arguments), None
+        else:
+            area, run = _settled(target, overwrite, model, **arguments)
+            if run is None:
+                check_finished(area, target)
+            left = 0 if run is None else run.remaining()
         give_warnings(area.notes)
         windows = len(area.layout.tiles)
-        left = windows if path is None else map_run(path, area, overwrite=overwrite).remaining()
-    if left < windows:
+        plan = plan_map(area, windows if left is None else left)
+        if left and target is not None:
+            check_disk(target.path, area, plan.dimensions, left)
+    if left is not None and 0 < left < windows:
         logger.info("%d of %d windows are done; the plan is for the rest", windows - left, windows)
-    return plan_map(area, left)
+    return plan

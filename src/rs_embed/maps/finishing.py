@@ -7,14 +7,16 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed._version import __version__
 from rs_embed.embedding.identity import recorded_values, which_weights
-from rs_embed.embedding.stac import item_path
+from rs_embed.embedding.stac import has_time, item_path, json_object, time_fields
 from rs_embed.embedding.task import gsd_for_model
+from rs_embed.errors import ExportError
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
 from rs_embed.maps.finished_windows import SeenWindows, window_key
@@ -22,14 +24,17 @@ from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.offsets import WindowOffsets
 from rs_embed.maps.formats.opening import open_map
 from rs_embed.maps.formats.paths import size_bytes
+from rs_embed.maps.formats.stac_item import write_item
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import write_map
 from rs_embed.maps.harmonising import Differences, Windows, differences, shifted
 from rs_embed.maps.report import MapReport
-from rs_embed.maps.request import AreaTask
+from rs_embed.maps.request import NO_ITEM, AreaTask
 from rs_embed.runs.remote import Destination
-from rs_embed.runs.run import DurableRun, check_same
+from rs_embed.runs.run import DurableRun, check_same, logger
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
     from rs_embed.geo.tiling import Tile
@@ -120,27 +125,57 @@ def _harmony(area: AreaTask, compared: Differences) -> WindowOffsets | None:
     )
 
 
-def finished_map(area: AreaTask, target: Destination) -> MapReport:
-    """Return the report of a map that is finished already.
+def check_finished(area: AreaTask, target: Destination) -> xr.DataArray:
+    """Return a map that is finished already; no token is read.
+
+    Its request may lack the time of the imagery, which only its STAC Item tells.
 
     Raises
     ------
     ExportError
-        If it is not the complete map of this request.
+        If it is not the complete map of this request, or its Item has another time.
     """
-    began = time.monotonic()
-    path, mirror = target.path, target.mirror
-    # Of a folder on a store nothing is downloaded that is not read.
-    opened = open_map(target.shown if path.is_dir() else path)
+    opened = open_map(_readable(target))
     meta = json.loads(opened.attrs["meta"])
     stored = None
-    if "identity" in meta and not meta["tiles"]["failed"]:
+    whole = (opened.sizes["y"], opened.sizes["x"]) == area.layout.tokens.shape
+    if "identity" in meta and not meta["tiles"]["failed"] and whole:
         kept = {name: meta["request"].get(name) for name in area.storage}
+        if kept["acquired"] is None:
+            kept["acquired"] = area.storage["acquired"]
         stored = {**meta["identity"], **kept, **which_weights(meta)}
     check_same(target.shown, stored, {**area.identity, **area.storage}, area.task)
+    item = item_path(target.path)
+    told = json_object(item, "properties")
+    if told and area.acquired is not None:
+        expected = time_fields(meta, area.acquired)
+        found = {name: told.get(name) for name in expected}
+        if found != expected:
+            raise ExportError(
+                f"got the time {area.acquired.isoformat()} for {target.shown}, whose STAC Item "
+                f"{item.name} has {found['datetime']}; leave it out, or delete the Item to write "
+                "it anew"
+            )
+    return opened
+
+
+def finished_map(area: AreaTask, target: Destination) -> MapReport:
+    """Return the report of a map that is finished already; write its STAC Item if it lacks one.
+
+    Raises
+    ------
+    ExportError
+        As `check_finished`, or if the Item cannot be written.
+    """
+    began = time.monotonic()
+    opened = check_finished(area, target)
+    path, mirror = target.path, target.mirror
+    meta = json.loads(opened.attrs["meta"])
+    item, windows = item_path(path), len(area.layout.tiles)
+    if not item.exists() and (has_time(meta) or area.acquired is not None):
+        _write_item_of(area, target, meta)
     if mirror is not None:
         mirror.tidy()
-    item, windows = item_path(path), len(area.layout.tiles)
     return MapReport(
         path=path,
         item=item if item.exists() else None,
@@ -157,6 +192,29 @@ def finished_map(area: AreaTask, target: Destination) -> MapReport:
         apart_harmonised=meta["tiles"]["apart_harmonised"],
         finished_before=True,
     )
+
+
+def _readable(target: Destination) -> Path | str:
+    """Return where to read a map; of a folder on a store, nothing is downloaded unread."""
+    return target.shown if target.path.is_dir() else target.path
+
+
+def _write_item_of(area: AreaTask, target: Destination, meta: dict[str, Any]) -> None:
+    """Write the STAC Item of a finished map, as if its time had been stated at once."""
+    form, is_int8 = MAPS.of(target.path), meta["encoding"]["dtype"] == "int8"
+    warnings = [text for text in meta["warnings"] if text != NO_ITEM]
+    request = {**meta["request"], "acquired": area.storage["acquired"]}
+    write_item(
+        target.path,
+        form.media_type,
+        area.layout.tokens,
+        {**meta, "request": request, "warnings": warnings},
+        scales=form.scales(_readable(target)) if form.scales and is_int8 else None,
+        when=area.acquired,
+    )
+    if target.mirror is not None:
+        target.mirror.publish_beside(target.path)
+    logger.info("wrote %s.json", target.shown)
 
 
 def _meta(

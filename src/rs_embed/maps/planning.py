@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, network_input
 from rs_embed.embedding.source import DEFAULT_REFLECTANCE
+from rs_embed.maps.formats.paths import check_room
+from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.report import MapPlan
 
 if TYPE_CHECKING:
@@ -58,6 +61,13 @@ def _timed(encoder: Encoder, blank: GsdImage, count: int) -> tuple[float, int]:
     if not isinstance(first, ImageTokens):
         raise first
     return seconds, first.patch_tokens("a map").shape[-1]
+
+
+def check_disk(path: Path, area: AreaTask, dimensions: int, windows: int) -> None:
+    """Raise `ExportError` if a disk has no room for a map and the ``windows`` that are left."""
+    plan = plan_of(area, dimensions, windows, None)
+    kept = windows * plan.kept_bytes // len(area.layout.tiles)
+    check_room(path, int(plan.output_bytes * MAPS.of(path).room) + kept)
 
 
 def plan_of(area: AreaTask, dimensions: int, windows: int, seconds: float | None) -> MapPlan:

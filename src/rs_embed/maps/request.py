@@ -73,6 +73,10 @@ if TYPE_CHECKING:
 
 # Arguments of `embed_area` that do not reach `settle_area`, beside its output.
 _OF_THE_RUN = ("workers", "engine", "ray_address")
+NO_ITEM = (
+    "no STAC Item will be written beside the map, since the time of the imagery is not known; "
+    "state it with acquired='YYYY-MM-DD' (--acquired), now or when the map is finished"
+)
 DEFAULT_OVERLAP = 0.25
 # A share of the area that may be outside the imagery without a warning.
 _NEGLIGIBLE = 0.01
@@ -450,8 +454,4 @@ def _notes(layout: Layout, within: Grid | None, *, has_time: bool) -> Iterator[N
                 CoverageWarning,
             )
     if not has_time:
-        yield Note(
-            "no STAC Item will be written beside the map, since the time of the imagery is not "
-            "known; state it with acquired='YYYY-MM-DD' (--acquired)",
-            TemporalWarning,
-        )
+        yield Note(NO_ITEM, TemporalWarning)

@@ -20,7 +20,7 @@ from rs_embed.maps.finished_windows import seen_windows, window_key, window_meta
 from rs_embed.maps.finishing import finish_map
 from rs_embed.maps.first_look import probe
 from rs_embed.maps.formats.table import MAPS
-from rs_embed.maps.planning import plan_of
+from rs_embed.maps.planning import check_disk, plan_of
 from rs_embed.maps.report import MapReport, counted
 from rs_embed.maps.request import AreaTask
 from rs_embed.maps.window_tokens import WindowTokens
@@ -101,7 +101,7 @@ class _Making:
             logger.info("%s for %d x %d tokens", counted(len(self._tiles)), rows, columns)
         give_warnings(area.notes)
         if run.shared is not None:
-            area.check_tokens(run.shared["dimensions"])
+            self._check(run.shared["dimensions"])
         count = len(run.fresh) + len(run.failed_before)
         if count:
             # Of all windows, so that a resumed run finds the same as the first one.
@@ -127,6 +127,12 @@ class _Making:
         report = finish_map(area, run, self._tiles, seen, began)
         run.finished(disposable=not report.failed)
         return report
+
+    def _check(self, dimensions: int) -> None:
+        """Raise now if tokens of so many dimensions cannot be stored, or the disk is too full."""
+        self._area.check_tokens(dimensions)
+        left = len(self._tiles) - self._run.kept
+        check_disk(self._run.path, self._area, dimensions, left)
 
     def _embed(self, bar: Bar, *, units_seen: bool) -> None:
         work = WindowWork(self._area, units_seen)
@@ -177,7 +183,7 @@ class _Making:
                 self._run.check_weights(window.provenance)
             if window.tokens is not None and self._run.shared is None and shared is None:
                 shared = self._shared(window)
-                self._area.check_tokens(shared["dimensions"])
+                self._check(shared["dimensions"])
                 notes.extend(window.gsd_notes)
             vector = nothing if window.tokens is None else window.tokens.ravel()
             error = window.error

@@ -105,6 +105,17 @@ def weights_on_disk(name: str) -> WeightsFile | None:
     return _cached(name, *_repository(name))
 
 
+def where_weights_are(name: str) -> tuple[str | None, bool]:
+    """Return where weights are, and whether that is this disk; None if they have no file."""
+    try:
+        found = weights_on_disk(name)
+        if found is not None:
+            return str(found.path), True
+        return name if is_store(name) else f"https://huggingface.co/{_repository(name)[0]}", False
+    except CheckpointError:
+        return None, False
+
+
 def is_remote_or_shipped(name: str, folder: Path) -> bool:
     """Return whether ``name``, read from a file in ``folder``, is a hub id, a URL or in `SHIPPED`.
 

@@ -18,6 +18,8 @@ _URL = re.compile(r"(?!(?:file|zip):)(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGN
 # A password of a user, or a query, in which keys may be.
 _SECRET = re.compile(r"://[^/@]*:[^/@]*@|\?")
 _AT_ONCE = 8
+# Errors of a program. File systems raise those of any other class: of their own, or OSError.
+_BUGS = (AssertionError, AttributeError, LookupError, MemoryError, NameError, TypeError)
 
 
 def is_store(address: object) -> bool:
@@ -81,7 +83,7 @@ class Store:
                 f"{protocol}:// needs the package {package!r} ({exc}); install it with: "
                 f"pip install {package}"
             ) from exc
-        except Exception as exc:  # file systems raise errors of any class
+        except (OSError, ValueError, TypeError) as exc:
             raise error(
                 f"got {url}, not an address of an object store that fsspec knows "
                 f"({excerpt(shown_path(str(exc)))}); expected s3://, gs://, az:// or a local path"
@@ -94,9 +96,9 @@ class Store:
         """Raise the errors of the file system as ``error``: "cannot ``doing`` <URL> ..."."""
         try:
             yield
-        except RsEmbedError:
+        except (RsEmbedError, *_BUGS):
             raise
-        except Exception as exc:  # file systems raise errors of any class
+        except Exception as exc:
             reason = f"{type(exc).__name__}: {excerpt(shown_path(str(exc)), 300)}"
             raise self.error(
                 f"cannot {doing} {self.url} ({reason}); check that the bucket exists, your "

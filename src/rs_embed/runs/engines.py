@@ -29,6 +29,8 @@ class Engine:
         many as the cores allow (Ray).
     ray_address : str or None
         Address of the cluster, see ``ray.init``; None is ``RAY_ADDRESS``, else a new one here.
+    gpus : bool
+        Whether workers on Ray may take GPUs.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class Engine:
     name: Literal["local", "ray"] = "local"
     workers: int | None = None
     ray_address: str | None = None
+    gpus: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -81,7 +84,11 @@ class Engine:
         sent = pickled(work)
         if self.name == "ray":
             made: ProcessPool | RayPool = RayPool(
-                sent, self.workers, self.ray_address, in_steps=isinstance(work, WorkInSteps)
+                sent,
+                self.workers,
+                self.ray_address,
+                in_steps=isinstance(work, WorkInSteps),
+                gpus=self.gpus,
             )
         else:
             made = ProcessPool(sent, self.workers or 1)

@@ -128,13 +128,8 @@ class Mirror:
             target = f"{store.root}/{name}"
             self._written(target, lambda: files.put_file(str(path / name), target))
 
+        self.publish_beside(path)
         with store.errors("write"):
-            for suffix in BESIDE:
-                beside = path.with_name(path.name + suffix)
-                if beside.exists():
-                    files.put_file(str(beside), store.root + suffix)
-                elif store.kind(suffix) == "file":
-                    files.rm_file(store.root + suffix)
             if not path.is_dir():
                 files.put_file(str(path), store.root)
                 return
@@ -145,6 +140,17 @@ class Mirror:
             new = [file.relative_to(path).as_posix() for file in files_of(path)]
             for within in (True, False):
                 list(store.each(put, [name for name in new if ("/" in name) is within]))
+
+    def publish_beside(self, path: Path) -> None:
+        """Write what is beside the output, and remove what is not."""
+        store, files = self._store, self._files
+        with store.errors("write"):
+            for suffix in BESIDE:
+                beside = path.with_name(path.name + suffix)
+                if beside.exists():
+                    files.put_file(str(beside), store.root + suffix)
+                elif store.kind(suffix) == "file":
+                    files.rm_file(store.root + suffix)
 
     def close(self, *, disposable: bool) -> None:
         """Write what is left; or, if it is ``disposable``, remove all that was kept."""

@@ -43,7 +43,7 @@ _READING_CPUS = 0.5
 _STORE_BYTES = 2**30
 # In a process of its own: Ray tries for minutes, does not hear Ctrl-C, and may end its process.
 _JOIN = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
-_JOIN_S, _START_S, _LOOK_S = 30, 600, 5
+_JOIN_S, _START_S, _LOOK_S, _SILENT_S = 30, 600, 5, 60
 
 
 @dataclass(eq=False)
@@ -75,6 +75,8 @@ class RayPool:
         Actors, if not as many.
     address : str or None
         Of the head node, or ``"auto"``; None is ``RAY_ADDRESS``, else Ray on this machine.
+    gpus : bool
+        Whether actors may take GPUs.
     start_s : float
         How long the cluster may take to make room for an actor.
     """
@@ -89,11 +91,13 @@ class RayPool:
         address: str | None,
         *,
         in_steps: bool = True,
+        gpus: bool = True,
         start_s: float = _START_S,
     ) -> None:
         self._ray = require_ray()
         self._sent, self._workers, self._start_s = work, workers, start_s
-        self._in_steps, self._given = in_steps, 0
+        self._in_steps, self._gpus, self._given = in_steps, gpus, 0
+        self._ended = time.monotonic()
         self._address = address or stated_ray_address()
         self._stack = ExitStack()
         self._reading: dict[Any, tuple[int, Shard, Any]] = {}
@@ -153,7 +157,7 @@ class RayPool:
     def _plan(self) -> None:
         """Settle how many actors there are, and what each of them and each read takes."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        gpus = [node for node in nodes if node["Resources"].get("GPU", 0) >= 1]
+        gpus = [node for node in nodes if self._gpus and node["Resources"].get("GPU", 0) >= 1]
         hosts = gpus or [node for node in nodes if node["Resources"].get("CPU", 0) > 0]
         if not hosts:
             raise EngineError("got a Ray cluster without CPUs, expected nodes that work")
@@ -205,6 +209,7 @@ class RayPool:
                 self._check_room()
                 continue
             (ref,) = ready
+            self._ended = time.monotonic()
             if ref in number_of:
                 return self._finished(number_of[ref], ref)
             number, shard, content = self._reading.pop(ref)
@@ -270,7 +275,15 @@ class RayPool:
         return result
 
     def _check_room(self) -> None:
-        """Raise `EngineError` if an actor has waited for too long."""
+        """Raise `EngineError` if an actor has waited for too long; log that reads wait."""
+        free = self._ray.available_resources().get("CPU", 0)
+        if self._reading and free < _READING_CPUS and time.monotonic() - self._ended > _SILENT_S:
+            self._ended = time.monotonic()
+            logger.info(
+                "nothing has ended for %d s: the Ray cluster has %g CPUs free, and each of the %d "
+                "reads needs %g; add nodes, or wait until other work has ended",
+                _SILENT_S, free, len(self._reading), _READING_CPUS,
+            )  # fmt: skip
         waiting = [lane for lane in self._lanes if time.monotonic() - lane.since > self._start_s]
         _, waiting = self._ray.wait([x.began for x in waiting], timeout=0) if waiting else ([], [])
         if waiting:

@@ -18,6 +18,7 @@ import numpy as np
 
 from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
+from rs_embed.embedding.estimate import Estimate, estimate, refuse_imagery
 from rs_embed.embedding.identity import identity, which_weights
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
@@ -38,8 +39,8 @@ from rs_embed.printable import excerpt
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import Engine
 from rs_embed.runs.journal import JournalResult
-from rs_embed.runs.remote import destination
-from rs_embed.runs.run import DurableRun, check_same, is_finished
+from rs_embed.runs.remote import Destination, destination
+from rs_embed.runs.run import DurableRun, check_same, is_finished, logger
 from rs_embed.runs.shards import Shard, shards_of
 from rs_embed.settings import Settings
 from rs_embed.specs import (
@@ -53,7 +54,7 @@ from rs_embed.specs import (
     to_json,
 )
 from rs_embed.tables.columns import PlaceColumns, TableContent, of_names, place_columns
-from rs_embed.tables.formats import TABLES
+from rs_embed.tables.formats import TABLES, TableFormat
 from rs_embed.tables.summary import summary
 from rs_embed.tables.work import PlaceWork
 
@@ -230,45 +231,23 @@ def export_batch(
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
+    where = Engine(engine, workers, ray_address, gpus=str(arguments.get("device")) != "cpu")
+    table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
     with destination(output, TABLES, overwrite=overwrite) as target:
-        path = target.path
-        form = TABLES.of(path)
-        form.check(path)
-        stored = form.storage(dtype, order)
-        if on_error not in ON_ERROR:
-            raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-        where = Engine(engine, workers, ray_address)
-        rows = places_of(
-            places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons
+        batch = _prepared(
+            target, model, places, table, pooling, dtype, order, on_error, overwrite, arguments
         )
-        _check_arguments(arguments)
-        notes = () if form.describe is None else of_names(rows.frame.columns)
-        asked = asked_of(model, rows, pooling, arguments, notes)
-        columns = None
-        if form.describe is not None:
-            columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
-        wanted, by_key = asked.identity(), asked.by_key
-        request = {**wanted, "places": _places_text(by_key)}
-        if columns is not None:
-            request["table"] = {**columns.to_json(), **stored}
-        if is_finished(path, overwrite=overwrite):
-            check_same(target.shown, form.request_of(path), request, asked.task)
+        asked, path, rows, by_key = batch.asked, target.path, batch.asked.rows, batch.asked.by_key
+        if batch.run is None:
             if target.mirror is not None:
                 target.mirror.tidy()
             count = len(by_key)
             return BatchReport(target.shown, count, count, {}, 0.0, True, asked.warnings)
-        with DurableRun(
-            path,
-            wanted,
-            by_key,
-            items=("place", "places"),
-            overwrite=overwrite,
-            mirror=target.mirror,
-        ) as run:
+        with batch.run as run:
             began = time.monotonic()
             _embed(run, asked, where, on_error=on_error, progress=progress)
-            request = {**request, **which_weights(run.shared or {})}
-            form.write_all(path, _content(run, asked, columns, request))
+            request = {**batch.request, **which_weights(run.shared or {})}
+            batch.form.write_all(path, _content(run, asked, batch.columns, request))
             failed = run.failed()
             errors = {str(rows.ids[by_key[key]]): failed[key] for key in by_key if key in failed}
             run.finished(disposable=not errors)
@@ -276,6 +255,113 @@ def export_batch(
         return BatchReport(
             target.shown, len(by_key), run.resumed, errors, seconds, warnings=asked.warnings
         )
+
+
+def plan_batch(
+    model: str,
+    places: Any,
+    *,
+    output: str | os.PathLike[str],
+    buffer_m: float | None = None,
+    id_column: str | None = None,
+    layer: str | None = None,
+    polygons: Literal["cover", "box"] = "cover",
+    pooling: Literal["mean", "max", "cls"] | None = None,
+    overwrite: bool = False,
+    on_error: Literal["raise", "return"] = "return",
+    progress: bool | None = None,  # noqa: ARG001  # accepted, so that the arguments are the same
+    dtype: Literal["float32", "float16", "int8"] | None = None,
+    order: Literal["hilbert", "input"] | None = None,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    **arguments: Any,
+) -> Estimate:
+    """Return what `export_batch` with these arguments would request, checked as it checks them.
+
+    No pixels are fetched, and nothing is written. A finished table requests nothing; of an
+    unfinished one, all places are counted.
+
+    Raises
+    ------
+    RsEmbedError
+        As `export_batch`, for all that is known before pixels are read; what is wrong with single
+        places is in ``refused``. As `estimate` for own imagery.
+    """
+    refuse_imagery(arguments.get("imagery"))
+    Engine(engine, workers, ray_address)
+    table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
+    with destination(output, TABLES, overwrite=overwrite) as target:
+        batch = _prepared(
+            target, model, places, table, pooling, dtype, order, on_error, overwrite, arguments
+        )
+        count = len(batch.asked.by_key)
+        if batch.run is None:
+            return Estimate(str(arguments.get("backend", "auto")), 0, 0, 0, 0, 0, "", {})
+        left = batch.run.remaining()
+    if left < count:
+        done = count - left
+        logger.info("%d of %d places are done; the estimate is for all", done, count)
+    # Its places, without the warnings that are given by now.
+    rows = replace(batch.asked.rows, notes=())
+    found = estimate(model, spatials=rows, **arguments)
+    refused = {rows.ids[int(number)]: why for number, why in found.refused.items()}
+    return replace(found, refused=refused)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """A table, checked: nothing is read or written yet. ``run`` is None if it is finished."""
+
+    asked: Asked
+    form: TableFormat
+    columns: PlaceColumns | None
+    request: dict[str, Any]
+    run: DurableRun | None
+
+
+def _prepared(
+    target: Destination,
+    model: str,
+    places: Any,
+    table: Mapping[str, Any],
+    pooling: Literal["mean", "max", "cls"] | None,
+    dtype: str | None,
+    order: str | None,
+    on_error: str,
+    overwrite: bool,
+    arguments: Mapping[str, Any],
+) -> _Batch:
+    """Return the table of places that `export_batch` would write to ``target``."""
+    path = target.path
+    form = TABLES.of(path)
+    form.check(path)
+    stored = form.storage(dtype, order)
+    if on_error not in ON_ERROR:
+        raise UnknownNameError.among("on_error", on_error, ON_ERROR)
+    rows = places_of(places, **table)
+    _check_arguments(arguments)
+    notes = () if form.describe is None else of_names(rows.frame.columns)
+    asked = asked_of(model, rows, pooling, arguments, notes)
+    columns = None
+    if form.describe is not None:
+        columns = place_columns(rows.frame, rows.ids, rows.id_column, stored["order"])
+    wanted = asked.identity()
+    request = {**wanted, "places": _places_text(asked.by_key)}
+    if columns is not None:
+        request["table"] = {**columns.to_json(), **stored}
+    if is_finished(path, overwrite=overwrite):
+        check_same(target.shown, form.request_of(path), request, asked.task)
+        return _Batch(asked, form, columns, request, None)
+    run = DurableRun(
+        path,
+        wanted,
+        asked.by_key,
+        items=("place", "places"),
+        overwrite=overwrite,
+        mirror=target.mirror,
+    )
+    return _Batch(asked, form, columns, request, run)
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,8 +90,7 @@ def write_cog(
     options = _creation_options(encoding, layout)
     height, width = content.grid.shape
     plain = height * width * encoding.dimensions * encoding.dtype.itemsize
-    # The blocks, a third more for overviews, and both once more in their final order.
-    check_room(path, plain * 8 // 3)
+    check_room(path, int(plain * COG.room))
     with placed(path, COG) as partial:
         unordered = path.with_name(f".{path.name}.unordered")
         try:
@@ -234,6 +233,9 @@ COG = MapFormat(
     write=write_cog,
     open=open_cog,
     check_replaced=_check_image,
+    scales=lambda path: open_bands(path).scales,
+    # The blocks, a third more for overviews, and both once more in their final order.
+    room=8 / 3,
     opens=(".vrt",),
     sidecars=(".aux.xml", ".ovr", ".msk"),
 )

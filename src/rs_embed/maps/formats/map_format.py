@@ -17,6 +17,7 @@ from rs_embed.files.grids import north_up
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
     from rs_embed.maps.formats.content import MapContent
     from rs_embed.maps.formats.encoding import FittedEncoding
@@ -41,6 +42,11 @@ class MapFormat(Format):
     check_replaced : callable
         ``check_replaced(path)`` raises `ExportError` if there is something at ``path`` that is
         not a map of this format.
+    scales : callable or None
+        ``scales(path)`` returns the value of a step of each dimension of a map in int8; as
+        ``open``, also of a URL if there is ``open_url``. None if the format stores no scales.
+    room : float
+        Bytes on the disk that writing takes at most, for each byte of stored values.
     opens : tuple of str
         Suffixes of files that ``open`` reads as well.
     sidecars : tuple of str
@@ -50,6 +56,8 @@ class MapFormat(Format):
     write: Callable[[Path, MapContent, FittedEncoding], None]
     open: Callable[[Path], xr.DataArray]
     check_replaced: Callable[[Path], None]
+    scales: Callable[[Path | str], NDArray[Any]] | None = None
+    room: float = 1
     open_url: Callable[[str], xr.DataArray] | None = None
     opens: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
@@ -116,6 +124,7 @@ def decoded_map(
         values = values.assign_coords(d=np.arange(count))
     what = "patch tokens" if pca is None else "principal components of patch tokens"
     texts = {"meta": meta, "pca": pca, "offsets": offsets}
+    values["d"].attrs["long_name"] = "dimension" if pca is None else "component"
     values.attrs = {"long_name": what} | {k: v for k, v in texts.items() if v is not None}
     values.encoding = {"grid_mapping": array.rio.grid_mapping}
     stated: xr.DataArray = values.rio.write_nodata(float("nan"))

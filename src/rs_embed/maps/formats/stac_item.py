@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,12 @@ from rs_embed.embedding.stac import (
 )
 from rs_embed.errors import SpecError
 from rs_embed.geo.grid import known_crs, transformer
-from rs_embed.maps.formats.map_format import map_meta
+from rs_embed.maps.formats.encoding import INT8_NODATA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.geo.grid import Grid
-    from rs_embed.maps.formats.content import MapContent
-    from rs_embed.maps.formats.encoding import FittedEncoding
 
 _EXTENSIONS = (*EXTENSIONS, "https://stac-extensions.github.io/projection/v2.0.0/schema.json")
 # Steps along a side of an outline, before it is simplified.
@@ -44,14 +43,17 @@ _LEAST_TOLERANCE_DEG = 1e-6
 def write_item(
     map_path: Path,
     media_type: str,
-    content: MapContent,
-    encoding: FittedEncoding,
+    grid: Grid,
+    meta: Mapping[str, Any],
     *,
+    scales: NDArray[Any] | None = None,
     when: datetime | None = None,
 ) -> None:
     """Write a STAC 1.1 Item of a map with relative paths; it appears whole or not at all.
 
-    Its time is ``meta["temporal"]``, the end excluded; else the time of the source items; else
+    ``meta`` is that of `map_meta`, and ``scales`` the steps of a map in int8. Its time is
+    ``meta["temporal"]``, the end excluded; else the time of the source items; else ``when``, in UTC
+    if it has no time zone. The item is written beside the map, to `item_path`.
     ``when``, in UTC if it has no time zone. The item is written beside the map, to `item_path`.
 
     Raises
@@ -61,30 +63,31 @@ def write_item(
     ExportError
         If the file cannot be written.
     """
-    write_item_file(map_path, _item(map_path, media_type, content, encoding, when))
+    write_item_file(map_path, _item(map_path, media_type, grid, meta, scales, when))
 
 
 def _item(
     map_path: Path,
     media_type: str,
-    content: MapContent,
-    encoding: FittedEncoding,
+    grid: Grid,
+    meta: Mapping[str, Any],
+    scales: NDArray[Any] | None,
     when: datetime | None,
 ) -> dict[str, Any]:
-    grid, meta = content.grid, content.meta
+    encoding = meta["encoding"]
     geometry, bbox = footprint(grid)
     properties = {
         **time_fields(meta, when),
         "title": f"{meta['model']} embeddings",
-        "data_type": encoding.dtype.name,
+        "data_type": encoding["dtype"],
         **({"gsd": meta["gsd_m"]} if isinstance(meta.get("gsd_m"), int | float) else {}),
         "proj:code": None,  # if no authority has one
         **proj_fields(grid),
         "proj:shape": list(grid.shape),
         "proj:transform": [float(value) for value in tuple(grid.transform)[:6]],
         "proj:bbox": [float(value) for value in grid.bounds],
-        **_emb(content, encoding),
-        **mlm_fields(meta, content.dimensions, "patch tokens", "token"),
+        **_emb(meta, scales),
+        **mlm_fields(meta, encoding["token_dimensions"], "patch tokens", "token"),
         **band_fields(meta),
     }
     return {
@@ -100,37 +103,37 @@ def _item(
             "embeddings": {
                 "href": f"./{quote(map_path.name)}",
                 "type": media_type,
-                "title": f"Embeddings, {encoding.dimensions} dimensions",
+                "title": f"Embeddings, {encoding['dimensions']} dimensions",
                 "roles": ["data", "embeddings"],
-                "nodata": "nan" if encoding.scales is None else int(encoding.nodata),
+                "nodata": "nan" if scales is None else INT8_NODATA,
             },
             "model": weights_asset(meta),
         },
     }
 
 
-def _emb(content: MapContent, encoding: FittedEncoding) -> dict[str, Any]:
+def _emb(meta: Mapping[str, Any], scales: NDArray[Any] | None) -> dict[str, Any]:
     """Return fields of the embedding extension 0.0.1.
 
     Its schema allows type, dimensions and chip layout only in collections; in an Item they are
     among the runtime parameters.
     """
-    left_out = {"source_items", "encoding", "grid"}
+    left_out, encoding = {"source_items", "encoding", "grid"}, meta["encoding"]
     parameters = {
         "type": "chip",
-        "dimensions": encoding.dimensions,
-        "chip_layout": chip_layout(content.meta),
-        **{k: v for k, v in map_meta(content, encoding).items() if k not in left_out},
-        "encoding": encoding.to_json(),
+        "dimensions": encoding["dimensions"],
+        "chip_layout": chip_layout(meta),
+        **{k: v for k, v in meta.items() if k not in left_out},
+        "encoding": encoding,
     }
     fields: dict[str, Any] = {ITEM_KEY: parameters}
-    if encoding.dtype != np.float32:
+    if encoding["dtype"] != "float32":
         fields["emb:quantization"] = {
-            "method": "linear" if encoding.scales is not None else "cast",
+            "method": "cast" if scales is None else "linear",
             "original_dtype": "float32",
-            "quantized_dtype": encoding.dtype.name,
-        } | ({"scale": [float(v) for v in encoding.scales]} if encoding.scales is not None
-             else {})  # fmt: skip
+            "quantized_dtype": encoding["dtype"],
+            **({} if scales is None else {"scale": [float(v) for v in scales]}),
+        }
     return fields
 
 

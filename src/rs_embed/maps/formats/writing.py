@@ -11,7 +11,7 @@ from rs_embed.embedding.stac import has_time, item_path
 from rs_embed.errors import GridError
 from rs_embed.files.formats import Formats
 from rs_embed.maps.formats.encoding import EncodingError, MapEncoding
-from rs_embed.maps.formats.map_format import MapFormat
+from rs_embed.maps.formats.map_format import MapFormat, map_meta
 from rs_embed.maps.formats.paths import size_bytes
 from rs_embed.maps.formats.stac_item import write_item
 from rs_embed.maps.formats.table import MAPS
@@ -81,7 +81,8 @@ def write_map(
     item = item_path(path)
     known = has_time(content.meta) or when is not None
     if known:
-        write_item(path, chosen.media_type, content, fitted, when=when)
+        meta = map_meta(content, fitted)
+        write_item(path, chosen.media_type, content.grid, meta, scales=fitted.scales, when=when)
     else:
         item.unlink(missing_ok=True)
     return WrittenMap(path, item if known else None, size_bytes(path), fitted.error)

@@ -173,8 +173,9 @@ def _rows(
 
 
 def _write_coordinates(group: Any, grid: Grid, encoding: FittedEncoding) -> None:
+    kind = "dimension" if encoding.pca is None else "component"
     axes = {
-        "d": (np.arange(encoding.dimensions, dtype=np.int64), {"long_name": "dimension"}),
+        "d": (np.arange(encoding.dimensions, dtype=np.int64), {"long_name": kind}),
         "y": (grid.y, _axis(grid, 1)),
         "x": (grid.x, _axis(grid, 0)),
     }
@@ -349,6 +350,11 @@ def open_zarr(path: Path | str) -> xr.DataArray:
     return decoded_map(tokens.drop_vars("scale", errors="ignore"), meta, pca, offsets)
 
 
+def _scales(path: Path | str) -> NDArray[Any]:
+    zarr = require("zarr", extra="maps", purpose=ZARR.name)
+    return np.asarray(zarr.open_group(path, mode="r")["scale"][...])
+
+
 def _check_store(path: Path) -> None:
     if not os.path.isfile(path / "zarr.json"):  # False for names that no file can have
         check_place(path)
@@ -370,4 +376,5 @@ ZARR = MapFormat(
     open=open_zarr,
     open_url=open_zarr,
     check_replaced=_check_store,
+    scales=_scales,
 )
