@@ -51,6 +51,7 @@ def store() -> Iterator[Any]:
     """The file system of ``memory://``, empty."""
     files = fsspec.filesystem("memory")
     files.store.clear()
+    files.pseudo_dirs[:] = [""]  # other tests may have left folders
     yield files
     files.store.clear()
 
