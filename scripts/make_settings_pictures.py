@@ -28,7 +28,7 @@ from rs_embed import (
     get_embedding,
     inspect_input,
 )
-from rs_embed.embedding.quicklook import principal_components
+from rs_embed.embedding.quicklook import Components
 from rs_embed.geo.tiling import Tile, tiles_of
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M
 
@@ -193,7 +193,8 @@ def grids(folder: Path) -> None:
         tokens = embedding.data
         rows, columns = tokens.shape[1:]
         metres = embedding.meta["input_res_m"] * PATCH_PX
-        picture = Image.fromarray(principal_components(tokens.values))
+        colours, _ = Components.of([tokens.values]).colours(tokens.values)
+        picture = Image.fromarray(colours)
         panel = placed(picture, grid_of(embedding.meta), whole, outline=False)
         caption = f"{title}\n{rows} x {columns} tokens of {metres:.0f} m\nRANDOM WEIGHTS"
         panels.append((panel, caption))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from pyproj import CRS
 
 from rs_embed import Embedding
-from rs_embed.embedding.quicklook import principal_components
+from rs_embed.embedding.quicklook import NOISE, Components, contiguity
 from rs_embed.embedding.result import token_grid
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.geo.grid import Grid
@@ -181,7 +182,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 def test_principal_components_are_those_of_the_covariance() -> None:
     grid = tokens(8, 9, 6) * np.array([5, 3, 2, 1, 1, 1])[:, None, None]
     grid[:, 0, 0] = np.nan
-    colours = principal_components(grid.astype(np.float32))
+    found = Components.of([grid.astype(np.float32)])
+    colours, known = found.colours(grid.astype(np.float32))
+    assert (~known).sum() == 1
     assert colours.shape == (8, 9, 3)
     assert colours.dtype == np.uint8
     assert (colours[0, 0] == 128).all()
@@ -194,31 +197,80 @@ def test_principal_components_are_those_of_the_covariance() -> None:
         low, high = np.percentile(score, [2, 98])
         expected = ((score - low) / (high - low)).clip(0, 1) * 255
         assert np.abs(colours.reshape(-1, 3)[1:, channel] - expected).max() <= 1
-    assert np.all(np.diff(values) >= 0)
+    assert found.explained == pytest.approx(values[:-4:-1] / values.sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (2, 1)])
 def test_quicklook_of_few_tokens(shape: tuple[int, int]) -> None:
     grid = tokens(*shape, 4)
-    assert principal_components(grid).shape == (*shape, 3)
-    assert (principal_components(np.full_like(grid, np.nan)) == 128).all()
+    assert Components.of([grid]).colours(grid)[0].shape == (*shape, 3)
+    none = np.full_like(grid, np.nan)
+    colours, known = Components.of([none]).colours(none)
+    assert (colours == 128).all()
+    assert not known.any()
 
 
 def test_quicklook_shows_image_and_components(tmp_path: Path) -> None:
     embedding = grid_embedding()
     image = np.zeros((50, 70, 3), np.uint8)
     image[:, 35:] = 200
-    shown = Embedding(embedding.data, embedding.meta, image)
+    values = embedding.data.copy()
+    values[:, 0, 0] = np.nan
+    shown = Embedding(values, embedding.meta, image)
     picture = shown.quicklook(tmp_path / "q.png", side_px=100)
     written = Image.open(tmp_path / "q.png")
-    assert written.size == picture.size == (2 * 140 + 12, 100 + 22)
+    assert written.size == picture.size
+    assert picture.width == 2 * 140 + 12 + 2 * 8
     pixels = np.asarray(written)
-    assert (pixels[70, 20] == 0).all()
-    assert (pixels[70, 120] == 255).all()  # stretched to its own range
-    expected = principal_components(embedding.data.values)
-    assert (pixels[22 + 50, 152 + 70] == expected[2, 3]).all()
+    top = next(row for row in range(100) if (pixels[row : row + 100, 10] == 0).all())
+    assert (pixels[top + 50, 8 + 120] == 255).all()  # stretched to its own range
+    tokens_of = values.values
+    expected, _ = Components.of([tokens_of]).colours(tokens_of)
+    assert (pixels[top + 50, 160 + 70] == expected[2, 3]).all()
+    missing = pixels[top + 1 : top + 19, 161:179]
+    assert set(np.unique(missing)) == {150, 235}  # hatched
     # Read from a file there is no image: the components alone.
-    assert embedding.quicklook(side_px=100).size == (140, 122)
+    assert embedding.quicklook(side_px=200).width == 280 + 2 * 8
+
+
+def test_quicklooks_of_several_dates_share_their_colours() -> None:
+    one = grid_embedding()
+    other = Embedding(one.data + 5, one.meta)
+    both = np.asarray(one.quicklook(other, side_px=100))
+    alone = np.asarray(one.quicklook(side_px=100))
+    top = next(row for row in range(100) if (alone[row, 9:140] != 255).any(axis=-1).all())
+    assert both.shape[0] > 2 * 100
+    # What is far apart has other colours beside each other; alone each fills the whole range.
+    assert (both[top + 50, 78] != alone[top + 50, 78]).any()
+    with pytest.raises(SpecError, match="got grids of model 'scalemae' and 'other', expected one"):
+        one.quicklook(Embedding(one.data, {**one.meta, "model": "other"}))
+    with pytest.raises(SpecError, match="12 and 11 dimensions"):
+        one.quicklook(Embedding(one.data[1:], one.meta))
+    with pytest.raises(SpecError, match="got 2 paths"):
+        one.quicklook("a.png", "b.png")
+
+
+def test_colours_that_are_noise_are_told() -> None:
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=(16, 20, 3))
+    # Geary's C, one cell at a time.
+    pairs = [
+        ((r, c), (r + down, c + right))
+        for r in range(16)
+        for c in range(20)
+        for down, right in ((1, 0), (0, 1))
+        if r + down < 16 and c + right < 20
+    ]
+    between = sum(((noise[a] - noise[b]) ** 2).sum() for a, b in pairs)
+    spread = ((noise - noise.mean((0, 1))) ** 2).sum()
+    assert contiguity(noise) == pytest.approx((320 - 1) * between / (2 * len(pairs) * spread))
+    grid = draw.normal(size=(12, 16, 20)).astype(np.float32)
+    for values, expected in ((grid, True), (np.cumsum(grid, axis=1), False)):
+        shown = Embedding(token_grid(values, Grid(None, Affine.identity(), (16, 20))), {})
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            shown.quicklook(side_px=64)
+        assert [str(w.message) == NOISE for w in given] == [True] * expected
 
 
 def test_quicklook_needs_a_grid_and_a_png(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rs_embed.addresses import path_of
 from rs_embed.embedding.provenance import imagery_times
-from rs_embed.errors import SpecError
+from rs_embed.errors import ImageryWarning, Note, SpecError, give_warnings
 from rs_embed.files.formats import PICTURES, Formats
 from rs_embed.files.grids import GRIDS, georeferenced
 from rs_embed.files.vectors import ONE_VECTOR
@@ -19,6 +19,8 @@ from rs_embed.files.writing import written
 from rs_embed.printable import excerpt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import xarray as xr
     from numpy.typing import NDArray
     from PIL import Image
@@ -93,7 +95,8 @@ class Embedding:
         title = f"Embedding, {' x '.join(map(str, self.shape))} float32"
         picture = None
         if not isinstance(self.data, np.ndarray):
-            picture = self.quicklook(side_px=notebook.SIDE_PX)
+            shown = quicklook.Shown(self.data, self.meta, self.image)
+            picture, _ = quicklook.render([shown], side_px=notebook.SIDE_PX, stretch=True)
         elif self.image is not None:
             picture = quicklook.brightened(self.image, notebook.SIDE_PX)
         return notebook.as_html(title, self.meta, picture)
@@ -145,20 +148,22 @@ class Embedding:
 
     def quicklook(
         self,
-        path: str | os.PathLike[str] | None = None,
-        *,
+        *others: Embedding | str | os.PathLike[str],
         side_px: int = 512,
         stretch: bool = True,
     ) -> Image.Image:
         """Return a picture of a grid, and write it as PNG if a path is given.
 
         It shows the first three principal components of the tokens as red, green and blue, beside
-        the image that the model saw (left out if the embedding was read from a file).
+        the image that the model saw (left out if the embedding was read from a file), with place,
+        date, GSD, model, scale bar and the variance that the components explain. Where there is no
+        token it is hatched.
 
         Parameters
         ----------
-        path : path, optional
-            A ``.png`` file.
+        *others : Embedding or path
+            Further grids, drawn below with the same components, so that equal colours mean equal
+            tokens; and at most one ``.png`` file.
         side_px : int
             Height of each panel, pixels.
         stretch : bool
@@ -167,24 +172,53 @@ class Embedding:
         Raises
         ------
         SpecError
-            If this is a vector.
+            If one is a vector, or grids differ in their dimensions, model or weights.
         UnknownNameError
-            If ``path`` is not a ``.png``.
+            If the path is not a ``.png``.
         ExportError
             If the file cannot be written.
+
+        Warns
+        -----
+        ImageryWarning
+            If the colours are noise: neighbouring tokens differ as much as any two.
         """
         from rs_embed.embedding import quicklook
 
-        if isinstance(self.data, np.ndarray):
-            raise SpecError("got a pooled vector, expected a grid: use output='grid'")
-        target = None if path is None else _as_path(path)
-        if target is not None:
-            PICTURES.check(target)
-        picture = quicklook.render(self.data.values, self.image, side_px=side_px, stretch=stretch)
-        if target is not None:
-            with written(target) as partial:
-                picture.save(partial, format="PNG")
+        grids = [self, *(other for other in others if isinstance(other, Embedding))]
+        paths = [_as_path(other) for other in others if not isinstance(other, Embedding)]
+        if len(paths) > 1:
+            raise SpecError(f"got {len(paths)} paths, expected at most one, of a .png")
+        for path in paths:
+            PICTURES.check(path)
+        _check_alike(grids)
+        shown = [quicklook.Shown(grid.data, grid.meta, grid.image) for grid in grids]
+        picture, noise = quicklook.render(shown, side_px=side_px, stretch=stretch)
+        if noise:
+            give_warnings([Note(quicklook.NOISE, ImageryWarning)])
+        for path in paths:
+            with written(path) as partial:
+                picture.save(partial, format="PNG", optimize=True)
         return picture
+
+
+def _check_alike(grids: Sequence[Embedding]) -> None:
+    """Raise `SpecError` unless all are grids whose tokens can be compared."""
+    for grid in grids:
+        if not grid.is_grid:
+            raise SpecError("got a pooled vector, expected a grid: use output='grid'")
+        for name in ("model", "weights_sha256"):
+            one, other = (each.meta.get(name) for each in (grids[0], grid))
+            if one != other:
+                raise SpecError(
+                    f"got grids of {name} {one!r} and {other!r}, expected one model for all: their "
+                    "components have nothing in common; draw them apart"
+                )
+        if grid.shape[0] != grids[0].shape[0]:
+            raise SpecError(
+                f"got grids of {grids[0].shape[0]} and {grid.shape[0]} dimensions, expected one "
+                "model for all; draw them apart"
+            )
 
 
 def _as_path(path: object) -> Path:
