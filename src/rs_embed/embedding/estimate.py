@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.embedding.arguments import fetch_of
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
@@ -60,7 +61,7 @@ class Estimate:
 
 
 def estimate(
-    model: str,
+    model: str | KeptModel,
     *,
     spatials: Any,
     buffer_m: float | None = None,
@@ -86,8 +87,8 @@ def estimate(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     spatials : object
         The places, as for `iter_embeddings`.
     buffer_m, layer, polygons

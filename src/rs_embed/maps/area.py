@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
 from rs_embed.maps.finishing import finished_map
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def embed_area(
-    model: str,
+    model: str | KeptModel,
     *,
     output: str | os.PathLike[str],
     spatial: Spatial | str | os.PathLike[str] | Any = None,
@@ -72,8 +73,8 @@ def embed_area(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     output : path or URL
         ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF), on this disk or an object store
         (``s3://...``, see docs/batches.md). A STAC Item is written beside it.
@@ -192,7 +193,7 @@ def embed_area(
 
 
 def plan_area(
-    model: str,
+    model: str | KeptModel,
     *,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -204,8 +205,8 @@ def plan_area(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     output : path, optional
         The map. If given, it is checked as `embed_area` does, and windows that an unfinished run
         has kept are not counted.

@@ -19,6 +19,7 @@ import numpy as np
 from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.identity import identity, which_weights
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
@@ -135,7 +136,7 @@ class BatchReport:
 
 
 def export_batch(
-    model: str,
+    model: str | KeptModel,
     places: Any,
     *,
     output: str | os.PathLike[str],
@@ -164,8 +165,8 @@ def export_batch(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     places : object
         A CSV, GeoJSON, GeoPackage, GeoParquet or (zipped) Shapefile; a GeoDataFrame or GeoSeries
         in any CRS, a DataFrame with columns ``lon`` and ``lat``; shapely geometries, (lon, lat)
@@ -337,7 +338,7 @@ class Asked:
 
 
 def asked_of(
-    model: str,
+    model: str | KeptModel,
     rows: Places,
     pooling: Literal["mean", "max", "cls"] | None,
     arguments: Mapping[str, Any],
@@ -426,7 +427,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _settled(
-    model: str,
+    model: str | KeptModel,
     settings: Settings,
     *,
     output: OutputSpec,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.errors import (
     ExportError,
     Note,
@@ -159,7 +160,7 @@ def _missing(count: int | None) -> str:
 
 
 def embed_table(
-    model: str,
+    model: str | KeptModel,
     places: Any,
     *,
     buffer_m: float | None = None,
