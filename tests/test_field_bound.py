@@ -38,8 +38,8 @@ from rs_embed import (
 )
 
 OPTIONS: dict[str, Any] = {"weights": "scalemae-tiny", "image_size": 64, "device": "cpu"}
-SAMPLE = {"backend": "sample"}
-POINT = {"spatial": (-75.6156, 37.6942), "buffer_m": 320, **SAMPLE}
+SAMPLE: dict[str, Any] = {"backend": "sample"}
+POINT: dict[str, Any] = {"spatial": (-75.6156, 37.6942), "buffer_m": 320, **SAMPLE}
 PLACES = [PointBuffer(-75.62 + 0.005 * n, 37.694, 320) for n in range(2)]
 BOX = BBox(-75.6200, 37.6900, -75.6100, 37.6960)
 Call = Callable[..., Any]
@@ -84,7 +84,8 @@ METHODS: dict[str, tuple[Call, str, tuple[Any, ...], dict[str, Any], Call]] = {
         embed_area, "embed_area", (), {"spatial": BOX, "output": "{}/m.tif", **SAMPLE}, of_file,
     ),
     "an inspection": (
-        inspect_input, "inspect", (), POINT, lambda made, _: (made.to_json(), made.tensor().tolist()),
+        inspect_input, "inspect", (), POINT,
+        lambda made, _: (made.to_json(), made.tensor().tolist()),
     ),
 }  # fmt: skip
 
@@ -191,7 +192,8 @@ REFUSED: dict[str, tuple[Callable[[LoadedModel], Any], type[RsEmbedError], str]]
         UnknownNameError, "'cuda:0'.*did you mean 'cuda'",
     ),
     "a model in place of a name": (
-        lambda m: load_model(m), SpecError, "is loaded already",
+        lambda m: load_model(m), SpecError,  # type: ignore[arg-type]
+        "is loaded already",
     ),
 }  # fmt: skip
 
