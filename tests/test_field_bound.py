@@ -203,3 +203,32 @@ def test_refusals(model: LoadedModel, name: str) -> None:
     call, error, match = REFUSED[name]
     with pytest.raises(error, match=match):
         call(model)
+
+
+SHOWN: dict[str, tuple[Callable[[LoadedModel, Path], Any], tuple[str, ...]]] = {
+    "a table": (
+        lambda m, _: m.embed_table([*PLACES, PointBuffer(0, 0, 320)], **SAMPLE),
+        ("3 places, 192 dimensions, 1 failed", "<td>POINT (-75.62 37.694)</td>"),
+    ),
+    "a report": (
+        lambda m, at: m.export_batch(PLACES, output=at / "v.npz", **SAMPLE), ("2 of 2 places",),
+    ),
+    "a map": (
+        lambda m, at: m.embed_area(spatial=BOX, output=at / "m.tif", **SAMPLE), ("m.tif", "tokens"),
+    ),
+    "a plan": (lambda m, _: plan_area(m, spatial=BOX, **SAMPLE), ("cells of",)),
+    "an estimate": (
+        lambda m, _: estimate(m, spatials=PLACES, **SAMPLE), (">2<", "download_bytes"),
+    ),
+    "an inspection": (lambda m, _: m.inspect(**POINT), ("data:image/png", "scalemae")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_notebooks_show_results_briefly(model: LoadedModel, tmp_path: Path, name: str) -> None:
+    make, known = SHOWN[name]
+    made = make(model, tmp_path)
+    page = made._repr_html_()
+    assert all(part in page for part in known), page[-3000:]
+    assert "<script" not in page
+    assert len(str(made).splitlines()) <= 12

@@ -15,6 +15,7 @@ from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
 from rs_embed.errors import RsEmbedError, SpecError, give_warnings
 from rs_embed.files.vectors import MANY_VECTORS
+from rs_embed.printable import excerpt, html_table
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, TemporalSpec
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """What many places ask for, summed up.
 
@@ -58,6 +59,14 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return "\n  ".join(
+            ["Estimate", *(f"{k}: {excerpt(str(v))}" for k, v in vars(self).items())]
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table("Estimate", {k: excerpt(str(v)) for k, v in vars(self).items()})
 
 
 def estimate(

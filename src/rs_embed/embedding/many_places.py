@@ -179,7 +179,7 @@ def iter_embeddings(
         error is given in its place. The error carries the place's number as ``index``. A place
         that is not a place, or an iterator that raises, always ends the batch.
     progress : bool, optional
-        Whether a bar counts places on standard error; None where that is a terminal.
+        Whether a bar counts places on standard error; None: in a terminal or notebook.
     keep_images : bool
         Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
         vectors.

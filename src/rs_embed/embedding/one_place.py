@@ -96,7 +96,7 @@ def get_embedding(
     device : {"auto", "cpu", "cuda", "mps"} or torch.device
         Where the model runs; one that is not available is an error.
     progress : bool, optional
-        Whether a bar counts tiles on standard error; None where that is a terminal.
+        Whether a bar counts tiles on standard error; None: in a terminal or notebook.
     **options
         The model's own options, see ``describe_model(model)["options"]``.
 

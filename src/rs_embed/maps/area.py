@@ -121,7 +121,7 @@ def embed_area(
     overwrite : bool
         Whether to start again, and replace a finished map.
     progress : bool, optional
-        Whether to show a progress bar on standard error; None: if that is a terminal.
+        Whether to show a progress bar on standard error; None: in a terminal or notebook.
     workers, engine, ray_address
         As for `export_batch`. Windows that start in the same 1024 rows are made by one process.
     **options

@@ -35,7 +35,7 @@ from rs_embed.errors import (
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.geo.polygons import require_shapely
-from rs_embed.printable import excerpt
+from rs_embed.printable import excerpt, html_text
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import Engine
 from rs_embed.runs.journal import JournalResult
@@ -134,6 +134,9 @@ class BatchReport:
             lines.append("the other errors are in the file")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return html_text(repr(self))
+
 
 def export_batch(
     model: str | KeptModel,
@@ -192,7 +195,7 @@ def export_batch(
     on_error : {"raise", "return"}
         Whether the first place that fails ends the run, or becomes a row of NaN.
     progress : bool, optional
-        Whether to show a progress bar on standard error; None: if that is a terminal.
+        Whether to show a progress bar on standard error; None: in a terminal or notebook.
     dtype : {"float32", "float16", "int8"}, optional
         How a ``.parquet`` stores vectors; int8 with a scale for each row. Default float32.
     order : {"hilbert", "input"}, optional
