@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,19 @@ from rs_embed import FetchSpec, RsEmbedError, get_embedding
 def embedded(
     environment: Mapping[str, str], weights: str, pixel: float, scale_m: float
 ) -> dict[str, Any]:
-    """Return the meta and the first value of an embedding, or the error, in this environment."""
+    """Return the meta and the first value of an embedding, or the error, in this environment.
+
+    With an error comes what was written to standard error.
+    """
     os.environ.clear()
     os.environ.update(environment)
     warnings.simplefilter("ignore")
     try:
-        made = get_embedding(
-            "scalemae", input_chw=np.full((3, 40, 40), pixel), fetch=FetchSpec(scale_m=scale_m),
-            weights=weights or None,
-        )  # fmt: skip
+        with redirect_stderr(io.StringIO()) as said:
+            made = get_embedding(
+                "scalemae", input_chw=np.full((3, 40, 40), pixel), fetch=FetchSpec(scale_m=scale_m),
+                weights=weights or None,
+            )  # fmt: skip
     except RsEmbedError as exc:
-        return {"error": type(exc).__name__, "message": str(exc)}
+        return {"error": type(exc).__name__, "message": str(exc), "said": said.getvalue()}
     return {"first": float(made.data[0]), "meta": made.meta}

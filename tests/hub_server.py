@@ -14,13 +14,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Files of ``repo``, what to do wrong, and the requests that came in."""
+    """Files of ``repo``, what to do wrong, and the requests that came in.
+
+    With the fault "silent" it says what it has, and never sends it.
+    """
 
     repo: str
     files: Mapping[str, bytes]
     fault: str = ""
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -39,6 +43,10 @@ def serve(hub: Hub) -> Iterator[Hub]:
         def answer(self, *, body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")
             prefix = f"/{hub.repo}/resolve/"
+            if hub.fault == "silent" and body:
+                hub.ended.wait()
+                self.close_connection = True
+                return None
             if hub.fault == "gated":
                 return self.refuse(403, "GatedRepo")
             if not self.path.startswith(prefix):
@@ -81,6 +89,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.ended.set()
         server.shutdown()
         server.server_close()
         thread.join(60)

@@ -251,7 +251,7 @@ def test_unusable_sizes(stated: dict[str, Any], match: str) -> None:
 
 
 def test_paths_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such path exists"):
+    with pytest.raises(CheckpointError, match="there is no such folder or file"):
         weights_on_disk(str(tmp_path / "gone"))
     with pytest.raises(CheckpointError, match="found none"):
         weights_on_disk(str(tmp_path))

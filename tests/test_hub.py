@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 import torch
 
+from rs_embed.errors import CheckpointError
+from rs_embed.models.weights import obtain_weights
 from tests.conftest import python_environment, small_network
 from tests.faulty_answers import answering, silent
 from tests.hub_client import embedded
 from tests.hub_server import COMMIT, Hub, serve
 from tests.processes import WAIT_S
 
-CONFIG = {"feat_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0, "img_size": 32}
+CONFIG = {"feat_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0, "img_size": 32,
+          "display": "visual"}  # fmt: skip
 
 
 def wrapper_bin() -> bytes:
@@ -76,6 +79,7 @@ def test_first_from_the_hub_then_from_the_cache_without_a_request(
         assert meta["weights_sha256"] == hashlib.sha256(weights).hexdigest()
         assert meta["network"]["embed_dim"] == 48
         assert meta["image_size"] == 32  # img_size of config.json
+        assert (meta["display"], meta["display_source"]) == ("visual", "weights")
         assert result["first"] == first["first"]
 
 
@@ -134,6 +138,21 @@ def test_a_hub_that_never_answers(embed: Callable[..., dict[str, Any]]) -> None:
     assert came.is_set()
     assert result["error"] == "CheckpointError"
     assert "cannot get the weights 'me/small' from the hub" in result["message"]
+
+
+def test_a_hub_that_stops_answering(embed: Callable[..., dict[str, Any]]) -> None:
+    """Its client tries each file six times, and would say so each time."""
+    hub = Hub("me/small", {"config.json": b"{}", "pytorch_model.bin": b"0"}, fault="silent")
+    with serve(hub):
+        result = embed("me/small", HF_ENDPOINT=hub.url, HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert "cannot get the weights 'me/small' from the hub (timed out)" in result["message"]
+    assert result["said"] == ""
+
+
+@pytest.mark.parametrize("weights", ["./me", "./me.bin", "me/small.pth", "~/me", "me/", "small"])
+def test_a_path_that_does_not_exist_is_not_taken_for_a_repository(weights: str) -> None:
+    with pytest.raises(CheckpointError, match=f"got weights='{weights}', but there is no such"):
+        obtain_weights(weights)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ Then choose by what you have:
 - a table of places: `embed_table` or `export_batch`
 - a whole area: `embed_area`
 
+`load_model` keeps a model for many calls, with these functions as its methods.
 `inspect_input` shows what the model would see, and `describe_model` its options. On the command
 line: ``rs-embed --help``.
 """
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from rs_embed.geo.grid import gsd_m as gsd_m
     from rs_embed.geo.grid import roi_grid as roi_grid
     from rs_embed.geo.raster import Raster as Raster
+    from rs_embed.loaded import LoadedModel as LoadedModel
+    from rs_embed.loaded import load_model as load_model
     from rs_embed.maps.area import embed_area as embed_area
     from rs_embed.maps.area import plan_area as plan_area
     from rs_embed.maps.formats.opening import open_map as open_map
@@ -128,6 +131,7 @@ _MODULES = {
     "files.vectors": "Vectors read_vectors",
     "geo.grid": "Grid gsd_m roi_grid",
     "geo.raster": "Raster",
+    "loaded": "LoadedModel load_model",
     "maps.area": "embed_area plan_area",
     "maps.formats.opening": "open_map restored",
     "maps.outputs": "check_output",

@@ -30,6 +30,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,22 @@ class RsEmbedError(Exception):
     """
 
     index: int | None = None
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: the frames of the caller, then the message and its notes.
+
+        ``traceback.print_exception(sys.last_value)`` shows all frames and causes.
+        """
+        frames = []
+        for frame, line in traceback.walk_tb(self.__traceback__):
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if package == __name__.partition(".")[0]:
+                break
+            if package not in ("IPython", "ipykernel"):
+                frames.append((frame, line))
+        shown = traceback.StackSummary.extract(iter(frames)).format()
+        text = "".join([*shown, *traceback.format_exception_only(self)])
+        return ["Traceback (most recent call last):", *text.splitlines()]
 
     def __str__(self) -> str:
         return printable(super().__str__())

@@ -220,6 +220,11 @@ def stated_ray_address(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("RAY_ADDRESS")
 
 
+def stated_gdal_http(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return GDAL's options of requests that are set: ``GDAL_HTTP_TIMEOUT`` and the like."""
+    return {name: value for name, value in environ.items() if name.startswith("GDAL_HTTP_")}
+
+
 def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the file given by ``GOOGLE_APPLICATION_CREDENTIALS``, if it is set."""
     path = environ.get("GOOGLE_APPLICATION_CREDENTIALS")

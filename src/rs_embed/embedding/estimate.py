@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.embedding.arguments import fetch_of
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, settle
 from rs_embed.errors import RsEmbedError, SpecError, give_warnings
 from rs_embed.files.vectors import MANY_VECTORS
+from rs_embed.printable import excerpt, html_table
 from rs_embed.settings import Settings
 from rs_embed.specs import FetchSpec, InputPrepSpec, SensorSpec, TemporalSpec
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from rs_embed.providers.base import Provider
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """What many places ask for, summed up.
 
@@ -59,9 +61,17 @@ class Estimate:
         """Return the estimate as JSON values."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        return "\n  ".join(
+            ["Estimate", *(f"{k}: {excerpt(str(v))}" for k, v in vars(self).items())]
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table("Estimate", {k: excerpt(str(v)) for k, v in vars(self).items()})
+
 
 def estimate(
-    model: str,
+    model: str | KeptModel,
     *,
     spatials: Any,
     buffer_m: float | None = None,
@@ -87,8 +97,8 @@ def estimate(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     spatials : object
         The places, as for `iter_embeddings`.
     buffer_m, layer, polygons

@@ -15,6 +15,7 @@ import numpy as np
 from rs_embed.addresses import path_of
 from rs_embed.embedding import notebook, quicklook
 from rs_embed.embedding.arguments import fetch_of
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sight, settle
@@ -127,7 +128,7 @@ class Inspection:
 
 
 def inspect_input(
-    model: str,
+    model: str | KeptModel,
     *,
     spatial: Spatial | Any = None,
     buffer_m: float | None = None,

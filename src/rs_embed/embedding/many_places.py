@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.loop import embed
 from rs_embed.embedding.place_arguments import arguments_of, as_places
 from rs_embed.embedding.result import Embedding
@@ -44,7 +45,7 @@ _KINDS: dict[str, type] = {"temporal": TemporalSpec, "fetch": FetchSpec}
 
 
 def get_embeddings_batch(
-    model: str,
+    model: str | KeptModel,
     *,
     spatials: Any = None,
     buffer_m: float | None = None,
@@ -124,7 +125,7 @@ def get_embeddings_batch(
 
 
 def iter_embeddings(
-    model: str,
+    model: str | KeptModel,
     *,
     spatials: Any = None,
     buffer_m: float | None = None,
@@ -157,8 +158,8 @@ def iter_embeddings(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     spatials : object, optional
         The places: of a provider, or windows of ``imagery``. BBox or PointBuffer objects, of which
         an iterator is consumed no further ahead than needed and a list is checked as a whole
@@ -178,7 +179,7 @@ def iter_embeddings(
         error is given in its place. The error carries the place's number as ``index``. A place
         that is not a place, or an iterator that raises, always ends the batch.
     progress : bool, optional
-        Whether a bar counts places on standard error; None where that is a terminal.
+        Whether a bar counts places on standard error; None: in a terminal or notebook.
     keep_images : bool
         Whether ``Embedding.image`` holds what the model saw; off, since images are larger than
         vectors.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.covering import check_pooling
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.loop import embed
 from rs_embed.embedding.place_arguments import one_place
 from rs_embed.embedding.result import Embedding
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def get_embedding(
-    model: str,
+    model: str | KeptModel,
     *,
     spatial: Spatial | Any = None,
     buffer_m: float | None = None,
@@ -53,8 +54,8 @@ def get_embedding(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``: ``"scalemae"``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``: ``"scalemae"``; or a model of `load_model`.
     spatial : BBox, PointBuffer, tuple, or geometry, optional
         The place: ``(minlon, minlat, maxlon, maxlat)`` is a `BBox`, and ``(lon, lat)``, or a point
         of shapely or GeoJSON, a `PointBuffer` with ``buffer_m``. A polygon (shapely, GeoJSON, one
@@ -95,7 +96,7 @@ def get_embedding(
     device : {"auto", "cpu", "cuda", "mps"} or torch.device
         Where the model runs; one that is not available is an error.
     progress : bool, optional
-        Whether a bar counts tiles on standard error; None where that is a terminal.
+        Whether a bar counts tiles on standard error; None: in a terminal or notebook.
     **options
         The model's own options, see ``describe_model(model)["options"]``.
 

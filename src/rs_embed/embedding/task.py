@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rs_embed._version import __version__
-from rs_embed.embedding.arguments import device_of, output_of
+from rs_embed.embedding.arguments import output_of
 from rs_embed.embedding.checks import check_values, without_odd
 from rs_embed.embedding.covering import covered
+from rs_embed.embedding.kept import KeptModel, planned
 from rs_embed.embedding.model_input import ModelInput, prepare, prepare_tiles
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.errors import CoverageWarning, GsdWarning, ImageryWarning, Note, SpecError
 from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.tiling import check_tiling, tiles_of, whole_patches
-from rs_embed.registry import checked_plan, find_model
 from rs_embed.specs import InputPrepSpec, OutputSpec, finite_number
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Task:
 
     description: ModelDescription
     plan: Plan
+    stated: Mapping[str, Any]  # the options of the model
     output: OutputSpec
     prep: InputPrepSpec
     min_valid: float
@@ -229,7 +230,7 @@ class Task:
 
 
 def settle(
-    model: str,
+    model: str | KeptModel,
     *,
     output: OutputSpec | str | None,
     input_prep: InputPrepSpec | Literal["resize", "tile", "auto"],
@@ -248,14 +249,16 @@ def settle(
     SpecError, SettingsError, ModelError
         See ``get_embedding``.
     """
-    found = find_model(model)
-    found.description.check_options(options, arguments)
+    description, plan, stated = planned(
+        model, options, device=device, settings=settings, arguments=arguments
+    )
     output = output_of(output)
     if not 0 <= finite_number("min_valid", min_valid) <= 1:
         raise SpecError(f"got min_valid={min_valid!r}, expected a number from 0 to 1")
     task = Task(
-        description=found.description,
-        plan=checked_plan(found, options, device=device_of(device), settings=settings),
+        description=description,
+        plan=plan,
+        stated=stated,
         output=output,
         prep=input_prep if isinstance(input_prep, InputPrepSpec) else InputPrepSpec(input_prep),
         min_valid=float(min_valid),

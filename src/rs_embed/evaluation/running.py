@@ -87,7 +87,7 @@ def evaluate(
     limit : int, optional
         Most images of each class in each split, spread evenly over it.
     progress : bool, optional
-        Whether a bar counts images on standard error; None shows it on a terminal.
+        Whether a bar counts images on standard error; None: in a terminal or notebook.
     **options
         The model's own options. ``gsd`` decides which GSD it is given: ground metres per pixel,
         ``"relative"`` (224 / side), or a number for full resolution that grows as pixels do.

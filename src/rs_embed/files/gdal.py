@@ -21,6 +21,7 @@ from rs_embed.errors import ImageryError, causes
 from rs_embed.files.foreign import check_content, check_opened
 from rs_embed.files.vrt import PLAIN, check_vrt
 from rs_embed.network.answers import first_bytes, is_page, is_passing
+from rs_embed.settings import stated_gdal_http
 
 Read = TypeVar("Read")
 
@@ -69,12 +70,13 @@ _AFRESH = {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/"}
 _STATUS = re.compile(r"HTTP (?:response|error) code(?: on \S+)?\s*:?\s*(\d{3})", re.IGNORECASE)
 # How curl words transient failures, in GDAL's errors.
 _PASSING = re.compile(
-    r"timed out|timeout|"
     r"connection (?:was )?reset|empty reply|recv failure|transfer closed",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(
-    r"connection (?:was )?refused|resolve host|could not connect|failed to connect", re.IGNORECASE
+    r"connection (?:was )?refused|resolve host|could not connect|failed to connect|"
+    r"timed out|timeout",
+    re.IGNORECASE,
 )
 
 
@@ -176,14 +178,15 @@ def read_again(path: str, read: Callable[[], Read]) -> Read:
 def tried_again() -> Callable[[Exception], bool]:
     """Return the rule by which one read of files on servers is tried again after an error.
 
-    Transient errors always are, but hosts that cannot be reached seldom recover. A file that GDAL
+    Transient errors always are, but hosts that cannot be reached, or do not answer, seldom recover.
+    A file that GDAL
     cannot decode is a few times, since damaged files are not told from damaged answers, and one
     that is missing or refused once.
     """
     undecoded, unreachable = itertools.count(), itertools.count()
 
     def passes(error: Exception) -> bool:
-        if any(_UNREACHABLE.search(str(exc)) for exc in causes(error)):
+        if not _statuses(error) and any(_UNREACHABLE.search(str(exc)) for exc in causes(error)):
             return next(unreachable) < _CONNECT_AGAIN
         if may_pass(error):
             return True
@@ -273,7 +276,9 @@ def _environment(path: str) -> Iterator[None]:
     """Read with GDAL's options for the network, or for this disk."""
     import rasterio
 
-    with rasterio.Env(**(_NETWORK if is_on_the_web(local_path(path)) else _ON_THIS_DISK)):
+    options = _NETWORK if is_on_the_web(local_path(path)) else _ON_THIS_DISK
+    stated = {name: value for name, value in stated_gdal_http().items() if name in options}
+    with rasterio.Env(**(options | stated)):
         yield
 
 

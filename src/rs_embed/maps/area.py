@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.errors import give_warnings
 from rs_embed.maps.blending import Seams
 from rs_embed.maps.finishing import check_finished, finished_map
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def embed_area(
-    model: str,
+    model: str | KeptModel,
     *,
     output: str | os.PathLike[str],
     spatial: Spatial | str | os.PathLike[str] | Any = None,
@@ -72,8 +73,8 @@ def embed_area(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     output : path or URL
         ``.zarr`` (Zarr v3) or ``.tif`` (cloud-optimised GeoTIFF), on this disk or an object store
         (``s3://...``, see docs/batches.md). A STAC Item is written beside it.
@@ -120,7 +121,7 @@ def embed_area(
     overwrite : bool
         Whether to start again, and replace a finished map.
     progress : bool, optional
-        Whether to show a progress bar on standard error; None: if that is a terminal.
+        Whether to show a progress bar on standard error; None: in a terminal or notebook.
     workers, engine, ray_address
         As for `export_batch`. Windows that start in the same 1024 rows are made by one process.
     **options
@@ -204,7 +205,7 @@ def _settled(
 
 
 def plan_area(
-    model: str,
+    model: str | KeptModel,
     *,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -216,8 +217,8 @@ def plan_area(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     output : path, optional
         The map. If given, it is checked as `embed_area` does, its disk must have room, and windows
         that are done are not counted.

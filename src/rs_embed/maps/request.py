@@ -18,6 +18,7 @@ from rs_embed._version import __version__
 from rs_embed.embedding.arguments import fetch_of
 from rs_embed.embedding.checks import check_side
 from rs_embed.embedding.identity import identity
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.place_arguments import is_position, one_place
 from rs_embed.embedding.source import Acquired, Source
 from rs_embed.embedding.task import Task, settle
@@ -148,7 +149,7 @@ class AreaTask:
 
 
 def settle_area(
-    model: str,
+    model: str | KeptModel,
     *,
     spatial: Any = None,
     buffer_m: float | None = None,
@@ -250,7 +251,8 @@ def settle_area(
         "screen": screen,
         "area": _area_text(layout, polygons),
     }
-    stated = {name: getattr(source, name) for name in ("temporal", "sensor", "fetch")} | options
+    stated = {name: getattr(source, name) for name in ("temporal", "sensor", "fetch")}
+    stated |= task.stated
     notes = (*cut, *doubt, *task.notes, *_notes(layout, within, has_time=dated or when is not None))
     return AreaTask(
         task=task,

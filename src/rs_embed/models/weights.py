@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
+import os
 import re
 import threading
 import uuid
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rs_embed.addresses import check_regular, path_of, read_document
-from rs_embed.errors import CheckpointError
+from rs_embed.errors import CheckpointError, did_you_mean
 from rs_embed.network.stores import is_store
 from rs_embed.printable import excerpt
 
@@ -27,8 +29,11 @@ WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 # Folders of weights that are part of the package.
 SHIPPED = {"scalemae-tiny": Path(__file__).parents[1] / "data" / "scalemae-tiny"}
 # Within which the hub must answer, seconds.
-_ANSWER_S = 5
+_ANSWER_S = 4
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+_CHECK_ID = (
+    "check the id; if it is private, run: hf auth login; if it is a path, there is no such folder"
+)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -124,17 +129,23 @@ def is_remote_or_shipped(name: str, folder: Path) -> bool:
     if name in SHIPPED or is_store(name):
         return True
     repo = name.partition("@")[0]
-    on_hub = _HUB_ID.fullmatch(repo) is not None and not repo.endswith(_SUFFIXES)
-    return on_hub and not repo.startswith(".") and not (folder / name).exists()
+    return _is_hub_id(repo) and not (folder / name).exists()
+
+
+def _is_hub_id(repo: str) -> bool:
+    is_path = repo.startswith(".") or repo.endswith(_SUFFIXES)
+    return _HUB_ID.fullmatch(repo) is not None and not is_path
 
 
 def _repository(name: str) -> tuple[str, str | None]:
     """Return the hub id and the revision."""
     repo, _, revision = name.partition("@")
-    if not _HUB_ID.fullmatch(repo) or repo.endswith(_SUFFIXES):
+    if not _is_hub_id(repo):
         raise CheckpointError(
-            f"got weights={name!r}, expected a folder, a file ({', '.join(_SUFFIXES)}) or a "
-            "Hugging Face id such as 'MVRL/scalemae-vitlarge-800'; no such path exists"
+            f"got weights={name!r}, but there is no such folder or file "
+            f"({os.path.abspath(os.path.expanduser(name))}); expected one, with weights "
+            f"({', '.join(_SUFFIXES)}), or a Hugging Face id such as "
+            f"'MVRL/scalemae-vitlarge-800'{did_you_mean(name, SHIPPED)}"
         )
     return repo, revision or None
 
@@ -199,7 +210,7 @@ def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
     # The small file first: a missing repository is an error before gigabytes are downloaded.
     for filename in ("config.json", *WEIGHTS_NAMES):
         try:
-            with _hub_errors(name):
+            with _hub_errors(name), _quiet_client():
                 path = Path(hf_hub_download(repo, filename, revision=revision))
         except EntryNotFoundError:
             continue
@@ -210,6 +221,19 @@ def _downloaded(name: str, repo: str, revision: str | None) -> WeightsFile:
         f"the Hugging Face repository {repo!r} has none of {', '.join(WEIGHTS_NAMES)}; download "
         "its weights yourself and pass their path as weights="
     )
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Keep the client from logging each of its retries, unless its user wants to know more."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    if level == logging.WARNING:
+        client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(level)
 
 
 @contextmanager
@@ -225,7 +249,7 @@ def _hub_errors(repo: str) -> Iterator[None]:
     except errors.GatedRepoError as exc:
         raise _unavailable(repo, exc, "accept its terms on the hub and run: hf auth login") from exc
     except errors.RepositoryNotFoundError as exc:
-        raise _unavailable(repo, exc, "check the id; if it is private, run: hf auth login") from exc
+        raise _unavailable(repo, exc, _CHECK_ID) from exc
     except errors.RevisionNotFoundError as exc:
         raise _unavailable(repo, exc, "check the revision after the @") from exc
     except failures as exc:

@@ -20,6 +20,7 @@ from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.estimate import Estimate, estimate, refuse_imagery
 from rs_embed.embedding.identity import identity, which_weights
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
@@ -35,7 +36,7 @@ from rs_embed.errors import (
 from rs_embed.files.identity import imagery_identity
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.geo.polygons import require_shapely
-from rs_embed.printable import excerpt
+from rs_embed.printable import excerpt, html_text
 from rs_embed.progress import Bar
 from rs_embed.runs.engines import Engine
 from rs_embed.runs.journal import JournalResult
@@ -134,9 +135,12 @@ class BatchReport:
             lines.append("the other errors are in the file")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return html_text(repr(self))
+
 
 def export_batch(
-    model: str,
+    model: str | KeptModel,
     places: Any,
     *,
     output: str | os.PathLike[str],
@@ -165,8 +169,8 @@ def export_batch(
 
     Parameters
     ----------
-    model : str
-        Id or alias, see ``list_models()``.
+    model : str or LoadedModel
+        Id or alias, see ``list_models()``, or a model of `load_model`.
     places : object
         A CSV, GeoJSON, GeoPackage, GeoParquet or (zipped) Shapefile; a GeoDataFrame or GeoSeries
         in any CRS, a DataFrame with columns ``lon`` and ``lat``; shapely geometries, (lon, lat)
@@ -192,7 +196,7 @@ def export_batch(
     on_error : {"raise", "return"}
         Whether the first place that fails ends the run, or becomes a row of NaN.
     progress : bool, optional
-        Whether to show a progress bar on standard error; None: if that is a terminal.
+        Whether to show a progress bar on standard error; None: in a terminal or notebook.
     dtype : {"float32", "float16", "int8"}, optional
         How a ``.parquet`` stores vectors; int8 with a scale for each row. Default float32.
     order : {"hilbert", "input"}, optional
@@ -423,7 +427,7 @@ class Asked:
 
 
 def asked_of(
-    model: str,
+    model: str | KeptModel,
     rows: Places,
     pooling: Literal["mean", "max", "cls"] | None,
     arguments: Mapping[str, Any],
@@ -512,7 +516,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def _settled(
-    model: str,
+    model: str | KeptModel,
     settings: Settings,
     *,
     output: OutputSpec,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rs_embed.embedding.kept import KeptModel
 from rs_embed.errors import (
     ExportError,
     Note,
@@ -22,7 +23,7 @@ from rs_embed.errors import (
 from rs_embed.files.columns import free_name
 from rs_embed.files.place_tables import Places, places_of
 from rs_embed.files.vectors import read_vectors
-from rs_embed.printable import excerpt
+from rs_embed.printable import excerpt, html_text
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.remote import destination
 from rs_embed.runs.run import kept_in, partial_path
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
     from pandas import DataFrame
+
+
+# In a notebook.
+_SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,6 +130,10 @@ class EmbeddingTable:
         lines += [f"failed {excerpt(str(i))}: {e}" for i, e in list(self.errors.items())[:3]]
         return "\n  ".join(lines)
 
+    def _repr_html_(self) -> str:
+        first = self.frame.drop(columns="meta", errors="ignore").head(_SHOWN_ROWS)
+        return html_text(repr(self)) + str(first.to_html(max_cols=16))
+
     def to_geodataframe(self) -> GeoDataFrame:
         """Return ``frame`` with a column ``embedding``: an array for each place, None if it failed.
 
@@ -159,7 +168,7 @@ def _missing(count: int | None) -> str:
 
 
 def embed_table(
-    model: str,
+    model: str | KeptModel,
     places: Any,
     *,
     buffer_m: float | None = None,
