@@ -361,6 +361,7 @@ COMMANDS = [
     "batch",
     "map",
     "search",
+    "change",
     "inspect",
     "evaluate",
     "pretrain",
