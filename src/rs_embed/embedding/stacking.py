@@ -101,7 +101,7 @@ def _spans(given: list[Embedding], times: Sequence[Any] | None) -> list[tuple[da
     if times is not None:
         if len(times) != len(given):
             raise SpecError(
-                f"got {len(times)} times, expected {len(given)}: one for each embedding"
+                f"got {len(times)} times for {len(given)} embeddings, expected one for each"
             )
         if len({time.tzinfo is None for time in times if isinstance(time, datetime)}) == 2:
             raise SpecError("got times with and without a time zone; state all of them in UTC")

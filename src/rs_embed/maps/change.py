@@ -43,6 +43,8 @@ CHANGES = Formats("a change", Format(name="GeoTIFF", suffixes=(".tif", ".tiff"),
 _NAMES = ("first date", "second date", "reference")
 # Distances of the storage of tokens are noticed from this share of the median distance.
 _STORAGE = 0.1
+# Share of tokens above the floor from which the scene as a whole differs.
+_THROUGHOUT = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,9 @@ class Change:
         target = path_of(path)
         CHANGES.check(target)
         layers = [self.distance, *([] if self.floor is None else [self.floor, self.ratio])]
-        bands = xr.concat([layer.drop_attrs() for layer in layers], "band", coords="minimal")
+        bands = xr.concat(
+            [layer.drop_attrs(deep=False) for layer in layers], "band", coords="minimal"
+        )
         bands = bands.assign_attrs(long_name=[str(layer.name) for layer in layers])
         bands = bands.rio.write_nodata(np.nan)
         tags = {"RS_EMBED_CHANGE": json.dumps(self.meta)}
@@ -231,6 +235,7 @@ def change(
         level = _level(noise, quantile)
         notes += _of_reference(noise, _distances(dates[1], dates[2], centred=centred))
         floor = np.maximum(noise, level)  # NaN stays
+        notes += _of_all(distance, floor, "" if centred else "centred=True (--centred) or ")
     meta = {
         **{key: dates[0].meta.get(key) for key in ("model", "weights", "weights_sha256")},
         "rs_embed_version": __version__,
@@ -292,7 +297,7 @@ class _Date:
 def _date(given: Any, name: str) -> _Date:
     if isinstance(given, str | os.PathLike):
         suffix = Path(given).suffix.lower()
-        if suffix in GRIDS.suffixes and not any(suffix in of.opens for of in MAPS.rows):
+        if suffix in GRIDS.suffixes and suffix not in MAPS.suffixes:
             given = Embedding.load(given)
     if isinstance(given, Embedding):
         if not given.is_grid:
@@ -398,11 +403,25 @@ def _of_reference(noise: NDArray[np.float64], other: NDArray[np.float64]) -> lis
     return [Note(message, RsEmbedWarning)]
 
 
+def _of_all(distance: NDArray[np.float64], floor: NDArray[np.float64], way: str) -> list[Note]:
+    """Return a warning if nearly all tokens are above the floor."""
+    known = np.isfinite(distance + floor)
+    share = float((distance > floor)[known].mean()) if known.any() else 0.0
+    if share < _THROUGHOUT:
+        return []
+    message = (
+        f"{share:.0%} of the tokens are above the noise floor: the second date differs from the "
+        "first throughout, as by haze, season, or clouds and change elsewhere in the same window; "
+        f"state {way}a reference that is as far from the first date in these"
+    )
+    return [Note(message, RsEmbedWarning)]
+
+
 def _of_storage(dates: list[_Date], median: float) -> list[Note]:
     """Return a warning if rounded tokens may account for a part of the distance."""
     errors = [((d.meta.get("encoding") or {}).get("error") or {}) for d in dates[:2]]
     moved = sum(error.get("cosine_distance_mean") or 0.0 for error in errors)
-    if moved < _STORAGE * median:
+    if moved <= _STORAGE * median:
         return []
     message = (
         f"how the tokens are stored (int8, float16, PCA) moves them by a cosine distance of "
