@@ -98,7 +98,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "map zarr": ("b", {}),
     "int8 tif": ("abc", {"dtype": "int8"}),
     "pca zarr": ("abc", {"pca": 40}),
-    "harmonised tif": ("ac", {"seams": "harmonise"}),
+    "harmonised tif": ("abc", {"seams": "harmonise"}),
 }
 
 
@@ -155,6 +155,11 @@ ROWS = [
         MAPPED,
     ),
     Row("other axes", lambda f, n: open_map(f[f"{n} map tif"]).transpose("y", "x", "d"), MAPPED),
+    Row(
+        "harmonised maps",
+        lambda f, n: f[f"{n} harmonised tif"],
+        lambda f, n: bands(f[f"{n} harmonised tif"]),
+    ),
     Row("int8", lambda f, n: f[f"{n} int8 tif"], lambda f, n: bands(f[f"{n} int8 tif"])),
     Row(
         "restored components",
