@@ -186,7 +186,7 @@ def test_change_is_what_the_formula_says(files: dict[str, Path], row: Row, centr
 
     distance, noise = distances("a", "b"), distances("a", "c")
     level = np.quantile(noise[np.isfinite(noise)], 0.9)
-    near = {"rtol": 2e-4, "atol": 2e-6}  # float32 in the centred tokens
+    near: dict[str, Any] = {"rtol": 2e-4, "atol": 2e-6}  # float32 in the centred tokens
     np.testing.assert_allclose(found.distance, distance, **near)
     np.testing.assert_allclose(found.floor, np.maximum(noise, level), **near)
     ratio = distance / np.maximum(noise, level)
@@ -267,7 +267,7 @@ def cut(files: dict[str, Path], to: Path) -> Any:
     return replace(grid, data=grid.data[:, : SIDE // PATCH])
 
 
-def without_meta(files: dict[str, Path], to: Path) -> Any:  # noqa: ARG001
+def without_meta(files: dict[str, Path], to: Path) -> Any:
     opened = open_map(files["b tif"])
     opened.attrs = {}
     return opened
@@ -444,6 +444,27 @@ def vector(files: dict[str, Path]) -> Embedding:
 NAIVE = datetime(2020, 1, 1)
 Listed = Callable[[dict[str, Path]], list[Any]]
 B = with_meta
+
+
+@pytest.mark.parametrize(
+    ("meta", "time", "end"),
+    [
+        ({"source": {"acquired": ["2019-08-09T01:00+02:00"]}}, "2019-08-08T23", "2019-08-08T23"),
+        ({"source": {"acquired": ["2019-08-01", "2019-08-09"]}}, "2019-08-01", "2019-08-09"),
+        ({"source": {}, "temporal": {"start": "2022-06-01", "end": "2022-07-01"}}, "2022-06-01",
+         "2022-07-01"),
+    ],
+    ids=["other time zone", "several scenes", "period"],
+)  # fmt: skip
+def test_the_time_is_that_of_the_imagery_or_the_period(
+    files: dict[str, Path], meta: dict[str, Any], time: str, end: str
+) -> None:
+    series = stack([with_meta(files, **meta)])
+    assert [series[name].values[0] for name in ("time", "end")] == [
+        np.datetime64(day) for day in (time, end)
+    ]
+
+
 UNSTACKED: list[tuple[str, Listed, dict[str, Any], str]] = [
     ("nothing", lambda _: [], {}, "got no embeddings"),
     ("an error", lambda f: [B(f), SpecError("clouds")], {}, r"SpecError as number 1 \(clouds"),

@@ -15,6 +15,7 @@ from rs_embed.embedding.comparing import check_same_place
 from rs_embed.embedding.provenance import source_addresses, time_span
 from rs_embed.embedding.result import Embedding
 from rs_embed.errors import SpecError, give_warnings
+from rs_embed.files.dates import in_utc
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,8 +87,10 @@ def stack(embeddings: Iterable[Embedding], *, times: Sequence[Any] | None = None
     coords = {name: first.coords[name] for name in first.coords}
     shown: dict[str, Any] = {
         # In UTC, as NumPy and CF have it: without a zone.
-        "time": np.array([spans[at][0].replace(tzinfo=None) for at in order], "datetime64[ns]"),
-        "end": np.array([spans[at][1].replace(tzinfo=None) for at in order], "datetime64[ns]"),
+        **{
+            name: np.array([of[at].replace(tzinfo=None) for at in order], "datetime64[ns]")
+            for name, of in zip(("time", "end"), zip(*spans, strict=True), strict=True)
+        },
         "imagery": [", ".join(source_addresses(given[at].meta)) for at in order],
         "meta": [json.dumps(given[at].meta) for at in order],
     }
@@ -114,4 +117,4 @@ def _spans(given: list[Embedding], times: Sequence[Any] | None) -> list[tuple[da
             f"got embeddings without a time (numbers from 0: {', '.join(unknown)}), since their "
             "imagery states none; state one for each of them all: times=['2018-07-25', ...]"
         )
-    return [(first, last) for first, last in spans if first and last]
+    return [(in_utc(first), in_utc(last)) for first, last in spans if first and last]
