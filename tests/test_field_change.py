@@ -121,7 +121,8 @@ def bands(path: Path) -> NDArray[np.float64]:
     """Return the tokens of a GeoTIFF as rasterio reads them: steps times scales."""
     with rasterio.open(path) as file:
         steps = file.read(masked=True).astype(np.float64).filled(np.nan)
-        return steps * np.array(file.scales)[:, None, None]
+        tokens: NDArray[np.float64] = steps * np.array(file.scales)[:, None, None]
+    return tokens
 
 
 Opened = Callable[[dict[str, Path], str], Any]
@@ -188,11 +189,13 @@ def test_change_is_what_the_formula_says(files: dict[str, Path], row: Row, centr
     level = np.quantile(noise[np.isfinite(noise)], 0.9)
     near: dict[str, Any] = {"rtol": 2e-4, "atol": 2e-6}  # float32 in the centred tokens
     np.testing.assert_allclose(found.distance, distance, **near)
+    assert found.floor is not None
     np.testing.assert_allclose(found.floor, np.maximum(noise, level), **near)
     ratio = distance / np.maximum(noise, level)
     np.testing.assert_allclose(found.ratio, ratio, rtol=2e-3, atol=1e-6)
     assert np.array_equal(found.above, found.ratio.values > 1)
     assert found.meta["above"] == int(found.above.sum())
+    assert found.meta["with_floor"] == int(np.isfinite(found.ratio).sum())
     cells = [slice(s.start // PATCH, s.stop // PATCH) for s in (*HOLE, *SQUARE)]
     assert np.isnan(found.distance.values[*cells[:2]]).all()
     assert found.above.values[*cells[2:]].mean() > 0.8  # of the ground that is another one
@@ -404,7 +407,7 @@ def test_the_command_writes_what_python_returns(files: dict[str, Path], tmp_path
     found = change(*dates, reference=files["c map tif"], quantile=0.9, centred=True)
     with rasterio.open(out) as file:
         np.testing.assert_array_equal(file.read(1), found.distance)
-    assert f"{found.meta['above']} of {found.meta['compared']} tokens above" in done.output
+    assert f"{found.meta['above']} of {found.meta['with_floor']} tokens above" in done.output
     assert f"wrote {out}" in done.output
     assert png.stat().st_size
     asked = CliRunner().invoke(app, ["change", *dates, "--json"])

@@ -96,15 +96,14 @@ class Change:
         days = " and ".join(meta[name]["days"] or "an unknown day" for name in ("first", "second"))
         text = f"<Change {height} x {width}: median cosine distance {meta['median']:.4g} of {days}"
         if self.floor is not None:
-            text += f", {meta['above']} of {meta['compared']} tokens above the noise floor"
+            text += f", {meta['above']} of {meta['with_floor']} tokens above the noise floor"
         return f"{text}>"
 
     def _repr_html_(self) -> str:
         from rs_embed.embedding import notebook
 
-        return notebook.as_html(
-            repr(self)[1:-1], self.meta, self.quicklook(side_px=notebook.SIDE_PX)
-        )
+        about = {**self.meta, "grid": {"crs": self.distance.rio.crs.to_string()}}
+        return notebook.as_html(repr(self)[1:-1], about, self.quicklook(side_px=notebook.SIDE_PX))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a cloud-optimised GeoTIFF with the meta as a tag, and return its path.
@@ -246,6 +245,7 @@ def change(
         "median": median,
         "quantile": None if level is None else quantile,
         "level": level,
+        "with_floor": None if floor is None else int(np.isfinite(distance + floor).sum()),
         "above": None if floor is None else int((distance > floor).sum()),
         "warnings": [note.message for note in notes],
     }
