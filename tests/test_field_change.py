@@ -412,6 +412,10 @@ def test_the_command_writes_what_python_returns(files: dict[str, Path], tmp_path
     assert png.stat().st_size
     asked = CliRunner().invoke(app, ["change", *dates, "--json"])
     assert json.loads(asked.output)["compared"] == found.meta["compared"]
+    before = files["b map tif"].read_bytes()
+    refused = CliRunner().invoke(app, ["change", *dates, "-o", dates[1]])
+    assert "which is one of the dates" in str(refused.exception)
+    assert files["b map tif"].read_bytes() == before
     assert "-o change.tif" in str(CliRunner().invoke(app, ["change", *dates]).exception)
 
 

@@ -49,6 +49,10 @@ def change(
 
     if png is not None:
         check_output(png, "picture")
+    if out is not None:
+        check_output(out, "grid")
+        if out.resolve() in [path.resolve() for path in (first, second, reference) if path]:
+            raise SpecError(f"got -o {out}, which is one of the dates; choose another name")
     found = change(first, second, reference=reference, quantile=quantile, centred=centred)
     files = {}
     if out is not None:
