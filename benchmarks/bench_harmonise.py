@@ -38,9 +38,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from rs_embed.embedding.similarity import cosine_distances
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.maps.blending import strips
-from rs_embed.maps.harmonising import Windows, cosine_distances, differences, shifted
+from rs_embed.maps.harmonising import Windows, differences, shifted
 from rs_embed.maps.layout import Layout
 from rs_embed.maps.request import settle_area
 
@@ -72,9 +73,9 @@ def shift(one: Tokens, other: Tokens, patch: int) -> tuple[float, float, float]:
     """Return the distance of two maps as they are and less one vector, and the share of a class."""
     first, second = common(one, other, patch)
     neighbours = [cosine_distances(tokens[:, :-1], tokens[:, 1:]) for tokens in (one, other)]
-    unit = float(np.concatenate(neighbours).mean())
+    unit = float(np.nanmean(np.concatenate([each.ravel() for each in neighbours])))
     moved = second + (first - second).mean(axis=0)
-    distances = [float(cosine_distances(first, to).mean()) / unit for to in (second, moved)]
+    distances = [float(np.nanmean(cosine_distances(first, to))) / unit for to in (second, moved)]
     classes = KMeans(CLASSES, n_init=3, random_state=0).fit(first)
     same = float(np.mean(classes.predict(first) == classes.predict(second)))
     return distances[0], distances[1], same

@@ -363,6 +363,7 @@ COMMANDS = [
     "batch",
     "map",
     "search",
+    "change",
     "inspect",
     "evaluate",
     "pretrain",

@@ -201,6 +201,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a Dataset of several dates": (
         lambda p: as_dataset(p).expand_dims(time=[0, 1]), "select one of each other"
     ),
+    "a Dataset of two grids": (
+        lambda p: opened(p).to_dataset(dim="band").rename({1: "B2", 2: "B3", 3: "B4"}).assign(
+            B2=opened(p)[0, ::2, ::2].drop_vars("band").rename(x="x20", y="y20")
+        ),
+        r"bands on two grids: {'B2': \('y20', 'x20'\)}.*reproject_match\(dataset\['B3'\]\)",
+    ),
 }  # fmt: skip
 
 

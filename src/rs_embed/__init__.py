@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rs_embed.embedding.many_places import iter_embeddings as iter_embeddings
     from rs_embed.embedding.one_place import get_embedding as get_embedding
     from rs_embed.embedding.result import Embedding as Embedding
+    from rs_embed.embedding.stacking import stack as stack
     from rs_embed.errors import CheckpointError as CheckpointError
     from rs_embed.errors import CoverageWarning as CoverageWarning
     from rs_embed.errors import DatasetError as DatasetError
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     from rs_embed.loaded import load_model as load_model
     from rs_embed.maps.area import embed_area as embed_area
     from rs_embed.maps.area import plan_area as plan_area
+    from rs_embed.maps.change import Change as Change
+    from rs_embed.maps.change import change as change
     from rs_embed.maps.formats.opening import open_map as open_map
     from rs_embed.maps.formats.opening import restored as restored
     from rs_embed.maps.outputs import check_output as check_output
@@ -119,6 +122,7 @@ _MODULES = {
     "embedding.many_places": "get_embeddings_batch iter_embeddings",
     "embedding.one_place": "get_embedding",
     "embedding.result": "Embedding",
+    "embedding.stacking": "stack",
     "errors": (
         "CheckpointError CoverageWarning DatasetError EngineError ExportError GridError GsdWarning "
         "ImageryError ImageryWarning MissingDependencyError ModelError NoImageryError "
@@ -133,6 +137,7 @@ _MODULES = {
     "geo.raster": "Raster",
     "loaded": "LoadedModel load_model",
     "maps.area": "embed_area plan_area",
+    "maps.change": "Change change",
     "maps.formats.opening": "open_map restored",
     "maps.outputs": "check_output",
     "maps.report": "MapPlan MapReport",

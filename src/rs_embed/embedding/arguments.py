@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any
 
 from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.files.dates import in_utc
 from rs_embed.specs import OUTPUT_MODES, POOLINGS, FetchSpec, OutputSpec, TemporalSpec, as_day
 
 _PERIODS = (
@@ -73,6 +74,17 @@ def is_day(value: object) -> bool:
     is_text = isinstance(value, str) and "/" not in value and not _MONTH.fullmatch(value)
     named = type(value).__name__ == "datetime64"
     return named or isinstance(value, date) or (is_text and not _YEAR.fullmatch(str(value)))
+
+
+def time_stated(name: str, value: Any) -> datetime:
+    """Return the time that a text in ISO 8601, a date or a datetime states, in UTC."""
+    try:
+        text = value.isoformat() if isinstance(value, date) else str(value)
+        return in_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as exc:  # years 0 and 10000 in UTC
+        raise SpecError(
+            f"got {name}={value!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
+        ) from exc
 
 
 def fetch_of(fetch: Any, scale_m: float | None = None) -> Any:

@@ -95,6 +95,19 @@ def imagery_times(meta: Mapping[str, Any]) -> list[datetime]:
     return sorted({moment_of(text) for text in stated if isinstance(text, str)})
 
 
+def time_span(meta: Mapping[str, Any]) -> tuple[datetime, datetime] | tuple[None, None]:
+    """Return the first and last time of the imagery, else of the requested period, else None.
+
+    The time that was stated for a map of own imagery counts as that of the imagery.
+    """
+    if times := imagery_times(meta):
+        return times[0], times[-1]
+    if acquired := (meta.get("request") or {}).get("acquired"):
+        return moment_of(acquired), moment_of(acquired)
+    period = meta.get("temporal")
+    return (moment_of(period["start"]), moment_of(period["end"])) if period else (None, None)
+
+
 def moment_of(text: str) -> datetime:
     """Return a time in ISO 8601, in UTC if it has no time zone."""
     moment = datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""Cosine similarity of embeddings, measured from their mean or from the origin."""
+"""Cosine similarity and distance of embeddings, from their mean or from the origin."""
 
 from __future__ import annotations
 
@@ -61,3 +61,19 @@ def cosines(
     lengths[lengths <= _ROUNDING * np.linalg.norm(mean)] = np.nan
     similarity: NDArray[np.float64] = units @ seen.T / lengths
     return similarity
+
+
+def cosine_distances(
+    one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Return the cosine distance ``(...)`` of each pair of vectors ``(..., D)``, 0 to 2.
+
+    One minus the cosine of the angle at the origin; NaN where one of them has NaN, or no length.
+    """
+    dots, first, second = (
+        np.einsum("...d,...d->...", a, b, dtype=np.float64)
+        for a, b in ((one, other), (one, one), (other, other))
+    )
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (1 - dots / np.sqrt(first * second)).clip(0, 2)
+    return found

@@ -75,6 +75,8 @@ def read_array(
         images = [v for v in given.data_vars.values() if {y_dim, x_dim} <= set(v.dims)]
         if len(images) == 1 and images[0].ndim == 3:  # as xarray opens a GeoTIFF
             given = images[0]
+        else:
+            _check_one_grid(given, bands, {y_dim, x_dim})
     read = _of_dataset if isinstance(given, xr.Dataset) else _of_array
     layers = read(given, y_dim, x_dim)
     if layers.wavelengths and not any(layers.names):
@@ -101,6 +103,22 @@ def read_array(
     notes = layers.notes if doubt is None else (*layers.notes, doubt)
     units = _common(stated, "units")
     return Raster(data, valid, tuple(bands), window, units, source, notes)
+
+
+def _check_one_grid(dataset: Any, bands: Sequence[str], dims: set[Any]) -> None:
+    """Raise `ImageryError` if a wanted band of a Dataset is on another grid than the others."""
+    wanted = {canonical_band(band) for band in bands}
+    layers = [name for name, variable in dataset.data_vars.items() if variable.ndim > 1]
+    named = [name for name in layers if canonical_band(str(name)) in wanted]
+    away = {name: dataset[name].dims for name in named if not dims <= set(dataset[name].dims)}
+    if away and len(away) < len(named):
+        (name, (*_, y, x)), *_ = away.items()
+        like = next(other for other in named if other not in away)
+        raise ImageryError(
+            f"got a Dataset with bands on two grids: {away} beside {dataset[like].dims} of {like}; "
+            f"bring them to one: band = dataset[{name!r}].rio.set_spatial_dims({x!r}, {y!r}).rio."
+            f"reproject_match(dataset[{like!r}]); dataset.drop_dims({(y, x)}).assign({name}=band)"
+        )
 
 
 def array_time(given: Any) -> datetime | None:

@@ -110,8 +110,9 @@ def _read(name: str, read: Callable[[], Read]) -> Read:
 def _no_imagery(given: object) -> ImageryError:
     if isinstance(given, list | tuple):
         return ImageryError(
-            f"got imagery of {len(given)} parts, expected one file or array; put files of bands or "
-            "of neighbouring scenes into a folder, and use backend='folder', or join them with "
+            f"got imagery of {len(given)} parts, expected one file or array; for an embedding of "
+            "each pass them to get_embeddings_batch(imageries=[...]); put files of bands or of "
+            "neighbouring scenes into a folder, and use backend='folder', or join them with "
             "gdalbuildvrt (-separate for bands) and pass imagery='joined.vrt'"
         )
     return ImageryError(

@@ -83,9 +83,10 @@ def open_bands(path: str | os.PathLike[str], **chunks: int) -> TokenBands:
         with rasterio.open(path) as file:
             is_alpha = np.array(file.colorinterp) == ColorInterp.alpha
             kept, alpha = (np.flatnonzero(of).tolist() for of in (~is_alpha, is_alpha))
-            names = [_NAME.fullmatch(file.descriptions[i] or "") for i in kept]
+            texts, masks = file.descriptions, file.mask_flag_enums  # of all bands, each time
+            names = [_NAME.fullmatch(texts[i] or "") for i in kept]
             scales, offsets = np.array([file.scales, file.offsets], np.float64)[:, kept]
-            unmasked = any(MaskFlags.all_valid in file.mask_flag_enums[i] for i in kept)
+            unmasked = any(MaskFlags.all_valid in masks[i] for i in kept)
             dtype, tags, transform = np.dtype(file.dtypes[0]), file.tags(), file.transform
             unplaced = transform.is_identity and file.crs is not None
         if unplaced or transform.b or transform.d:

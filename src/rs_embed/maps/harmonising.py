@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rs_embed._optional import require
+from rs_embed.embedding.similarity import cosine_distances
 from rs_embed.maps.window_tokens import interleaved
 
 if TYPE_CHECKING:
@@ -149,15 +150,6 @@ def shifted(
     return added
 
 
-def cosine_distances(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the cosine distances of tokens ``(..., D)`` where both are there."""
-    first, second = (t.reshape(-1, t.shape[-1]).astype(np.float64) for t in (one, other))
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    with np.errstate(invalid="ignore"):
-        found: NDArray[np.float64] = 1 - np.einsum("nd,nd->n", first, second) / lengths
-    return found[np.isfinite(found)]
-
-
 class _Mean:
     """A mean that is gathered."""
 
@@ -165,6 +157,7 @@ class _Mean:
         self.total, self.count = 0.0, 0
 
     def add(self, values: NDArray[np.float64]) -> None:
+        values = values[np.isfinite(values)]
         self.total += float(values.sum())
         self.count += values.size
 

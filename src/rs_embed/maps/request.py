@@ -8,14 +8,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 
 from rs_embed._version import __version__
-from rs_embed.embedding.arguments import fetch_of
+from rs_embed.embedding.arguments import fetch_of, time_stated
 from rs_embed.embedding.checks import check_side
 from rs_embed.embedding.identity import identity
 from rs_embed.embedding.kept import KeptModel
@@ -319,14 +319,7 @@ def _moment(acquired: object, *, dated: bool) -> datetime | None:
             f"got acquired={acquired!r} for a provider that knows the time of its imagery; leave "
             "it out"
         )
-    try:
-        text = acquired.isoformat() if isinstance(acquired, date) else str(acquired)
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as exc:  # years 0 and 10000 in UTC
-        raise SpecError(
-            f"got acquired={acquired!r}, expected a day such as '2021-06-17', or a time in ISO 8601"
-        ) from exc
+    return time_stated("acquired", acquired)
 
 
 def _time(stated: datetime | None, imagery: Any) -> tuple[datetime | None, tuple[Note, ...]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed import _optional
-from rs_embed.embedding.provenance import imagery_times, moment_of, source_items
+from rs_embed.embedding.provenance import source_items, time_span
 from rs_embed.errors import ExportError, Note, RsEmbedWarning, SpecError
 from rs_embed.files.columns import free_name
 from rs_embed.geo.polygons import narrowest, require_shapely
@@ -200,7 +200,7 @@ def result_columns(
     ok = np.array([result.vector is not None for result in results], bool)
     stored, scales = _stored(_vectors(results, width), dtype)
     metas = [None if r.vector is None else dict(r.meta or {}) for r in results]
-    spans = [_span(meta or {}) for meta in metas]
+    spans = [time_span(meta or {}) for meta in metas]
     moments = pa.timestamp("us", "UTC")
 
     def each(value: Callable[[Mapping[str, Any]], Any], kind: Any) -> Any:
@@ -279,14 +279,6 @@ def covering(table: pa.Table | pa.Schema, emb: Mapping[str, Any]) -> list[str]:
     """Return the column of bounding boxes that GeoParquet has beside the geometry, if any."""
     geo = json.loads((getattr(table, "schema", table)).metadata[b"geo"])["columns"]
     return ["bbox"] if "covering" in geo[next(iter(emb["crs"]))] else []
-
-
-def _span(meta: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the first and last time of the imagery, else of the requested period, else None."""
-    if times := imagery_times(meta):
-        return times[0], times[-1]
-    period = meta.get("temporal")
-    return (moment_of(period["start"]), moment_of(period["end"])) if period else (None, None)
 
 
 def common_meta(metas: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

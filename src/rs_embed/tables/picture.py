@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from rs_embed.embedding.colours import colour
 from rs_embed.embedding.quicklook import NODATA_GREY, stretched
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sizes, settle
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _SIDE_PX, _GAP_PX, _LINE_PX = 176, 8, 13
 _MAP_PX = 640
-# Colours of the lowest, middle and highest similarity, from matplotlib's viridis.
-_COLOURS = ((68, 1, 84), (33, 145, 140), (253, 231, 37))
 
 
 def meta_of(table: Any, row: int) -> dict[str, Any]:
@@ -146,14 +145,14 @@ def of_points(
     low, high = float(min(similarity)), float(max(similarity))
     for rank in range(len(rows), 0, -1):  # the most similar on top
         (left, top), share = at[rows[rank - 1]], (similarity[rank - 1] - low) / ((high - low) or 1)
-        draw.ellipse((left - 6, top - 6, left + 6, top + 6), _colour(share), "black")
+        draw.ellipse((left - 6, top - 6, left + 6, top + 6), colour(share), "black")
         draw.text((left + 8, top - 6), str(rank), fill="black")
     if query is not None:
         left, top = at[query]
         for rise in (-8, 8):
             draw.line((left - 8, top - rise, left + 8, top + rise), "red", 3)
     for step in range(200):
-        draw.line((_MAP_PX + 16, 260 - step, _MAP_PX + 32, 260 - step), _colour(step / 199))
+        draw.line((_MAP_PX + 16, 260 - step, _MAP_PX + 32, 260 - step), colour(step / 199))
     draw.text((_MAP_PX + 16, 40), "similarity", fill="black")
     for value, top in ((high, 56), (low, 254)):
         draw.text((_MAP_PX + 38, top), f"{value:.3f}", fill="black")
@@ -161,10 +160,6 @@ def of_points(
     extent = f"longitude {west:.6g} to {east:.6g}, latitude {south:.6g} to {north:.6g}"
     draw.text((4, _MAP_PX + 4), f"{extent}; red cross: the query; numbers: rank", fill="black")
     return canvas
-
-
-def _colour(share: float) -> tuple[int, ...]:
-    return tuple(int(np.interp(share, (0, 0.5, 1), band)) for band in np.transpose(_COLOURS))
 
 
 def _fitting(text: str, width_px: int) -> str:

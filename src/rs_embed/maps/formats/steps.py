@@ -34,7 +34,11 @@ def applied(array: xr.DataArray, scale: xr.DataArray | None = None, **chunks: in
     was not applied, or the values are neither steps nor tokens.
     """
     check_dimensions(array)
-    unapplied = [k for k, none in _UNAPPLIED.items() if np.any(array.attrs.get(k, none) != none)]
+    stated = {k: array.attrs.get(k, none) for k, none in _UNAPPLIED.items()}
+    # Text is what harmonising has added, and the tokens have it already.
+    unapplied = [
+        k for k, v in stated.items() if not isinstance(v, str) and np.any(v != _UNAPPLIED[k])
+    ]
     if unapplied:
         raise SpecError(
             f"got values with the attribute {unapplied[0]!r}, expected tokens; open the file with "
