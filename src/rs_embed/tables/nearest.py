@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.addresses import path_of
+from rs_embed.embedding.comparable import check_made_alike
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.similarity import cosines, directions
 from rs_embed.errors import (
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
 HITS = Formats(
     "nearest neighbours",
     Format(name="GeoJSON", suffixes=(".geojson", ".json"), media_type="application/geo+json"),
-)
-# Vectors of different values of these cannot be compared.
-_SAME = (
-    *("model", "network", "loader", "weights_sha256", "weights_seed", "output", "pooling"),
-    *("tokens_kind", "gsd_policy", "display"),
 )
 # A part of the table that stays in the cache of a core, and similarities that are held at once.
 _PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
@@ -243,7 +239,8 @@ def _row_at(table: Any, point: Mapping[str, Any]) -> tuple[int, float]:
 def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
     """Return a query that is not a place of the table: ``(D,)``, or ``(Q, D)`` for several."""
     if isinstance(query, Embedding):
-        _check_made_alike(query.meta, getattr(table, "meta", None) or {})
+        table_meta = getattr(table, "meta", None) or {}
+        check_made_alike(query.meta, table_meta, what="query", of="table")
     try:
         return np.asarray(query.data if isinstance(query, Embedding) else query, dtype=np.float64)
     except (TypeError, ValueError) as exc:
@@ -251,18 +248,6 @@ def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
             f"got a query of type {type(query).__name__} ({exc}), expected an id of the table, an "
             "Embedding, a vector (D,), several (Q, D), or a Point"
         ) from exc
-
-
-def _check_made_alike(meta: Mapping[str, Any], table: Mapping[str, Any]) -> None:
-    for key in (key for key in _SAME if key in meta and key in table):
-        if meta[key] != table[key]:
-            raise SpecError(
-                f"got a query made with {key}={meta[key]!r}, expected {table[key]!r} as in the "
-                "table, since others cannot be compared; embed the query again with that"
-            )
-    if "weights_sha256" not in meta.keys() & table.keys():
-        message = "it is not known whether query and table were made with the same weights"
-        give_warnings([Note(message, RsEmbedWarning)])
 
 
 def _by_parts(
