@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -214,7 +215,7 @@ class Classifier:
                 content["making"] = Making(**content["making"])
                 content["domain"] = Domain(**content["domain"])
                 found = cls(**content)
-        except (*UNREADABLE, OSError) as exc:
+        except (*UNREADABLE, OSError, BadZipFile) as exc:
             raise unreadable(source, exc, "a classifier") from exc
         if unsafe:
             raise CheckpointError(

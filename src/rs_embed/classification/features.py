@@ -105,5 +105,5 @@ def making_of(attrs: Mapping[str, Any]) -> Making:
     if meta.get("output") == "map":  # a token is the mean of itself
         meta |= {"output": "pooled", "pooling": "patch_mean"}
     if "pca" in attrs:  # each map has its own components
-        meta["tokens"] = f"principal components of the map {meta['fingerprint']}"
+        meta["tokens_kind"] = f"principal components of the map {meta['fingerprint']}"
     return Making.of([meta])

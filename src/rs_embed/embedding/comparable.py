@@ -10,7 +10,7 @@ from rs_embed.errors import Note, RsEmbedWarning, SpecError, give_warnings
 # Embeddings of different values of these cannot be compared.
 SAME = (
     *("model", "network", "loader", "weights_sha256", "weights_seed", "output", "pooling"),
-    *("tokens_kind", "tokens", "gsd_policy", "display"),
+    *("tokens_kind", "gsd_policy", "display"),
 )
 
 
