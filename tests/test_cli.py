@@ -361,6 +361,7 @@ COMMANDS = [
     "batch",
     "map",
     "search",
+    "classify",
     "inspect",
     "evaluate",
     "pretrain",

@@ -36,7 +36,7 @@ class SeenWindows:
     sha256 : str
         Digest of the pixels and the ``input_res`` that the model got.
     colours : dict
-        ``input_mean`` and ``input_std``; empty if the model saw none.
+        ``input_mean`` and ``input_std``; empty if unknown.
     """
 
     count: int
@@ -67,7 +67,8 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
             notes.setdefault(message, Note(message, getattr(errors, category)))
         if "seen_sha256" in meta:
             count += 1
-            total = total + np.array(meta["moments"])
+            if "moments" in meta:  # earlier versions kept none
+                total = total + np.array(meta["moments"])
             gsd_m = _widened(gsd_m, meta["gsd_m"])
             input_res = _widened(input_res, meta["input_res"])
             items.update((item["id"], item) for item in meta["items"])
@@ -82,7 +83,7 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
         oldest_first,
         tuple(notes.values()),
         digest.hexdigest(),
-        colour_meta(total) if count else {},
+        colour_meta(total) if np.ndim(total) else {},
     )
 
 
