@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -132,8 +133,6 @@ def eurosat() -> EmbeddingTable:
 
     archive = Path(__file__).parent / "data" / "eurosat_600.zip"
     samples = list(read_samples(archive, gsd_m=10))[::4]
-    import geopandas
-
     from rs_embed import SensorSpec, get_embeddings_batch
 
     sensor = SensorSpec("pictures", ("R", "G", "B"), scale_m=10, reflectance_scale=0.3 / 255)
@@ -160,7 +159,11 @@ def test_pictures_do_not_classify_an_alpine_valley_silently(eurosat: Any, maps: 
 
 
 def test_colours_in_meta_are_those_of_the_image() -> None:
-    place = {"spatial": PointBuffer(*CENTRE, 640), "backend": "sample", "variant": "tiny"}
+    place: dict[str, Any] = {
+        "spatial": PointBuffer(*CENTRE, 640),
+        "backend": "sample",
+        "variant": "tiny",
+    }
     image = inspect_input("scalemae", **place).image.reshape(-1, 3)
     meta = get_embedding("scalemae", **place).meta
     assert meta["input_mean"] == pytest.approx(image.mean(axis=0), abs=1e-4)
@@ -308,17 +311,14 @@ def test_files_that_could_run_code_are_refused(tmp_path: Path) -> None:
 
 def test_the_command(top: Path, tmp_path: Path) -> None:
     lon, lat = CENTRE
-    places = [NamedPlace(f"{n}", PointBuffer(lon + 0.002 * n, lat, 320)) for n in range(-9, 9)]
-    import geopandas
-
-    frame = geopandas.GeoDataFrame(
-        {"cover": [["land", "water"][n > 8] for n in range(18)]},
-        geometry=geopandas.points_from_xy(
-            [p.spatial.lon for p in places], [p.spatial.lat for p in places]
-        ),
-        crs=4326,
-    )
-    request = {"backend": "sample", "variant": "tiny", "input_prep": "tile", "buffer_m": 320}
+    shapes = geopandas.points_from_xy(lon + 0.002 * np.arange(-9, 9), [lat] * 18, crs=4326)
+    frame = geopandas.GeoDataFrame({"cover": ["land"] * 9 + ["water"] * 9}, geometry=shapes)
+    request: dict[str, Any] = {
+        "backend": "sample",
+        "variant": "tiny",
+        "input_prep": "tile",
+        "buffer_m": 320,
+    }
     export_batch("scalemae", frame, output=tmp_path / "train.parquet", **request)
     source, kept = str(top), str(tmp_path / "cover.skops")
     outputs = [str(tmp_path / name) for name in ("one.tif", "two.tif")]
