@@ -58,5 +58,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		-c constraints.txt --no-deps --retries 0 --timeout 15 --index-url '$(TORCH_INDEX)' torch \
 		|| echo "$(TORCH_INDEX) cannot be reached: taking PyTorch from the default index"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e '.[gee,maps,netcdf,stac,tables,train,test,lint]'
+		-e '.[classify,gee,maps,netcdf,stac,tables,train,test,lint]'
 	touch $@

@@ -364,6 +364,7 @@ COMMANDS = [
     "map",
     "search",
     "change",
+    "classify",
     "inspect",
     "evaluate",
     "pretrain",

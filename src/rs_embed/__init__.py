@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rs_embed.classification.classifier import Classifier as Classifier
+    from rs_embed.classification.classifier import fit_classifier as fit_classifier
     from rs_embed.diagnosis import Finding as Finding
     from rs_embed.diagnosis import diagnose as diagnose
     from rs_embed.embedding.estimate import Estimate as Estimate
@@ -116,6 +118,7 @@ if TYPE_CHECKING:
 
 # Module -> its public names, loaded on first use so that importing rs_embed costs nothing.
 _MODULES = {
+    "classification.classifier": "Classifier fit_classifier",
     "diagnosis": "Finding diagnose",
     "embedding.estimate": "Estimate estimate",
     "embedding.inspection": "Inspection inspect_input",

@@ -25,6 +25,7 @@ _EXTRAS = {
         "maps of whole areas",
     ),
     "train": (("sklearn", "pyarrow", "matplotlib"), "linear probes, tables and pictures"),
+    "classify": (("sklearn", "skops", "pandas", "geopandas", "pyarrow"), "classifiers"),
     "rshf": (("rshf",), "loader='rshf'"),
 }
 

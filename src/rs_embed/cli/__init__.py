@@ -15,6 +15,7 @@ import rs_embed
 from rs_embed.cli.batch import batch
 from rs_embed.cli.cache import cache
 from rs_embed.cli.change import change
+from rs_embed.cli.classify import classify
 from rs_embed.cli.demo import demo
 from rs_embed.cli.describe import describe
 from rs_embed.cli.doctor import doctor
@@ -65,7 +66,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (embed, batch, map_area, search, change, inspect, evaluate, pretrain)
+_COMMANDS = (embed, batch, map_area, search, change, classify, inspect, evaluate, pretrain)
 for command in (*_COMMANDS, models, describe, doctor, demo):
     app.command(command.__name__.removesuffix("_area"))(command)
 app.add_typer(cache, name="cache")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.embedding.identity import recorded_values
+from rs_embed.embedding.input_colours import colour_meta, moments
 from rs_embed.embedding.model_input import ModelInput, paste
 from rs_embed.embedding.result import Embedding, token_grid
 from rs_embed.errors import ModelError
@@ -51,6 +52,7 @@ class Assembly:
         self._pooling: str | None = None
         self._values: NDArray[Any] | None = None  # d y x, or the pooled D
         self._weight = 0.0
+        self._moments: Any = 0
         self._image = np.zeros((*seen.grid.shape, 3), np.uint8) if keep_image else None
         self._digest = hashlib.sha256(seen.token_valid.tobytes())
         if seen.covered is not None:
@@ -71,6 +73,7 @@ class Assembly:
         """
         self._digest.update(repr(tile.window).encode())
         self._digest.update(np.ascontiguousarray(image).data)
+        self._moments = self._moments + moments(image)
         if self._image is not None:
             paste(self._image, tile, self._preparation.picture(image))
         self._kind = tokens.kind
@@ -134,6 +137,7 @@ class Assembly:
             "output": self._output.mode,
             "pooling": self._pooling,
             "tokens_kind": self._kind,
+            **colour_meta(self._moments),
         }
         self._digest.update(json.dumps(recorded_values(self._task, known)).encode())
         known["fingerprint"] = self._digest.hexdigest()

@@ -194,7 +194,7 @@ def embed_area(
 
 
 def _settled(
-    target: Destination, overwrite: bool, model: str, **arguments: Any
+    target: Destination, overwrite: bool, model: str | KeptModel, **arguments: Any
 ) -> tuple[AreaTask, DurableRun | None]:
     """Return a map, settled, and its run, not entered; None if it is finished."""
     path = checked_path(target.path)

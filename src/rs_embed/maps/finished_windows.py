@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rs_embed import errors
+from rs_embed.embedding.input_colours import colour_meta
 from rs_embed.errors import Note
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ class SeenWindows:
         Warnings to give, each once.
     sha256 : str
         Digest of the pixels and the ``input_res`` that the model got.
+    colours : dict
+        ``input_mean`` and ``input_std``; empty if unknown.
     """
 
     count: int
@@ -40,6 +45,7 @@ class SeenWindows:
     items: list[dict[str, Any]]
     notes: tuple[Note, ...]
     sha256: str
+    colours: dict[str, list[float]]
 
 
 def window_key(tile: Tile) -> str:
@@ -55,11 +61,14 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
     items: dict[str, dict[str, Any]] = {}
     notes: dict[str, Note] = {}
     digest = hashlib.sha256()
+    total: Any = 0
     for key, meta in metas:
         for category, message in meta.get(_NOTES, ()):
             notes.setdefault(message, Note(message, getattr(errors, category)))
         if "seen_sha256" in meta:
             count += 1
+            if "moments" in meta:  # earlier versions kept none
+                total = total + np.array(meta["moments"])
             gsd_m = _widened(gsd_m, meta["gsd_m"])
             input_res = _widened(input_res, meta["input_res"])
             items.update((item["id"], item) for item in meta["items"])
@@ -68,7 +77,13 @@ def seen_windows(metas: Iterable[tuple[str, Mapping[str, Any]]]) -> SeenWindows:
         items.values(), key=lambda item: (str(item.get("acquired")), str(item.get("id")))
     )
     return SeenWindows(
-        count, gsd_m, input_res, oldest_first, tuple(notes.values()), digest.hexdigest()
+        count,
+        gsd_m,
+        input_res,
+        oldest_first,
+        tuple(notes.values()),
+        digest.hexdigest(),
+        colour_meta(total) if np.ndim(total) else {},
     )
 
 

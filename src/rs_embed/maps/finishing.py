@@ -239,6 +239,7 @@ def _meta(
         "gsd_m_range": seen.gsd_m,
         "input_res": gsd_for_model(policy, gsd, layout.tile_size),
         "input_res_range": seen.input_res,
+        **seen.colours,
         "gsd_policy": policy if isinstance(policy, str) else "number",
         **area.task.plan.input_meta,
         "used_patch_size": layout.patch_size,

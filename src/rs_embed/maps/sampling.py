@@ -65,7 +65,7 @@ def sample_points(
         outside the map or in a cell without token. Coordinates: ``lon`` and ``lat`` as given if
         ``crs`` is geographic, else ``x`` and ``y`` in the CRS of the map; ``row`` and ``column`` of
         the cell in the map, -1 outside. A cell includes its edges to the first row and column (top
-        and left where north is up), not the others.
+        and left where north is up), not the others. ``attrs["meta"]`` is that of the map.
 
     Raises
     ------
@@ -116,7 +116,11 @@ def sample_points(
         place = {"x": ("point", x), "y": ("point", y)}
     coords = place | {"row": ("point", row), "column": ("point", column)}
     return xr.DataArray(
-        values, dims=("point", "d"), coords=coords | placed.dimension, name="embedding"
+        values,
+        dims=("point", "d"),
+        coords=coords | placed.dimension,
+        name="embedding",
+        attrs=placed.making,
     )
 
 
@@ -191,6 +195,7 @@ def zonal_mean(
         dims=("zone", "d"),
         coords=coords | placed.dimension,
         name="embedding",
+        attrs=placed.making,
     )
 
 
@@ -252,6 +257,11 @@ class PlacedMap:
     array: xr.DataArray
     grid: Grid
     nodata: float | None
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """What the attributes of the map say of how its tokens were made."""
+        return {key: self.array.attrs[key] for key in ("meta", "pca") if key in self.array.attrs}
 
     @property
     def dimension(self) -> dict[str, Any]:
@@ -351,6 +361,14 @@ def blocks(placed: PlacedMap) -> Iterator[tuple[slice, slice]]:
         for left in range(0, width, columns):
             bottom, right = min(top + rows, height), min(left + columns, width)
             yield slice(top, bottom), slice(left, right)
+
+
+def valid_cells(placed: PlacedMap) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """Yield the cells with a token, rows and columns, and their tokens ``(n, d)``, by blocks."""
+    for rows, columns in blocks(placed):
+        values = placed.array.isel(y=rows, x=columns).values
+        row, column = np.nonzero(valid_mask(values, placed.nodata))
+        yield (row + rows.start, column + columns.start), values[:, row, column].T
 
 
 def _tokens(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +13,11 @@ from rs_embed.embedding.similarity import cosines, directions
 from rs_embed.errors import ExportError, SpecError
 from rs_embed.files.formats import Format, Formats
 from rs_embed.files.writing import written
-from rs_embed.geo.raster import valid_mask
-from rs_embed.maps.sampling import PlacedMap, blocks, placed_map, sample_points
+from rs_embed.maps.sampling import placed_map, sample_points, valid_cells
 
 if TYPE_CHECKING:
     import xarray as xr
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 SIMILARITIES = Formats(
@@ -78,13 +76,13 @@ def similarity_map(
             f"out those without, by their numbers from 0: {missing}"
         )
     sums, count = np.zeros(placed.array.sizes["d"]), 0
-    for _, values in _tokens(placed) if centred else ():
+    for _, values in valid_cells(placed) if centred else ():
         sums += values.sum(axis=0, dtype=np.float64)
         count += len(values)
     mean = sums / max(count, 1)
     units = directions(tokens.mean(axis=0, dtype=np.float64)[None], mean, of="map")
     similarity = np.full(placed.grid.shape, np.nan, np.float32)
-    for cells, values in _tokens(placed):
+    for cells, values in valid_cells(placed):
         similarity[cells] = cosines(values, units, mean)[0]
     found: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=similarity)
     found = found.rename("similarity")
@@ -95,11 +93,3 @@ def similarity_map(
         with written(target) as partial:
             found.rio.to_raster(partial, driver="COG", compress="DEFLATE")
     return found
-
-
-def _tokens(placed: PlacedMap) -> Iterator[tuple[Any, NDArray[Any]]]:
-    """Yield the cells with a token, rows and columns, and their tokens ``(n, d)``, by blocks."""
-    for rows, columns in blocks(placed):
-        values = placed.array.isel(y=rows, x=columns).values
-        row, column = np.nonzero(valid_mask(values, placed.nodata))
-        yield (row + rows.start, column + columns.start), values[:, row, column].T

@@ -15,6 +15,7 @@ import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
 from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
+from rs_embed.embedding.input_colours import moments
 from rs_embed.embedding.loop import VIEW_WORKERS
 from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
 from rs_embed.embedding.task import gsd_for_model
@@ -178,6 +179,7 @@ def _prepared(
         "gsd_m": gsd,
         "seen_sha256": digest.hexdigest(),
         "valid": int(raster.valid.sum()),
+        "moments": moments(image).tolist(),
         "items": list({str(item.get("id")): dict(item) for item in scenes}.values()),
     }
     return _Seen(tile, images, valid, meta, (*pixels.notes, *[_ODD] * bool(odd)), pixels.meta)

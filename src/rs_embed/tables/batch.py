@@ -262,7 +262,7 @@ def export_batch(
 
 
 def plan_batch(
-    model: str,
+    model: str | KeptModel,
     places: Any,
     *,
     output: str | os.PathLike[str],
@@ -326,7 +326,7 @@ class _Batch:
 
 def _prepared(
     target: Destination,
-    model: str,
+    model: str | KeptModel,
     places: Any,
     table: Mapping[str, Any],
     pooling: Literal["mean", "max", "cls"] | None,

@@ -1,0 +1,1 @@
+"""From labelled embeddings to classes: fit, check the domain, predict tables and maps."""
