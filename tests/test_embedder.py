@@ -484,7 +484,7 @@ def test_invalid_tokens_are_left_out_of_pooling(
          "the place is 14 x 14 px at scale_m=10"),
         ({"spatial": BBox(0, 0, 5, 5), "backend": "sample"}, GridError, "at most 250,000,000"),
         ({"input_chw": [[[1, 2], [3]]]}, ImageryError, "type list, which is not an array"),
-        ({"weights": "no/such/path.pth"}, CheckpointError, "no such path"),
+        ({"weights": "no/such/path.pth"}, CheckpointError, "no such folder or file"),
         ({"weights": "random-init", "loader": "rshf"}, SpecError, "loader='rshf' with random"),
         ({"weights": None, "variant": "small"}, SpecError, "no weights are published for it"),
         ({"variant": "base"}, CheckpointError, "variant='base'.*leave variant out"),

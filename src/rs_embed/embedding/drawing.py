@@ -32,6 +32,15 @@ def plain(text: str, most: int = 300) -> str:
     return "".join(c if c == "°" else c.encode("ascii", "backslashreplace").decode() for c in shown)
 
 
+def one_line(content: str, width_px: int, size_px: int = 10) -> str:
+    """Return text in these letters that is not wider; its end is cut off."""
+    shown, letters = plain(content), font(size_px)
+    most = len(shown)
+    while most > 1 and letters.getlength(shown[:most]) > width_px:
+        most -= 1
+    return shown if most == len(shown) else f"{shown[: most - 3]}..."
+
+
 def text(content: str, width_px: int, size_px: int, ink: tuple[int, ...] = INK) -> Image.Image:
     """Return text as a picture of that width, in as many lines as it needs."""
     letters, shown = font(size_px), plain(content)

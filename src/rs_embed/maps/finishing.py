@@ -138,13 +138,14 @@ def check_finished(area: AreaTask, target: Destination) -> xr.DataArray:
     opened = open_map(_readable(target))
     meta = json.loads(opened.attrs["meta"])
     stored = None
-    whole = (opened.sizes["y"], opened.sizes["x"]) == area.layout.tokens.shape
-    if "identity" in meta and not meta["tiles"]["failed"] and whole:
+    if "identity" in meta and not meta["tiles"]["failed"]:
         kept = {name: meta["request"].get(name) for name in area.storage}
         if kept["acquired"] is None:
             kept["acquired"] = area.storage["acquired"]
         stored = {**meta["identity"], **kept, **which_weights(meta)}
     check_same(target.shown, stored, {**area.identity, **area.storage}, area.task)
+    if (opened.sizes["y"], opened.sizes["x"]) != area.layout.tokens.shape:
+        check_same(target.shown, None, {}, area.task)  # cut since
     item = item_path(target.path)
     told = json_object(item, "properties")
     if told and area.acquired is not None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from rs_embed.embedding.colours import colour
+from rs_embed.embedding.drawing import one_line
 from rs_embed.embedding.quicklook import NODATA_GREY, stretched
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Sizes, settle
 from rs_embed.errors import ImageryWarning, Note, RsEmbedError, SpecError, give_warnings, some
-from rs_embed.printable import excerpt, printable
+from rs_embed.printable import excerpt
 from rs_embed.settings import Settings
 from rs_embed.specs import SPATIALS, TemporalSpec
 
@@ -82,7 +82,7 @@ def of_images(
         canvas.paste(panel, (left, top))
         for line, text in enumerate(lines):
             at = left, top + _SIDE_PX + 2 + line * _LINE_PX
-            draw.text(at, _fitting(text, _SIDE_PX), fill="black")
+            draw.text(at, one_line(text, _SIDE_PX), fill="black")
     return canvas
 
 
@@ -160,12 +160,3 @@ def of_points(
     extent = f"longitude {west:.6g} to {east:.6g}, latitude {south:.6g} to {north:.6g}"
     draw.text((4, _MAP_PX + 4), f"{extent}; red cross: the query; numbers: rank", fill="black")
     return canvas
-
-
-def _fitting(text: str, width_px: int) -> str:
-    """Return text in ASCII, which is all that Pillow's own font has, as long as it fits."""
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    plain = excerpt(printable("".join(letters)).encode("ascii", "backslashreplace").decode())
-    font = ImageFont.load_default()
-    most = next(n for n in range(160, 0, -1) if font.getlength(plain[:n]) <= width_px)
-    return plain if most >= len(plain) else f"{plain[: most - 3]}..."
