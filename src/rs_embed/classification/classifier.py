@@ -241,10 +241,10 @@ def fit_classifier(training: Any, labels: Any, *, estimator: Any = None) -> Clas
         A table of `embed_table` or `load_export`, or its file; tokens of a map at places
         (`sample_points`, `zonal_mean`); or ``(N, D)``, of which nothing else is known.
     labels : str or sequence
-        Name of a column of the table, or the label of each row: text or integers. Rows without a
-        label (None, NaN) are left out.
+        Name of a column of the table, or the label of each row: text or integers; None or NaN for
+        none.
     estimator : object, optional
-        One of scikit-learn, or with its ``fit`` and ``predict``; a clone is fitted. By default
+        A classifier of scikit-learn; a clone is fitted. By default
         ``make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))``.
 
     Raises
@@ -258,7 +258,7 @@ def fit_classifier(training: Any, labels: Any, *, estimator: Any = None) -> Clas
     Warns
     -----
     RsEmbedWarning
-        If labelled rows have no embedding; they are left out.
+        If rows have no label or no embedding; they are left out.
     """
     pandas, sklearn = _require("pandas"), _require("sklearn.base")
     features = features_of(training)
@@ -278,14 +278,23 @@ def fit_classifier(training: Any, labels: Any, *, estimator: Any = None) -> Clas
         )
     labelled = column.notna().to_numpy()
     used = labelled & np.isfinite(features.rows).all(axis=1)
-    if (labelled & ~used).any():
-        message = f"{(labelled & ~used).sum()} labelled rows have no embedding and are left out"
+    left_out = {"have no label": ~labelled, "have a label but no embedding": labelled & ~used}
+    messages = [f"{rows.sum()} rows {why}" for why, rows in left_out.items() if rows.any()]
+    if messages:
+        message = f"{' and '.join(messages)}, of {len(column)}; they are left out"
         give_warnings([Note(message, RsEmbedWarning)])
     codes, classes = pandas.factorize(column[used], sort=True)
     if not 2 <= len(classes) <= CLASS_NODATA:
         raise SpecError(
             f"got {len(classes)} classes in {used.sum()} labelled embeddings, expected 2 to "
             f"{CLASS_NODATA}"
+        )
+    if estimator is not None and not (
+        hasattr(estimator, "predict") and sklearn.is_classifier(estimator)
+    ):
+        raise SpecError(
+            f"got estimator={estimator!r:.100}, expected a classifier of scikit-learn, such as "
+            "RandomForestClassifier(): others do not learn the labels"
         )
     rows = features.rows[used]
     fitted = sklearn.clone(_default() if estimator is None else estimator).fit(rows, codes)

@@ -25,6 +25,8 @@ _CALLS = (
     (re.compile(r"input_chw="), "--input"),
     (re.compile(r"LocalProvider\(root\)|backend=LocalProvider\(\.\.\.\)"), "--local"),
 )
+# What names both already.
+_TWICE = re.compile(r"(--[a-z-]+) \(\1\)")
 _ARGUMENT = re.compile(r"\b([a-z_]+)=('[^']*'|[\w.+-]*[\w+]|\.{3}|(?=[\s,;:)]|$))")
 
 
@@ -40,6 +42,7 @@ def as_options(message: str) -> str:
         name, value = found.groups()
         if name not in names.union(_OTHERS):
             return found[0]
-        return f"--{name.replace('_', '-')} {value.strip(chr(39))}".rstrip()
+        value = "" if value == "True" else value.strip("'")
+        return f"--{name.replace('_', '-')} {value}".rstrip()
 
-    return _ARGUMENT.sub(option, message)
+    return _TWICE.sub(r"\1", _ARGUMENT.sub(option, message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from rs_embed.errors import (
     Note,
     RsEmbedError,
     RsEmbedWarning,
+    SpecError,
     give_warnings,
     some,
 )
@@ -27,7 +29,7 @@ from rs_embed.printable import excerpt, html_text
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.remote import destination
 from rs_embed.runs.run import kept_in, partial_path
-from rs_embed.tables.batch import asked_of, digests, place_of_key
+from rs_embed.tables.batch import asked_of, digests, export_batch, place_of_key
 from rs_embed.tables.columns import (
     column_names,
     common_meta,
@@ -209,6 +211,11 @@ def embed_table(
     >>> table.embeddings.shape, table.frame.id.tolist()
     ((1, 192), ['farm'])
     """
+    for name in arguments.keys() & set(inspect.signature(export_batch).parameters):
+        raise SpecError(
+            f"got {name}= for embed_table, which makes its table in memory and here; use "
+            "export_batch(..., output='embeddings.parquet'), and load_export to read it"
+        )
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
     asked = asked_of(model, rows, pooling, arguments, of_names(rows.frame.columns))
     results = asked.results(range(len(rows)), on_error=on_error, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from numbers import Integral
@@ -19,6 +19,7 @@ from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.similarity import cosines, directions
 from rs_embed.errors import (
     CoverageWarning,
+    GsdWarning,
     Note,
     RsEmbedWarning,
     SpecError,
@@ -38,6 +39,7 @@ HITS = Formats(
     "nearest neighbours",
     Format(name="GeoJSON", suffixes=(".geojson", ".json"), media_type="application/geo+json"),
 )
+_GSD_TOLERANCE = 0.05
 # A part of the table that stays in the cache of a core, and similarities that are held at once.
 _PART_BYTES, _MOST_SIMILARITIES = 2**20, 2**24
 # What may say where images are read for a picture.
@@ -240,6 +242,7 @@ def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
     """Return a query that is not a place of the table: ``(D,)``, or ``(Q, D)`` for several."""
     if isinstance(query, Embedding):
         give_warnings(check_made_alike(query.meta, getattr(table, "meta", None) or {}))
+        give_warnings(_gsd_notes(table, query))
     try:
         return np.asarray(query.data if isinstance(query, Embedding) else query, dtype=np.float64)
     except (TypeError, ValueError) as exc:
@@ -247,6 +250,21 @@ def _vectors(table: Any, query: Any) -> NDArray[np.float64]:
             f"got a query of type {type(query).__name__} ({exc}), expected an id of the table, an "
             "Embedding, a vector (D,), several (Q, D), or a Point"
         ) from exc
+
+
+def _gsd_notes(table: Any, query: Embedding) -> Iterator[Note]:
+    """Yield a warning if the model saw the query at another GSD than every place of the table."""
+    own, known = query.meta.get("input_res_m"), getattr(table, "frame", {})
+    if own is None or "input_res_m" not in known:
+        return
+    low, high = float(known["input_res_m"].min()), float(known["input_res_m"].max())
+    if own < low * (1 - _GSD_TOLERANCE) or own > high * (1 + _GSD_TOLERANCE):
+        yield Note(
+            f"the model saw the query at {own:.4g} m per pixel, and the places of the table at "
+            f"{low:.4g} to {high:.4g} m, so that similarity is that of scale too; embed the query "
+            "with the size, scale_m and input_prep of the places",
+            GsdWarning,
+        )
 
 
 def _by_parts(

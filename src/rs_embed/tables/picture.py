@@ -32,7 +32,8 @@ def meta_of(table: Any, row: int) -> dict[str, Any]:
     while f"emb_{name}" in table.frame:  # the places have such a column of their own
         name = f"emb_{name}"
     text = table.frame[name].iloc[row] if name in table.frame else None
-    return {**(getattr(table, "meta", None) or {}), **json.loads(text or "{}")}
+    own = json.loads(text) if isinstance(text, str) else {}  # a column without any text is NaN
+    return {**(getattr(table, "meta", None) or {}), **own}
 
 
 def of_images(
