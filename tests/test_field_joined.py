@@ -72,7 +72,8 @@ def stacked(*paths: Path) -> np.ndarray:
 
 def merged(*paths: Path, indexes: tuple[int, ...] = (3, 2, 1)) -> np.ndarray:
     """Return the mosaic that rasterio makes, the last file on top."""
-    return merge(list(paths), indexes=indexes, method="last")[0]
+    mosaic: np.ndarray = merge(list(paths), indexes=indexes, method="last")[0]
+    return mosaic
 
 
 def two(folder: Path, **east: Any) -> list[Path]:

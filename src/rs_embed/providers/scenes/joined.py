@@ -57,9 +57,8 @@ class JoinedFiles:
 
     def dated(self) -> Dated:
         """Return when all scenes were acquired, if on one day."""
-        moments = [scene.acquired for scene in self._scenes]
-        known = [moment for moment in moments if moment is not None]
-        one_day = len(_days(self._scenes)) == 1
+        known = [s.acquired for s in self._scenes if s.acquired is not None]
+        one_day = len(set(map(_day, self._scenes))) == 1
         return Dated(min(known) if known and one_day else None)
 
     def read(
@@ -196,7 +195,7 @@ def _doubts(scenes: Sequence[tuple[Scene, Grid]]) -> tuple[str, ...]:
     """Return a note if scenes without date overlap; raise if scenes of several days do."""
     over = [pair for pair in combinations(scenes, 2) if _overlap(pair[0][1], pair[1][1])]
     for (one, _), (other, _) in over:
-        if len(_days((one, other))) > 1:
+        if _day(one) != _day(other):
             raise ImageryError(
                 f"got {one.id!r} of {_day(one)} and {other.id!r} of {_day(other)}, which overlap, "
                 "in one list of imagery: that may mean a mosaic, a composite or a series; pass "
@@ -217,10 +216,6 @@ def _doubts(scenes: Sequence[tuple[Scene, Grid]]) -> tuple[str, ...]:
 def _overlap(one: Grid, other: Grid) -> bool:
     rows, columns = common_window(one, other)
     return bool(rows.start < rows.stop and columns.start < columns.stop)
-
-
-def _days(scenes: Sequence[Scene]) -> set[str]:
-    return set(map(_day, scenes))
 
 
 def _day(scene: Scene) -> str:
