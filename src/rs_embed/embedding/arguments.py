@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,8 +12,9 @@ from datetime import date, datetime, timedelta
 from numbers import Integral
 from typing import Any
 
-from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.errors import SpecError, UnknownNameError, some
 from rs_embed.files.dates import in_utc
+from rs_embed.providers.scenes.joined import JoinedFiles
 from rs_embed.specs import OUTPUT_MODES, POOLINGS, FetchSpec, OutputSpec, TemporalSpec, as_day
 
 _PERIODS = (
@@ -156,13 +158,25 @@ def device_of(value: Any) -> Any:
 def imagery_of(value: Any) -> Any:
     """Return imagery as `rs_embed.files.imagery.read_imagery` reads it.
 
-    A dataset that rasterio has open for reading stands for its file.
+    A dataset that rasterio has open for reading stands for its file, a list of files for their
+    bands or their mosaic.
 
     Raises
     ------
     SpecError
-        If such a dataset is closed, or is not the whole content of a file.
+        If such a dataset is closed, or is not the whole content of a file; or a list is empty, or
+        holds anything but files.
     """
+    if isinstance(value, list | tuple):
+        files = [imagery_of(file) for file in value]
+        other = [type(f).__name__ for f in files if not isinstance(f, str | os.PathLike)]
+        if other or not files:
+            raise SpecError(
+                f"got imagery as a list of {some(other) or 'nothing'}, expected paths of files: "
+                "bands of one scene or neighbouring scenes; join arrays with xarray.concat or "
+                "rioxarray.merge.merge_arrays, or embed each: get_embeddings_batch(imageries=[...])"
+            )
+        return JoinedFiles(tuple(map(os.fspath, files))) if len(files) > 1 else files[0]
     if type(value).__module__.partition(".")[0] != "rasterio":
         return value
     is_file = type(value).__name__ == "DatasetReader" and not value.options

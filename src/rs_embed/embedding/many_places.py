@@ -169,7 +169,7 @@ def iter_embeddings(
         As for `export_batch`.
     input_chws, imageries : iterable, optional
         Instead of places: own arrays or own imagery, each as `get_embedding` takes it.
-    imagery : path, xarray.DataArray or Raster, optional
+    imagery : path, list of paths, xarray.DataArray or Raster, optional
         The one imagery that all ``spatials`` are windows of.
     temporal, fetch : spec or iterable of specs, optional
         One for all places, or one for each, as `get_embedding` takes them; a None among periods is

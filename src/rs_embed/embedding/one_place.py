@@ -81,9 +81,10 @@ def get_embedding(
     input_chw : array-like, optional
         ``(3, height, width)``, red, green, blue; any integer or floating dtype; surface
         reflectance as digital numbers 0..10000. State its GSD with ``scale_m``.
-    imagery : path, xarray.DataArray, xarray.Dataset, rasterio dataset or Raster, optional
+    imagery : path, list of paths, xarray.DataArray, xarray.Dataset, rasterio dataset or Raster
         Georeferenced pixels in the same units; GSD, CRS and nodata are read from it. A Dataset has
-        a variable for each band; a dataset that rasterio has open stands for its file.
+        a variable for each band; a dataset that rasterio has open stands for its file; a list is
+        of bands of one scene, or of neighbouring scenes.
     cache : path, optional
         Folder that keeps the pixels of providers for later calls, made if it is not there;
         ``RS_EMBED_CACHE_DIR`` if not given, and nothing is kept without either. Not with own

@@ -30,6 +30,7 @@ from rs_embed.files.imagery import read_imagery
 from rs_embed.geo.grid import MAX_PIXELS, Grid, gsd_m, roi_grid
 from rs_embed.geo.raster import Raster
 from rs_embed.providers.cache import CachedProvider, PatchCache, open_cache
+from rs_embed.providers.scenes.joined import JoinedFiles
 from rs_embed.registry import AUTO_ORDER, find_provider, first_configured, provider_names
 from rs_embed.settings import LOCAL, Settings
 from rs_embed.specs import (
@@ -246,6 +247,8 @@ class Source:
         place = "" if self.spatial is None else repr(self.spatial)
         if isinstance(self.imagery, str | os.PathLike):
             return " of ".join(filter(None, (place, shown_path(os.fspath(self.imagery)))))
+        if isinstance(self.imagery, JoinedFiles):
+            return " of ".join(filter(None, (place, str(self.imagery))))
         return place or f"a {type(self.imagery).__name__}"
 
     def _check_own(self, own: str) -> None:

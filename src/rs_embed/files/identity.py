@@ -12,6 +12,7 @@ import numpy as np
 from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import SpecError
 from rs_embed.files.gdal import read_with
+from rs_embed.files.imagery import SeveralFiles
 from rs_embed.geo.raster import Raster
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def imagery_identity(imagery: Any) -> dict[str, Any]:
         return {"grid": imagery.grid.to_json(), "sha256": digest}
     if isinstance(imagery, str | os.PathLike):
         return _file(os.fspath(imagery))
+    if isinstance(imagery, SeveralFiles):
+        return {"files": [_file(path) for path in imagery.paths]}
     if hasattr(imagery, "data_vars"):
         parts = {str(name): imagery_identity(part) for name, part in imagery.data_vars.items()}
         return {"variables": parts}

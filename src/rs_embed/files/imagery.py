@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rs_embed.addresses import local_path, shown_path
 from rs_embed.errors import ImageryError
@@ -24,6 +24,24 @@ from rs_embed.specs import Spatial
 Read = TypeVar("Read")
 
 
+@runtime_checkable
+class SeveralFiles(Protocol):
+    """Files that are one image together, such as ``rs_embed.providers.scenes.joined``."""
+
+    paths: tuple[str, ...]
+
+    def grid(self, bands: Sequence[str]) -> Grid:
+        """Return the grid of the image; of ``bands`` only."""
+
+    def dated(self) -> Dated:
+        """Return when all of it was acquired."""
+
+    def read(
+        self, bands: Sequence[str], window_in: Callable[[Grid], Grid], fill_value: float | None
+    ) -> Raster:
+        """Return the window that ``window_in`` picks on the grid; see `read_file`."""
+
+
 def read_imagery(
     imagery: Any,
     *,
@@ -37,9 +55,9 @@ def read_imagery(
 
     Parameters
     ----------
-    imagery : path, xarray.DataArray, xarray.Dataset or Raster
-        A path or URL that GDAL opens, an array with CRS (rioxarray), a Dataset of bands, or a
-        raster.
+    imagery : path, xarray.DataArray, xarray.Dataset, Raster or SeveralFiles
+        A path or URL that GDAL opens, an array with CRS (rioxarray), a Dataset of bands, a
+        raster, or files that are one image together.
     bands : sequence of str
         Names wanted, ``B04`` and ``red`` counting as ``B4``. Imagery that names no bands must
         have as many as are wanted, in that order.
@@ -89,7 +107,9 @@ def read_imagery(
         return _window_of(picked.north_up(), window_in)
     if isinstance(imagery, str | os.PathLike):
         name = os.fspath(imagery)
-        return _read(name, lambda: read_file(name, bands, window_in, fill_value))
+        return _read([name], lambda: read_file(name, bands, window_in, fill_value))
+    if isinstance(imagery, SeveralFiles):
+        return _read(imagery.paths, lambda: imagery.read(bands, window_in, fill_value))
     if is_xarray(imagery):
         return read_array(imagery, bands, window_in, fill_value)
     raise _no_imagery(imagery)
@@ -97,32 +117,28 @@ def read_imagery(
 
 def _header(imagery: str | os.PathLike[str]) -> Header:
     name = os.fspath(imagery)
-    return _read(name, lambda: read_header(name))
+    return _read([name], lambda: read_header(name))
 
 
-def _read(name: str, read: Callable[[], Read]) -> Read:
+def _read(names: Sequence[str], read: Callable[[], Read]) -> Read:
     """Return ``read()``, tried again while a server fails; Ctrl-C need not wait for it."""
-    if not may_wait(local_path(name)):
+    remote = [name for name in names if may_wait(local_path(name))]
+    if not remote:
         return read()
-    return Patience().persist(read, passes=tried_again(), what=repr(shown_path(name)))
+    return Patience().persist(read, passes=tried_again(), what=repr(shown_path(remote[0])))
 
 
 def _no_imagery(given: object) -> ImageryError:
-    if isinstance(given, list | tuple):
-        return ImageryError(
-            f"got imagery of {len(given)} parts, expected one file or array; for an embedding of "
-            "each pass them to get_embeddings_batch(imageries=[...]); put files of bands or of "
-            "neighbouring scenes into a folder, and use backend='folder', or join them with "
-            "gdalbuildvrt (-separate for bands) and pass imagery='joined.vrt'"
-        )
     return ImageryError(
-        f"got imagery of type {type(given).__name__}, expected a path, an xarray.DataArray or "
-        "Dataset, or a Raster; a plain array goes to input_chw="
+        f"got imagery of type {type(given).__name__}, expected a path, a list of paths, an "
+        "xarray.DataArray or Dataset, or a Raster; a plain array goes to input_chw="
     )
 
 
-def imagery_grid(imagery: Any) -> Grid:
+def imagery_grid(imagery: Any, bands: Sequence[str] = ()) -> Grid:
     """Return the grid of all of ``imagery``, north up; nothing is read but its header.
+
+    Of several files it is that of the ``bands``.
 
     Raises
     ------
@@ -135,6 +151,8 @@ def imagery_grid(imagery: Any) -> Grid:
         grid = _georeferenced(imagery).north_up().grid
     elif isinstance(imagery, str | os.PathLike):
         grid = _header(imagery).grid
+    elif isinstance(imagery, SeveralFiles):
+        grid = _read(imagery.paths, lambda: imagery.grid(bands))
     elif is_xarray(imagery):
         grid = array_grid(imagery)
     else:
@@ -154,6 +172,8 @@ def imagery_date(imagery: Any) -> Dated:
     if isinstance(imagery, str | os.PathLike):
         name = os.fspath(imagery)
         return acquisition_of(_header(name).tags, os.path.basename(shown_path(name)))
+    if isinstance(imagery, SeveralFiles):
+        return _read(imagery.paths, imagery.dated)
     return Dated(array_time(imagery) if is_xarray(imagery) else None)
 
 

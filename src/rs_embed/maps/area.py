@@ -87,7 +87,7 @@ def embed_area(
         Half the side of the square around ``spatial``, if that is a point; ground metres.
     layer : str, optional
         Layer of the polygons, if their file has several.
-    imagery : path, xarray.DataArray or Raster, optional
+    imagery : path, list of paths, xarray.DataArray or Raster, optional
         Own georeferenced pixels, as for `get_embedding`.
     temporal, sensor, fetch, scale_m, backend, cache
         As for `get_embedding`.

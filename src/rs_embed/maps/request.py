@@ -358,7 +358,7 @@ def _pixels(
     imagery: Grid | None = None
     cut: tuple[Note, ...] = ()
     if source.own_pixels:
-        imagery = imagery_grid(source.imagery)
+        imagery = imagery_grid(source.imagery, source.settled_sensor(contract).bands)
         requested, cut = _pixels_of_imagery(imagery, source.spatial, polygons)
         source.check_gsd(requested, contract)
     else:

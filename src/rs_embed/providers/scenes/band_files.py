@@ -12,6 +12,7 @@ from rs_embed.addresses import read_document
 from rs_embed.files.dates import acquisition_of, moment_in, moment_of
 from rs_embed.files.rasters import Header
 from rs_embed.geo.bands import canonical_band, doubtful_bands
+from rs_embed.providers.scenes.aligning import window_within
 from rs_embed.providers.scenes.products import Product, baseline_number, product_of_name
 from rs_embed.providers.scenes.scene import BandAt, Scene, grid_boxes
 
@@ -143,12 +144,17 @@ def _product_folder(path: Path) -> Path:
 def _cannot_be_joined(bands: Sequence[_Band]) -> str | None:
     """Return why files are not the bands of one acquisition."""
     first = bands[0].header.grid
+    fix = "or join files that belong together: gdalbuildvrt -separate scene.vrt RED GREEN BLUE"
     for band in bands:
         grid = band.header.grid
         pixel = max(abs(first.transform.a), abs(grid.transform.a))
         apart = max(abs(a - b) for a, b in zip(first.bounds, grid.bounds, strict=True))
         if grid.crs != first.crs or apart > pixel:
             problem = f"{band.path.name} covers other ground than {bands[0].path.name}"
+            shared = window_within(first, *(band.header.grid for band in bands))
+            if shared is not None:
+                bounds = " ".join(f"{v:.12g}" for v in shared.bounds)
+                fix = f"or cut all bands to the ground they share: gdalwarp -te {bounds} IN OUT"
             break
     else:
         seen: dict[tuple[str, tuple[int, int]], str] = {}
@@ -162,8 +168,7 @@ def _cannot_be_joined(bands: Sequence[_Band]) -> str | None:
             return None
     return (
         f"cannot be joined to a scene by its name: {problem}; keep each acquisition in a folder of "
-        "its own, or join files that belong together: gdalbuildvrt -separate scene.vrt RED GREEN "
-        "BLUE"
+        f"its own, {fix}"
     )
 
 
@@ -213,7 +218,8 @@ def _has_units(header: Header) -> bool:
 def _id(folder: Path, of: str, safe: Path | None, base: Path) -> str:
     """Return the path below ``base`` of the product, or of the folder, and the acquisition."""
     home = safe if safe is not None and safe.is_relative_to(base) else folder
-    below = home.relative_to(base).as_posix() if home != base else home.name
+    within = home != base and home.is_relative_to(base)
+    below = home.relative_to(base).as_posix() if within else home.name
     return f"{below}/{of}" if of else below
 
 

@@ -136,6 +136,12 @@ def common_units(
             f"{integers.id!r} has {integers.dtype} and {floats.id!r} {floats.dtype}, and neither "
             f"declares its units; {_DECLARE}"
         )
+    if units == {None} and len({dtype.itemsize == 1 for dtype in dtypes}) > 1:
+        narrow, wide = _two(layers, lambda layer: layer.dtype.itemsize == 1)
+        raise ProviderError(
+            f"{narrow.id!r} has 8 bits and {wide.id!r} {wide.dtype}, and neither declares its "
+            f"units; {_DECLARE}"
+        )
     return np.dtype(np.float32), units.pop() if len(units) == 1 else DIGITAL_NUMBERS
 
 

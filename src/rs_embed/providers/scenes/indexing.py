@@ -242,10 +242,11 @@ def _file_scenes(paths: Sequence[Path], base: Path, left_out: dict[str, str]) ->
     left_out.update({str(p): reason for p, reason in found.items() if isinstance(reason, str)})
     headers = {path: header for path, header in found.items() if isinstance(header, Header)}
     joined, others = joined_scenes(headers, base, left_out)
-    return [*joined, *(_scene_of_file(path, headers[path], base) for path in others)]
+    return [*joined, *(scene_of_file(path, headers[path], base) for path in others)]
 
 
-def _scene_of_file(path: Path, header: Header, base: Path) -> Scene:
+def scene_of_file(path: Path, header: Header, base: Path) -> Scene:
+    """Return the scene of a raster file; its id is the path below ``base``."""
     places = [BandAt(str(path), i) for i in range(1, len(header.names) + 1)]
     named = any(header.names)
     bands = _by_name(header.names, places) if named else {str(p.index): p for p in places}
