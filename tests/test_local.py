@@ -964,6 +964,30 @@ def test_a_file_that_changes_is_opened_anew(tmp_path: Path) -> None:
     assert (value(path), value(vrt)) == (900, 900)
     write(path, 800)
     assert (value(path), value(vrt)) == (800, 800)
+    write(tmp_path / "hidden.tif", 1)
+    shutil.move(tmp_path / "hidden.tif", f"{path}.msk")  # a file that comes beside it
+    with kept.dataset(str(path)) as dataset:
+        assert f"{path}.msk" in dataset.files
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_a_fork_opens_files_anew(tmp_path: Path) -> None:
+    """It shares the position in an open file with its parent, and would read elsewhere."""
+    path = str(write(tmp_path / "a.tif", 900))
+    kept = OpenFiles()
+    with kept.dataset(path) as dataset:
+        own = id(dataset)
+    child = os.fork()
+    if not child:
+        try:
+            with kept.dataset(path) as dataset:
+                os._exit(int(id(dataset) == own or dataset.read().max() != 900))
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with kept.dataset(path) as dataset:
+        assert id(dataset) == own
 
 
 def test_a_file_is_not_closed_under_its_reader(tmp_path: Path) -> None:

@@ -55,12 +55,12 @@ class _Workers:
                     future.set_exception(exc)
             del entry, future, task  # so that an idle thread does not keep pixels alive
 
-    def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
+    def stop(self, within_s: float | None = _STOP_TIMEOUT_S) -> None:
         for _ in self._threads:
             self._tasks.put(None)
-        deadline = time.monotonic() + within_s
+        deadline = None if within_s is None else time.monotonic() + within_s
         for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
 
 
 class _Source(Iterator[Item]):
@@ -85,13 +85,19 @@ class _Source(Iterator[Item]):
 
 
 def ordered(
-    items: Iterable[Item], work: Callable[[Item], Result], *, workers: int, ahead: int
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    *,
+    workers: int,
+    ahead: int,
+    stop_s: float | None = _STOP_TIMEOUT_S,
 ) -> Generator[Result, None, None]:
     """Yield ``work(item)`` for each item, in order, computed in ``workers`` threads.
 
     0 uses the caller's thread, which always consumes ``items``; if they raise, earlier results are
     yielded first. Exceptions of ``work`` are raised here, in the order of the items. At most
-    ``ahead`` items are in progress or wait to be consumed.
+    ``ahead`` items are in progress or wait to be consumed. Closing it waits for at most ``stop_s``
+    seconds for what is in progress, until it ends if None.
     """
     if workers == 0:
         yield from map(work, items)
@@ -116,7 +122,7 @@ def ordered(
     finally:
         for future in waiting:
             future.cancel()
-        threads.stop()
+        threads.stop(stop_s)
 
 
 def apart(work: Callable[[], Result], *, within_s: float | None = None) -> Result:

@@ -295,6 +295,7 @@ def _finished(
         partial(_encoded, model, size),
         workers=1 if apart else 0,
         ahead=_BATCHES_AHEAD,
+        stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
     )
     with closing(batches):
         for batch in batches:

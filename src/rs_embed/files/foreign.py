@@ -20,12 +20,12 @@ def check_content(address: str) -> None:
     """Raise `ImageryError` if what is at a path, or beside it, may show other files."""
     try:
         check_beside(address, image=True)
+        for path in local_files(address):
+            _check_companions(path)
+            if _is_hdf5(path):
+                _check_hdf5(path)
     except OSError as exc:
         raise ImageryError(f"cannot read {shown_path(address)!r} as an image: {exc}") from exc
-    for path in local_files(address):
-        _check_companions(path)
-        if _is_hdf5(path):
-            _check_hdf5(path)
 
 
 def check_opened(dataset: Any, shown: str) -> None:

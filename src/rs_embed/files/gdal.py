@@ -58,6 +58,7 @@ _OF_SERVERS = re.compile(r"://|/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)
 _JP2 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
 _ON_THE_WEB = ("GTiff", "JP2OpenJPEG")
 _BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("HFA", "ENVI")}
+_BESIDE = (".msk", ".aux.xml", ".ovr")
 _FOREIGN, _MISSING = "not recognized as", "does not exist"
 _UNDECODED_AGAIN = 4
 _AT_ONCE_AGAIN = 2
@@ -89,12 +90,17 @@ class OpenFiles:
 
     Parameters
     ----------
-    most : int
-        How many are kept; those that were read longest ago are closed.
+    most : int, optional
+        How many are kept; those that were read longest ago are closed. By default a quarter of
+        what the process may open, up to 128.
     """
 
-    def __init__(self, most: int = 128) -> None:
-        self._most = most
+    def __init__(self, most: int | None = None) -> None:
+        self._most = _most_open() if most is None else most
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._idle: dict[int, _Idle] = {}  # in the order in which they were read
         self._lock = threading.Lock()
 
@@ -108,12 +114,16 @@ class OpenFiles:
             kept = self._taken(path)
             if kept is None:
                 dataset = _open(path)
-                kept = _Idle(path, dataset, _states([path, *_sources(path, dataset)]))
+                kept = _Idle(path, dataset, _states(_files_of(path, dataset)))
             yield kept.dataset
             # One that fails is not kept: it remembers what it failed to read.
             self._keep(kept)
 
     def _taken(self, path: str) -> _Idle | None:
+        if self._process != os.getpid():
+            # A fork shares the position in each file with its parent, which moves it.
+            self._of_parent = self._idle
+            self._begin()
         while True:
             with self._lock:
                 last = next((n for n, kept in self._idle.items() if kept.path == path), None)
@@ -138,9 +148,20 @@ class _Idle:
     states: Mapping[str, tuple[int, ...] | None]  # of the files on this disk, when it was opened
 
 
-def _sources(path: str, dataset: Any) -> list[str]:
-    """Return the files of which an image on this disk is made."""
-    return [] if is_on_the_web(local_path(path)) else dataset.files
+def _most_open() -> int:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 128
+    return int(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4, 128))
+
+
+def _files_of(path: str, dataset: Any) -> list[str]:
+    """Return the files of which an image on this disk is made, and those that may be added."""
+    if is_on_the_web(local_path(path)):
+        return []
+    files = dict.fromkeys([path, *dataset.files])
+    return [name for file in files for name in (file, *(f"{file}{end}" for end in _BESIDE))]
 
 
 def _states(paths: Iterable[str]) -> dict[str, tuple[int, ...] | None]:

@@ -14,8 +14,8 @@ from rs_embed.files.vectors import MANY_VECTORS, VectorRow, write_vectors
 from rs_embed.files.vectors import request_of as request_of_vectors
 from rs_embed.tables.columns import DTYPES, ORDERS, TableContent
 from rs_embed.tables.parquet import emb_of, read_parquet, write_parquet
-from rs_embed.tables.summary import check_card, read_card, write_card, write_table_item
-from rs_embed.tables.text import read_csv, write_csv
+from rs_embed.tables.summary import check_card, write_card, write_table_item
+from rs_embed.tables.text import describe_csv, read_csv, write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,5 +104,5 @@ TABLES = Formats(
         dtypes=DTYPES,
         orders=ORDERS,
     ),
-    TableFormat(**_csv, write=write_csv, describe=read_card, read=read_csv),
+    TableFormat(**_csv, write=write_csv, describe=describe_csv, read=read_csv),
 )

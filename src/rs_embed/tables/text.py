@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rs_embed.errors import ExportError
 from rs_embed.files.formats import UNREADABLE, unreadable
 from rs_embed.files.writing import written
 from rs_embed.tables.columns import TableContent, covering, require, stored_vectors
@@ -69,6 +70,14 @@ def read_csv(path: Path) -> tuple[NDArray[np.float32], GeoDataFrame, dict[str, A
         return vectors, geopandas.GeoDataFrame(frame, geometry=next(iter(emb["crs"]))), emb
     except (OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, WRITER) from exc
+
+
+def describe_csv(path: Path) -> dict[str, Any]:
+    """Return what the model card says of a CSV; `ExportError` unless all of the CSV is there."""
+    vectors, _, emb = read_csv(path)
+    if len(vectors) != emb["places"]:
+        raise ExportError(f"it has {len(vectors)} of {emb['places']} places")
+    return emb
 
 
 def _names(emb: Mapping[str, Any]) -> list[str]:
