@@ -23,6 +23,8 @@ import rioxarray  # noqa: F401  # the accessor ``.rio``
 import xarray as xr
 from numpy.typing import NDArray
 from rasterio import shutil
+from sklearn.cluster import KMeans
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import FunctionTransformer
 from typer.testing import CliRunner
@@ -240,14 +242,26 @@ def test_labels(name: str, labels: list[Any], right: Any) -> None:
     if isinstance(right, str):
         with pytest.raises(SpecError, match=right):
             fit_classifier(rows, labels)
-    else:
+        return
+    missing = sum(label is None or label != label for label in labels)
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
         assert fit_classifier(rows, labels).classes == right
+    told = [f"{missing} rows have no label, of 8; they are left out"]
+    assert [str(warning.message) for warning in given] == told * (missing > 0)
+
+
+@pytest.mark.parametrize("estimator", [KMeans(2), Ridge(), "rf", KNeighborsClassifier])
+def test_only_a_classifier_learns_labels(estimator: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    with pytest.raises(SpecError, match="expected a classifier of scikit-learn"):
+        fit_classifier(rows, ["a", "b"] * 4, estimator=estimator)
 
 
 def test_rows_without_embedding_and_unknown_columns(eurosat: EmbeddingTable) -> None:
     rows = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     rows[7] = np.nan
-    with pytest.warns(RsEmbedWarning, match="1 labelled rows have no embedding"):
+    with pytest.warns(RsEmbedWarning, match="1 rows have a label but no embedding, of 200"):
         classifier = fit_classifier(rows, ["a", "b"] * 100)
     assert classifier.counts == [100, 99]
     with pytest.warns(RsEmbedWarning, match="not known whether"):

@@ -335,6 +335,22 @@ def test_failures_are_rows_and_are_tried_again(
     assert {file.name for file in tmp_path.iterdir()} == beside
 
 
+def test_a_table_that_was_cut_is_not_finished(tmp_path: Path, checkpoint: Path) -> None:
+    places = [NamedPlace(f"p{n}", PointBuffer(LON + n / 1000, LAT, buffer_m=640)) for n in range(4)]
+    out = tmp_path / "v.csv"
+    request = {"output": out, "backend": "sample", "weights": checkpoint, "input_prep": "tile"}
+    export_batch("scalemae", places, **request)
+    assert export_batch("scalemae", places, **request).finished_before
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for cut in (whole[: len(whole) // 2], b"".join(lines[:-1])):
+        out.write_bytes(cut)
+        with pytest.raises(ExportError, match="is not a finished table of embeddings"):
+            export_batch("scalemae", places, **request)
+    with pytest.raises(SpecError, match=r"got output= for embed_table.*use export_batch"):
+        embed_table("scalemae", places, **request)
+
+
 def test_the_command(tmp_path: Path, checkpoint: Path) -> None:
     places = tmp_path / "places.csv"
     places.write_text(f"id,lon,lat\n007,{LON},{LAT}\n008,0,0\n")

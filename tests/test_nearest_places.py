@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from rs_embed.cli import app
 from rs_embed.errors import (
     CoverageWarning,
     ExportError,
+    GsdWarning,
     RsEmbedError,
     RsEmbedWarning,
     SpecError,
@@ -255,6 +257,15 @@ WARNED: list[tuple[str, Any, dict[str, Any], type[RsEmbedWarning], str, int]] = 
     ("swapped", Point(46.1, 15.1), {}, CoverageWarning, "outside the area of the table", 10),
     ("unknown weights", Embedding(V.astype("f4"), {}), {}, RsEmbedWarning, "not known", 10),
 ]
+
+
+def test_a_query_of_another_gsd_is_told() -> None:
+    held = gpd.GeoDataFrame({"input_res_m": [10.0, 10.2] * (COUNT // 2)})
+    for own, far in ((10.0, False), (9.8, False), (5.0, True), (14.8, True)):
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            nearest(table(frame=held), embedding(input_res_m=own))
+        assert [issubclass(w.category, GsdWarning) for w in given] == [True] * far
 
 
 @pytest.mark.parametrize(

@@ -289,8 +289,10 @@ def fit_classifier(training: Any, labels: Any, *, estimator: Any = None) -> Clas
             f"got {len(classes)} classes in {used.sum()} labelled embeddings, expected 2 to "
             f"{CLASS_NODATA}"
         )
-    if estimator is not None and not (
-        hasattr(estimator, "predict") and sklearn.is_classifier(estimator)
+    if estimator is not None and (
+        isinstance(estimator, type)
+        or not hasattr(estimator, "predict")
+        or not sklearn.is_classifier(estimator)
     ):
         raise SpecError(
             f"got estimator={estimator!r:.100}, expected a classifier of scikit-learn, such as "
