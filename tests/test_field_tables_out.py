@@ -338,7 +338,9 @@ def test_failures_are_rows_and_are_tried_again(
 def test_a_table_that_was_cut_is_not_finished(tmp_path: Path, checkpoint: Path) -> None:
     places = [NamedPlace(f"p{n}", PointBuffer(LON + n / 1000, LAT, buffer_m=640)) for n in range(4)]
     out = tmp_path / "v.csv"
-    request = {"output": out, "backend": "sample", "weights": checkpoint, "input_prep": "tile"}
+    request: dict[str, Any] = {
+        "output": out, "backend": "sample", "weights": checkpoint, "input_prep": "tile",
+    }  # fmt: skip
     export_batch("scalemae", places, **request)
     assert export_batch("scalemae", places, **request).finished_before
     whole = out.read_bytes()

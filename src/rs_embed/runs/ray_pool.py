@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import tempfile
@@ -312,6 +313,12 @@ def check_address(address: str, within_s: float = _JOIN_S) -> None:
             f"got Ray at {address!r}, {expected}; Ray Client is not supported, run the command on "
             "a node (ray job submit)"
         )
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=within_s).close()
+        except (OSError, OverflowError) as exc:
+            raise EngineError(f"no Ray answers at {address!r} ({exc}), {expected}") from exc
     try:
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _JOIN, address], capture_output=True, text=True, check=False,
