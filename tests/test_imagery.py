@@ -101,7 +101,7 @@ def test_box_window_is_snapped_outward(write_scene: Callable[..., Path]) -> None
 
 
 def test_place_outside_names_both_extents(write_scene: Callable[..., Path]) -> None:
-    with pytest.raises(ImageryError, match=r"requested place \(10\.99.*is outside.*lon 13\.6"):
+    with pytest.raises(ImageryError, match=r"requested place \(lon 10\.99.*is outside.*lon 13\.6"):
         read(write_scene(coordinates()), spatial=PointBuffer(11, 46, 500))
 
 
@@ -152,6 +152,8 @@ def test_bands_are_found_by_name(
         (4, None, "has 4 bands without names, expected the 3 bands B4, B3, B2"),
         (3, ("B8", "B11", "B12"), "has the bands B8, B11, B12.*B4, B3, B2 not found"),
         (3, ("B4", "B3", "B8"), "B2 not found"),
+        (20, tuple(f"B{n}x" for n in range(20)), r"B11x and 8 more, expected B4, B3, B2"),
+        (9, tuple(f"dimension {n}" for n in range(9)), "is a grid or map of tokens.*open_map"),
     ],
 )
 def test_bands_that_are_not_there(
@@ -410,8 +412,11 @@ def test_on_the_same_lattice_pixels_come_through_untouched(
     assert np.array_equal(raster.data, data[:, 10:50, 10:60])
     assert raster.source["resampling"] == "none"
     elsewhere = Grid(CRS.from_epsg(32633), Affine(10, 0, 500000.5, 0, -10, 5199900), (40, 50))
-    with pytest.raises(ImageryError, match="is outside the imagery"):
+    with pytest.raises(ImageryError, match=r"is outside the imagery.*lat 46\.\d+ to 46\.\d+$"):
         read_on_grid(path, elsewhere, bands=BANDS)
+    swapped = PointBuffer(lon=46.94, lat=13.69, buffer_m=100)
+    with pytest.raises(ImageryError, match=r"lon 46\.9.*are its longitude and latitude swapped\?$"):
+        read(path, spatial=swapped)
 
 
 def test_a_buffer_is_ground_metres_where_it_lies(write_scene: Callable[..., Path]) -> None:

@@ -45,9 +45,14 @@ def check_made_alike(
     for key in keys:
         mine, theirs = _value(meta, key), _value(other, key)
         if mine is not None and theirs is not None and not _same(mine, theirs):
+            fix = (
+                "make both with embed_area, or both with output='grid' or 'pooled'"
+                if key == "output"
+                else f"embed the {names[0]} again with that"
+            )
             raise SpecError(
                 f"got a {names[0]} made with {key}={mine!r}, expected {theirs!r} as in the "
-                f"{names[1]}, since others cannot be compared; embed the {names[0]} again with that"
+                f"{names[1]}, since others cannot be compared; {fix}"
             )
     if "weights_sha256" in meta.keys() & other.keys():
         return []

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from rs_embed.errors import ImageryError
+from rs_embed.errors import ImageryError, some
 
 # STAC common names of the Sentinel-2 bands that ScaleMAE uses (STAC eo extension).
 _COMMON_NAMES = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "R": "B4", "G": "B3", "B": "B2"}
@@ -53,8 +53,13 @@ def band_indexes(names: Sequence[str | None], wanted: Sequence[str], source: str
     positions = {name: i for i, name in enumerate(canonical, 1)}
     missing = [band for band in wanted if canonical_band(band) not in positions]
     if missing:
+        if re.fullmatch(r"(?:dimension|component) \d+", names[0] or ""):
+            raise ImageryError(
+                f"{source!r} has {len(names)} bands named {names[0]!r} and so on: it is a grid or "
+                "map of tokens, expected imagery; open it with Embedding.load or open_map"
+            )
         raise ImageryError(
-            f"{source!r} has the bands {', '.join(str(n) for n in names)}, expected "
+            f"{source!r} has the bands {some(list(map(str, names)), 12)}, expected "
             f"{', '.join(wanted)}: {', '.join(missing)} not found; name its red, green and blue "
             "bands with sensor=SensorSpec(collection=..., bands=(red, green, blue))"
         )

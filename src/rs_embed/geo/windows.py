@@ -45,8 +45,15 @@ def padded(
 def elsewhere(window: Grid, imagery: Grid) -> ImageryError:
     """Return the error for a place outside the imagery, with the location of both."""
     west, south, east, north = imagery.geographic_bounds()
-    box = ", ".join(f"{v:.4f}" for v in window.geographic_bounds())
+    left, bottom, right, top = window.geographic_bounds()
+    lon, lat = (left + right) / 2, (bottom + top) / 2
+    swapped = west <= lat <= east and south <= lon <= north
     return ImageryError(
-        f"the requested place ({box}) is outside the imagery, which has valid pixels within "
-        f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f}"
+        f"the requested place ({_box(left, bottom, right, top)}) is outside the imagery, which has "
+        f"valid pixels within {_box(west, south, east, north)}"
+        + ("; are its longitude and latitude swapped?" if swapped else "")
     )
+
+
+def _box(west: float, south: float, east: float, north: float) -> str:
+    return f"lon {west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f}"

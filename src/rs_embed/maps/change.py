@@ -323,6 +323,14 @@ def _check_alike(date: _Date, first: _Date) -> list[Note]:
     mine, expected = date.placed.grid, first.placed.grid
     on_it = mine.lies_on(expected) and mine.offset_in(expected) == (0, 0)
     if mine.shape != expected.shape or not on_it:
+        for key in ("input_prep", "used_patch_size", "stride_px", "output"):
+            one, other = date.meta.get(key), first.meta.get(key)
+            if one != other:
+                raise SpecError(
+                    f"got a {date.name} of {_described(date)}, expected the cells of the "
+                    f"{first.name}: {_described(first)}; they were made with {key}={one!r} and "
+                    f"{other!r}: embed both in the same way"
+                )
         raise SpecError(
             f"got a {date.name} of {_described(date)}, expected the cells of the {first.name}: "
             f"{_described(first)}; embed both dates on the same pixels: the same spatial= and "
