@@ -53,7 +53,7 @@ def vectors(results: Any) -> list[NDArray[np.float32]]:
 
 
 def alive() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
 
 
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
@@ -454,7 +454,7 @@ try:
     get_embeddings_batch("scalemae", spatials=places, backend="slow", weights=sys.argv[1],
                          input_prep="tile", progress=False)
 except KeyboardInterrupt:
-    names = [t.name for t in threading.enumerate() if t.name.startswith("rs_embed")]
+    names = [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
     print("interrupted", len(names), flush=True)
     raise
 """

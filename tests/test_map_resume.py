@@ -202,7 +202,7 @@ def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
 
     with pytest.raises(KeyboardInterrupt):
         embed_area("coordinates", output=folder / "b.zarr", backend=Faulty(path, late), **request)
-    assert not [t.name for t in threading.enumerate() if t.name.startswith("rs_embed")]
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
     first = sum(int(call[0]) for call in coordinate_model)
     assert 8 < first < windows
     report = embed_area(

@@ -14,7 +14,7 @@ from rs_embed.pipeline import grouped, in_order, ordered
 
 
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -105,9 +105,9 @@ def test_closing_waits_briefly_for_unfinished_work() -> None:
     assert started.acquire(timeout=60)
     results.close()
     assert threads()  # still at work: nobody waited for it
-    assert all(t.daemon for t in threading.enumerate() if t.name.startswith("rs_embed"))
+    assert all(t.daemon for t in threading.enumerate() if t.name.startswith("rs_embed-"))
     release.set()
-    for thread in [t for t in threading.enumerate() if t.name.startswith("rs_embed")]:
+    for thread in [t for t in threading.enumerate() if t.name.startswith("rs_embed-")]:
         thread.join(60)
     assert not threads()
 

@@ -653,7 +653,7 @@ def test_reads_at_once_are_bounded_over_all_places(
     assert host.peak <= most
     assert most == 2 or host.peak > 2
     time.sleep(0.05)
-    assert not [t for t in threading.enumerate() if t.name.startswith("rs_embed")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("rs_embed-")]
 
 
 def test_collections(serve: Served, tmp_path: Path) -> None:

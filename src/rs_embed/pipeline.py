@@ -31,10 +31,10 @@ class _Workers:
     on a slow server must not block Ctrl-C.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, name: str = "rs_embed-") -> None:
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"rs_embed-{number}", daemon=True)
+            threading.Thread(target=self._run, name=f"{name}{number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
@@ -136,7 +136,7 @@ def apart(work: Callable[[], Result], *, within_s: float | None = None) -> Resul
     TimeoutError
         If it takes longer than ``within_s`` seconds; the thread then ends by itself.
     """
-    thread = _Workers(1)
+    thread = _Workers(1, "rs_embed apart ")  # may outlive the call
     try:
         future = thread.submit(work)
         if not wait([future], within_s).done:
