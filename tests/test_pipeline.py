@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 
 from rs_embed.pipeline import grouped, in_order, ordered
 
+BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _before() -> None:
+    """Leave threads of earlier tests out."""
+    BEFORE.update(threading.enumerate())
+
 
 def threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
+    known = [t for t in threading.enumerate() if t not in BEFORE]
+    return [t.name for t in known if t.name.startswith("rs_embed-")]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -107,7 +116,7 @@ def test_closing_waits_briefly_for_unfinished_work() -> None:
     assert threads()  # still at work: nobody waited for it
     assert all(t.daemon for t in threading.enumerate() if t.name.startswith("rs_embed-"))
     release.set()
-    for thread in [t for t in threading.enumerate() if t.name.startswith("rs_embed-")]:
+    for thread in [t for t in threading.enumerate() if t.name in threads() and t not in BEFORE]:
         thread.join(60)
     assert not threads()
 
