@@ -74,7 +74,7 @@ class Classifier:
         return f"Classifier: {some(list(numbers), 12)}"
 
     def predict(self, source: Any) -> NDArray[Any]:
-        """Return the label of each row ``(N,)``, None where there is no embedding.
+        """Return the label of each row ``(N,)``, None for rows without an embedding.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class Classifier:
         Returns
         -------
         xarray.DataArray
-            ``(y, x)`` uint8: number in ``classes``, 255 where there is no token. ``attrs`` has
+            ``(y, x)`` uint8: number in ``classes``, 255 for cells without a token. ``attrs`` has
             ``flag_values`` and ``flag_meanings`` as in CF, and ``meta``, JSON; ``outside`` there
             is the share of tokens outside the range of the training set.
 
@@ -173,7 +173,7 @@ class Classifier:
         return np.asarray(self.estimator.predict(rows)).astype(np.uint8), self.domain.outside(rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.skops``, of which loading runs no code, unlike a pickle; return the path."""
+        """Write a ``.skops``, which loads without running code, and return the path."""
         target = path_of(path)
         _FILES.check(target)
         content = {**vars(self), "making": asdict(self.making), "domain": asdict(self.domain)}
@@ -239,7 +239,7 @@ def fit_classifier(training: Any, labels: Any, *, estimator: Any = None) -> Clas
     ----------
     training : table, path, xarray.DataArray, or array
         A table of `embed_table` or `load_export`, or its file; tokens of a map at places
-        (`sample_points`, `zonal_mean`); or ``(N, D)``, of which nothing else is known.
+        (`sample_points`, `zonal_mean`); or ``(N, D)``, about which nothing else is known.
     labels : str or sequence
         Name of a column of the table, or the label of each row: text or integers; None or NaN for
         none.

@@ -45,7 +45,8 @@ class Domain:
 
     def outside(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which of ``(n, D)`` embeddings are farther from the mean than the limit."""
-        return _distances(rows, self.mean, self.axes) > self.limit  # type: ignore[no-any-return]
+        outside: NDArray[np.bool_] = _distances(rows, self.mean, self.axes) > self.limit
+        return outside
 
 
 def _distances(rows: Any, mean: Any, axes: Any) -> Any:

@@ -74,7 +74,7 @@ class Making:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Rows ``(N, D)``, NaN where there is no embedding; how they were made; their columns."""
+    """Rows ``(N, D)``, NaN for rows without an embedding; how they were made; their columns."""
 
     rows: NDArray[Any]
     making: Making

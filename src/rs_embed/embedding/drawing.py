@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rs_embed.printable import excerpt, printable
 
-INK, QUIET, ALARM = (20, 20, 20), (90, 90, 90), (178, 24, 24)
+INK, ALARM = (20, 20, 20), (178, 24, 24)
 # UTM's north differs from true north by at most this within a zone; beyond, maps need an arrow.
 NORTH_UP_DEG = 3.0
 
@@ -84,21 +84,16 @@ def hatched(size: tuple[int, int], period_px: int = 8) -> Image.Image:
 
 
 def legend(
-    items: Sequence[tuple[Image.Image | tuple[int, ...] | None, str]], width_px: int, size_px: int
+    items: Sequence[tuple[Image.Image | str, str]], width_px: int, size_px: int
 ) -> Image.Image:
-    """Return entries side by side, each a square of a colour or a picture and its meaning."""
+    """Return entries side by side, each a colour or a small picture, and its meaning."""
     rows: list[list[Image.Image]] = [[]]
     for swatch, meaning in items:
         shown = plain(meaning)
         label = text(shown, min(math.ceil(font(size_px).getlength(shown)), width_px), size_px)
-        entry = label
-        if swatch is not None:
-            square = Image.new(
-                "RGB", (size_px, size_px), swatch if isinstance(swatch, tuple) else 0
-            )
-            if isinstance(swatch, Image.Image):
-                square.paste(swatch)
-            entry = beside([square, label], size_px // 3)
+        if isinstance(swatch, str):
+            swatch = Image.new("RGB", (size_px, size_px), swatch)
+        entry = beside([swatch, label], size_px // 3)
         if rows[-1] and sum(e.width + size_px for e in rows[-1]) + entry.width > width_px:
             rows.append([])
         rows[-1].append(entry)

@@ -20,7 +20,7 @@ from rs_embed.embedding.drawing import (
     text,
 )
 from rs_embed.embedding.provenance import imagery_times
-from rs_embed.geo.grid import Grid
+from rs_embed.geo.grid import Grid, known_crs
 from rs_embed.geo.orientation import Orientation
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NODATA_GREY = 128
 # to 0.5 for real scenes at 10 to 200 m, 0.7 where their pixels are shuffled, 0.8 to 1.0 for noise.
 NOISE_CONTIGUITY = 0.75
 NOISE = "the colours are noise: neighbouring tokens differ as much as any two; check bands and GSD"
-_FEWEST_TOKENS = 64  # of which neighbours say anything
+_FEWEST_TOKENS = 64  # fewer say nothing about noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +123,7 @@ def contiguity(scores: NDArray[np.float64]) -> float:
 
 def is_noise(components: Components, grids: Sequence[NDArray[np.float32]]) -> bool:
     """Return whether the colours of all these grids are noise."""
-    found = [contiguity(components.scores(grid)) for grid in grids]
-    return bool(found) and all(value > NOISE_CONTIGUITY for value in found)
+    return all(contiguity(components.scores(grid)) > NOISE_CONTIGUITY for grid in grids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +182,12 @@ def render(grids: Sequence[Shown], *, side_px: int, stretch: bool) -> tuple[Imag
             parts.append(scale_bar(metres, row.width, size_px, where.north_deg))
         rows.append(stacked(parts, size_px // 2))
     width = max(row.width for row in rows)
-    names = ("red", "green", "blue")
     items: list[tuple[Any, str]] = [
-        (name, f"component {n} ({share:.0%} of the variance)")
-        for n, (name, share) in enumerate(zip(names, components.explained, strict=False), 1)
+        (colour, f"component {number} ({share:.0%} of the variance)")
+        for number, (colour, share) in enumerate(
+            zip(("red", "lime", "blue"), components.explained, strict=False), 1
+        )
     ]
-    items = [(tuple(255 * (n == k) for k in range(3)), label) for n, (_, label) in enumerate(items)]
     if missing:
         items.append((hatched((size_px, size_px), 6), "no token"))
     rows.append(legend(items, width, size_px))
@@ -203,17 +202,11 @@ def _orientation(grid: Shown) -> Orientation | None:
     crs = array.rio.crs
     if crs is not None:
         shape = array.sizes["y"], array.sizes["x"]
-        return Orientation.of(Grid(_crs(crs.to_wkt()), array.rio.transform(), shape))
+        return Orientation.of(Grid(known_crs(crs.to_wkt()), array.rio.transform(), shape))
     metres, patch = grid.meta.get("input_res_m"), grid.meta.get("used_patch_size")
     if not (metres and patch):
         return None
     return Orientation(float("nan"), float("nan"), metres * patch, 0.0)
-
-
-def _crs(wkt: str) -> Any:
-    from pyproj import CRS
-
-    return CRS.from_wkt(wkt)
 
 
 def _title(meta: Mapping[str, Any], where: Orientation | None) -> str:

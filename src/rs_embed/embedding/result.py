@@ -204,16 +204,13 @@ class Embedding:
 
 def _check_alike(grids: Sequence[Embedding]) -> None:
     """Raise `SpecError` unless all are grids whose tokens can be compared."""
-    for grid in grids:
-        if not grid.is_grid:
-            raise SpecError("got a pooled vector, expected a grid: use output='grid'")
-        for name in ("model", "weights_sha256"):
-            one, other = (each.meta.get(name) for each in (grids[0], grid))
-            if one != other:
-                raise SpecError(
-                    f"got grids of {name} {one!r} and {other!r}, expected one model for all: their "
-                    "components have nothing in common; draw them apart"
-                )
+    from rs_embed.embedding.comparing import check_made_alike
+
+    if not all(grid.is_grid for grid in grids):
+        raise SpecError("got a pooled vector, expected a grid: use output='grid'")
+    for number, grid in enumerate(grids[1:], 2):
+        names = (f"grid {number}", "first grid")
+        give_warnings(check_made_alike(grid.meta, grids[0].meta, names=names))
         if grid.shape[0] != grids[0].shape[0]:
             raise SpecError(
                 f"got grids of {grids[0].shape[0]} and {grid.shape[0]} dimensions, expected one "

@@ -44,7 +44,7 @@ def stack(embeddings: Iterable[Embedding], *, times: Sequence[Any] | None = None
     Raises
     ------
     SpecError
-        If there is no embedding, one of them is an error or has no time, two have the same time,
+        If nothing is given, one of them is an error or has no time, two have the same time,
         or they differ in place, pixels, weights or options.
 
     Warns

@@ -200,9 +200,8 @@ def tried_again() -> Callable[[Exception], bool]:
     """Return the rule by which one read of files on servers is tried again after an error.
 
     Transient errors always are, but hosts that cannot be reached, or do not answer, seldom recover.
-    A file that GDAL
-    cannot decode is a few times, since damaged files are not told from damaged answers, and one
-    that is missing or refused once.
+    A file that GDAL cannot decode is a few times, since damaged files are not told from damaged
+    answers, and one that is missing or refused once.
     """
     undecoded, unreachable = itertools.count(), itertools.count()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +112,6 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Yield ``work(item)`` for each item, in order, done in threads."""
+    def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Generator[Any, None, None]:
+        """Yield ``work(item)`` for each item, in order, done in threads until it is closed."""
         return ordered(items, work, workers=_AT_ONCE, ahead=_AT_ONCE)

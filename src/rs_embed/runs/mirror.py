@@ -14,7 +14,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Mirror:
             contents = self._store.each(
                 lambda name: self._files.cat_file(f"{self._folder}/{name}"), names
             )
-            with Journal(partial, self._request) as journal:
+            with closing(contents), Journal(partial, self._request) as journal:
                 for name, content in zip(names, contents, strict=True):
                     journal.add(*self._unpacked(name, content))
         self._number = 1 + max(int(name[:8]) for name in names)

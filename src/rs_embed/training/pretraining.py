@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -197,30 +197,30 @@ class _Run:
         begun = started - training.seconds
         minutes = math.inf if self.config.run.minutes is None else self.config.run.minutes
         batches = ordered(range(training.step, options.steps), self._read, workers=2, ahead=4)
-        for pixels, gsd_m in batches:
-            losses, norm = self._step(pixels, gsd_m)
-            training.step += 1
-            training.seconds = time.monotonic() - begun
-            over = time.monotonic() - started > 60 * minutes
-            last = training.step == options.steps or over or stopped()
-            snapshots = self.config.run.snapshot_steps
-            snapshot = snapshots is not None and training.step % snapshots == 0
-            self.metrics.add(losses, norm)
-            if last or snapshot or training.step % self.config.run.log_steps == 0:
-                self.metrics.write(training, self.config, kept=self.state.exists())
-            if last or time.monotonic() - kept > 60 * self.config.run.checkpoint_minutes:
-                self.metrics.write(training, self.config, kept=self.state.exists())
-                write_state(self.state, training, self.what)
-                self._release()
-                kept = time.monotonic()
-            if last or training.step % self.config.run.picture_steps == 0:
-                self._draw()
-            if snapshot:
-                self._release(f"snapshots/step-{training.step:07}")
-            yield training.step
-            if last:
-                batches.close()
-                return
+        with closing(batches):
+            for pixels, gsd_m in batches:
+                losses, norm = self._step(pixels, gsd_m)
+                training.step += 1
+                training.seconds = time.monotonic() - begun
+                over = time.monotonic() - started > 60 * minutes
+                last = training.step == options.steps or over or stopped()
+                snapshots = self.config.run.snapshot_steps
+                snapshot = snapshots is not None and training.step % snapshots == 0
+                self.metrics.add(losses, norm)
+                if last or snapshot or training.step % self.config.run.log_steps == 0:
+                    self.metrics.write(training, self.config, kept=self.state.exists())
+                if last or time.monotonic() - kept > 60 * self.config.run.checkpoint_minutes:
+                    self.metrics.write(training, self.config, kept=self.state.exists())
+                    write_state(self.state, training, self.what)
+                    self._release()
+                    kept = time.monotonic()
+                if last or training.step % self.config.run.picture_steps == 0:
+                    self._draw()
+                if snapshot:
+                    self._release(f"snapshots/step-{training.step:07}")
+                yield training.step
+                if last:
+                    return
         self._release()  # no step was left, but the configuration in the release may differ
 
     def _read(self, step: int) -> tuple[Tensor, Tensor]:

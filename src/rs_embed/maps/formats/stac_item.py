@@ -52,8 +52,7 @@ def write_item(
     """Write a STAC 1.1 Item of a map with relative paths; it appears whole or not at all.
 
     ``meta`` is that of `map_meta`, and ``scales`` the steps of a map in int8. Its time is
-    ``meta["temporal"]``, the end excluded; else the time of the source items; else ``when``, in UTC
-    if it has no time zone. The item is written beside the map, to `item_path`.
+    ``meta["temporal"]``, the end excluded; else the time of the source items; else
     ``when``, in UTC if it has no time zone. The item is written beside the map, to `item_path`.
 
     Raises
