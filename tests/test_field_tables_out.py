@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ from rs_embed import (
     export_batch,
     get_embeddings_batch,
     load_export,
+    load_model,
     places_of,
 )
 from rs_embed.cli import app
-from rs_embed.errors import ExportError, ProviderError, SpecError
+from rs_embed.errors import ExportError, ProviderError, SpecError, UnknownNameError
 from rs_embed.providers.sample import CENTRE
 from rs_embed.runs.journal import JournalResult, shown_differences
 from rs_embed.tables.columns import RESULT_COLUMNS, TableContent, place_columns
@@ -351,6 +353,17 @@ def test_a_table_that_was_cut_is_not_finished(tmp_path: Path, checkpoint: Path) 
             export_batch("scalemae", places, **request)
     with pytest.raises(SpecError, match=r"got output= for embed_table.*use export_batch"):
         embed_table("scalemae", places, **request)
+
+
+def test_a_misspelt_argument_is_named_before_the_places(tmp_path: Path) -> None:
+    for points in ([(LON, LAT)], tmp_path / "gone.csv"):
+        for call in (
+            partial(embed_table, "scalemae"),
+            partial(export_batch, "scalemae", output=tmp_path / "v.csv"),
+            load_model("scalemae", variant="tiny").embed_table,
+        ):
+            with pytest.raises(UnknownNameError, match=r"'buffer'.*did you mean 'buffer_m'"):
+                call(points, buffer=320, backend="sample")
 
 
 def test_the_command(tmp_path: Path, checkpoint: Path) -> None:

@@ -94,6 +94,16 @@ def _call(name: str, stated: Mapping[str, Any]) -> str:
     return f"load_model({', '.join([repr(name), *(f'{k}={v!r}' for k, v in stated.items())])})"
 
 
+def check_names(
+    model: str | KeptModel, options: Mapping[str, Any], arguments: Iterable[str]
+) -> None:
+    """Raise `UnknownNameError` for an unknown model, option or argument; nothing is planned."""
+    if isinstance(model, KeptModel):
+        model.check_call("auto", options, arguments)
+    else:
+        find_model(model).description.check_options(options, arguments)
+
+
 def planned(
     model: str | KeptModel,
     options: Mapping[str, Any],

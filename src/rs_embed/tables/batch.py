@@ -20,7 +20,7 @@ from rs_embed.embedding.arguments import fetch_of, is_day, period_of
 from rs_embed.embedding.covering import check_pooling
 from rs_embed.embedding.estimate import Estimate, estimate, refuse_imagery
 from rs_embed.embedding.identity import identity, which_weights
-from rs_embed.embedding.kept import KeptModel
+from rs_embed.embedding.kept import KeptModel, check_names
 from rs_embed.embedding.many_places import ON_ERROR, embed_places
 from rs_embed.embedding.place_arguments import arguments_of
 from rs_embed.embedding.source import Source
@@ -343,8 +343,9 @@ def _prepared(
     stored = form.storage(dtype, order)
     if on_error not in ON_ERROR:
         raise UnknownNameError.among("on_error", on_error, ON_ERROR)
-    rows = places_of(places, **table)
     _check_arguments(arguments)
+    check_known(model, arguments)
+    rows = places_of(places, **table)
     notes = () if form.describe is None else of_names(rows.frame.columns)
     asked = asked_of(model, rows, pooling, arguments, notes)
     columns = None
@@ -515,6 +516,19 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
             )
 
 
+def _known() -> set[str]:
+    """Return the arguments of a table that are not the model's."""
+    return {*inspect.signature(export_batch).parameters, *_ARGUMENTS}
+
+
+def check_known(model: str | KeptModel, arguments: Mapping[str, Any]) -> None:
+    """Raise `UnknownNameError` for an argument that tables and the model do not have.
+
+    Before the places are read: a misspelt ``buffer_m`` is named, not missed.
+    """
+    check_names(model, {k: v for k, v in arguments.items() if k not in _ARGUMENTS}, _known())
+
+
 def _settled(
     model: str | KeptModel,
     settings: Settings,
@@ -535,7 +549,7 @@ def _settled(
         device=device,
         options=arguments,
         settings=settings,
-        arguments={*inspect.signature(export_batch).parameters, *_ARGUMENTS},
+        arguments=_known(),
     )
     # Any place: whether the rest of the request is valid does not depend on it.
     source = Source(spatial=BBox(0, 0, 1, 1), **pixels).resolved(settings)

@@ -29,7 +29,7 @@ from rs_embed.printable import excerpt, html_text
 from rs_embed.runs.journal import JournalResult
 from rs_embed.runs.remote import destination
 from rs_embed.runs.run import kept_in, partial_path
-from rs_embed.tables.batch import asked_of, digests, export_batch, place_of_key
+from rs_embed.tables.batch import asked_of, check_known, digests, export_batch, place_of_key
 from rs_embed.tables.columns import (
     column_names,
     common_meta,
@@ -216,6 +216,7 @@ def embed_table(
             f"got {name}= for embed_table, which makes its table in memory and here; use "
             "export_batch(..., output='embeddings.parquet'), and load_export to read it"
         )
+    check_known(model, arguments)
     rows = places_of(places, buffer_m=buffer_m, id_column=id_column, layer=layer, polygons=polygons)
     asked = asked_of(model, rows, pooling, arguments, of_names(rows.frame.columns))
     results = asked.results(range(len(rows)), on_error=on_error, progress=progress)
