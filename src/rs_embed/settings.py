@@ -40,7 +40,7 @@ SCALEMAE_FETCH_WORKERS = Variable(
 )
 SCALEMAE_BATCH_SIZE = Variable(
     "RS_EMBED_SCALEMAE_BATCH_SIZE",
-    "8 on CPU, 32 on CUDA",
+    "8 on CPU (more if images are small), 32 on CUDA",
     "images per forward pass in batch calls",
 )
 LOCAL = Variable(
@@ -93,7 +93,7 @@ class Settings:
     scalemae_fetch_workers : int
         Reader threads of batch calls.
     scalemae_batch_size : int or None
-        Images per forward pass; None lets the device decide (8 on CPU, 32 on CUDA).
+        Images per forward pass; None lets the device decide (at least 8 on CPU, 32 on CUDA).
     local : pathlib.Path or None
         Root of the imagery of ``backend="local"``; None if not set.
     ee_project : str or None
@@ -133,13 +133,15 @@ class Settings:
         Raises
         ------
         SettingsError
-            If a variable is empty, or not a number or switch where one is required.
+            If a variable is empty, or not a number or switch where one is required; also for
+            ``OMP_NUM_THREADS``.
         """
         cache_home = environ.get("XDG_CACHE_HOME") or "~/.cache"
         try:
             records_dir = Path(cache_home).expanduser() / "rs_embed"
         except RuntimeError as exc:
             raise SettingsError(f"got XDG_CACHE_HOME={cache_home!r}: {exc}") from exc
+        stated_threads(environ)  # a number that PyTorch would ignore is refused
         return cls(
             scalemae_id=_text(environ, SCALEMAE_ID),
             scalemae_img=_whole_number(environ, SCALEMAE_IMG),
@@ -210,9 +212,24 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
-def stated_threads(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the number of threads of a forward pass in ``OMP_NUM_THREADS``, if it is set."""
-    return environ.get("OMP_NUM_THREADS")
+def stated_threads(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of threads of a forward pass in ``OMP_NUM_THREADS``, if it is set.
+
+    Raises
+    ------
+    SettingsError
+        If it is not a whole number of at least 1, or a list of them (of which the first counts).
+    """
+    value = environ.get("OMP_NUM_THREADS", "").strip()
+    if not value:
+        return None
+    numbers = [part.strip() for part in value.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) >= 1 for part in numbers):
+        raise SettingsError(
+            f"got OMP_NUM_THREADS={value!r}, expected a whole number of at least 1: the threads of "
+            "a forward pass; unset it to use all cores"
+        )
+    return int(numbers[0])
 
 
 def stated_ray_address(environ: Mapping[str, str] = os.environ) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rs_embed.cores import cores
 from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
 from rs_embed.embedding.pooling import Assembly
 from rs_embed.embedding.result import Embedding
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
     from rs_embed.models.base import Encoder
 
-VIEW_WORKERS = min(os.cpu_count() or 1, 8)
+VIEW_WORKERS = min(cores(), 8)
 # One that the model has, one that waits for it, and one that is being kept.
 _BATCHES_AHEAD = 3
 

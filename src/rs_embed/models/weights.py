@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 
 from rs_embed.addresses import check_regular, path_of, read_document
 from rs_embed.errors import CheckpointError, did_you_mean
+from rs_embed.models.records import Records
 from rs_embed.network.stores import is_store
 from rs_embed.printable import excerpt
 
@@ -305,7 +305,7 @@ class FileDigest:
 
     def __init__(self, path: Path, record: Path, announced: str | None = None) -> None:
         self._path = path.resolve()
-        self._record = record
+        self._record = Records(record)
         stat = self._path.stat()
         self._key = f"{self._path}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
         self._thread: threading.Thread | None = None
@@ -336,27 +336,8 @@ class FileDigest:
         except OSError as exc:
             self._failure = exc
         else:
-            self._remember(self._value)
-
-    def _records(self) -> dict[str, str]:
-        try:
-            records = json.loads(read_document(self._record))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return records if isinstance(records, dict) else {}
+            self._record.put(self._key, self._value)
 
     def _recorded(self) -> str | None:
-        value = self._records().get(self._key)
+        value = self._record.get(self._key)
         return value if isinstance(value, str) and _SHA256.fullmatch(value) else None
-
-    def _remember(self, value: str) -> None:
-        """Store the hash; if that fails, it is computed again next time."""
-        content = json.dumps({**self._records(), self._key: value}, indent=1)
-        partial = self._record.with_name(f"{self._record.name}.{uuid.uuid4().hex}")
-        try:
-            self._record.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(self._record)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
+from rs_embed.cores import cores
 from rs_embed.errors import EngineError, give_warnings
 from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
@@ -146,13 +147,6 @@ def _opened(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise TypeError("the process has no such stream")
     return stream
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def python_path() -> str:

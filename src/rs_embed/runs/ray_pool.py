@@ -21,8 +21,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
+from rs_embed.cores import cores
 from rs_embed.errors import EngineError, Note, give_warnings
-from rs_embed.runs.processes import cores, python_path
+from rs_embed.runs.processes import python_path
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import notes_of, sendable, stream_for_ever, warnings_kept
 from rs_embed.settings import (
@@ -174,7 +175,7 @@ class RayPool:
         if [node["NodeID"] for node in nodes] == [here]:
             variables["PYTHONPATH"] = python_path()
         # Before PyTorch and BLAS are imported, which read it once.
-        of_actor = {"OMP_NUM_THREADS": stated_threads() or str(threads), **variables}
+        of_actor = {"OMP_NUM_THREADS": str(stated_threads() or threads), **variables}
         once = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
         self._read = self._ray.remote(_read).options(
             num_cpus=_READING_CPUS, num_returns=2, runtime_env={"env_vars": variables}, **once

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.addresses import path_of
+from rs_embed.cores import cores
 from rs_embed.embedding.comparing import check_made_alike
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.similarity import cosines, directions
@@ -274,7 +275,7 @@ def _by_parts(
     # Products with several queries have threads of their own: fewer and larger ones are faster.
     step = max(1, min(queries, 16) * _PART_BYTES // (4 * embeddings.shape[1]))
     parts = (embeddings[start : start + step] for start in range(0, len(embeddings), step))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(function, parts))
 
 

@@ -96,9 +96,11 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "precision",
-            "Precision of matrix products; bfloat16 needs CUDA, norms and positions stay float32.",
+            "Precision of matrix products; bfloat16 needs CUDA or a CPU with units for it, norms "
+            "and positions stay float32. auto is bfloat16 on a CPU where it is measured to be "
+            "faster.",
             "float32",
-            ("float32", "bfloat16"),
+            ("float32", "bfloat16", "auto"),
         ),
     ),
     environment=SCALEMAE_VARIABLES,

@@ -15,18 +15,21 @@ from torch import Tensor, nn
 from rs_embed._optional import require
 from rs_embed.errors import ModelError
 from rs_embed.models.base import Tokens
+from rs_embed.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rs_embed.models.scalemae.network import ScaleMae
+    from rs_embed.models.scalemae.network import NetworkTokens, ScaleMae
 
 
 # Errors that the rshf wrapper, timm, transformers and the hub client raise.
 _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
-# Images per forward pass; larger batches are not faster on a CPU.
-_BATCH_SIZE = {"cuda": 32}
+_BATCH_SIZE_CUDA = 32
 _BATCH_SIZE_ELSEWHERE = 8
+# Tokens of a pass that one core computes: fewer are slower, more leave cores without work.
+_TOKENS_PER_PASS = 512
+_PASSES_PER_BATCH = 4
 
 
 def resolve_device(name: str) -> torch.device:
@@ -49,9 +52,21 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def default_batch_size(device: str) -> int:
-    """Return how many images per forward pass suit the device with the given name."""
-    return _BATCH_SIZE.get(resolve_device(device).type, _BATCH_SIZE_ELSEWHERE)
+def default_batch_size(device: str, image_size: int, patch_size: int) -> int:
+    """Return how many images at a time suit the device with the given name.
+
+    On the CPU more than 8 if they are small. The number of cores has no influence.
+    """
+    if resolve_device(device).type == "cuda":
+        return _BATCH_SIZE_CUDA
+    side = image_size // patch_size
+    return max(_BATCH_SIZE_ELSEWHERE, _PASSES_PER_BATCH * images_per_pass(side, side))
+
+
+def images_per_pass(rows: int, columns: int) -> int:
+    """Return how many images of ``rows x columns`` patches one core computes at once."""
+    most = max(1, _TOKENS_PER_PASS // max(rows * columns, 1))
+    return 1 << (most.bit_length() - 1)  # a power of two, so that batches divide evenly
 
 
 @dataclass
@@ -66,8 +81,9 @@ class NativeEncoder:
         Side of the square input, pixels.
     normed : bool
         Whether the final LayerNorm is applied to the tokens.
-    bfloat16 : bool
-        Whether matrix products run in bfloat16; norms and positions stay in float32.
+    autocast : bool
+        Whether matrix products are cast to bfloat16 as they run, on CUDA; norms and positions stay
+        in float32.
     trained_input_res : tuple of float or None
         See `Encoder`.
     describe : callable
@@ -77,7 +93,7 @@ class NativeEncoder:
     network: ScaleMae
     image_size: int
     normed: bool
-    bfloat16: bool
+    autocast: bool
     trained_input_res: tuple[float, float] | None
     describe: Callable[[], Mapping[str, Any]]
 
@@ -94,18 +110,30 @@ class NativeEncoder:
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
         """Return the tokens of ``(B, 3, H, W)`` pixels; see `Encoder.encode`."""
         device = next(self.network.parameters()).device
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-        gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=device)
-        lower = torch.autocast(device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
-        with torch.inference_mode(), lower:
-            cls, patches = self.network(image, gsd, normed=self.normed)
-        kind = "patch_tokens" if self.normed else "patch_tokens_pre_norm"
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        gsds = torch.tensor(list(input_res_m), dtype=torch.float32)
+        if device.type == "cpu":
+            # The same parts on every machine, so that its cores do not decide the last bit.
+            size = images_per_pass(*(side // self.patch_size for side in pixels.shape[-2:]))
+            parts = list(zip(torch.split(images, size), torch.split(gsds, size), strict=True))
+            passes = side_by_side(self._forward, parts)
+        else:
+            passes = [self._forward((images.to(device), gsds.to(device)))]
+        cls = [part.cls for part in passes if part.cls is not None]
         return Tokens(
-            cls=None if cls is None else _to_numpy(cls),
-            patches=_to_numpy(patches),
+            cls=np.concatenate([_to_numpy(part) for part in cls]) if cls else None,
+            patches=np.concatenate([_to_numpy(part.patches) for part in passes]),
             pooled=None,
-            kind=kind,
+            kind="patch_tokens" if self.normed else "patch_tokens_pre_norm",
         )
+
+    def _forward(self, part: tuple[Tensor, Tensor]) -> NetworkTokens:
+        image, gsd = part  # B 3 H W, B
+        kind = image.device.type
+        lower = torch.autocast(kind, torch.bfloat16) if self.autocast else nullcontext()
+        with torch.inference_mode(), lower:
+            tokens: NetworkTokens = self.network(image, gsd, normed=self.normed)
+        return tokens
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rs_embed.addresses import path_of
 from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
 from rs_embed.models.base import DEVICES
+from rs_embed.models.records import Records
 from rs_embed.models.scalemae.config import (
     VARIANTS,
     Display,
@@ -58,7 +59,7 @@ class ScaleMaePlan:
     stated_display: Display | None
     stated_size: Any
     image_size_from: str
-    precision: str
+    stated_precision: str
     device: str
     records_dir: Path
     stored: StoredWeights | None = None  # where ``weights`` is a URL
@@ -103,6 +104,11 @@ class ScaleMaePlan:
         }
 
     @property
+    def precision(self) -> str:
+        """Precision of matrix products, ``"float32"`` or ``"bfloat16"``."""
+        return self._precision[0]
+
+    @property
     def input_meta(self) -> Mapping[str, Any]:
         """What is recorded of how pixels become the input, and of who decided it."""
         if self.stated_size is not None:
@@ -131,7 +137,8 @@ class ScaleMaePlan:
         """Images per forward pass that suit the device."""
         from rs_embed.models.scalemae.encoder import default_batch_size
 
-        return default_batch_size(self.device)
+        config, image_size = self._settle(self._on_disk())
+        return default_batch_size(self.device, image_size, config.patch_size)
 
     @property
     def sizes_known(self) -> bool:
@@ -163,8 +170,8 @@ class ScaleMaePlan:
         if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
-        network = _native_network(file, config, device.type)
-        return NativeEncoder(network, size, self.normed, self._bfloat16, trained, describe)
+        network = _native_network(file, config, str(device), self.precision)
+        return NativeEncoder(network, size, self.normed, self._autocast, trained, describe)
 
     def _load_random(self) -> Encoder:
         from rs_embed.models.scalemae.encoder import NativeEncoder, resolve_device
@@ -172,12 +179,30 @@ class ScaleMaePlan:
         config, size = self._settle(None)
         device = resolve_device(self.device)
         describe = partial(self._provenance, None, None, config, device.type)
-        network = _random_network(config, device.type)
-        return NativeEncoder(network, size, self.normed, self._bfloat16, None, describe)
+        network = _random_network(config, str(device), self.precision)
+        return NativeEncoder(network, size, self.normed, self._autocast, None, describe)
 
     @property
-    def _bfloat16(self) -> bool:
-        return self.precision == "bfloat16"
+    def _autocast(self) -> bool:
+        from rs_embed.models.scalemae.encoder import resolve_device
+
+        return self.precision == "bfloat16" and resolve_device(self.device).type == "cuda"
+
+    @property
+    def _precision(self) -> tuple[str, str | None]:
+        """Precision, and how it was chosen if nobody stated it; remembered."""
+        if self.stated_precision != "auto":
+            return self.stated_precision, None
+        chosen: tuple[str, str] | None = self.__dict__.get("_chosen_precision")
+        if chosen is None:
+            from rs_embed.models.scalemae.encoder import resolve_device
+            from rs_embed.models.scalemae.precision import settled_precision
+
+            config, _ = self._settle(self._on_disk())
+            records = Records(self.records_dir / "precision.json")
+            chosen = settled_precision(resolve_device(self.device).type, config, records)
+            self.__dict__["_chosen_precision"] = chosen
+        return chosen
 
     @property
     def _display(self) -> tuple[Display, str]:
@@ -259,6 +284,7 @@ class ScaleMaePlan:
             "tokens": "normed" if self.normed else "pre_norm",
             "device": device,
             "precision": self.precision,
+            **({} if self._precision[1] is None else {"precision_source": self._precision[1]}),
         }
 
 
@@ -297,7 +323,7 @@ class ScaleMaeModel:
             stated_display=options.get("display"),
             stated_size=settings.scalemae_img if asked_size is None else asked_size,
             image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
-            precision=options.get("precision") or "float32",
+            stated_precision=options.get("precision") or "float32",
             device=device,
             records_dir=records_dir,
             stored=StoredWeights.at(weights, records_dir) if is_store(weights) else None,
@@ -316,22 +342,20 @@ def _check_together(plan: ScaleMaePlan) -> None:
         raise SpecError(
             "got loader='rshf' with random weights or a variant, expected a hub id or a folder"
         )
-    if plan.loader == "rshf" and plan.precision != "float32":
-        raise SpecError("got precision='bfloat16' with loader='rshf', expected float32")
+    if plan.loader == "rshf" and plan.stated_precision != "float32":
+        raise SpecError(
+            f"got precision={plan.stated_precision!r} with loader='rshf', expected 'float32'"
+        )
     if plan.variant not in (None, "large") and plan.weights == PUBLISHED:
         raise SpecError(
             f"got variant={plan.variant!r}, but no weights are published for it; pass your own "
             "as weights=, or weights='random-init' to try the pipeline without meaning"
         )
-    if plan.device in ("cuda", "mps") or plan.precision == "bfloat16":
+    if plan.device in ("cuda", "mps") or plan.stated_precision != "float32":
         from rs_embed.models.scalemae.encoder import resolve_device
+        from rs_embed.models.scalemae.precision import check_precision
 
-        kind = resolve_device(plan.device).type
-        if plan.precision == "bfloat16" and kind != "cuda":
-            raise SpecError(
-                f"got precision='bfloat16' on {kind}, expected CUDA: elsewhere it is slower than "
-                "float32"
-            )
+        check_precision(plan.stated_precision, resolve_device(plan.device).type)
     _ = (
         plan.image_size,
         plan.gsd,
@@ -370,19 +394,29 @@ def _digest(file: _FileState, announced: str | None, record: Path) -> FileDigest
 
 
 @lru_cache(maxsize=2)
-def _native_network(file: _FileState, config: NetworkConfig, device: str) -> ScaleMae:
+def _native_network(
+    file: _FileState, config: NetworkConfig, device: str, precision: str
+) -> ScaleMae:
     from rs_embed.models.scalemae.checkpoint import load_network
 
-    return load_network(file.path, config).to(device)
+    return _placed(load_network(file.path, config), device, precision)
+
+
+def _placed(network: ScaleMae, device: str, precision: str) -> ScaleMae:
+    """Return the network on its device, with weights in their precision."""
+    from rs_embed.models.scalemae.precision import lower
+
+    # On CUDA it is cast as it computes.
+    return lower(network) if (device, precision) == ("cpu", "bfloat16") else network.to(device)
 
 
 @lru_cache(maxsize=2)
-def _random_network(config: NetworkConfig, device: str) -> ScaleMae:
+def _random_network(config: NetworkConfig, device: str, precision: str) -> ScaleMae:
     from rs_embed.models.scalemae.network import ScaleMae
 
     network = ScaleMae(config)
     network.initialise(SEED)
-    return network.to(device).eval().requires_grad_(False)
+    return _placed(network.eval().requires_grad_(False), device, precision)
 
 
 @lru_cache(maxsize=1)
