@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rs_embed.models.side_by_side import side_by_side, usable_threads
 from rs_embed.registry import find_model
 from rs_embed.settings import Settings
 
-AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_quotas_of_control_groups_bound_the_cores(
 
 
 @pytest.fixture
-def two_threads(monkeypatch: pytest.MonkeyPatch):
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let PyTorch use two threads here, as it would with OMP_NUM_THREADS=2."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     before = torch.get_num_threads()
@@ -69,7 +70,9 @@ def two_threads(monkeypatch: pytest.MonkeyPatch):
 def _encoder() -> NativeEncoder:
     options = {"weights": "scalemae-tiny"}
     plan = find_model("scalemae").plan(options, device="cpu", settings=Settings.from_environ())
-    return plan.load()
+    encoder = plan.load()
+    assert isinstance(encoder, NativeEncoder)
+    return encoder
 
 
 @pytest.mark.parametrize(("side", "count"), [(64, 20), (64, 3), (224, 3), (320, 1)])
@@ -84,6 +87,8 @@ def test_tokens_do_not_depend_on_threads(two_threads: None, side: int, count: in
     with torch.inference_mode():
         cls, patches = encoder.network(torch.from_numpy(pixels), torch.tensor(gsds), normed=True)
     for found in (together, one_core):
+        assert found.cls is not None
+        assert found.patches is not None
         np.testing.assert_allclose(found.cls, cls.numpy(), rtol=0, atol=1e-6 * cls.abs().max())
         np.testing.assert_allclose(found.patches, patches.numpy(), rtol=0, atol=1e-5)
 

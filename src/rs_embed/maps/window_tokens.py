@@ -132,13 +132,28 @@ def window_tokens(
                 )
             )
         )
-        group: list[_Seen | WindowTokens] = []
-        for item in seen:
-            group.append(item)
-            if len(group) == counts[0]:
-                counts.popleft()
-                yield _encoded(layout, group, encoder, batch_size)
-                group = []
+        # The model runs in a thread of its own, while the caller keeps what it has made.
+        encoded = ordered(
+            _groups(seen, counts),
+            partial(_encoded, layout, encoder, batch_size),
+            workers=1 if workers else 0,
+            ahead=2,
+            stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
+        )
+        yield from stages.enter_context(closing(encoded))
+
+
+def _groups(
+    seen: Iterable[_Seen | WindowTokens], counts: deque[int]
+) -> Iterator[list[_Seen | WindowTokens]]:
+    """Yield as many windows together as ``counts`` says; a count is there before its windows."""
+    group: list[_Seen | WindowTokens] = []
+    for item in seen:
+        group.append(item)
+        if len(group) == counts[0]:
+            counts.popleft()
+            yield group
+            group = []
 
 
 def _see(
@@ -227,9 +242,9 @@ def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.
 
 def _encoded(
     layout: Layout,
-    group: Sequence[_Seen | WindowTokens],
     encoder: Callable[[], Encoder],
     batch_size: int,
+    group: Sequence[_Seen | WindowTokens],
 ) -> list[WindowTokens]:
     """Return what comes of windows that go through the model together."""
     images = [image for item in group if isinstance(item, _Seen) for image in item.images]
