@@ -46,7 +46,7 @@ kind, folder = sys.argv[1:]
 options = {"weights": "scalemae-tiny", "device": "cpu"}
 images = np.load(folder + "/images.npy")
 few = lambda count: get_embeddings_batch(
-    "scalemae", inputs_chw=list(images[:count]), fetch=FetchSpec(scale_m=10), image_size=64,
+    "scalemae", input_chws=list(images[:count]), fetch=FetchSpec(scale_m=10), image_size=64,
     **options,
 )
 few(2)

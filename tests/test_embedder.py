@@ -444,7 +444,6 @@ def test_invalid_tokens_are_left_out_of_pooling(
         ({"tokens": 3}, SpecError, "got tokens=3"),
         ({"display": "visaul"}, UnknownNameError, "did you mean 'visual'"),
         ({"precision": "float16"}, UnknownNameError, "unknown precision 'float16'"),
-        ({"precision": "bfloat16"}, SpecError, "precision='bfloat16' on cpu, expected CUDA"),
         ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'"),
         ({"input_prep": "tiel"}, UnknownNameError, "unknown input_prep 'tiel'"),
         ({"min_valid": 1.5}, SpecError, "got min_valid=1.5"),
