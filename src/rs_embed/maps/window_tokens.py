@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
+from rs_embed.embedding.encoding import (
+    Capacity,
+    GsdImage,
+    ImageTokens,
+    encode,
+    gsd_notes,
+    network_input,
+)
 from rs_embed.embedding.input_colours import moments
 from rs_embed.embedding.loop import VIEW_WORKERS
 from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
@@ -132,13 +139,28 @@ def window_tokens(
                 )
             )
         )
-        group: list[_Seen | WindowTokens] = []
-        for item in seen:
-            group.append(item)
-            if len(group) == counts[0]:
-                counts.popleft()
-                yield _encoded(layout, group, encoder, batch_size)
-                group = []
+        slots = getattr(task.plan, "slots", 1) if workers else 1
+        made = ordered(
+            _groups(seen, counts),
+            partial(_encoded, layout, encoder, batch_size, Capacity()),
+            workers=slots if slots > 1 else 0,
+            ahead=slots + 1,
+            stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
+        )
+        yield from stages.enter_context(closing(made))
+
+
+def _groups(
+    seen: Iterable[_Seen | WindowTokens], counts: deque[int]
+) -> Iterator[list[_Seen | WindowTokens]]:
+    """Yield the windows of each shard; ``counts`` says how many it has."""
+    group: list[_Seen | WindowTokens] = []
+    for item in seen:
+        group.append(item)
+        if len(group) == counts[0]:
+            counts.popleft()
+            yield group
+            group = []
 
 
 def _see(
@@ -227,16 +249,17 @@ def _wanted(valid: NDArray[np.bool_], layout: Layout, tile: Tile) -> NDArray[np.
 
 def _encoded(
     layout: Layout,
-    group: Sequence[_Seen | WindowTokens],
     encoder: Callable[[], Encoder],
     batch_size: int,
+    capacity: Capacity,
+    group: Sequence[_Seen | WindowTokens],
 ) -> list[WindowTokens]:
     """Return what comes of windows that go through the model together."""
     images = [image for item in group if isinstance(item, _Seen) for image in item.images]
     if not images:
         return [item for item in group if isinstance(item, WindowTokens)]
     model = encoder()
-    outcomes = encode(model, images, batch_size=batch_size)
+    outcomes = encode(model, images, batch_size=batch_size, capacity=capacity)
     return [
         _window(layout, model, item, [next(outcomes) for _ in item.images])
         if isinstance(item, _Seen)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from rs_embed._optional import require
 from rs_embed.errors import ModelError
 from rs_embed.models.base import Tokens
+from rs_embed.models.devices import is_out_of_memory, resolve_device
+from rs_embed.models.overlap import on_device
+from rs_embed.models.scalemae.network import NetworkTokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,26 +30,6 @@ _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, Lookup
 # Images per forward pass; larger batches are not faster on a CPU.
 _BATCH_SIZE = {"cuda": 32}
 _BATCH_SIZE_ELSEWHERE = 8
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device with the given name; ``"auto"`` is CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    ModelError
-        If the device is not available; it is never replaced by another one.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next((kind for kind, present in available.items() if present), "cpu"))
-    if not available.get(name, True):
-        version = f"PyTorch {torch.__version__}"
-        raise ModelError(
-            f"got device={name!r}, which is not available ({version}); use device='auto' or "
-            "'cpu', or install a PyTorch build for it (see https://pytorch.org/get-started)"
-        )
-    return torch.device(name)
 
 
 def default_batch_size(device: str) -> int:
@@ -94,18 +77,24 @@ class NativeEncoder:
     def encode(self, pixels: NDArray[np.float32], input_res_m: Sequence[float]) -> Tokens:
         """Return the tokens of ``(B, 3, H, W)`` pixels; see `Encoder.encode`."""
         device = next(self.network.parameters()).device
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-        gsd = torch.tensor(list(input_res_m), dtype=torch.float32, device=device)
-        lower = torch.autocast(device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
-        with torch.inference_mode(), lower:
-            cls, patches = self.network(image, gsd, normed=self.normed)
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        gsds = torch.tensor(list(input_res_m), dtype=torch.float32)
+        tokens = NetworkTokens(*on_device(self._forward, (images, gsds), device))
         kind = "patch_tokens" if self.normed else "patch_tokens_pre_norm"
         return Tokens(
-            cls=None if cls is None else _to_numpy(cls),
-            patches=_to_numpy(patches),
+            cls=None if tokens.cls is None else _to_numpy(tokens.cls),
+            patches=_to_numpy(tokens.patches),
             pooled=None,
             kind=kind,
         )
+
+    def _forward(self, part: tuple[Tensor, ...]) -> NetworkTokens:
+        image, gsd = part  # B 3 H W, B
+        kind = image.device.type
+        lower = torch.autocast(kind, torch.bfloat16) if self.bfloat16 else nullcontext()
+        with torch.inference_mode(), lower:
+            tokens: NetworkTokens = self.network(image, gsd, normed=self.normed)
+        return tokens
 
 
 @dataclass
@@ -168,6 +157,8 @@ class RshfEncoder:
             with torch.inference_mode():
                 output = self._backbone.forward_features(image, input_res=gsd, **self._extra)
         except (*_FOREIGN, AssertionError) as exc:
+            if is_out_of_memory(exc):
+                raise
             raise ModelError(
                 f"forward_features of the rshf model failed on images of {tuple(image.shape)} "
                 f"({_reason(exc)}); use loader='native'"
