@@ -208,7 +208,9 @@ def child_environment(import_path: str, card: int | None = None) -> dict[str, st
     environment = {**os.environ, "PYTHONPATH": import_path}
     if card is not None:
         visible = environment.get("CUDA_VISIBLE_DEVICES")
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[card] if visible else str(card)
+        environment["CUDA_VISIBLE_DEVICES"] = (
+            visible.split(",")[card].strip() if visible else str(card)
+        )
     return environment
 
 

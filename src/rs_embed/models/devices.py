@@ -58,7 +58,7 @@ def _stated(device: Any) -> Any:
 def check_device(name: Any) -> None:
     """Raise `UnknownNameError` unless it is the name of a kind of device, or of a card."""
     if name not in DEVICES and card_number(name) is None:
-        raise UnknownNameError.among("device", name, (*DEVICES, "cuda:0 (cuda:1, ...)"))
+        raise UnknownNameError.among("device", name, (*DEVICES, "cuda:N"))
 
 
 def resolve_device(name: str) -> torch.device:
