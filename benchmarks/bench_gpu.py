@@ -116,11 +116,12 @@ def main() -> None:
         cases[f"network alone, {precision}"] = partial(alone, encoder, device, batches)
         cases[f"arrays to vectors, {precision}"] = partial(library, arrays, device, **how)
     cases["plain loop, float32"] = partial(plain, arrays, encoder, device)
-    peak = partial(products, device, *((8192, 20) if on_card else (256, 2)))
+    size, times = (8192, 20) if on_card else (256, 2)
+    cases["peak"] = partial(products, device, size, times)
     disturbance = Disturbance()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RsEmbedWarning)
-        samples = in_turns({**cases, "peak": peak}, stated.repeats)
+        samples = in_turns(cases, stated.repeats)
     best, work = max(samples.pop("peak")), image_gflop(encoder.network.config, PX)
     name = torch.cuda.get_device_name(device) if on_card else "no card"
     print(f"Images per second, {stated.variant}, {PX} px ({name}; {machine()})\n")

@@ -43,7 +43,7 @@ from tests.coordinate_model import CoordinateEncoder, CoordinateModel, Coordinat
 from tests.visible_cards import VisibleCards
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")
-TINY = {"variant": "tiny", "image_size": 64}
+TINY: dict[str, Any] = {"variant": "tiny", "image_size": 64}
 BOX = (-75.62, 37.69, -75.61, 37.70)
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
 
@@ -289,8 +289,8 @@ def test_one_that_does_not_fit_alone_fails_alone(short: list[tuple[float, ...]])
     small, large = (np.full((3, side, side), 900, np.uint16) for side in (64, 128))
     for array in (small, large):
         array[:, 5:20, 5:20] = 500
-    how = {"fits_px": 2 * 64 * 64, "input_prep": "tile", "on_error": "return"}
-    tile = {"input_chws": [small, large, small], "fetch": FetchSpec(scale_m=10)}
+    how: dict[str, Any] = {"fits_px": 2 * 64 * 64, "input_prep": "tile", "on_error": "return"}
+    tile: dict[str, Any] = {"input_chws": [small, large, small], "fetch": FetchSpec(scale_m=10)}
     made = get_embeddings_batch("short", **tile, **how)
     assert not any(isinstance(one, Exception) for one in made)  # tiles of 64 px fit
     how["fits_px"] = 64 * 64 - 1
@@ -343,9 +343,9 @@ DTYPES = [
 def test_what_bfloat16_rounds() -> None:
     network = small_network()
     found: dict[str, torch.dtype] = {}
-    for name, module in network.named_modules():
-        module.register_forward_hook(
-            lambda *call, name=name: found.__setitem__(name, getattr(call[2], "dtype", None))
+    for name, _ in DTYPES:
+        network.get_submodule(name).register_forward_hook(
+            lambda *call, name=name: found.__setitem__(name, call[2].dtype)
         )
     image, gsd = torch.randn(2, 3, 64, 64), torch.tensor([10.0, 0.3])
     full = gsd_positions(4, 4, 48, gsd)
@@ -353,7 +353,7 @@ def test_what_bfloat16_rounds() -> None:
         low = network(image, gsd).patches
         assert torch.equal(gsd_positions(4, 4, 48, gsd), full)
         assert network.embed(image, gsd).dtype == torch.float32  # patches with positions
-    assert {name: found[name] for name, _ in DTYPES} == dict(DTYPES)
+    assert found == dict(DTYPES)
     with torch.inference_mode():
         exact = network(image, gsd).patches
     cosine = torch.nn.functional.cosine_similarity(low.flatten(0, 2), exact.flatten(0, 2))

@@ -275,8 +275,9 @@ class _Encoded:
 def _encoded(model: _Model, size: int, batch: Sequence[_View | _Failed]) -> _Encoded:
     views = [item for item in batch if isinstance(item, _View)]
     images = [view.input for view in views]
-    passes = encode(model.encoder, images, batch_size=size, capacity=model.capacity)
-    outcomes = list(passes) if views else []
+    outcomes: list[ImageTokens | ModelError] = []
+    if views:  # else the model may not be loaded, and need not be
+        outcomes += encode(model.encoder, images, batch_size=size, capacity=model.capacity)
     return _Encoded(views, outcomes, [item for item in batch if isinstance(item, _Failed)])
 
 
