@@ -22,7 +22,7 @@ import torch
 from measure import Disturbance, arguments, comparison, in_turns, machine, positive
 from PIL import Image
 
-from rs_embed.models.scalemae.encoder import resolve_device
+from rs_embed.models.devices import resolve_device
 from rs_embed.training.config import PretrainConfig, SourceConfig, hidden_patches
 from rs_embed.training.objective import Objective
 from rs_embed.training.pretraining import pretrain

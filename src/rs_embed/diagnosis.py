@@ -93,7 +93,7 @@ def _settings() -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     try:
-        from rs_embed.models.scalemae.encoder import resolve_device
+        from rs_embed.models.devices import resolve_device
     except (ImportError, OSError, RuntimeError) as exc:
         yield Finding("broken", "torch", f"cannot be imported: {exc}", "reinstall it")
         return

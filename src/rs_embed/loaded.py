@@ -59,7 +59,7 @@ def load_model(
     ----------
     model : str
         Id or alias, see ``list_models()``: ``"scalemae"``.
-    device : {"auto", "cpu", "cuda", "mps"} or torch.device
+    device : {"auto", "cpu", "cuda", "mps"}, str or torch.device
         Where the model runs; one that is not available is an error.
     **options
         The model's own options, see ``describe_model(model)["options"]``. Those that come from

@@ -17,6 +17,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.models.base import Model, ModelDescription, Plan, Preparation
+from rs_embed.models.devices import one_device
 from rs_embed.models.weights import where_weights_are
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _model(name: str, points: EntryPoints) -> Model:
 
 
 def checked_plan(
-    model: Model, options: Mapping[str, Any], *, device: str, settings: Settings
+    model: Model, options: Mapping[str, Any], *, device: Any, settings: Settings
 ) -> Plan:
     """Return the model's plan, once it is clear that it keeps the contract of `Plan`.
 
@@ -72,7 +73,7 @@ def checked_plan(
     SpecError
         As `Model.plan`.
     """
-    plan = model.plan(options, device=device, settings=settings)
+    plan = model.plan(options, device=one_device(device), settings=settings)
     _check_parts(plan, Plan, f"the plan of model {model.description.id!r}")
     _check_parts(plan.preparation, Preparation, f"the preparation of {model.description.id!r}")
     return plan

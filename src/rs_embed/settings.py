@@ -202,9 +202,18 @@ def _switch(environ: Mapping[str, str], variable: Variable) -> bool:
     return value == "1"
 
 
-def child_environment(import_path: str) -> dict[str, str]:
-    """Return the environment of a child process that imports from ``import_path``."""
-    return {**os.environ, "PYTHONPATH": import_path}
+def child_environment(import_path: str, card: int | None = None) -> dict[str, str]:
+    """Return the environment of a child process that imports from ``import_path``.
+
+    Of the CUDA devices that this process sees, it sees the one of the given number, if any.
+    """
+    environment = {**os.environ, "PYTHONPATH": import_path}
+    if card is not None:
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        environment["CUDA_VISIBLE_DEVICES"] = (
+            visible.split(",")[card].strip() if visible else str(card)
+        )
+    return environment
 
 
 def set_default(name: str, value: str) -> None:

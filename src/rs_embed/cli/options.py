@@ -25,7 +25,13 @@ _ModelParameters = Callable[[set[str]], Iterable[inspect.Parameter]]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelName = Annotated[str, typer.Argument(help="Id or alias of a model (see `rs-embed models`).")]
 Model = Annotated[str, typer.Option(help="Id or alias of the model (see `rs-embed models`).")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Device to run on.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|mps",
+        help="Device to run on, also a card (cuda:1); batch and map take several (cuda:0,1).",
+    ),
+]
 Pooling = Annotated[
     str | None,
     result_option(

@@ -149,12 +149,6 @@ def output_of(value: Any) -> OutputSpec:
     return OutputSpec(value)
 
 
-def device_of(value: Any) -> Any:
-    """Return the name of a device, also of a ``torch.device``."""
-    kind = getattr(value, "type", None)
-    return value if kind is None else str(value)
-
-
 def imagery_of(value: Any) -> Any:
     """Return imagery as `rs_embed.files.imagery.read_imagery` reads it.
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rs_embed.errors import GsdWarning, ModelError, Note
 from rs_embed.models.base import Tokens
+from rs_embed.models.devices import is_out_of_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rs_embed.models.base import Encoder, Preparation
 
+_log = logging.getLogger("rs_embed")
 # A GSD that is further outside the range of the training than by this factor deserves a warning.
 _FAR_FACTOR = 4
 
@@ -106,12 +109,35 @@ class ImageTokens:
         return self.patches
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """How many images of a shape fit the memory of the device, where too many did not."""
+
+    most: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def halved(self, images: Sequence[GsdImage]) -> int:
+        """Return how many go at once from now on, since all of these did not fit."""
+        shape, half = images[0].pixels.shape, (len(images) + 1) // 2
+        self.most[shape] = half
+        if len(images) > 1:
+            _log.info(
+                "%d images of %d x %d px do not fit the memory of the device at once: %d do now",
+                len(images), *shape[1:], half,
+            )  # fmt: skip
+        return half
+
+
 def encode(
-    encoder: Encoder, images: Sequence[GsdImage], *, batch_size: int
+    encoder: Encoder,
+    images: Sequence[GsdImage],
+    *,
+    batch_size: int,
+    capacity: Capacity | None = None,
 ) -> Iterator[ImageTokens | ModelError]:
     """Yield the tokens of each image, or the error that prevents them, in order.
 
-    After a failure the images of a batch run one by one: none fails because of another.
+    After a failure the images of a batch run one by one: none fails because of another. Where the
+    memory of the device runs out, the batch is halved.
 
     Parameters
     ----------
@@ -121,13 +147,22 @@ def encode(
         All of one shape; each with its own GSD.
     batch_size : int
         Images per forward pass.
+    capacity : Capacity, optional
+        What earlier calls with this encoder have found; kept up to date.
     """
-    for start in range(0, len(images), batch_size):
-        yield from _batch(encoder, images[start : start + batch_size])
+    known = Capacity() if capacity is None else capacity
+    start = 0
+    while start < len(images):
+        size = min(batch_size, known.most.get(images[0].pixels.shape, batch_size))
+        yield from _batch(encoder, images[start : start + size], known)
+        start += size
 
 
-def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens | ModelError]:
+def _batch(
+    encoder: Encoder, images: Sequence[GsdImage], capacity: Capacity
+) -> Iterator[ImageTokens | ModelError]:
     error: ModelError | None = None
+    at_once = 1
     try:
         tokens = _checked(
             encoder.encode(
@@ -138,12 +173,15 @@ def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens
         )
     except ModelError as exc:
         error = exc
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        error, at_once = _does_not_fit(images[0], exc), capacity.halved(images)
     if error is not None and len(images) == 1:
         yield error
         return
     if error is not None:  # outside of the handler: errors of single images stand for themselves
-        for image in images:
-            yield from _batch(encoder, [image])
+        yield from encode(encoder, images, batch_size=at_once, capacity=capacity)
         return
     height, width = images[0].pixels.shape[1:]
     lattice = height // encoder.patch_size, width // encoder.patch_size
@@ -153,6 +191,15 @@ def _batch(encoder: Encoder, images: Sequence[GsdImage]) -> Iterator[ImageTokens
             for part in (tokens.cls, tokens.patches, tokens.pooled)
         )
         yield ImageTokens(cls, patches, pooled, tokens.kind, lattice)
+
+
+def _does_not_fit(image: GsdImage, exc: Exception) -> ModelError:
+    height, width = image.pixels.shape[1:]
+    reason = next(iter(str(exc).splitlines()), type(exc).__name__)
+    return ModelError(
+        f"one image of {height} x {width} px does not fit the memory of the device ({reason}); use "
+        "a smaller image_size or tile_size, end what else uses the device, or use device='cpu'"
+    )
 
 
 def _checked(tokens: Any, count: int) -> Tokens:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.embedding.arguments import device_of
 from rs_embed.errors import SpecError
 from rs_embed.models.base import Plan
 from rs_embed.printable import excerpt
@@ -39,6 +38,7 @@ class KeptPlan:
         decided = (name for name in vars(Plan) if not name.startswith("_") and name != "load")
         vars(self).update({name: getattr(plan, name) for name in decided})
         self.notes = getattr(plan, "notes", ())
+        self.slots = getattr(plan, "slots", 1)
         self.image_size = self._encoder.image_size
         self.patch_size = self._encoder.patch_size
         self.sizes_known = True
@@ -136,5 +136,5 @@ def planned(
         return model._description, model._plan, own
     found = find_model(model)
     found.description.check_options(options, arguments)
-    plan = checked_plan(found, options, device=device_of(device), settings=settings)
+    plan = checked_plan(found, options, device=device, settings=settings)
     return found.description, plan, options

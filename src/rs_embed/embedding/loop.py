@@ -10,7 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rs_embed.cores import cores
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
+from rs_embed.embedding.encoding import (
+    Capacity,
+    GsdImage,
+    ImageTokens,
+    encode,
+    gsd_notes,
+    network_input,
+)
 from rs_embed.embedding.pooling import Assembly
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
@@ -70,6 +77,8 @@ class _Model:
         self._task = task
         self._encoder: Encoder | None = None
         self.sizes = task.sizes()
+        self.capacity = Capacity()
+        self.slots: int = getattr(task.plan, "slots", 1)
 
     @property
     def loaded(self) -> bool:
@@ -266,7 +275,9 @@ class _Encoded:
 def _encoded(model: _Model, size: int, batch: Sequence[_View | _Failed]) -> _Encoded:
     views = [item for item in batch if isinstance(item, _View)]
     images = [view.input for view in views]
-    outcomes = list(encode(model.encoder, images, batch_size=size)) if views else []
+    outcomes: list[ImageTokens | ModelError] = []
+    if views:  # else the model may not be loaded, and need not be
+        outcomes += encode(model.encoder, images, batch_size=size, capacity=model.capacity)
     return _Encoded(views, outcomes, [item for item in batch if isinstance(item, _Failed)])
 
 
@@ -281,7 +292,8 @@ def _finished(
 ) -> Iterator[tuple[int, Embedding | RsEmbedError]]:
     """Yield each place's number and outcome as soon as its last tile is through the model.
 
-    With ``apart`` the model runs in a thread of its own, while the caller keeps what it has made.
+    With ``apart`` the model runs in threads of its own (one for each slot, see
+    `rs_embed.models.base.Plan`), while the caller keeps what it has made.
     """
 
     def together(item: _View | _Failed) -> Hashable | None:
@@ -293,7 +305,7 @@ def _finished(
     batches = ordered(
         grouped(views, together, size=size, hold=4 * size),
         partial(_encoded, model, size),
-        workers=1 if apart else 0,
+        workers=model.slots if apart else 0,
         ahead=_BATCHES_AHEAD,
         stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
     )

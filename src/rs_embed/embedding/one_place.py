@@ -94,7 +94,7 @@ def get_embedding(
         pixels.
     min_valid : float
         Least share of valid pixels, 0..1; fewer is an error.
-    device : {"auto", "cpu", "cuda", "mps"} or torch.device
+    device : {"auto", "cpu", "cuda", "mps"}, str or torch.device
         Where the model runs; one that is not available is an error.
     progress : bool, optional
         Whether a bar counts tiles on standard error; None: in a terminal or notebook.

@@ -116,8 +116,9 @@ def embed_area(
     acquired : str or date, optional
         Time of own imagery (ISO 8601, UTC), for the STAC Item: that in the metadata or the name of
         a file if not given. Where neither says, none is written.
-    device : {"auto", "cpu", "cuda", "mps"}
-        Where the model runs.
+    device : {"auto", "cpu", "cuda", "mps"}, str, list of str or torch.device
+        Where the model runs: also a card (``"cuda:1"``), or several, each with a process of its
+        own (``"cuda:0,1"``).
     overwrite : bool
         Whether to start again, and replace a finished map.
     progress : bool, optional
@@ -156,7 +157,7 @@ def embed_area(
     GsdWarning, CoverageWarning, TemporalWarning, ImageryWarning
         If something was assumed or left out.
     """
-    where = Engine(engine, workers, ray_address, gpus=str(device) != "cpu")
+    where = Engine(engine, workers, ray_address, device)
     with destination(output, MAPS, overwrite=overwrite) as target:
         area, run = _settled(
             target,
@@ -180,7 +181,7 @@ def embed_area(
             dtype=dtype,
             pca=pca,
             acquired=acquired,
-            device=device,
+            device=where.own_device,
             **options,
         )
         if run is None:
@@ -233,8 +234,10 @@ def plan_area(
         As `embed_area`, for all that is known before pixels are read.
     """
     arguments.pop("progress", None)
-    of_engine = [arguments.pop(k, None) for k in ("workers", "ray_address")]
-    Engine(arguments.pop("engine", "local"), *of_engine)
+    engine, device = arguments.pop("engine", "local"), arguments.get("device", "auto")
+    workers, address = (arguments.pop(name, None) for name in ("workers", "ray_address"))
+    where = Engine(engine, workers, address, device)
+    arguments["device"] = where.own_device
     place = nullcontext() if output is None else destination(output, MAPS, overwrite=overwrite)
     with place as target:
         if target is None:

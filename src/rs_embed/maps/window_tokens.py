@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.embedding.checks import check_units, without_odd
-from rs_embed.embedding.encoding import GsdImage, ImageTokens, encode, gsd_notes, network_input
+from rs_embed.embedding.encoding import (
+    Capacity,
+    GsdImage,
+    ImageTokens,
+    encode,
+    gsd_notes,
+    network_input,
+)
 from rs_embed.embedding.input_colours import moments
 from rs_embed.embedding.loop import VIEW_WORKERS
 from rs_embed.embedding.model_input import MIN_TOKEN_VALID, image_of, patch_valid
@@ -132,12 +139,13 @@ def window_tokens(
                 )
             )
         )
-        # The model runs in a thread of its own, while the caller keeps what it has made.
+        # The model runs in threads of its own, while the caller keeps what it has made.
+        slots = getattr(task.plan, "slots", 1)
         encoded = ordered(
             _groups(seen, counts),
-            partial(_encoded, layout, encoder, batch_size),
-            workers=1 if workers else 0,
-            ahead=2,
+            partial(_encoded, layout, encoder, batch_size, Capacity()),
+            workers=slots if workers else 0,
+            ahead=slots + 1,
             stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
         )
         yield from stages.enter_context(closing(encoded))
@@ -244,6 +252,7 @@ def _encoded(
     layout: Layout,
     encoder: Callable[[], Encoder],
     batch_size: int,
+    capacity: Capacity,
     group: Sequence[_Seen | WindowTokens],
 ) -> list[WindowTokens]:
     """Return what comes of windows that go through the model together."""
@@ -251,7 +260,7 @@ def _encoded(
     if not images:
         return [item for item in group if isinstance(item, WindowTokens)]
     model = encoder()
-    outcomes = encode(model, images, batch_size=batch_size)
+    outcomes = encode(model, images, batch_size=batch_size, capacity=capacity)
     return [
         _window(layout, model, item, [next(outcomes) for _ in item.images])
         if isinstance(item, _Seen)

@@ -211,7 +211,8 @@ class Encoder(Protocol):
         Raises
         ------
         ModelError
-            If the model cannot embed them.
+            If the model cannot embed them. Where memory runs out (``torch.OutOfMemoryError``,
+            `MemoryError`), it is called again with fewer images.
         """
 
 
@@ -281,7 +282,8 @@ class Preparation(Protocol):
 class Plan(Protocol):
     """A model with its options settled and checked, not loaded yet. Picklable.
 
-    It may have ``notes``, a tuple of text: warnings about its options.
+    It may have ``notes``, a tuple of text: warnings about its options; and ``slots``, how many
+    threads may call `Encoder.encode` at the same time, if that is faster.
     """
 
     @property
@@ -338,7 +340,8 @@ class Model(Protocol):
     def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> Plan:
         """Return the plan for options that passed ``description.check_options``.
 
-        Everything that can be checked without a download is checked here.
+        Everything that can be checked without a download is checked here. ``device`` is one of
+        `DEVICES`, or a card such as ``"cuda:1"``.
 
         Raises
         ------

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rs_embed.embedding.pickling import pickled
 from rs_embed.errors import SpecError, UnknownNameError
+from rs_embed.models.devices import card_number, cards_of, resolve_device
 from rs_embed.runs.ray_pool import require_ray
 from rs_embed.runs.shards import Shard, Work, WorkInSteps
 from rs_embed.specs import whole
@@ -25,17 +26,19 @@ class Engine:
     name : {"local", "ray"}
         This machine, or a Ray cluster.
     workers : int or None
-        Processes that run the model. None is this process (local), or one for each GPU, else as
-        many as the cores allow (Ray).
+        Processes that run the model. None is this process (local; one for each card of
+        ``device``), or one for each GPU, else as many as the cores allow (Ray).
     ray_address : str or None
         Address of the cluster, see ``ray.init``; None is ``RAY_ADDRESS``, else a new one here.
-    gpus : bool
-        Whether workers on Ray may take GPUs.
+    device : str, list of str or torch.device
+        Where the model runs, as stated: one device, or several cards (``"cuda:0,1"``).
 
     Raises
     ------
     SpecError
-        If a value is invalid, or an address is given without Ray.
+        If a value is invalid, an address is given without Ray, or cards with it.
+    ModelError
+        If one of several cards is not available.
     MissingDependencyError
         If Ray is not installed.
     """
@@ -43,7 +46,7 @@ class Engine:
     name: Literal["local", "ray"] = "local"
     workers: int | None = None
     ray_address: str | None = None
-    gpus: bool = True
+    device: Any = "auto"
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
@@ -57,6 +60,29 @@ class Engine:
                 f"got ray_address={self.ray_address!r} with engine={self.name!r}, expected "
                 "engine='ray' (--engine ray)"
             )
+        cards = self.cards
+        if self.name == "ray" and (cards or card_number(self.device) is not None):
+            raise SpecError(
+                f"got device={self.device!r} with engine='ray', which gives each worker a card of "
+                "its own; leave device out, and state how many with workers (--workers)"
+            )
+        if cards and self.workers is not None and self.workers < len(cards):
+            raise SpecError(
+                f"got workers={self.workers} for the {len(cards)} cards of device="
+                f"{self.device!r}, expected at least one for each; leave workers out"
+            )
+        for card in cards:
+            resolve_device(card)
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """The cards, one for each process in turns; empty if one device is stated."""
+        return cards_of(self.device)
+
+    @property
+    def own_device(self) -> Any:
+        """The device of the model in each process, which sees one of several cards."""
+        return "cuda" if self.cards else self.device
 
     def results(
         self, work: Work, parcels: Iterable[Iterable[Shard]]
@@ -70,7 +96,7 @@ class Engine:
         EngineError
             If workers cannot be started or reached, or keep ending.
         """
-        if self.name == "local" and self.workers is None:
+        if self.name == "local" and self.workers is None and not self.cards:
             return work.stream(chain.from_iterable(parcels))
         return self._elsewhere(work, parcels)
 
@@ -88,10 +114,10 @@ class Engine:
                 self.workers,
                 self.ray_address,
                 in_steps=isinstance(work, WorkInSteps),
-                gpus=self.gpus,
+                gpus=str(self.device) != "cpu",
             )
         else:
-            made = ProcessPool(sent, self.workers or 1)
+            made = ProcessPool(sent, self.workers or len(self.cards) or 1, self.cards)
         with made as pool:
             yield from supervised(pool, work, parcels)
 

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
 from rs_embed.cores import cores
 from rs_embed.errors import EngineError, give_warnings
+from rs_embed.models.devices import card_number
 from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import received, send
@@ -37,22 +38,31 @@ class ProcessPool:
         The pickled `rs_embed.runs.shards.Work`.
     count : int
         Processes. They share the processor's cores.
+    cards : sequence of str
+        CUDA devices, ``"cuda:0"`` and so on: each process sees one of them, in turns. None if
+        empty: all see what this process sees.
     """
 
-    def __init__(self, work: bytes, count: int) -> None:
+    def __init__(self, work: bytes, count: int, cards: Sequence[str] = ()) -> None:
         self.lanes, self.depth = count, _SHARDS_EACH
+        self._cards = [card_number(card) for card in cards] or [None]
         self._start = (sys.path, max(1, cores() // count), work)
         self._messages: SimpleQueue[tuple[_Worker, bytes | None]] = SimpleQueue()
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessPool:
-        for _ in range(self.lanes):
-            self._workers.append(_Worker(self._start, self._messages))
+        for lane in range(self.lanes):
+            self._workers.append(self._started(lane))
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.stop()
+
+    def _started(self, lane: int) -> _Worker:
+        card = self._cards[lane % len(self._cards)]
+        environment = child_environment(python_path(), card)
+        return _Worker(self._start, environment, self._messages)
 
     def submit(self, lane: int, shard: Shard) -> None:
         """Begin a shard."""
@@ -77,7 +87,7 @@ class ProcessPool:
         if not worker.began and not worker.killed:
             raise EngineError(f"a worker process was {reason} before it began; see its messages")
         worker.stop()
-        self._workers[lane] = _Worker(self._start, self._messages)
+        self._workers[lane] = self._started(lane)
         lost = Lost(f"a worker process was {reason}")
         return [(lane, shard, lost) for shard in worker.shards.values()]
 
@@ -88,7 +98,12 @@ class _Worker:
     A thread receives what it sends: None at its end.
     """
 
-    def __init__(self, start: Any, messages: SimpleQueue[tuple[_Worker, bytes | None]]) -> None:
+    def __init__(
+        self,
+        start: Any,
+        environment: Mapping[str, str],
+        messages: SimpleQueue[tuple[_Worker, bytes | None]],
+    ) -> None:
         self.shards: dict[int, Shard] = {}
         self.began = False
         self._given = 0
@@ -97,7 +112,7 @@ class _Worker:
             [sys.executable, "-m", "rs_embed.runs.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=child_environment(python_path()),
+            env=environment,
         )
         self._given_to, self._sent_by = map(_opened, (self._process.stdin, self._process.stdout))
         threading.Thread(target=self._receive, name="rs_embed-worker", daemon=True).start()

@@ -204,7 +204,8 @@ def export_batch(
         near each other are read together. `load_export` returns the order of the places.
     workers : int, optional
         Processes that embed at the same time: on this machine instead of this process, each with
-        its own copy of the model and its share of the cores; on Ray see `Engine`. A place that
+        its own copy of the model and its share of the cores; on Ray see `Engine`. With several
+        cards (``device="cuda:0,1"``) there is one for each, if no number is stated. A place that
         ends its process then becomes a row with the reason.
     engine : {"local", "ray"}
         This machine, or a Ray cluster (needs the extra ``ray``). A run may go on with another one.
@@ -235,7 +236,8 @@ def export_batch(
     RsEmbedError
         As `iter_embeddings`. The error of a place names its id, and ``index`` is its number.
     """
-    where = Engine(engine, workers, ray_address, gpus=str(arguments.get("device")) != "cpu")
+    where = Engine(engine, workers, ray_address, arguments.get("device", "auto"))
+    arguments["device"] = where.own_device
     table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
     with destination(output, TABLES, overwrite=overwrite) as target:
         batch = _prepared(
@@ -293,7 +295,8 @@ def plan_batch(
         places is in ``refused``. As `estimate` for own imagery.
     """
     refuse_imagery(arguments.get("imagery"))
-    Engine(engine, workers, ray_address)
+    where = Engine(engine, workers, ray_address, arguments.get("device", "auto"))
+    arguments["device"] = where.own_device
     table = {"buffer_m": buffer_m, "id_column": id_column, "layer": layer, "polygons": polygons}
     with destination(output, TABLES, overwrite=overwrite) as target:
         batch = _prepared(

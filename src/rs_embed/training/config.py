@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.models.base import DEVICES
+from rs_embed.models.devices import check_device
 from rs_embed.models.scalemae.config import NetworkConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -195,7 +195,7 @@ class RunConfig:
 
     folder: str  # where everything is written; relative to the TOML file
     seed: int = 0  # of the weights, crops, masks and order
-    device: str = "auto"  # "auto", "cpu", "cuda" or "mps"
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1" or "mps"
     precision: str = "auto"  # "float32", "bfloat16", or "auto": bfloat16 on CUDA
     minutes: float | None = None  # time after which a run ends, its state kept; None for all steps
     checkpoint_minutes: float = 5.0  # time between two checkpoints
@@ -205,12 +205,9 @@ class RunConfig:
     log_steps: int = 20  # updates between two lines of the metrics
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("device", self.device, DEVICES),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise UnknownNameError.among(name, value, known)
+        check_device(self.device)
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError.among("precision", self.precision, PRECISIONS)
         _check(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
         _check(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _check(self.checkpoint_minutes > 0, "checkpoint_minutes", self.checkpoint_minutes, "> 0")

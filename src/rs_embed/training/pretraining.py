@@ -29,10 +29,10 @@ from rs_embed.errors import (
     give_warnings,
 )
 from rs_embed.files.writing import written
+from rs_embed.models.devices import resolve_device
 from rs_embed.models.scalemae.checkpoint import load_network
 from rs_embed.models.scalemae.config import network_config
 from rs_embed.models.scalemae.description import DESCRIPTION
-from rs_embed.models.scalemae.encoder import resolve_device
 from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.models.weights import obtain_weights
 from rs_embed.pipeline import ordered

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from rs_embed._optional import require
 from rs_embed.errors import ModelError
 from rs_embed.models.base import Tokens
+from rs_embed.models.devices import is_out_of_memory, resolve_device
+from rs_embed.models.overlap import on_device
+from rs_embed.models.scalemae.network import NetworkTokens
 from rs_embed.models.side_by_side import side_by_side
 
 if TYPE_CHECKING:
@@ -30,26 +33,6 @@ _BATCH_SIZE_ELSEWHERE = 8
 # Tokens of a pass that one core computes: fewer are slower, more leave cores without work.
 _TOKENS_PER_PASS = 512
 _PASSES_PER_BATCH = 4
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device with the given name; ``"auto"`` is CUDA, then MPS, then the CPU.
-
-    Raises
-    ------
-    ModelError
-        If the device is not available; it is never replaced by another one.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next((kind for kind, present in available.items() if present), "cpu"))
-    if not available.get(name, True):
-        version = f"PyTorch {torch.__version__}"
-        raise ModelError(
-            f"got device={name!r}, which is not available ({version}); use device='auto' or "
-            "'cpu', or install a PyTorch build for it (see https://pytorch.org/get-started)"
-        )
-    return torch.device(name)
 
 
 def default_batch_size(device: str, image_size: int, patch_size: int) -> int:
@@ -118,7 +101,7 @@ class NativeEncoder:
             parts = list(zip(torch.split(images, size), torch.split(gsds, size), strict=True))
             passes = side_by_side(self._forward, parts)
         else:
-            passes = [self._forward((images.to(device), gsds.to(device)))]
+            passes = [NetworkTokens(*on_device(self._forward, (images, gsds), device))]
         cls = [part.cls for part in passes if part.cls is not None]
         return Tokens(
             cls=np.concatenate([_to_numpy(part) for part in cls]) if cls else None,
@@ -127,7 +110,7 @@ class NativeEncoder:
             kind="patch_tokens" if self.normed else "patch_tokens_pre_norm",
         )
 
-    def _forward(self, part: tuple[Tensor, Tensor]) -> NetworkTokens:
+    def _forward(self, part: tuple[Tensor, ...]) -> NetworkTokens:
         image, gsd = part  # B 3 H W, B
         kind = image.device.type
         lower = torch.autocast(kind, torch.bfloat16) if self.autocast else nullcontext()
@@ -196,6 +179,8 @@ class RshfEncoder:
             with torch.inference_mode():
                 output = self._backbone.forward_features(image, input_res=gsd, **self._extra)
         except (*_FOREIGN, AssertionError) as exc:
+            if is_out_of_memory(exc):
+                raise
             raise ModelError(
                 f"forward_features of the rshf model failed on images of {tuple(image.shape)} "
                 f"({_reason(exc)}); use loader='native'"

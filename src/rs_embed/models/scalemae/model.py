@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rs_embed.addresses import path_of
-from rs_embed.errors import CheckpointError, SpecError, UnknownNameError
-from rs_embed.models.base import DEVICES
+from rs_embed.errors import CheckpointError, SpecError
+from rs_embed.models.devices import check_device, resolve_device
 from rs_embed.models.records import Records
 from rs_embed.models.scalemae.config import (
     VARIANTS,
@@ -141,6 +141,12 @@ class ScaleMaePlan:
         return default_batch_size(self.device, image_size, config.patch_size)
 
     @property
+    def slots(self) -> int:
+        """Forward passes that may be under way at once: on CUDA, one of them is copied."""
+        on_cuda = self.loader == "native" and resolve_device(self.device).type == "cuda"
+        return 2 if on_cuda else 1
+
+    @property
     def sizes_known(self) -> bool:
         """Whether a download can no longer change these sizes."""
         return self.weights == RANDOM_INIT or self._on_disk() is not None
@@ -158,7 +164,7 @@ class ScaleMaePlan:
         file = _FileState.of(found.path)
         # Hashing starts before PyTorch is imported: both take seconds, on different cores.
         digest = _digest(file, found.announced_sha256, self.records_dir / "sha256.json")
-        from rs_embed.models.scalemae.encoder import NativeEncoder, RshfEncoder, resolve_device
+        from rs_embed.models.scalemae.encoder import NativeEncoder, RshfEncoder
 
         device = resolve_device(self.device)
         describe = partial(self._provenance, found, digest, config, device.type)
@@ -168,13 +174,13 @@ class ScaleMaePlan:
         if trained is None and known is not None:
             trained = known.trained_input_res
         if self.loader == "rshf":
-            wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
+            wrapper = _rshf_wrapper(*_rshf_source(found), file, str(device))
             return RshfEncoder(wrapper, size, device, trained, describe)
         network = _native_network(file, config, str(device), self.precision)
         return NativeEncoder(network, size, self.normed, self._autocast, trained, describe)
 
     def _load_random(self) -> Encoder:
-        from rs_embed.models.scalemae.encoder import NativeEncoder, resolve_device
+        from rs_embed.models.scalemae.encoder import NativeEncoder
 
         config, size = self._settle(None)
         device = resolve_device(self.device)
@@ -184,8 +190,6 @@ class ScaleMaePlan:
 
     @property
     def _autocast(self) -> bool:
-        from rs_embed.models.scalemae.encoder import resolve_device
-
         return self.precision == "bfloat16" and resolve_device(self.device).type == "cuda"
 
     @property
@@ -195,7 +199,6 @@ class ScaleMaePlan:
             return self.stated_precision, None
         chosen: tuple[str, str] | None = self.__dict__.get("_chosen_precision")
         if chosen is None:
-            from rs_embed.models.scalemae.encoder import resolve_device
             from rs_embed.models.scalemae.precision import settled_precision
 
             config, _ = self._settle(self._on_disk())
@@ -307,8 +310,7 @@ class ScaleMaeModel:
 
     def plan(self, options: Mapping[str, Any], *, device: str, settings: Settings) -> ScaleMaePlan:
         """Return the checked plan; see `rs_embed.models.base.Model.plan`."""
-        if device not in DEVICES:
-            raise UnknownNameError.among("device", device, DEVICES)
+        check_device(device)
         loader = options.get("loader") or "native"
         default_tokens = "normed" if loader == "native" else "pre_norm"
         asked_size = options.get("image_size")
@@ -351,8 +353,7 @@ def _check_together(plan: ScaleMaePlan) -> None:
             f"got variant={plan.variant!r}, but no weights are published for it; pass your own "
             "as weights=, or weights='random-init' to try the pipeline without meaning"
         )
-    if plan.device in ("cuda", "mps") or plan.stated_precision != "float32":
-        from rs_embed.models.scalemae.encoder import resolve_device
+    if plan.device not in ("auto", "cpu") or plan.stated_precision != "float32":
         from rs_embed.models.scalemae.precision import check_precision
 
         check_precision(plan.stated_precision, resolve_device(plan.device).type)

@@ -67,8 +67,18 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return ``B D h w`` for ``B 3 H W``."""
+        if image.is_cuda:  # PyTorch lets cuDNN round float32 convolutions to 10 bits (TF32)
+            return self.as_product(image)
         projected: Tensor = self.proj(image)
         return projected
+
+    def as_product(self, image: Tensor) -> Tensor:
+        """Return the same as one matrix product, which PyTorch does not round on its own."""
+        size = self.proj.kernel_size[0]
+        pixels = F.unfold(image, size, stride=size).transpose(1, 2)  # B N 3*size*size
+        tokens = F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)  # B N D
+        rows, columns = image.shape[-2] // size, image.shape[-1] // size
+        return tokens.transpose(1, 2).reshape(len(image), -1, rows, columns)
 
 
 class Attention(nn.Module):
