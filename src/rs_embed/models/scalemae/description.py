@@ -100,6 +100,13 @@ DESCRIPTION = ModelDescription(
             "float32",
             ("float32", "bfloat16"),
         ),
+        Option(
+            "runtime",
+            "What computes the blocks of the native network: PyTorch, or ONNX Runtime (extra onnx), "
+            "on the CPU in float32.",
+            "torch",
+            ("torch", "onnx"),
+        ),
     ),
     environment=SCALEMAE_VARIABLES,
     weights=(

@@ -59,6 +59,7 @@ class ScaleMaePlan:
     stated_size: Any
     image_size_from: str
     precision: str
+    runtime: str
     device: str
     records_dir: Path
     stored: StoredWeights | None = None  # where ``weights`` is a URL
@@ -100,6 +101,7 @@ class ScaleMaePlan:
             "display": self._display[0],
             "image_size": image_size,
             "precision": self.precision,
+            "runtime": self.runtime,
         }
 
     @property
@@ -163,7 +165,7 @@ class ScaleMaePlan:
         if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
-        network = _native_network(file, config, device.type)
+        network = self._run_by_runtime(_native_network(file, config, device.type))
         return NativeEncoder(network, size, self.normed, self._bfloat16, trained, describe)
 
     def _load_random(self) -> Encoder:
@@ -172,8 +174,15 @@ class ScaleMaePlan:
         config, size = self._settle(None)
         device = resolve_device(self.device)
         describe = partial(self._provenance, None, None, config, device.type)
-        network = _random_network(config, device.type)
+        network = self._run_by_runtime(_random_network(config, device.type))
         return NativeEncoder(network, size, self.normed, self._bfloat16, None, describe)
+
+    def _run_by_runtime(self, network: ScaleMae) -> ScaleMae:
+        if self.runtime == "torch":
+            return network
+        from rs_embed.models.scalemae.onnx_blocks import with_onnx_blocks
+
+        return with_onnx_blocks(network)
 
     @property
     def _bfloat16(self) -> bool:
@@ -259,6 +268,7 @@ class ScaleMaePlan:
             "tokens": "normed" if self.normed else "pre_norm",
             "device": device,
             "precision": self.precision,
+            "runtime": self.runtime,
         }
 
 
@@ -298,6 +308,7 @@ class ScaleMaeModel:
             stated_size=settings.scalemae_img if asked_size is None else asked_size,
             image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
+            runtime=options.get("runtime") or "torch",
             device=device,
             records_dir=records_dir,
             stored=StoredWeights.at(weights, records_dir) if is_store(weights) else None,
@@ -307,6 +318,8 @@ class ScaleMaeModel:
 
 
 def _check_together(plan: ScaleMaePlan) -> None:
+    if plan.runtime == "onnx":
+        _check_onnx(plan)
     if plan.loader == "rshf" and plan.normed:
         raise SpecError(
             "got tokens='normed' with loader='rshf', whose tokens come before the final norm; use "
@@ -336,6 +349,21 @@ def _check_together(plan: ScaleMaePlan) -> None:
         plan.image_size,
         plan.gsd,
     )  # what is on disk already is checked now; what is not, after the download
+
+
+def _check_onnx(plan: ScaleMaePlan) -> None:
+    from rs_embed.models.scalemae.encoder import resolve_device
+    from rs_embed.models.scalemae.onnx_blocks import require_onnx
+
+    device = resolve_device("auto").type if plan.device == "auto" else plan.device
+    stated = {"loader": plan.loader, "precision": plan.precision, "device": device}
+    for name, expected in {"loader": "native", "precision": "float32", "device": "cpu"}.items():
+        if stated[name] != expected:
+            raise SpecError(
+                f"got {name}={stated[name]!r} with runtime='onnx', expected {name}={expected!r}; "
+                "or use runtime='torch'"
+            )
+    require_onnx()
 
 
 def _weights(value: Any, variant: str | None, settings: Settings) -> str:
