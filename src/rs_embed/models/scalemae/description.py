@@ -102,8 +102,8 @@ DESCRIPTION = ModelDescription(
         ),
         Option(
             "runtime",
-            "What computes the blocks of the native network: PyTorch, or ONNX Runtime (extra onnx), "
-            "on the CPU in float32.",
+            "What computes the blocks of the native network: PyTorch, or ONNX Runtime (extra onnx; "
+            "CPU and float32 only).",
             "torch",
             ("torch", "onnx"),
         ),

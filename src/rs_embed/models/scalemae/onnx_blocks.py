@@ -106,8 +106,8 @@ def _errors(what: str) -> Iterator[None]:
         yield
     except own as exc:
         raise ModelError(
-            f"ONNX Runtime cannot {what} ({exc}); use runtime='torch', or, if memory is short, a "
-            "smaller batch_size"
+            f"ONNX Runtime cannot {what} ({' '.join(str(exc).split())}); use runtime='torch', or, "
+            "if memory is short, a smaller batch_size"
         ) from exc
 
 
