@@ -53,13 +53,13 @@ class ScaleMaePlan:
     weights: str
     variant: str | None
     loader: str
+    runtime: str
     normed: bool
     stated_gsd: float | str | None
     stated_display: Display | None
     stated_size: Any
     image_size_from: str
     precision: str
-    runtime: str
     device: str
     records_dir: Path
     stored: StoredWeights | None = None  # where ``weights`` is a URL
@@ -96,12 +96,12 @@ class ScaleMaePlan:
             "weights": os.path.abspath(self.weights) if on_disk else self.weights,
             "network": config.to_json(),
             "loader": self.loader,
+            "runtime": self.runtime,
             "tokens": "normed" if self.normed else "pre_norm",
             "gsd": self.gsd,
             "display": self._display[0],
             "image_size": image_size,
             "precision": self.precision,
-            "runtime": self.runtime,
         }
 
     @property
@@ -143,7 +143,12 @@ class ScaleMaePlan:
     def load(self) -> Encoder:
         """Return the encoder; the networks of the last two checkpoints are remembered."""
         with _LOADING:
-            return self._load()
+            encoder = self._load()
+            if self.runtime == "torch":
+                return encoder
+            from rs_embed.models.scalemae.onnx_blocks import on_onnx
+
+            return on_onnx(encoder)
 
     def _load(self) -> Encoder:
         if self.weights == RANDOM_INIT:
@@ -165,7 +170,7 @@ class ScaleMaePlan:
         if self.loader == "rshf":
             wrapper = _rshf_wrapper(*_rshf_source(found), file, device.type)
             return RshfEncoder(wrapper, size, device, trained, describe)
-        network = self._run_by_runtime(_native_network(file, config, device.type))
+        network = _native_network(file, config, device.type)
         return NativeEncoder(network, size, self.normed, self._bfloat16, trained, describe)
 
     def _load_random(self) -> Encoder:
@@ -174,15 +179,8 @@ class ScaleMaePlan:
         config, size = self._settle(None)
         device = resolve_device(self.device)
         describe = partial(self._provenance, None, None, config, device.type)
-        network = self._run_by_runtime(_random_network(config, device.type))
+        network = _random_network(config, device.type)
         return NativeEncoder(network, size, self.normed, self._bfloat16, None, describe)
-
-    def _run_by_runtime(self, network: ScaleMae) -> ScaleMae:
-        if self.runtime == "torch":
-            return network
-        from rs_embed.models.scalemae.onnx_blocks import with_onnx_blocks
-
-        return with_onnx_blocks(network)
 
     @property
     def _bfloat16(self) -> bool:
@@ -265,10 +263,10 @@ class ScaleMaePlan:
             "weights_seed": f"{SEED} (torch {torch.__version__})" if found is None else None,
             "network": None if self.loader == "rshf" else config.to_json(),
             "loader": self.loader,
+            "runtime": self.runtime,
             "tokens": "normed" if self.normed else "pre_norm",
             "device": device,
             "precision": self.precision,
-            "runtime": self.runtime,
         }
 
 
@@ -295,6 +293,9 @@ class ScaleMaeModel:
             raise UnknownNameError.among("device", device, DEVICES)
         loader = options.get("loader") or "native"
         default_tokens = "normed" if loader == "native" else "pre_norm"
+        runtime = options.get("runtime") or "torch"
+        if runtime == "onnx":
+            _check_onnx(loader, options.get("precision") or "float32", device)
         asked_size = options.get("image_size")
         weights = _weights(options.get("weights"), options.get("variant"), settings)
         records_dir = settings.records_dir
@@ -302,13 +303,13 @@ class ScaleMaeModel:
             weights=weights,
             variant=options.get("variant"),
             loader=loader,
+            runtime=runtime,
             normed=(options.get("tokens") or default_tokens) == "normed",
             stated_gsd=None if options.get("gsd") is None else checked_gsd(options["gsd"]),
             stated_display=options.get("display"),
             stated_size=settings.scalemae_img if asked_size is None else asked_size,
             image_size_from=SCALEMAE_IMG.name if asked_size is None else "image_size",
             precision=options.get("precision") or "float32",
-            runtime=options.get("runtime") or "torch",
             device=device,
             records_dir=records_dir,
             stored=StoredWeights.at(weights, records_dir) if is_store(weights) else None,
@@ -318,8 +319,6 @@ class ScaleMaeModel:
 
 
 def _check_together(plan: ScaleMaePlan) -> None:
-    if plan.runtime == "onnx":
-        _check_onnx(plan)
     if plan.loader == "rshf" and plan.normed:
         raise SpecError(
             "got tokens='normed' with loader='rshf', whose tokens come before the final norm; use "
@@ -351,17 +350,18 @@ def _check_together(plan: ScaleMaePlan) -> None:
     )  # what is on disk already is checked now; what is not, after the download
 
 
-def _check_onnx(plan: ScaleMaePlan) -> None:
+def _check_onnx(loader: str, precision: str, device: str) -> None:
     from rs_embed.models.scalemae.encoder import resolve_device
     from rs_embed.models.scalemae.onnx_blocks import require_onnx
 
-    device = resolve_device("auto").type if plan.device == "auto" else plan.device
-    stated = {"loader": plan.loader, "precision": plan.precision, "device": device}
-    for name, expected in {"loader": "native", "precision": "float32", "device": "cpu"}.items():
-        if stated[name] != expected:
+    kind = resolve_device("auto").type if device == "auto" else device
+    for name, value, expected in (
+        ("loader", loader, "native"), ("precision", precision, "float32"), ("device", kind, "cpu"),
+    ):  # fmt: skip
+        if value != expected:
             raise SpecError(
-                f"got {name}={stated[name]!r} with runtime='onnx', expected {name}={expected!r}; "
-                "or use runtime='torch'"
+                f"got {name}={value!r} with runtime='onnx', expected {name}={expected!r}; or use "
+                "runtime='torch'"
             )
     require_onnx()
 

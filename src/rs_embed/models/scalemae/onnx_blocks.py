@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from rs_embed._optional import require
 from rs_embed.errors import ModelError
+from rs_embed.models.base import Encoder
+from rs_embed.models.scalemae.encoder import NativeEncoder
 from rs_embed.models.scalemae.network import Block, ScaleMae
 
 # Of the operators, and of the format of the graph: ONNX 1.16 and ONNX Runtime 1.19 know them.
@@ -32,16 +35,19 @@ def require_onnx() -> tuple[Any, Any]:
     return onnx, runtime
 
 
-def with_onnx_blocks(network: ScaleMae) -> ScaleMae:
-    """Return a network on the CPU, in float32, whose blocks ONNX Runtime computes.
+def on_onnx(encoder: Encoder) -> NativeEncoder:
+    """Return a native encoder on the CPU, in float32, whose blocks ONNX Runtime computes.
 
     It computes with as many threads as PyTorch has now.
     """
-    return _with_onnx_blocks(network, torch.get_num_threads())
+    native = cast(NativeEncoder, encoder)
+    network = with_onnx_blocks(native.network, torch.get_num_threads())
+    return replace(native, network=network)
 
 
 @lru_cache(maxsize=2)
-def _with_onnx_blocks(network: ScaleMae, threads: int) -> ScaleMae:
+def with_onnx_blocks(network: ScaleMae, threads: int) -> ScaleMae:
+    """Return a network with the same weights, whose blocks ONNX Runtime computes."""
     with torch.device("meta"):
         twin = ScaleMae(network.config)
     twin.blocks = nn.ModuleList([OnnxBlocks(network, threads)])
