@@ -44,7 +44,9 @@ def fingerprint(install: Callable[..., Path]) -> Callable[..., str]:
 
 # --- what a model states of itself ---------------------------------------------------------
 
-DETERMINES = ("loader", "network", "precision", "tokens_kind", "weights_seed", "weights_sha256")
+DETERMINES = (
+    "loader", "network", "precision", "runtime", "tokens_kind", "weights_seed", "weights_sha256",
+)  # fmt: skip
 # Names of what is identified by its hash or in tokens_kind, and the device.
 DOES_NOT = (
     "device", "tokens", "weights", "weights_file", "weights_revision", "display_source",
@@ -136,7 +138,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "image_size": {"image_size": 32},
 }
 # Their other values need CUDA or another package; what they state of themselves is tested above.
-STATED_ONLY = {"loader", "precision"}
+STATED_ONLY = {"loader", "precision", "runtime"}
 
 
 @pytest.mark.parametrize("option", [one["name"] for one in describe_model("scalemae")["options"]])

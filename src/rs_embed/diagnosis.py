@@ -26,6 +26,7 @@ _EXTRAS = {
     ),
     "train": (("sklearn", "pyarrow", "matplotlib"), "linear probes, tables and pictures"),
     "classify": (("sklearn", "skops", "pandas", "geopandas", "pyarrow"), "classifiers"),
+    "onnx": (("onnx", "onnxruntime"), "runtime='onnx'"),
     "rshf": (("rshf",), "loader='rshf'"),
 }
 

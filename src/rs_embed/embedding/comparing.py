@@ -73,7 +73,8 @@ def check_same_place(
     except UnknownNameError:  # of a package that is not installed
         own = ()
     keys = dict.fromkeys((*VECTOR_KEYS, *_SAME_PLACE, *own))
-    keys.pop("rs_embed_version", None)
+    for name in ("rs_embed_version", "runtime"):  # the numbers are the same within 1e-5
+        keys.pop(name, None)
     notes = check_made_alike(meta, other, names=names, keys=[*keys])
     versions = [str(each.get("rs_embed_version") or "") for each in (meta, other)]
     kinds: dict[str, type[RsEmbedWarning]] = {"bands": ImageryWarning, "version": RsEmbedWarning}

@@ -51,6 +51,7 @@ FIELDS: Mapping[str, Field] = {
     "network": _RECORDED,
     "loader": _RECORDED,
     "precision": _RECORDED,
+    "runtime": _RECORDED,
     "weights_sha256": _RECORDED,
     "weights_seed": _RECORDED,
     # Which pixels.

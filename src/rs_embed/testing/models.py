@@ -180,7 +180,7 @@ class ModelContract:
         )
         assert json.loads(json.dumps(first.meta)) == first.meta
         own = determining_keys(model.description.options)
-        unrecorded = {"network", "loader", "precision", "weights_sha256", "weights_seed"}
+        unrecorded = {"network", "loader", "precision", "runtime", "weights_sha256", "weights_seed"}
         assert set(own) - unrecorded <= first.meta.keys()
         assert first.meta["fingerprint"] == again.meta["fingerprint"]
         assert np.array_equal(first.data, again.data)

@@ -102,6 +102,13 @@ DESCRIPTION = ModelDescription(
             "float32",
             ("float32", "bfloat16", "auto"),
         ),
+        Option(
+            "runtime",
+            "What computes the blocks of the native network: PyTorch, or ONNX Runtime (extra onnx; "
+            "CPU and float32 only).",
+            "torch",
+            ("torch", "onnx"),
+        ),
     ),
     environment=SCALEMAE_VARIABLES,
     weights=(

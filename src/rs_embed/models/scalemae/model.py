@@ -54,6 +54,7 @@ class ScaleMaePlan:
     weights: str
     variant: str | None
     loader: str
+    runtime: str
     normed: bool
     stated_gsd: float | str | None
     stated_display: Display | None
@@ -96,6 +97,7 @@ class ScaleMaePlan:
             "weights": os.path.abspath(self.weights) if on_disk else self.weights,
             "network": config.to_json(),
             "loader": self.loader,
+            "runtime": self.runtime,
             "tokens": "normed" if self.normed else "pre_norm",
             "gsd": self.gsd,
             "display": self._display[0],
@@ -154,7 +156,12 @@ class ScaleMaePlan:
     def load(self) -> Encoder:
         """Return the encoder; the networks of the last two checkpoints are remembered."""
         with _LOADING:
-            return self._load()
+            encoder = self._load()
+            if self.runtime == "torch":
+                return encoder
+            from rs_embed.models.scalemae.onnx_blocks import on_onnx
+
+            return on_onnx(encoder)
 
     def _load(self) -> Encoder:
         if self.weights == RANDOM_INIT:
@@ -284,6 +291,7 @@ class ScaleMaePlan:
             "weights_seed": f"{SEED} (torch {torch.__version__})" if found is None else None,
             "network": None if self.loader == "rshf" else config.to_json(),
             "loader": self.loader,
+            "runtime": self.runtime,
             "tokens": "normed" if self.normed else "pre_norm",
             "device": device,
             "precision": self.precision,
@@ -313,6 +321,9 @@ class ScaleMaeModel:
         check_device(device)
         loader = options.get("loader") or "native"
         default_tokens = "normed" if loader == "native" else "pre_norm"
+        runtime = options.get("runtime") or "torch"
+        if runtime == "onnx":
+            _check_onnx(loader, options.get("precision") or "float32", device)
         asked_size = options.get("image_size")
         weights = _weights(options.get("weights"), options.get("variant"), settings)
         records_dir = settings.records_dir
@@ -320,6 +331,7 @@ class ScaleMaeModel:
             weights=weights,
             variant=options.get("variant"),
             loader=loader,
+            runtime=runtime,
             normed=(options.get("tokens") or default_tokens) == "normed",
             stated_gsd=None if options.get("gsd") is None else checked_gsd(options["gsd"]),
             stated_display=options.get("display"),
@@ -361,6 +373,22 @@ def _check_together(plan: ScaleMaePlan) -> None:
         plan.image_size,
         plan.gsd,
     )  # what is on disk already is checked now; what is not, after the download
+
+
+def _check_onnx(loader: str, precision: str, device: str) -> None:
+    from rs_embed.models.scalemae.encoder import resolve_device
+    from rs_embed.models.scalemae.onnx_blocks import require_onnx
+
+    kind = resolve_device("auto").type if device == "auto" else device
+    for name, value, expected in (
+        ("loader", loader, "native"), ("precision", precision, "float32"), ("device", kind, "cpu"),
+    ):  # fmt: skip
+        if value != expected:
+            raise SpecError(
+                f"got {name}={value!r} with runtime='onnx', expected {name}={expected!r}; or use "
+                "runtime='torch'"
+            )
+    require_onnx()
 
 
 def _weights(value: Any, variant: str | None, settings: Settings) -> str:
