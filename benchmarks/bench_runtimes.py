@@ -54,9 +54,9 @@ def _measure(name: str, config: NetworkConfig, image_size: int, repeats: int) ->
     network = ScaleMae(config)
     network.initialise(seed=0)
     networks = {BASELINE: network.eval().requires_grad_(False)}
-    with_onnx_blocks(ScaleMae(NetworkConfig(embed_dim=8, depth=1, num_heads=1)), 1)  # imports
+    with_onnx_blocks(ScaleMae(NetworkConfig(embed_dim=8, depth=1, num_heads=1)))  # imports
     start = time.perf_counter()
-    networks["onnx"] = with_onnx_blocks(network, threads)
+    networks["onnx"] = with_onnx_blocks(network)
     print(f"\n## {name}: ONNX Runtime starts in {time.perf_counter() - start:.2f} s")
     images = torch.randn(BATCH, 3, image_size, image_size)
     expected, found = (each(images[:1], torch.tensor([10.0])).patches for each in networks.values())

@@ -154,7 +154,10 @@ def test_as_many_threads_as_pytorch_also_after_a_fork(checkpoint: Path) -> None:
         (blocks,) = plan.load().network.blocks
         x = torch.ones(8, 257, 48)
         before = blocks(x)
-        assert blocks._session.get_session_options().intra_op_num_threads == 6
+        assert blocks.session().get_session_options().intra_op_num_threads == 6
+        torch.set_num_threads(1)  # as for passes side by side
+        assert blocks.session().get_session_options().intra_op_num_threads == 1
+        torch.set_num_threads(6)
         child = os.fork()
         if not child:
             signal.alarm(60)

@@ -7,10 +7,12 @@ than starting ONNX Runtime on them, so that no file of it is kept.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from threading import Lock
 from typing import Any, cast
 
 import torch
@@ -36,21 +38,17 @@ def require_onnx() -> tuple[Any, Any]:
 
 
 def on_onnx(encoder: Encoder) -> NativeEncoder:
-    """Return a native encoder on the CPU, in float32, whose blocks ONNX Runtime computes.
-
-    It computes with as many threads as PyTorch has now.
-    """
+    """Return a native encoder on the CPU, in float32, whose blocks ONNX Runtime computes."""
     native = cast(NativeEncoder, encoder)
-    network = with_onnx_blocks(native.network, torch.get_num_threads())
-    return replace(native, network=network)
+    return replace(native, network=with_onnx_blocks(native.network))
 
 
 @lru_cache(maxsize=2)
-def with_onnx_blocks(network: ScaleMae, threads: int) -> ScaleMae:
+def with_onnx_blocks(network: ScaleMae) -> ScaleMae:
     """Return a network with the same weights, whose blocks ONNX Runtime computes."""
     with torch.device("meta"):
         twin = ScaleMae(network.config)
-    twin.blocks = nn.ModuleList([OnnxBlocks(network, threads)])
+    twin.blocks = nn.ModuleList([OnnxBlocks(network)])
     state = network.state_dict()
     rest = {key: value for key, value in state.items() if not key.startswith("blocks.")}
     twin.load_state_dict(rest, assign=True)
@@ -60,25 +58,35 @@ def with_onnx_blocks(network: ScaleMae, threads: int) -> ScaleMae:
 class OnnxBlocks(nn.Module):
     """All blocks of a network, as one.
 
+    It computes with as many threads as PyTorch has in the thread that calls it.
+
     Parameters
     ----------
     network : ScaleMae
         The network; its weights are used where they are.
-    threads : int
-        Threads that compute.
     """
 
-    def __init__(self, network: ScaleMae, threads: int) -> None:
+    def __init__(self, network: ScaleMae) -> None:
         super().__init__()
         self._graph = _Graph(network)  # holds the weights
-        with _errors("start"):
-            self._session = self._graph.session(threads)
+        self._sessions: dict[tuple[int, int], Any] = {}
+        self._starting = Lock()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``B N D`` for ``B N D``; raise `ModelError` if, for example, memory is short."""
+        session = self.session()
         with _errors(f"compute tokens of shape {tuple(x.shape)}"):
-            (encoded,) = self._session.run(None, {"tokens": x.contiguous().numpy()})
+            (encoded,) = session.run(None, {"tokens": x.contiguous().numpy()})
         return torch.from_numpy(encoded)
+
+    def session(self) -> Any:
+        """Return the session for the threads of the caller, which several callers may use."""
+        # A forked process has none of the threads of a session.
+        key = torch.get_num_threads(), os.getpid()
+        with self._starting, _errors("start"):
+            if key not in self._sessions:
+                self._sessions[key] = self._graph.session(key[0])
+            return self._sessions[key]
 
 
 @contextmanager
