@@ -378,7 +378,7 @@ def _check_together(plan: ScaleMaePlan) -> None:
 def _check_onnx(loader: str, precision: str, device: str) -> None:
     from rs_embed.models.scalemae.onnx_blocks import require_onnx
 
-    kind = resolve_device(device).type
+    kind = resolve_device("auto").type if device == "auto" else device
     for name, value, expected in (
         ("loader", loader, "native"), ("precision", precision, "float32"), ("device", kind, "cpu"),
     ):  # fmt: skip
