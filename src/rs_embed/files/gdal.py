@@ -297,8 +297,7 @@ def _environment(path: str) -> Iterator[None]:
     import rasterio
 
     options = _NETWORK if is_on_the_web(local_path(path)) else _ON_THIS_DISK
-    stated = {name: value for name, value in stated_gdal_http().items() if name in options}
-    with rasterio.Env(**(options | stated)):
+    with rasterio.Env(**(options | stated_gdal_http(options))):
         yield
 
 
