@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-_IDLE_S = 5.0
+_IDLE_S = 2.0
 _IDLE_NAME = "idle rs_embed"
 
 
