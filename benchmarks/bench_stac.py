@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Disturbance, arguments, comparison, goal, in_turns, machine, positive
+
 from processes import run_python
 
 GOAL_RATIO = 2.0
@@ -49,8 +50,9 @@ def service(scenes: int, latency: float) -> Iterator[str]:
 def serve_here(scenes: int, latency: float) -> None:
     """Serve until the input ends."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from rs_embed.testing.providers import NORTH, write_contract_scenes
     from tests.stac_server import StacServer
+
+    from rs_embed.testing.providers import NORTH, write_contract_scenes
 
     made = [
         replace(NORTH[0], id=f"{n}", number=n, acquired=f"2023-06-0{n}", shape=(SCENE_PX, SCENE_PX))

@@ -19,7 +19,7 @@ _IDLE_NAME = "idle rs_embed"
 
 
 def begin(work: Callable[[], None], name: str) -> threading.Event:
-    """Return an event that is set when ``work`` has ended in a thread, which has ``name`` till then.
+    """Return an event that is set when a thread, which has ``name`` until then, has ended ``work``.
 
     ``work`` must not raise.
     """
@@ -34,7 +34,7 @@ def begin(work: Callable[[], None], name: str) -> threading.Event:
 
 
 class _Thread(threading.Thread):
-    """Does one work after the other."""
+    """Works until it is idle for too long."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
