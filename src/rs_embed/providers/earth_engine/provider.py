@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -178,7 +181,9 @@ class EarthEngineProvider:
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the composite that Earth Engine computes for a place and period.
 
-        One request lists the images, one or more fetch the pixels; see `Provider.fetch`.
+        One request lists the images, one or more fetch the pixels; see `Provider.fetch`. The pixels
+        are requested together with the list where it hardly changes the request, and again if it
+        does.
 
         Raises
         ------
@@ -190,11 +195,7 @@ class EarthEngineProvider:
             If ``earthengine-api`` is not installed.
         """
         query = Query.of(self._ee(self._patience), grid, temporal, sensor)
-        images = self._listed(query)
-        if not images:
-            raise self._nothing(query)
-        plan = resampling_of(query, images)
-        data = self._pixels(query.image(plan), grid, len(sensor.bands))
+        images, plan, data = self._answers(query)
         valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
         if not valid.any():
             raise NoImageryError(
@@ -265,6 +266,31 @@ class EarthEngineProvider:
 
         return patience.persist(self._session.client, passes=passes)
 
+    def _answers(self, query: Query) -> tuple[list[Image], Resampling, NDArray[np.float32]]:
+        """Return the images, how they are resampled, and the pixels; see `_pixels`."""
+        list_images, guess = partial(self._listed, query), query.likely
+        whole = len(parts_of(query.grid.shape, len(query.names), self._request_bytes)) == 1
+        if guess is None or not whole or self._max_requests == 1:
+            images = list_images()
+            plan = self._plan(query, images)
+            return images, plan, self._pixels(query, plan, [])
+        failures: list[Exception] = []
+        both: list[Callable[[], Any]] = [list_images, partial(self._pixels, query, guess, failures)]
+        with closing(ordered(both, operator.call, workers=2, ahead=2, stop_s=0)) as answers:
+            try:
+                images = next(answers)
+                plan = self._plan(query, images)
+                if plan.request == guess.request:
+                    return images, plan, next(answers)
+            finally:
+                failures.append(_AbandonedError())
+        return images, plan, self._pixels(query, plan, [])
+
+    def _plan(self, query: Query, images: Sequence[Image]) -> Resampling:
+        if not images:
+            raise self._nothing(query)
+        return resampling_of(query, images)
+
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that pass the query, oldest first."""
         listing = query.listing()
@@ -300,10 +326,15 @@ class EarthEngineProvider:
             f"no imagery for the place and period in {query.sensor.collection}: {', '.join(parts)}"
         )
 
-    def _pixels(self, image: Any, grid: Grid, bands: int) -> NDArray[np.float32]:
-        """Return ``(bands, height, width)``, the sentinel at invalid pixels."""
+    def _pixels(
+        self, query: Query, plan: Resampling, failures: list[Exception]
+    ) -> NDArray[np.float32]:
+        """Return ``(bands, height, width)``, the sentinel at invalid pixels.
+
+        Nothing more is requested once there are ``failures``.
+        """
+        image, grid, bands = query.image(plan), query.grid, len(query.names)
         data = np.empty((bands, *grid.shape), np.float32)
-        failures: list[ProviderError] = []
 
         def attempt(part: Part) -> NDArray[np.float32]:
             if failures:
