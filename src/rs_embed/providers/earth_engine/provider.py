@@ -195,7 +195,11 @@ class EarthEngineProvider:
             If ``earthengine-api`` is not installed.
         """
         query = Query.of(self._ee(self._patience), grid, temporal, sensor)
-        images, plan, data = self._answers(query)
+        images, data = self._listed_early(query)
+        if not images:
+            raise self._nothing(query)
+        plan = resampling_of(query, images)
+        data = self._pixels(query, plan) if data is None else data
         valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
         if not valid.any():
             raise NoImageryError(
@@ -266,30 +270,28 @@ class EarthEngineProvider:
 
         return patience.persist(self._session.client, passes=passes)
 
-    def _answers(self, query: Query) -> tuple[list[Image], Resampling, NDArray[np.float32]]:
-        """Return the images, how they are resampled, and the pixels; see `_pixels`."""
-        list_images, guess = partial(self._listed, query), query.likely
+    def _listed_early(self, query: Query) -> tuple[list[Image], NDArray[np.float32] | None]:
+        """Return the images, and the pixels if these were requested together with the list.
+
+        That spares a place half its time. The list may contradict how the images were expected to
+        be resampled; it is then as if the pixels had not been requested.
+        """
+        guess = query.likely
         whole = len(parts_of(query.grid.shape, len(query.names), self._request_bytes)) == 1
         if guess is None or not whole or self._max_requests == 1:
-            images = list_images()
-            plan = self._plan(query, images)
-            return images, plan, self._pixels(query, plan, [])
-        failures: list[Exception] = []
-        both: list[Callable[[], Any]] = [list_images, partial(self._pixels, query, guess, failures)]
+            return self._listed(query), None
+        enough: list[Exception] = []
+        both: list[Callable[[], Any]] = [
+            partial(self._listed, query),
+            partial(self._pixels, query, guess, enough),
+        ]
         with closing(ordered(both, operator.call, workers=2, ahead=2, stop_s=0)) as answers:
             try:
                 images = next(answers)
-                plan = self._plan(query, images)
-                if plan.request == guess.request:
-                    return images, plan, next(answers)
+                right = images and resampling_of(query, images).request == guess.request
+                return images, next(answers) if right else None
             finally:
-                failures.append(_AbandonedError())
-        return images, plan, self._pixels(query, plan, [])
-
-    def _plan(self, query: Query, images: Sequence[Image]) -> Resampling:
-        if not images:
-            raise self._nothing(query)
-        return resampling_of(query, images)
+                enough.append(_AbandonedError())
 
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that pass the query, oldest first."""
@@ -327,14 +329,15 @@ class EarthEngineProvider:
         )
 
     def _pixels(
-        self, query: Query, plan: Resampling, failures: list[Exception]
+        self, query: Query, plan: Resampling, failures: list[Exception] | None = None
     ) -> NDArray[np.float32]:
         """Return ``(bands, height, width)``, the sentinel at invalid pixels.
 
-        Nothing more is requested once there are ``failures``.
+        Nothing more is requested once there are ``failures``, which others may add.
         """
         image, grid, bands = query.image(plan), query.grid, len(query.names)
         data = np.empty((bands, *grid.shape), np.float32)
+        failures = [] if failures is None else failures
 
         def attempt(part: Part) -> NDArray[np.float32]:
             if failures:
