@@ -65,7 +65,7 @@ _idle: deque[_Thread] = deque()  # its methods are atomic
 
 @atexit.register
 def _end() -> None:
-    """End idle threads: libraries must not be unloaded while these let go of them."""
+    """End idle threads: libraries must not be unloaded, or copied, while these let go of them."""
     while _idle:
         thread = _idle.pop()
         thread.tasks.put(None)
@@ -73,4 +73,4 @@ def _end() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_idle.clear)
+    os.register_at_fork(before=_end, after_in_child=_idle.clear)
