@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +37,7 @@ from rs_embed.providers.sample import CENTRE, SampleProvider
 from tests.conftest import python_environment
 from tests.coordinate_model import coordinate_scene
 from tests.processes import WAIT_S, errors_of, line_of, running
+from tests.threads import at_work
 
 LON, LAT = CENTRE
 OUTSIDE = PointBuffer(0, 0, 640)
@@ -53,7 +53,7 @@ def vectors(results: Any) -> list[NDArray[np.float32]]:
 
 
 def alive() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("rs_embed-")]
+    return [t.name for t in at_work()]
 
 
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.CoverageWarning")

@@ -168,6 +168,7 @@ def covering(service: Service, grid: Grid, collection: str = S2, value: int = 70
     said = {
         "system:time_start": datetime(2023, 6, 2, tzinfo=UTC).timestamp() * 1000,
         "CLOUDY_PIXEL_PERCENTAGE": 3.0,
+        "MGRS_TILE": (lattice.crs.utm_zone or "")[:-1],
     }
     image = Stored("covering", said, pixels, np.ones(around.shape, bool), lattice)
     service.collections = {**service.collections, collection: [image]}
@@ -198,13 +199,14 @@ def test_two_boxes_across_the_antimeridian(service: Service) -> None:
 
 def test_requests_are_few_and_tagged(service: Service) -> None:
     fetch(service)
-    assert [one.path for one in service.asked] == [
-        "/v1/projects/p/value:compute",
+    assert sorted(one.path for one in service.asked) == [
         "/v1/projects/p/image:computePixels",
+        "/v1/projects/p/value:compute",
     ]
     assert {one.body["workloadTag"] for one in service.asked} == {"rs-embed"}
-    assert service.asked[1].body["fileFormat"] == "NPY"
-    text = json.dumps(service.asked[1].body["expression"])
+    (pixels,) = asked_pixels(service)
+    assert pixels.body["fileFormat"] == "NPY"
+    text = json.dumps(pixels.body["expression"])
     assert '"Filter.lessThan"' not in text  # cloudy_pct=100 is no filter
     fetch(service, cloudy_pct=30)
     text = json.dumps(service.asked[-1].body["expression"])
@@ -471,7 +473,8 @@ def test_how_many_each_filter_leaves(
 ) -> None:
     with pytest.raises(ProviderError, match=message):
         fetch(service, period=period, cloudy_pct=cloudy_pct)
-    assert [one.path for one in service.asked] == ["/v1/projects/p/value:compute"] * 2
+    assert [one.path for one in service.of("value:compute")] == ["/v1/projects/p/value:compute"] * 2
+    assert len(asked_pixels(service)) == 1  # of no image
 
 
 # Parts
@@ -577,9 +580,9 @@ TRANSIENT = {
     "502 with a page": (Fault("html", 502), "HTTP 502"),
 }
 STRANGE = {
-    "half of the JSON": Fault("truncated", on="compute"),
-    "bytes": Fault("bytes", on="compute"),
-    "nothing": Fault("nothing", on="compute"),
+    "half of the JSON": Fault("truncated", on="value"),
+    "bytes": Fault("bytes", on="value"),
+    "nothing": Fault("nothing", on="value"),
 }
 PIXELS = {
     "truncated": (Fault("truncated"), r"cut off: \d+ of \d+ bytes"),
@@ -589,9 +592,9 @@ PIXELS = {
 
 @pytest.mark.parametrize(
     ("fault", "message", "on"),
-    [(*TRANSIENT[name], on) for name in TRANSIENT for on in ("compute", "Pixels")]
+    [(*TRANSIENT[name], on) for name in TRANSIENT for on in ("value", "Pixels")]
     + [(*PIXELS[name], "Pixels") for name in PIXELS]
-    + [(fault, "something other than Earth Engine", "compute") for fault in STRANGE.values()]
+    + [(fault, "something other than Earth Engine", "value") for fault in STRANGE.values()]
     + [(replace(STRANGE["nothing"], on="Pixels"), r"other than pixels \(nothing\)", "Pixels")],
 )
 def test_what_passes_is_tried_again(service: Service, fault: Fault, message: str, on: str) -> None:
@@ -609,7 +612,8 @@ def test_what_passes_is_tried_again(service: Service, fault: Fault, message: str
         fetch(service, period=day)
     assert info.value.transient
     assert SECRET not in str(info.value)
-    assert len(service.asked) == (5 if on == "compute" else 6)
+    assert len(service.of("value:compute")) == (5 if on == "value" else 1)
+    assert len(asked_pixels(service)) == (1 if on == "value" else 5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from rs_embed.providers.sample import CENTRE
 from rs_embed.testing.providers import write_contract_scenes
 from tests.processes import errors_of, line_of, running
 from tests.stac_server import StacServer
+from tests.threads import at_work
 
 pytestmark = pytest.mark.fault
 
@@ -352,7 +353,7 @@ def test_secrets_of_addresses_are_neither_written_nor_shown(
 
 @pytest.mark.parametrize("how", ["forgotten", "closed", "an error of the consumer", "Ctrl-C"])
 def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> None:
-    before = set(threading.enumerate())
+    before = at_work()
 
     def consume() -> None:
         places = (PointBuffer(LON, LAT + 1e-5 * n, 640) for n in range(10_000))
@@ -361,7 +362,7 @@ def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> Non
             cache=tmp_path / "cache",
         )  # fmt: skip
         next(made)
-        assert len(set(threading.enumerate()) - before) > 1
+        assert len(at_work() - before) > 1
         if how == "closed":
             made.close()
         elif how != "forgotten":
@@ -370,9 +371,9 @@ def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> Non
     with suppress(KeyboardInterrupt, ValueError):
         consume()
     gc.collect()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-    assert not {t for t in threading.enumerate() if t.name.startswith("rs_embed")} - before
+    for thread in {t for t in threading.enumerate() if "rs_embed" in t.name} - before:
+        thread.join(10)  # idle ones end soon
+    assert not {t for t in threading.enumerate() if "rs_embed" in t.name} - before
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".patch"]
 
 

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -45,6 +44,7 @@ from tests.coordinate_model import coordinate_scene
 from tests.map_cases import Faulty, box, interrupted, kept_windows, names
 from tests.map_worker import ATTEMPTS_S, digests
 from tests.processes import WAIT_S, errors_of, running
+from tests.threads import at_work
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::rs_embed.TemporalWarning"),
@@ -189,7 +189,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(
 def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
     coordinate_model: list[tuple[float, ...]], write_scene: Callable[..., Path], folder: Path
 ) -> None:
-    before = set(threading.enumerate())
+    before = at_work()
     path = write_scene(coordinate_scene(2600, 96), name="S2_20220704.tif")  # three blocks
     request: dict[str, Any] = {"spatial": box(20, 10, 2560, 64)}
     embed_area("coordinates", output=folder / "a.zarr", backend=LocalProvider(path), **request)
@@ -203,9 +203,7 @@ def test_an_interrupted_reader_leaves_no_thread_and_no_window_is_made_twice(
 
     with pytest.raises(KeyboardInterrupt):
         embed_area("coordinates", output=folder / "b.zarr", backend=Faulty(path, late), **request)
-    assert not [
-        t.name for t in threading.enumerate() if t.name.startswith("rs_embed-") and t not in before
-    ]
+    assert not at_work() - before
     first = sum(int(call[0]) for call in coordinate_model)
     assert 8 < first < windows
     report = embed_area(

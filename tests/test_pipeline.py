@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,20 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rs_embed.pipeline import grouped, in_order, ordered
+from rs_embed.pipeline import apart, grouped, in_order, ordered
+from tests.threads import at_work
 
 BEFORE: set[threading.Thread] = set()
 
 
 @pytest.fixture(autouse=True)
 def _before() -> None:
-    """Leave threads of earlier tests out."""
-    BEFORE.update(threading.enumerate())
+    """Leave threads out that are still at work for earlier tests."""
+    BEFORE.update(at_work())
 
 
 def threads() -> list[str]:
-    known = [t for t in threading.enumerate() if t not in BEFORE]
-    return [t.name for t in known if t.name.startswith("rs_embed-")]
+    return [t.name for t in at_work() - BEFORE]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -114,10 +117,11 @@ def test_closing_waits_briefly_for_unfinished_work() -> None:
     assert started.acquire(timeout=60)
     results.close()
     assert threads()  # still at work: nobody waited for it
-    assert all(t.daemon for t in threading.enumerate() if t.name.startswith("rs_embed-"))
+    assert all(thread.daemon for thread in at_work())
     release.set()
-    for thread in [t for t in threading.enumerate() if t.name in threads() and t not in BEFORE]:
-        thread.join(60)
+    deadline = time.monotonic() + 60
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not threads()
 
 
@@ -150,3 +154,64 @@ def test_groups_contain_every_item_once_and_wait_no_longer_than_allowed(
 @given(st.permutations(range(20)))
 def test_order_is_restored(numbers: list[int]) -> None:
     assert list(in_order((n, str(n)) for n in numbers)) == [str(n) for n in range(20)]
+
+
+# --- threads are used again ------------------------------------------------------------------
+
+
+def idents(count: int, reuse: int) -> list[set[int]]:
+    """Return which threads several stages in a row have worked in."""
+    made = []
+    for _ in range(reuse):
+        meeting = threading.Barrier(count, timeout=60)
+
+        def work(_: int, meeting: threading.Barrier = meeting) -> int:
+            meeting.wait()
+            return threading.get_ident()
+
+        made.append(set(ordered(range(count), work, workers=count, ahead=count)))
+    return made
+
+
+def test_threads_are_used_again_and_end_when_idle() -> None:
+    first, *others = idents(4, 5)
+    assert others == [first] * 4
+    assert {apart(threading.get_ident) for _ in range(5)} < first
+    deadline = time.monotonic() + 30
+    while idle := [t for t in threading.enumerate() if t.ident in first]:
+        assert time.monotonic() < deadline, idle
+        time.sleep(0.05)
+
+
+def test_work_that_hangs_keeps_its_thread_only() -> None:
+    release, (before,) = threading.Event(), idents(2, 1)
+    with pytest.raises(TimeoutError):
+        apart(lambda: release.wait(60), within_s=0)
+    after = idents(2, 1)[0]
+    release.set()
+    assert len(before & after) == 1
+
+
+LEFT_IDLE = """
+import os, sys
+from rs_embed.pipeline import ordered
+made = lambda: list(ordered(range(9), abs, workers=4, ahead=4))
+made()
+if sys.argv[1] == "fork" and not os.fork():
+    os._exit(made() != list(range(9)))
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]) if sys.argv[1] == "fork" else 7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("exit", 7),
+        pytest.param("fork", 0, marks=pytest.mark.skipif(os.name == "nt", reason="fork")),
+    ],
+)
+def test_idle_threads_neither_delay_the_end_nor_pass_a_fork(how: str, code: int) -> None:
+    start = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", LEFT_IDLE, how], timeout=60)
+    assert ended.returncode == code
+    assert time.monotonic() - start < 30

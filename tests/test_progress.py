@@ -15,7 +15,7 @@ def test_it_counts_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None
         bar.advance()
         bar.expect(2)
         bar.advance(3)
-        assert threading.active_count() == before  # it draws when it is told, in no thread
+        assert threading.active_count() <= before  # it draws when it is told, in no thread
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "places" in shown.err

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from rs_embed.cli import app
 from rs_embed.maps.outputs import check_output
 from rs_embed.providers.sample import CENTRE
 from tests.conftest import small_network
+from tests.threads import at_work
 
 LON, LAT = CENTRE
 FAR = NamedPlace("far", PointBuffer(0, 0, 640))
@@ -221,15 +221,14 @@ def test_another_driver_continues_it(
     store: Any, asked: dict[str, Any], tmp_path: Path, what: str, change: Callable[[Any], Any],
     request_: dict[str, Any], outcome: int | str,
 ) -> None:  # fmt: skip
-    before = set(threading.enumerate())
+    before = at_work()
     unfinished(asked)
     assert len(kept(store)) == 2  # the first result at once, the others when it ended
     change(store)
     if isinstance(outcome, str):
         with pytest.raises(ExportError) as caught:
             export_batch("scalemae", near(3), output=OUT, **asked, **request_)
-        left = {t for t in threading.enumerate() if t.name.startswith("rs_embed-")} - before
-        assert not left  # though its traceback is kept
+        assert not at_work() - before  # though its traceback is kept
         message = str(caught.value)
         assert outcome in message
         assert message.startswith("memory://bucket/folder/v.parquet.partial")

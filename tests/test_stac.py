@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -49,6 +48,7 @@ from rs_embed.testing.providers import (
 from tests.conftest import python_environment
 from tests.processes import WAIT_S, errors_of, line_of, running
 from tests.stac_server import Fault, StacServer
+from tests.threads import at_work
 
 QUICK = Patience(attempts=3, wait_initial_s=0.01, wait_max_s=0.02, timeout_s=5)
 FEW = 2  # each thread takes GDAL and PROJ 30 ms to begin with
@@ -653,7 +653,7 @@ def test_reads_at_once_are_bounded_over_all_places(
     assert host.peak <= most
     assert most == 2 or host.peak > 2
     time.sleep(0.05)
-    assert not [t for t in threading.enumerate() if t.name.startswith("rs_embed-")]
+    assert not at_work()
 
 
 def test_collections(serve: Served, tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def path_of(address: str | os.PathLike[str]) -> Path:
     return Path(local_path(address))
 
 
+@lru_cache(maxsize=4096)  # a place names the files of its scenes some 20 times each
 def shown_path(path: str) -> str:
     """Return a path or URL without the credentials that URLs in it may carry."""
     if _WITH_OPTIONS.search(path):

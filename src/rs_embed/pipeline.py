@@ -7,7 +7,6 @@ early) stops its threads.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
@@ -15,6 +14,8 @@ from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from rs_embed.threads import begin
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,20 +26,11 @@ _STOP_TIMEOUT_S = 1.0
 
 
 class _Workers:
-    """Threads that run tasks until they are stopped.
-
-    Unlike the threads of `concurrent.futures` they do not keep the process alive: a read that hangs
-    on a slow server must not block Ctrl-C.
-    """
+    """Threads that run tasks until they are stopped."""
 
     def __init__(self, count: int, name: str = "rs_embed-") -> None:
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"{name}{number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._ended = [begin(self._run, f"{name}{number}") for number in range(count)]
 
     def submit(self, task: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
@@ -56,11 +48,11 @@ class _Workers:
             del entry, future, task  # so that an idle thread does not keep pixels alive
 
     def stop(self, within_s: float | None = _STOP_TIMEOUT_S) -> None:
-        for _ in self._threads:
+        for _ in self._ended:
             self._tasks.put(None)
         deadline = None if within_s is None else time.monotonic() + within_s
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(deadline - time.monotonic(), 0))
+        for ended in self._ended:
+            ended.wait(None if deadline is None else max(deadline - time.monotonic(), 0))
 
 
 class _Source(Iterator[Item]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,9 +246,11 @@ def stated_ray_address(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("RAY_ADDRESS")
 
 
-def stated_gdal_http(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return GDAL's options of requests that are set: ``GDAL_HTTP_TIMEOUT`` and the like."""
-    return {name: value for name, value in environ.items() if name.startswith("GDAL_HTTP_")}
+def stated_gdal_http(
+    names: Iterable[str], environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return which of GDAL's options are of requests (``GDAL_HTTP_TIMEOUT``...) and set."""
+    return {n: environ[n] for n in names if n.startswith("GDAL_HTTP_") and n in environ}
 
 
 def stated_google_credentials(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -110,7 +110,7 @@ class OpenFiles:
     @contextmanager
     def dataset(self, path: str) -> Iterator[Any]:
         """Yield the open file; failures of GDAL become `ImageryError`."""
-        with _ours(path), _environment(path):
+        with _ours(path), environment(path):
             kept = self._taken(path)
             if kept is None:
                 dataset = _open(path)
@@ -240,7 +240,7 @@ def open_file(path: str, kept: OpenFiles | None = None) -> Iterator[Any]:
         with kept.dataset(path) as dataset:
             yield dataset
         return
-    with _ours(path), _environment(path), _open(path) as dataset:
+    with _ours(path), environment(path), _open(path) as dataset:
         yield dataset
 
 
@@ -292,13 +292,16 @@ def may_wait(path: str) -> bool:
 
 
 @contextmanager
-def _environment(path: str) -> Iterator[None]:
-    """Read with GDAL's options for the network, or for this disk."""
+def environment(path: str) -> Iterator[None]:
+    """Read with GDAL's options for the network, or for this disk; entered again, it costs less."""
     import rasterio
 
     options = _NETWORK if is_on_the_web(local_path(path)) else _ON_THIS_DISK
-    stated = {name: value for name, value in stated_gdal_http().items() if name in options}
-    with rasterio.Env(**(options | stated)):
+    options = options | stated_gdal_http(options)
+    if rasterio.env.hasenv() and options.items() <= rasterio.env.getenv().items():
+        yield
+        return
+    with rasterio.Env(**options):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,14 +98,14 @@ ZONES = (
 SCENES = (*NORTH, SOUTH, *ZONES)
 
 
-def write_contract_scenes(folder: Path) -> Path:
-    """Write `SCENES` as STAC items with one COG per band, and return ``folder``.
+def write_contract_scenes(folder: Path, scenes: Sequence[ContractScene] = SCENES) -> Path:
+    """Write scenes as STAC items with one COG per band, and return ``folder``.
 
     Each item is at ``<id>/<id>.json`` with relative hrefs beside its files.
     """
     import rasterio
 
-    for scene in SCENES:
+    for scene in scenes:
         home = folder / scene.id
         home.mkdir(parents=True)
         for band, values in zip(BANDS, scene.pixels, strict=True):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -178,7 +181,9 @@ class EarthEngineProvider:
     def fetch(self, grid: Grid, *, temporal: TemporalSpec | None, sensor: SensorSpec) -> Raster:
         """Return the composite that Earth Engine computes for a place and period.
 
-        One request lists the images, one or more fetch the pixels; see `Provider.fetch`.
+        One request lists the images, one or more fetch the pixels; see `Provider.fetch`. The pixels
+        are requested together with the list where it hardly changes the request, and again if it
+        does.
 
         Raises
         ------
@@ -190,11 +195,11 @@ class EarthEngineProvider:
             If ``earthengine-api`` is not installed.
         """
         query = Query.of(self._ee(self._patience), grid, temporal, sensor)
-        images = self._listed(query)
+        images, data = self._listed_early(query)
         if not images:
             raise self._nothing(query)
         plan = resampling_of(query, images)
-        data = self._pixels(query.image(plan), grid, len(sensor.bands))
+        data = self._pixels(query, plan) if data is None else data
         valid = ((data != np.float32(SENTINEL)) & np.isfinite(data)).all(axis=0)
         if not valid.any():
             raise NoImageryError(
@@ -265,6 +270,29 @@ class EarthEngineProvider:
 
         return patience.persist(self._session.client, passes=passes)
 
+    def _listed_early(self, query: Query) -> tuple[list[Image], NDArray[np.float32] | None]:
+        """Return the images, and the pixels if these were requested together with the list.
+
+        That spares a place half its time. The list may contradict how the images were expected to
+        be resampled; it is then as if the pixels had not been requested.
+        """
+        guess = query.likely
+        whole = len(parts_of(query.grid.shape, len(query.names), self._request_bytes)) == 1
+        if guess is None or not whole or self._max_requests == 1:
+            return self._listed(query), None
+        enough: list[Exception] = []
+        both: list[Callable[[], Any]] = [
+            partial(self._listed, query),
+            partial(self._pixels, query, guess, enough),
+        ]
+        with closing(ordered(both, operator.call, workers=2, ahead=2, stop_s=0)) as answers:
+            try:
+                images = next(answers)
+                right = images and resampling_of(query, images).request == guess.request
+                return images, next(answers) if right else None
+            finally:
+                enough.append(_AbandonedError())
+
     def _listed(self, query: Query) -> list[Image]:
         """Return the images that pass the query, oldest first."""
         listing = query.listing()
@@ -300,10 +328,16 @@ class EarthEngineProvider:
             f"no imagery for the place and period in {query.sensor.collection}: {', '.join(parts)}"
         )
 
-    def _pixels(self, image: Any, grid: Grid, bands: int) -> NDArray[np.float32]:
-        """Return ``(bands, height, width)``, the sentinel at invalid pixels."""
+    def _pixels(
+        self, query: Query, plan: Resampling, failures: list[Exception] | None = None
+    ) -> NDArray[np.float32]:
+        """Return ``(bands, height, width)``, the sentinel at invalid pixels.
+
+        Nothing more is requested once there are ``failures``, which others may add.
+        """
+        image, grid, bands = query.image(plan), query.grid, len(query.names)
         data = np.empty((bands, *grid.shape), np.float32)
-        failures: list[ProviderError] = []
+        failures = [] if failures is None else failures
 
         def attempt(part: Part) -> NDArray[np.float32]:
             if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ _CLOUD_SCORE_PLUS = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 # Value of invalid pixels: a power of two, which float32 holds exactly.
 SENTINEL = -float(2**100)
 _TIME = "system:time_start"
+# Side of a tile of Sentinel-2: as far, those of a zone reach into the next one.
+_TILE_M = 109_800
 _MOST_INPUT_PIXELS = 2**16  # the service's own limit of pixels to average into one
 
 
@@ -67,6 +70,12 @@ class Resampling:
     resampled: int  # images that were
     input_pixels: int  # greatest number of pixels that are averaged into one
     notes: tuple[str, ...]
+
+    @property
+    def request(self) -> tuple[object, ...]:
+        """What the request for pixels takes from it."""
+        untouched = self.used == ["none"]
+        return () if untouched else (self.kind, self.kept, self.input_pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +142,19 @@ class Query:
                 "cloud cover"
             )
         return tuple(notes)
+
+    @property
+    def likely(self) -> Resampling | None:
+        """How images are resampled, whichever there are; None if that depends on the list."""
+        zone = _zone_of(self.grid, self.known.lattice_m(self.names)) if self.known else None
+        if zone is None:
+            return resampling_of(self, [Image("", 0, None, None, None)])
+        middle = 6 * zone - 183
+        for west, south, east, north in self.boxes:
+            degree_m = 111_320 * math.cos(math.radians(max(abs(south), abs(north))))
+            if max(middle - west, east - middle) > 3 - _TILE_M / degree_m:
+                return None
+        return resampling_of(self, [Image("", 0, None, None, f"{zone:02}")])
 
     def at_place(self) -> Any:
         """Return the images that touch the place."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from rs_embed.addresses import shown_path
 from rs_embed.errors import GridError, ImageryError, NoImageryError, ProviderError, some
-from rs_embed.files.gdal import OpenFiles, may_pass, read_again
+from rs_embed.files.gdal import OpenFiles, environment, may_pass, read_again
 from rs_embed.files.rasters import (
     AVERAGED_FROM,
     BandFile,
@@ -78,7 +78,7 @@ class SceneOnGrid:
 
     def read(self, rows: slice) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return data ``(bands, rows, width)`` and valid ``(rows, width)`` of some rows."""
-        with _named(self.scene):
+        with _named(self.scene), environment(self.files[0].path):
 
             def read(file: BandFile) -> Raster:
                 return read_again(file.path, lambda: read_rows(file, self.grid, rows, self.opened))
@@ -130,7 +130,7 @@ def open_scene(scene: Scene, grid: Grid, sensor: SensorSpec, opened: OpenFiles) 
     places = scene.find(sensor.bands)
     if places is None:
         raise ProviderError(f"scene {scene.id!r} lacks one of the bands {', '.join(sensor.bands)}")
-    with _named(scene):
+    with _named(scene), environment(places[0].path):
         files = _band_files(places, sensor)
         headers = [read_again(file.path, partial(read_header, file.path, opened)) for file in files]
         stated = [_with_nodata(file, places, h) for file, h in zip(files, headers, strict=True)]

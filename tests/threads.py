@@ -1,0 +1,10 @@
+"""Which threads of the library are at work; idle ones wait for work, and soon end."""
+
+from __future__ import annotations
+
+import threading
+
+
+def at_work() -> set[threading.Thread]:
+    """Return the threads of stages that have not ended."""
+    return {t for t in threading.enumerate() if t.name.startswith("rs_embed-")}
