@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from rs_embed.errors import given_once
 from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.network import ScaleMae
+from tests.processes import fork_server
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
@@ -42,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # those of xdist use that of the one that starts them
+        forks = ExitStack()
+        config.add_cleanup(forks.close)
+        forks.enter_context(fork_server())
     config.addinivalue_line("markers", "fault: tries a promise of docs/reliability.md")
     config.addinivalue_line("markers", "long: runs with --long only")
 

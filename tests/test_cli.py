@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rs_embed.cli.evaluate import _TABLES
 from rs_embed.errors import RsEmbedError, SpecError, TemporalWarning, UnknownNameError
 from rs_embed.evaluation.tables import SUFFIXES
 from tests.conftest import python_environment
+from tests.processes import completed
 
 SAMPLE = [
     "embed", "--lon", "-75.6156", "--lat", "37.6942", "--buffer-m", "1280", "--backend", "sample",
@@ -30,12 +30,10 @@ SAMPLE = [
 RANDOM = ["--weights", "random-init", "--variant", "tiny"]
 
 
-def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, fresh: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "from rs_embed.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False,
-        env=python_environment(HF_HUB_OFFLINE="1", **variables), timeout=600,
-    )  # fmt: skip
+    env = python_environment(HF_HUB_OFFLINE="1", **variables)
+    return completed("-c", code, *args, env=env, fresh=fresh)
 
 
 def invoke(*args: str) -> str:
@@ -46,7 +44,7 @@ def invoke(*args: str) -> str:
 
 def test_demo_says_what_it_did_and_writes_what_it_names(tmp_path: Path) -> None:
     out = tmp_path / "results"
-    done = run("demo", "--out", str(out))
+    done = run("demo", "--out", str(out), fresh=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "weights  scalemae-tiny" in done.stdout
@@ -390,9 +388,8 @@ def test_help_imports_nothing_heavy() -> None:
         f"for c in {COMMANDS}: assert CliRunner().invoke(app, [c, '--help']).exit_code == 0\n"
         "print(*{'torch', 'numpy', 'rasterio', 'xarray', 'sqlite3'} & sys.modules.keys())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
-    )
+    done = completed("-c", code, fresh=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 
