@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The hub's client reads its settings when it is imported: offline, with a cache of our own.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,15 +22,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import rasterio
-import torch
 from affine import Affine
 from numpy.typing import NDArray
 
 from rs_embed.errors import given_once
 from rs_embed.models.scalemae.config import NetworkConfig
-from rs_embed.models.scalemae.network import ScaleMae
 from tests.processes import fork_server
+
+if TYPE_CHECKING:  # the process that only hands tests to others imports neither PyTorch nor GDAL
+    from rs_embed.models.scalemae.network import ScaleMae
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
@@ -115,6 +115,10 @@ def shared_data() -> Path:
 
 def small_network(config: NetworkConfig = SMALL, seed: int = 3) -> ScaleMae:
     """Return a network whose every parameter is random, biases and norms included."""
+    import torch
+
+    from rs_embed.models.scalemae.network import ScaleMae
+
     network = ScaleMae(config)
     network.initialise(seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -150,6 +154,8 @@ def pixels() -> NDArray[np.uint16]:
 @pytest.fixture
 def write_scene(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a GeoTIFF and returns its path."""
+
+    import rasterio
 
     north_up = Affine(10, 0, 400000, 0, -10, 5200000)
 

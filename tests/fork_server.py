@@ -43,6 +43,9 @@ def serve(listener: socket.socket) -> Callable[[], object]:
     """Fork for each request until standard input ends; return, in the fork, what it is to run."""
     imported = False
     while True:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         ready, _, _ = select.select([listener.fileno(), 0], [], [])
         if listener.fileno() not in ready:
             os._exit(0)  # the tests have ended

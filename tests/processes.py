@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 # Long enough for any child on a busy machine: the end of a test that hangs, never a measurement.
@@ -32,7 +33,7 @@ def fork_server() -> Iterator[None]:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(address)
         listener.listen(64)
-        with subprocess.Popen(
+        with Popen(
             [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
             cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()], start_new_session=True,
@@ -47,11 +48,11 @@ def fork_server() -> Iterator[None]:
                 server.communicate()  # standard input ends, and it with it
 
 
-class Forked(subprocess.Popen[str]):
+class Forked(Popen[str]):
     """A Python that the fork server makes: a process of its own, with its own end."""
 
     def _execute_child(self, *given: Any) -> None:
-        named = signature(subprocess.Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
+        named = signature(Popen._execute_child).bind(self, *given).arguments  # type: ignore[attr-defined]
         env = os.environ if named["env"] is None else named["env"]
         cwd = os.getcwd() if named["cwd"] is None else os.fspath(named["cwd"])
         request = {"arguments": named["args"][1:], "env": dict(env), "cwd": cwd}
@@ -88,13 +89,13 @@ def started(
     stdin: int | None = None,
     stderr: int = subprocess.PIPE,
     fresh: bool = False,
-) -> subprocess.Popen[str]:
+) -> Popen[str]:
     """Start a Python.
 
     What most tests need is imported already, unless it is to be ``fresh``: for tests of what an
     interpreter does when it starts or ends, and of its memory.
     """
-    kind = subprocess.Popen if fresh or SERVER not in os.environ else Forked
+    kind = Popen if fresh or SERVER not in os.environ else Forked
     return kind(
         [sys.executable, *arguments],
         env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True,
@@ -102,7 +103,7 @@ def started(
 
 
 @contextmanager
-def running(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: str, **options: Any) -> Iterator[Popen[str]]:
     """Start a Python; it is killed at the end of the block, and after ``WAIT_S`` at the latest."""
     with started(*arguments, **options) as process:
         end = threading.Timer(WAIT_S, process.kill)
@@ -143,12 +144,12 @@ def called(
     return pickle.loads(base64.b64decode(out))  # noqa: S301
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+def line_of(process: Popen[str]) -> str:
     """Return the next line that a child prints; empty once it has ended."""
     assert process.stdout is not None
     return process.stdout.readline()
 
 
-def errors_of(process: subprocess.Popen[str]) -> str:
+def errors_of(process: Popen[str]) -> str:
     """Return what a child that has ended wrote to standard error."""
     return process.communicate(timeout=WAIT_S)[1]
