@@ -33,6 +33,18 @@ if TYPE_CHECKING:  # the process that only hands tests to others imports neither
     from rs_embed.models.scalemae.network import ScaleMae
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# These files begin first, so that at the end of a run no process waits for another one.
+LONGEST = [
+    "ray",
+    "map_resume",
+    "workers",
+    "docs",
+    "training",
+    "field_change",
+    "stac",
+    "cli",
+    "maps",
+]
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
 
 
@@ -53,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
     if not config.getoption("--long"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
 
