@@ -13,7 +13,7 @@ DATA ?= ../shared/data
 MINUTES ?= 25
 
 # Of tests: one more than there are cores, since some wait for what they have started.
-PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 1); echo $$((n < 4 ? n + 1 : 4)))
+PROCESSES := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
 
 # Compiled modules are kept: the tests start many processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
