@@ -37,7 +37,6 @@ def fork_server() -> Iterator[None]:
             [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
             cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()], start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         ) as server:  # fmt: skip
             listener.close()
             os.environ[SERVER] = address

@@ -44,7 +44,7 @@ def invoke(*args: str) -> str:
 
 def test_demo_says_what_it_did_and_writes_what_it_names(tmp_path: Path) -> None:
     out = tmp_path / "results"
-    done = run("demo", "--out", str(out), fresh=True)
+    done = run("demo", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "weights  scalemae-tiny" in done.stdout
@@ -238,7 +238,7 @@ def test_stated_defaults_of_the_help_are_those_of_the_functions() -> None:
 
 
 def test_an_error_is_one_line_and_exit_code_1() -> None:
-    done = run(*SAMPLE, *RANDOM, "--gsd", "meters")
+    done = run(*SAMPLE, *RANDOM, "--gsd", "meters", fresh=True)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -266,7 +266,7 @@ def test_a_warning_turned_into_an_error_is_one_line_too() -> None:
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
-    assert run("embed", "--lon", "east").returncode == 2
+    assert run("embed", "--lon", "east", fresh=True).returncode == 2
     assert run("embd").returncode == 2
 
 
