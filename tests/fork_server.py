@@ -100,6 +100,7 @@ def _prepared(
     sys.argv = [kind, *given]
     if kind == "-m":
         sys.path[0] = cwd
+        sys.modules.pop(what, None)  # as a module it is another one than as the program
         return partial(runpy.run_module, what, run_name="__main__", alter_sys=True)
     sys.path[0] = ""
     main = sys.modules["__main__"] = ModuleType("__main__")
