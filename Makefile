@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 MINUTES ?= 25
 
+# Of tests: one more than there are cores, since some wait for what they have started.
+PROCESSES := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
+
 # Compiled modules are kept: the tests start many processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 # What docs/reliability.md promises, at length: about twenty minutes.
 test-faults: $(VENV)/.installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The hub's client reads its settings when it is imported: offline, with a cache of our own.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,16 +23,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-import rasterio
-import torch
 from affine import Affine
 from numpy.typing import NDArray
 
 from rs_embed.errors import given_once
 from rs_embed.models.scalemae.config import NetworkConfig
-from rs_embed.models.scalemae.network import ScaleMae
+from tests.processes import fork_server
+
+if TYPE_CHECKING:  # the process that only hands tests to others imports neither PyTorch nor GDAL
+    from rs_embed.models.scalemae.network import ScaleMae
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# These files begin first, so that at the end of a run no process waits for another one.
+LONGEST = [
+    "ray",
+    "map_resume",
+    "workers",
+    "docs",
+    "training",
+    "field_change",
+    "stac",
+    "cli",
+    "maps",
+]
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
 
 
@@ -42,13 +57,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # those of xdist use that of the one that starts them
+        forks = ExitStack()
+        config.add_cleanup(forks.close)
+        forks.enter_context(fork_server())
     config.addinivalue_line("markers", "fault: tries a promise of docs/reliability.md")
     config.addinivalue_line("markers", "long: runs with --long only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem.removeprefix("test_"), len(places)))
     if not config.getoption("--long"):
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collections of a whole run the millions of objects of what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -109,6 +136,10 @@ def shared_data() -> Path:
 
 def small_network(config: NetworkConfig = SMALL, seed: int = 3) -> ScaleMae:
     """Return a network whose every parameter is random, biases and norms included."""
+    import torch
+
+    from rs_embed.models.scalemae.network import ScaleMae
+
     network = ScaleMae(config)
     network.initialise(seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -144,6 +175,8 @@ def pixels() -> NDArray[np.uint16]:
 @pytest.fixture
 def write_scene(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a GeoTIFF and returns its path."""
+
+    import rasterio
 
     north_up = Affine(10, 0, 400000, 0, -10, 5200000)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import sys
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,7 +182,7 @@ def check_ended_and_resumed(
     given = [str(out), str(cases.scene), json.dumps(first)]
     sleepy = {"where": "encode", "how": "sleep", "marked": True}
     with cases.fault(sleepy), running("-m", "tests.engine_cases", *given, env=environment) as run:
-        while not (cases.home / "asleep").exists():
+        while not (cases.home / "asleep").exists() or not kept(out):
             assert run.poll() is None, errors_of(run)
             time.sleep(0.05)
         began = time.monotonic()
@@ -194,6 +196,16 @@ def check_ended_and_resumed(
     report = cases.export(out, **then)
     assert 0 < report.resumed < COUNT
     assert out.read_bytes() == cases.expected
+
+
+def kept(out: Path) -> int:
+    """Return how many results are in the journal of a run; the run is not disturbed."""
+    copy = shutil.copy(f"{out}.partial", f"{out}.copy")
+    with closing(sqlite3.connect(copy)) as database:
+        try:
+            return int(database.execute("SELECT count(*) FROM result").fetchone()[0])
+        except sqlite3.DatabaseError:  # copied while it was written
+            return 0
 
 
 def processes_with(mark: str) -> list[str]:

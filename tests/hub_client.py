@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
-from collections.abc import Mapping
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -14,15 +12,11 @@ import numpy as np
 from rs_embed import FetchSpec, RsEmbedError, get_embedding
 
 
-def embedded(
-    environment: Mapping[str, str], weights: str, pixel: float, scale_m: float
-) -> dict[str, Any]:
-    """Return the meta and the first value of an embedding, or the error, in this environment.
+def embedded(weights: str, pixel: float, scale_m: float) -> dict[str, Any]:
+    """Return the meta and the first value of an embedding, or the error.
 
     With an error comes what was written to standard error.
     """
-    os.environ.clear()
-    os.environ.update(environment)
     warnings.simplefilter("ignore")
     try:
         with redirect_stderr(io.StringIO()) as said:

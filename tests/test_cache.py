@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from subprocess import STDOUT, Popen
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ from rs_embed.specs import SensorSpec
 from rs_embed.testing.providers import NORTH, ProviderContract, write_contract_scenes
 from tests.cache_worker import BIG, GRID, made_of, put
 from tests.conftest import python_environment
+from tests.processes import started
 
 JUNE = TemporalSpec.range("2023-06-01", "2023-07-01")
 ROOT = Path(__file__).parents[1]
@@ -518,13 +519,10 @@ def test_a_cache_that_fails_is_said_once_and_no_error(
     assert "free some space, or name another folder as cache=" in said[0]
 
 
-def other(*args: object) -> subprocess.Popen[str]:
+def other(*args: object) -> Popen[str]:
     """Start another process; see `tests.cache_worker`."""
-    command = [sys.executable, "-m", "tests.cache_worker", *map(str, args)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        env=python_environment(),
-    )  # fmt: skip
+    given = map(str, args)
+    return started("-m", "tests.cache_worker", *given, env=python_environment(), stderr=STDOUT)
 
 
 def test_a_full_disk_leaves_nothing(folder: Path) -> None:

@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rs_embed.cli.evaluate import _TABLES
 from rs_embed.errors import RsEmbedError, SpecError, TemporalWarning, UnknownNameError
 from rs_embed.evaluation.tables import SUFFIXES
 from tests.conftest import python_environment
+from tests.processes import completed
 
 SAMPLE = [
     "embed", "--lon", "-75.6156", "--lat", "37.6942", "--buffer-m", "1280", "--backend", "sample",
@@ -30,12 +30,10 @@ SAMPLE = [
 RANDOM = ["--weights", "random-init", "--variant", "tiny"]
 
 
-def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, fresh: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "from rs_embed.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False,
-        env=python_environment(HF_HUB_OFFLINE="1", **variables), timeout=600,
-    )  # fmt: skip
+    env = python_environment(HF_HUB_OFFLINE="1", **variables)
+    return completed("-c", code, *args, env=env, fresh=fresh)
 
 
 def invoke(*args: str) -> str:
@@ -240,7 +238,7 @@ def test_stated_defaults_of_the_help_are_those_of_the_functions() -> None:
 
 
 def test_an_error_is_one_line_and_exit_code_1() -> None:
-    done = run(*SAMPLE, *RANDOM, "--gsd", "meters")
+    done = run(*SAMPLE, *RANDOM, "--gsd", "meters", fresh=True)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -268,7 +266,7 @@ def test_a_warning_turned_into_an_error_is_one_line_too() -> None:
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
-    assert run("embed", "--lon", "east").returncode == 2
+    assert run("embed", "--lon", "east", fresh=True).returncode == 2
     assert run("embd").returncode == 2
 
 
@@ -390,9 +388,8 @@ def test_help_imports_nothing_heavy() -> None:
         f"for c in {COMMANDS}: assert CliRunner().invoke(app, [c, '--help']).exit_code == 0\n"
         "print(*{'torch', 'numpy', 'rasterio', 'xarray', 'sqlite3'} & sys.modules.keys())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
-    )
+    done = completed("-c", code, fresh=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -56,6 +55,7 @@ from tests.earth_engine_server import (
     serve,
     stored,
 )
+from tests.processes import completed
 
 QUICK = Patience(attempts=5, wait_initial_s=0.001, wait_max_s=0.01)
 SECRET = "ya29.secret"  # noqa: S105
@@ -808,9 +808,8 @@ def test_forked_processes_get_their_own_answers(shared_service: Service) -> None
     """
     shared_service.latency_s = 0.01
     try:
-        subprocess.run(
-            [sys.executable, "-c", code], check=True, env=python_environment(), timeout=120
-        )
+        done = completed("-c", code, env=python_environment())
+        assert done.returncode == 0, done.stderr
     finally:
         shared_service.latency_s = 0
         shared_service.asked.clear()
@@ -995,10 +994,8 @@ def test_naming_it_imports_no_client() -> None:
         provider.configured(), provider.status()
         print(*[name for name in ("ee", "google.auth", "requests") if name in sys.modules])
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env=python_environment(), timeout=120,
-    )  # fmt: skip
+    done = completed("-c", code, env=python_environment(), fresh=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 

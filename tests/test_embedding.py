@@ -22,6 +22,7 @@ from rs_embed.embedding.quicklook import NOISE, Components, contiguity
 from rs_embed.embedding.result import token_grid
 from rs_embed.errors import ExportError, SpecError, UnknownNameError
 from rs_embed.geo.grid import Grid
+from tests.processes import completed
 
 META = {"model": "scalemae", "output": "grid", "nested": {"a": [1, 2.5, None]}, "text": "Ünïcode"}
 
@@ -147,8 +148,6 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """The limit on file sizes fails a write where a full disk does, in the operating system."""
-    import subprocess
-    import sys
     import textwrap
 
     code = textwrap.dedent(f"""
@@ -169,11 +168,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
                 print(name, "cannot write" in str(exc), open(path, "rb").read() == before)
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     """)
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
-        cwd=root, timeout=120,
-    )  # fmt: skip
+    done = completed("-W", "ignore", "-c", code)
     names = ["v.npz", "g.tif", "g.nc"]
     assert done.stdout.splitlines() == [f"{name} True True" for name in names], done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)

@@ -9,8 +9,6 @@ import base64
 import io
 import json
 import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -60,6 +58,7 @@ from rs_embed.errors import (
     UnknownNameError,
 )
 from rs_embed.testing.providers import write_contract_scenes
+from tests.processes import completed
 from tests.stac_server import StacServer
 
 # UTM zone 33N, 10 m; the middle of the scene in longitude and latitude, by pyproj.
@@ -709,10 +708,7 @@ def test_the_crop_is_told_once_in_a_process_and_always_in_meta(folder: Path) -> 
         "for _ in range(3):\n"
         "    print(rs_embed.inspect_input('scalemae', **request).meta['warnings'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", code, json.dumps(request, default=str)],
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
+    done = completed("-W", "always", "-c", code, json.dumps(request, default=str))
     assert done.stderr.count("the model sees the central") == 1
     assert done.stdout.count("the model sees the central") == 3
 

@@ -12,7 +12,6 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,7 +53,7 @@ from rs_embed.tables.columns import RESULT_COLUMNS, TableContent, place_columns
 from rs_embed.tables.formats import TABLES
 from rs_embed.tables.summary import summary
 from tests.conftest import python_environment
-from tests.processes import WAIT_S
+from tests.processes import completed
 
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.CoverageWarning")
 LON, LAT = CENTRE
@@ -487,10 +486,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         from tests.test_field_tables_out import full_disk
         full_disk(Path({str(tmp_path)!r}))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=WAIT_S,
-        env=python_environment(PYTHONPATH=os.pathsep.join([os.getcwd(), *sys.path])),
-    )  # fmt: skip
+    done = completed("-c", code, env=python_environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cannot write") == done.stdout.count("File too large") == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == [

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator
-from multiprocessing.pool import Pool
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from tests.conftest import python_environment, small_network
 from tests.faulty_answers import answering, silent
 from tests.hub_client import embedded
 from tests.hub_server import COMMIT, Hub, serve
-from tests.processes import WAIT_S
+from tests.processes import called
 
 CONFIG = {"feat_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0, "img_size": 32,
           "display": "visual"}  # fmt: skip
@@ -35,24 +33,13 @@ def wrapper_bin() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def fresh() -> Iterator[Pool]:
-    """Processes for one call each, forks of one that has loaded all but the client."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["tests.hub_client", "torch", "rs_embed.models.scalemae.network"]
-    )
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        yield pool
-
-
 @pytest.fixture
-def embed(fresh: Pool, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def embed(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that embeds in a new process with the given variables."""
 
     def run(weights: str, *, pixel: float = 900, scale_m: float = 10, **variables: str) -> Any:
         given = python_environment(HF_HOME=str(tmp_path), HF_HUB_DISABLE_XET="1", **variables)
-        return fresh.apply_async(embedded, (given, weights, pixel, scale_m)).get(WAIT_S)
+        return called(embedded, weights, pixel, scale_m, env=given)
 
     return run
 

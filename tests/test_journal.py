@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import textwrap
 import tracemalloc
 import zipfile
@@ -29,7 +28,7 @@ from rs_embed.files.vectors import (
     write_vectors,
 )
 from rs_embed.runs.journal import Journal, JournalResult
-from tests.processes import line_of, running
+from tests.processes import completed, line_of, running
 
 REQUEST = json.dumps({"image_size": 224, "model": "scalemae", "sensor": {"scale_m": 10}})
 
@@ -298,10 +297,7 @@ def test_a_full_disk_keeps_what_was_added(path: Path) -> None:
         except ExportError as exc:
             print(added, "cannot write" in str(exc))
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path), REQUEST],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = completed("-c", textwrap.dedent(code), str(path), REQUEST)
     added, refused = done.stdout.split()
     assert refused == "True", done.stderr
     assert int(added) > 10

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
@@ -44,6 +41,7 @@ from rs_embed.maps.formats.stac_item import footprint
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.formats.writing import WrittenMap, write_map
 from tests.npz_maps import NPZ
+from tests.processes import completed
 
 UTM = CRS.from_epsg(32633)
 SOUTH = CRS.from_epsg(32733)
@@ -348,9 +346,7 @@ class TestWrittenMaps:
             write_map(Path(sys.argv[1]), MapContent(grid, 3, strips, {"model": "m"}))
             """
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(path)], check=False, env=os.environ, timeout=120
-        )
+        done = completed("-c", script, str(path))
         assert done.returncode == -signal.SIGKILL
         assert digest(path) == before
         left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
@@ -416,10 +412,7 @@ class TestWrittenMaps:
             print(len(failed))
             """
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / f"map{suffix}")],
-            check=False, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = completed("-c", script, str(tmp_path / f"map{suffix}"))
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) >= 3
 
@@ -687,10 +680,7 @@ class TestCheckOutput:
                 except rs_embed.MissingDependencyError as exc:
                     print(exc)
         """
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = completed("-c", textwrap.dedent(code), fresh=True)
         netcdf, zarr_map = done.stdout.splitlines()
         assert netcdf.startswith("netCDF needs the package 'h5netcdf'"), done.stderr
         assert zarr_map.startswith("a map in Zarr needs the package 'zarr'")

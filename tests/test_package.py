@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -19,15 +17,15 @@ from rs_embed import errors
 from rs_embed.errors import MissingDependencyError, ModelError, UnknownNameError
 from rs_embed.registry import find_model, list_models
 from tests.conftest import python_environment
+from tests.processes import completed
 
 HEAVY = ("torch", "rasterio", "xarray", "rioxarray", "ee", "numpy", "pyproj", "PIL", "typer")
 
 
 def test_import_loads_nothing_heavy() -> None:
     code = f"import sys, rs_embed; print(*[m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = completed("-c", code, fresh=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 
@@ -40,11 +38,8 @@ def test_vector_from_an_array_loads_no_raster_library(checkpoint: Path) -> None:
         )
         print(*[m for m in ("rasterio", "xarray", "pyproj", "torchvision") if m in sys.modules])
     """)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=True, env=python_environment(HF_HUB_OFFLINE="1"),
-        timeout=120,
-    )  # fmt: skip
+    done = completed("-c", code, env=python_environment(HF_HUB_OFFLINE="1"), fresh=True)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
 

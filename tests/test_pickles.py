@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import threading
-from collections.abc import Callable, Iterator
-from multiprocessing.pool import Pool
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from rs_embed.errors import SpecError
 from rs_embed.progress import Bar
 from rs_embed.providers.sample import CENTRE, SampleProvider
 from rs_embed.settings import Settings
-from tests.processes import WAIT_S
+from tests.processes import called
 
 
 def settled(weights: Path, **output: Any) -> Task:
@@ -65,21 +63,15 @@ def sources(
     }
 
 
-@pytest.fixture(scope="module")
-def another_process() -> Iterator[Pool]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        yield pool
-
-
 @pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning")
 @pytest.mark.parametrize("name", ["sample", "array", "file", "data array", "local"])
 def test_another_process_gives_the_same(
-    sources: dict[str, dict[str, Any]], checkpoint: Path, another_process: Pool, name: str
+    sources: dict[str, dict[str, Any]], checkpoint: Path, name: str
 ) -> None:
     task = settled(checkpoint, output=OutputSpec.grid())
     source = Source(**sources[name]).resolved(Settings.from_environ())
     here = embedded(pickled((task, source)))  # and afterwards it is still the same request
-    there = another_process.apply_async(embedded, [pickled((task, source))]).get(WAIT_S)
+    there = called(embedded, pickled((task, source)))
     assert np.array_equal(here.data.values, there.data.values, equal_nan=True)
     assert here.meta == there.meta
     assert there.data.rio.crs == here.data.rio.crs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,18 +62,8 @@ export_batch("slow", places(6), output=sys.argv[1], backend="sample", input_prep
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of a server."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        env=python_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
+    with running("-c", SERVER, env=python_environment(), stderr=subprocess.DEVNULL) as process:
         yield f"http://127.0.0.1:{line_of(process).strip()}"
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture

@@ -6,16 +6,13 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +43,7 @@ from rs_embed.testing.providers import (
     write_contract_scenes,
 )
 from tests.conftest import python_environment
-from tests.processes import WAIT_S, errors_of, line_of, running
+from tests.processes import WAIT_S, called, completed, errors_of, line_of, running
 from tests.stac_server import Fault, StacServer
 from tests.threads import at_work
 
@@ -859,10 +856,8 @@ def test_no_pystac_client(tmp_path: Path) -> None:
         "    print(exc)\n"
         "print('pystac' in sys.modules, 'rasterio' in sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=python_environment(), capture_output=True, text=True,
-        check=True, timeout=120,
-    )  # fmt: skip
+    done = completed("-c", script, env=python_environment(), fresh=True)
+    assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert said[0].startswith("False missing: the package pystac-client is not installed; pip ")
     assert "pip install '.[stac]'" in said[1]
@@ -941,16 +936,8 @@ def pixels_of(provider: StacProvider) -> NDArray[Any]:
     return fetch(provider).data
 
 
-@pytest.fixture(scope="module")
-def another_process() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        yield pool
-
-
 @pytest.mark.parametrize("used", [False, True])
-def test_another_process_fetches_the_same(
-    another_process: ProcessPoolExecutor, serve: Served, scenes_folder: Path, used: bool
-) -> None:
+def test_another_process_fetches_the_same(serve: Served, scenes_folder: Path, used: bool) -> None:
     """With a catalogue, tokens and connections of its own."""
     server = serve()
     server.add(scenes_folder)
@@ -960,7 +947,7 @@ def test_another_process_fetches_the_same(
     expected = pixels_of(provider)
     server.requests.clear()
     here = provider if used else StacProvider(Address(server.url, f"{server.url}/sas"))
-    there = another_process.submit(pixels_of, here).result(timeout=120)
+    there = called(pixels_of, here, env=python_environment())
     assert np.array_equal(there, expected)
     assert server.paths("/sas/token/")
     assert server.paths("/search$")

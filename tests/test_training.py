@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +56,7 @@ from rs_embed.training.recipe import read_recipe
 from rs_embed.training.state import Training, read_state
 from rs_embed.training.views import Crops, Pyramid, random_masks, take
 from tests.conftest import python_environment
-from tests.processes import WAIT_S, errors_of, line_of, running
+from tests.processes import WAIT_S, completed, errors_of, line_of, running
 
 MAIN = "from rs_embed.cli import main; main()"
 RECIPE = """
@@ -868,10 +867,7 @@ def ruin(state: Path) -> None:
 def test_a_full_disk_keeps_the_last_checkpoint(images: Path) -> None:
     folder = stepped(recipe(images), 2)
     before = (folder / "state.safetensors").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(images)],
-        env=python_environment(), capture_output=True, text=True, check=False, timeout=WAIT_S,
-    )  # fmt: skip
+    done = completed("-c", FULL, str(images), env=python_environment())
     assert "ExportError" in done.stderr, done.stderr
     assert (folder / "state.safetensors").read_bytes() == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
@@ -904,10 +900,10 @@ def test_the_command_trains_and_goes_on(images: Path) -> None:
     path.write_text(RECIPE.replace('initial = "weights"\n', ""))
 
     def run(*more: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-c", MAIN, "pretrain", str(path), "--json", *more],
-            env=python_environment(), capture_output=True, text=True, check=True, timeout=WAIT_S,
-        )  # fmt: skip
+        done = completed(
+            "-c", MAIN, "pretrain", str(path), "--json", *more, env=python_environment()
+        )
+        assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
     assert run("--minutes", "1e-9")["step"] == 1

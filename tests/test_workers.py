@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.engine_cases import (
     check_situation,
     engines,
 )
+from tests.processes import SERVER, Forked
 
 ENGINE = {"workers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning")
@@ -35,9 +38,23 @@ def _batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Let worker processes be forks, which start sooner."""
+    if SERVER in os.environ and getattr(request, "param", True):
+        monkeypatch.setattr(subprocess, "Popen", Forked)
+
+
+# Workers that start, and one that is started again.
+FRESH = ("nothing happens", "a model is killed once")
+
+
 @pytest.mark.parametrize(
-    ("what", "expected"), [row[1:] for row in SITUATIONS], ids=[row[0] for row in SITUATIONS]
-)
+    ("what", "expected", "forked"),
+    [(*row[1:], row[0] not in FRESH) for row in SITUATIONS],
+    ids=[row[0] for row in SITUATIONS], indirect=["forked"],
+)  # fmt: skip
+@pytest.mark.usefixtures("forked")
 def test_situations(cases: Engines, tmp_path: Path, what: dict[str, Any], expected: Any) -> None:
     check_situation(cases, tmp_path / "out.parquet", what, expected, **ENGINE)
 
@@ -46,6 +63,7 @@ def test_a_map_is_that_of_the_local_engine(cases: Engines, tmp_path: Path) -> No
     check_map(cases, tmp_path, **ENGINE)
 
 
+@pytest.mark.usefixtures("forked")
 def test_on_error_raise_names_the_place(cases: Engines, tmp_path: Path) -> None:
     fault = {"where": "encode", "how": "exit", "marked": True}
     with cases.fault(fault), pytest.raises(EngineError, match=f"place '{LAST}': ") as raised:
