@@ -68,12 +68,18 @@ def serve(listener: socket.socket) -> Callable[[], object]:
 
 
 def _tell_its_end(child: int, connection: socket.socket, streams: list[int]) -> NoReturn:
-    """Send which process the child is and, once it has ended, its wait status."""
+    """Send which process the child is and, once it has ended, its wait status.
+
+    It ends at the latest with the connection.
+    """
     for stream in streams:
         os.close(stream)
     connection.sendall(child.to_bytes(4, "little"))
+    ended = os.pidfd_open(child)
+    if ended not in select.select([ended, connection], [], [])[0]:
+        os.kill(child, signal.SIGKILL)  # whoever has started it is gone
     _, status = os.waitpid(child, 0)
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         connection.sendall(status.to_bytes(4, "little"))
     os._exit(0)
 
