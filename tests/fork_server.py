@@ -76,7 +76,7 @@ def _tell_its_end(child: int, connection: socket.socket, streams: list[int]) -> 
         os.close(stream)
     connection.sendall(child.to_bytes(4, "little"))
     ended = os.pidfd_open(child)
-    if ended not in select.select([ended, connection], [], [])[0]:
+    if ended not in select.select([ended, connection.fileno()], [], [])[0]:
         os.kill(child, signal.SIGKILL)  # whoever has started it is gone
     _, status = os.waitpid(child, 0)
     with suppress(OSError):
