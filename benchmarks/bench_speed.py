@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,8 @@ import json, os, sys, time, warnings
 import numpy as np
 warnings.simplefilter("ignore")
 from rs_embed import FetchSpec, embed_area, get_embeddings_batch
-kind, folder = sys.argv[1:]
-options = {"weights": "scalemae-tiny", "device": "cpu"}
+kind, folder, more = sys.argv[1:]
+options = {"weights": "scalemae-tiny", "device": "cpu", **json.loads(more)}
 images = np.load(folder + "/images.npy")
 few = lambda count: get_embeddings_batch(
     "scalemae", input_chws=list(images[:count]), fetch=FetchSpec(scale_m=10), image_size=64,
@@ -74,7 +74,7 @@ def _other_process(wanted: bool) -> Iterator[None]:
             other.kill()
 
 
-def _seconds(case: str, src: Path, folder: Path) -> float:
+def _seconds(case: str, src: Path, options: Mapping[str, str], folder: Path) -> float:
     work, threads, busy, _ = CASES[case]
     environment = {"PYTHONPATH": str(src), "PYTHONWARNINGS": "ignore"}
     if threads:
@@ -83,10 +83,11 @@ def _seconds(case: str, src: Path, folder: Path) -> float:
         if work == "batch":
             command = (
                 f"batch {folder}/places.csv -o {folder}/vectors.npz --overwrite "
-                "--backend sample --buffer-m 1120 --image-size 224 --variant tiny --device cpu"
+                "--backend sample --buffer-m 1120 --image-size 224 --variant tiny --device cpu "
+                + " ".join(f"--{name} {value}" for name, value in options.items())
             )
             return run_python(["-c", COMMAND, *command.split()], environment).seconds
-        done = run_python(["-c", WORK, work, str(folder)], environment)
+        done = run_python(["-c", WORK, work, str(folder), json.dumps(options)], environment)
     seconds: float = json.loads(done.output.splitlines()[-1])
     return seconds
 
@@ -107,16 +108,24 @@ def main() -> None:
     parser = arguments(__doc__, repeats=3)
     add_scene(parser)
     parser.add_argument("--baseline", type=_src, help="src of another checkout")
+    parser.add_argument("--onnx", action="store_true", help="also with runtime='onnx'")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     args = parser.parse_args()
-    versions = {"this": SRC, **({"baseline": args.baseline} if args.baseline else {})}
+    versions: dict[str, tuple[Path, dict[str, str]]] = {
+        "this": (SRC, {}),
+        **({"this, onnx": (SRC, {"runtime": "onnx"})} if args.onnx else {}),
+        **({"baseline": (args.baseline, {})} if args.baseline else {}),
+    }
     print(f"Common work, seconds ({machine()})\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_inputs(folder, args.scene)
         for case in args.cases:
             disturbance = Disturbance()
-            cases = {v: partial(_seconds, case, src, folder) for v, src in versions.items()}
+            cases = {
+                name: partial(_seconds, case, *version, folder)
+                for name, version in versions.items()
+            }
             seconds = in_turns(cases, args.repeats)
             print(f"{case}\n\n{comparison(seconds, baselines=['this'], unit='s')}\n")
             if args.baseline and (wanted := CASES[case][3]):
