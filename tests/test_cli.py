@@ -48,7 +48,7 @@ def test_demo_says_what_it_did_and_writes_what_it_names(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "weights  scalemae-tiny" in done.stdout
-    assert "192 x 80 x 80 float32 in" in done.stdout
+    assert "192 x 48 x 48 float32 in" in done.stdout
     assert "10 m read, 10 m in the input; coverage 100%, valid 100%" in done.stdout
     assert "Virginia Eastern Shore, USA, CC0" in done.stdout
     written = sorted(p.name for p in out.iterdir())
@@ -211,7 +211,7 @@ def test_options_reach_the_plan_of_another_model(tmp_path: Path) -> None:
     assert isinstance(wrong.exception, UnknownNameError)
     assert str(wrong.exception) == (
         "unknown option 'season' of model 'scalemae', expected one of display, gsd, image_size, "
-        "loader, precision, tokens, variant, weights; did you mean 'precision'?"
+        "loader, precision, runtime, tokens, variant, weights; did you mean 'precision'?"
     )
     assert CliRunner().invoke(app, [*own, "--n-heads", "many"]).exit_code == 2
     assert CliRunner().invoke(app, [*own, "--model", "other", "--seasons", "x"]).exit_code == 2

@@ -209,7 +209,7 @@ def test_requests_are_few_and_tagged(service: Service) -> None:
     text = json.dumps(pixels.body["expression"])
     assert '"Filter.lessThan"' not in text  # cloudy_pct=100 is no filter
     fetch(service, cloudy_pct=30)
-    text = json.dumps(service.asked[-1].body["expression"])
+    text = json.dumps(asked_pixels(service)[-1].body["expression"])
     assert '"leftField": {"constantValue": "CLOUDY_PIXEL_PERCENTAGE"}' in text
     assert '"rightValue": {"constantValue": 30}' in text
 

@@ -187,9 +187,9 @@ REFUSED: dict[str, tuple[Callable[[LoadedModel], Any], type[RsEmbedError], str]]
         lambda _: load_model("scalemae", variant="tiny", output=OutputSpec.grid()), SpecError,
         r"got output=.*state it in each call: model.embed\(output=...\)",
     ),
-    "a device by number": (
-        lambda _: load_model("scalemae", variant="tiny", device=torch.device("cuda:0")),
-        UnknownNameError, "'cuda:0'.*did you mean 'cuda'",
+    "a card that is not there": (
+        lambda _: load_model("scalemae", variant="tiny", device=torch.device("cuda:99")),
+        ModelError, "got device='cuda:99'",
     ),
     "a model in place of a name": (
         lambda m: load_model(m), SpecError,  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from rs_embed.providers.sample import CENTRE
 from rs_embed.testing.providers import write_contract_scenes
 from tests.processes import errors_of, line_of, running
 from tests.stac_server import StacServer
-from tests.threads import at_work
+from tests.threads import at_work, passing
 
 pytestmark = pytest.mark.fault
 
@@ -371,9 +371,9 @@ def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> Non
     with suppress(KeyboardInterrupt, ValueError):
         consume()
     gc.collect()
-    for thread in {t for t in threading.enumerate() if "rs_embed" in t.name} - before:
+    for thread in passing() - before:
         thread.join(10)  # idle ones end soon
-    assert not {t for t in threading.enumerate() if "rs_embed" in t.name} - before
+    assert not passing() - before
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".patch"]
 
 

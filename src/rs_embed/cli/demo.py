@@ -16,9 +16,9 @@ from rs_embed.errors import ExportError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Of the middle of the sample scene: 4.48 km, which take a processor a few seconds, and 2.56 km,
+# Of the middle of the sample scene: 3.84 km, which take a processor a few seconds, and 2.56 km,
 # as large as the training images of the weights.
-_GRID_PX, _VECTOR_PX = 448, 256
+_GRID_PX, _VECTOR_PX = 384, 256
 
 
 def demo(

@@ -137,7 +137,7 @@ def embed(
     if fetch_workers and not task.plan.sizes_known:
         _ = model.encoder  # what a place is refused for must not depend on its number
     # Rasters that wait for their tiles stay in memory; resized ones are small.
-    ready = batch_size or task.plan.batch_size
+    ready = batch_size or task.batch_size()
     ahead = fetch_workers + (ready if task.prep.mode == "resize" else 0)
     seen = ordered(
         enumerate(sources), partial(_look, task, model), workers=fetch_workers, ahead=ahead
@@ -177,7 +177,7 @@ def embed_read(
         task,
         _Model(task),
         view_workers=VIEW_WORKERS,
-        batch_size=batch_size or task.plan.batch_size,
+        batch_size=batch_size or task.batch_size(),
         keep_images=False,
         tiles=Bar(show=False, unit="tile"),
         shard_of=lambda _: 0,

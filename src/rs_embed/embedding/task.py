@@ -34,6 +34,9 @@ _NOTABLE = 1.1
 _USUAL_CROP = 0.5
 _LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
+# So many large images take little memory.
+_LEAST_BATCH = 8
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -212,6 +215,19 @@ class Task:
     def window(self, grid: Grid) -> Grid:
         """Return the window to read for a place, as far as sizes are known without a download."""
         return self._window(grid, self.sizes())
+
+    def batch_size(self, side_px: int | None = None) -> int:
+        """Return how many images at a time suit the device, where nobody states it.
+
+        The plan's number is for its own size of images: of larger ones there are fewer, but not
+        fewer than 8.
+        """
+        if side_px is None and self.prep.mode != "resize":
+            side_px = self.prep.tile_size
+        size: int = self.plan.batch_size
+        if side_px is None or side_px <= self.plan.image_size:
+            return size
+        return min(size, max(_LEAST_BATCH, size * self.plan.image_size**2 // side_px**2))
 
     def image_count(self, shape: tuple[int, int]) -> int:
         """Return how many images of a window of that shape go through the model."""

@@ -37,7 +37,8 @@ def plan_map(area: AreaTask, windows: int) -> MapPlan:
     """
     encoder = area.task.plan.load()
     images = windows * area.layout.passes**2
-    size = max(1, min(area.settings.scalemae_batch_size or area.task.plan.batch_size, images))
+    stated = area.settings.scalemae_batch_size
+    size = max(1, min(stated or area.task.batch_size(area.layout.tile_size), images))
     preparation, bands = area.task.plan.preparation, area.task.description.inputs.bands
     side = area.layout.patch_size
     zeros = np.zeros((len(bands), *(side * n for n in area.layout.tile_patches)), np.uint16)

@@ -139,12 +139,12 @@ def window_tokens(
                 )
             )
         )
-        # The model runs in threads of its own, while the caller keeps what it has made.
-        slots = getattr(task.plan, "slots", 1)
+        # One pass at a time: what is made is kept before the next begins. Several: in threads.
+        slots = getattr(task.plan, "slots", 1) if workers else 1
         encoded = ordered(
             _groups(seen, counts),
             partial(_encoded, layout, encoder, batch_size, Capacity()),
-            workers=slots if workers else 0,
+            workers=slots if slots > 1 else 0,
             ahead=slots + 1,
             stop_s=None,  # a process that ends while PyTorch computes in a thread is aborted
         )

@@ -27,7 +27,8 @@ class WindowWork:
     @property
     def batch_size(self) -> int:
         """Images per forward pass."""
-        return self.area.settings.scalemae_batch_size or self.area.task.plan.batch_size
+        stated = self.area.settings.scalemae_batch_size
+        return stated or self.area.task.batch_size(self.area.layout.tile_size)
 
     def stream(
         self, shards: Iterable[Shard]

@@ -601,7 +601,7 @@ def _of_place(error: RsEmbedError, number: int, ids: Sequence[int | str]) -> RsE
 
 def _shards(run: DurableRun, asked: Asked) -> Iterator[Shard]:
     """Yield what is left, in the same groups as if nothing had been done or had failed."""
-    size = asked.settings.scalemae_batch_size or asked.task.plan.batch_size
+    size = asked.settings.scalemae_batch_size or asked.task.batch_size()
     for wanted in (set(run.fresh), set(run.failed_before)):
         for keys in shards_of(asked.by_key, wanted, size=size):
             yield Shard(keys, tuple(asked.item(asked.by_key[key]) for key in keys))

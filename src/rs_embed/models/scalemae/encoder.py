@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _FOREIGN = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError)
 _BATCH_SIZE_CUDA = 32
 _BATCH_SIZE_ELSEWHERE = 8
-# Tokens of a pass that one core computes: fewer are slower, more leave cores without work.
-_TOKENS_PER_PASS = 512
+# Of a pass that one core computes: fewer are slower, more leave cores without work.
+_TOKENS_PER_PASS, _IMAGES_PER_PASS = 512, 8
 _PASSES_PER_BATCH = 4
 
 
@@ -48,7 +48,7 @@ def default_batch_size(device: str, image_size: int, patch_size: int) -> int:
 
 def images_per_pass(rows: int, columns: int) -> int:
     """Return how many images of ``rows x columns`` patches one core computes at once."""
-    most = max(1, _TOKENS_PER_PASS // max(rows * columns, 1))
+    most = min(max(1, _TOKENS_PER_PASS // max(rows * columns, 1)), _IMAGES_PER_PASS)
     return 1 << (most.bit_length() - 1)  # a power of two, so that batches divide evenly
 
 
