@@ -21,6 +21,7 @@ import rs_embed
 from rs_embed import (
     BBox,
     LoadedModel,
+    ModelError,
     OutputSpec,
     PointBuffer,
     RsEmbedError,
