@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,16 +112,20 @@ def test_passes_run_side_by_side_with_their_share_of_threads(two_threads: None) 
 
 
 def test_an_error_is_raised_after_the_other_passes_have_ended(two_threads: None) -> None:
-    ended = []
+    begun = threading.Event()
+    ended: list[int] = []
 
     def work(number: int) -> None:
         if number == 0:
+            assert begun.wait(30)
             raise ValueError("broken")
+        begun.set()
+        time.sleep(0.2)
         ended.append(number)
 
     with pytest.raises(ValueError, match="broken"):
         side_by_side(work, [0, 1])
-    assert ended in ([], [1])
+    assert ended == [1]
 
 
 def test_a_forked_process_has_passes_of_its_own(two_threads: None) -> None:

@@ -227,7 +227,7 @@ def stated_threads(environ: Mapping[str, str] = os.environ) -> int | None:
     Raises
     ------
     SettingsError
-        If it is not a whole number of at least 1, or a list of them (of which the first counts).
+        If it is not a whole number of at least 1. In a list of numbers, the first counts.
     """
     value = environ.get("OMP_NUM_THREADS", "").strip()
     if not value:

@@ -34,7 +34,7 @@ _NOTABLE = 1.1
 _USUAL_CROP = 0.5
 _LEAST_GSD, _GREATEST_GSD = 1e-3, 1e5
 
-# So many large images take little memory.
+# Images at a time that fit the memory at any usual size.
 _LEAST_BATCH = 8
 
 
