@@ -1,42 +1,43 @@
 """Harmonised maps against blended ones: agreement of windows and maps, gains of classifiers.
 
     python benchmarks/bench_harmonise.py --scenes ../shared/data/s2/chesapeake_l1c_10m.tif ...
-        [--screens 0.05 0.1 0.2] [--side 1024] [--weights scalemae-tiny]
+        ../shared/data/s2/33tw_202308/S2A_33TWM_20230815_0_L2A ... [--screens 0.05 0.2] [--variants]
+        [--side 1024] [--weights scalemae-tiny]
 
 For each scene, and for blended and harmonised tokens:
 
 - apart: mean cosine distance of two windows' tokens for one cell over that of neighbours in one
   window;
-- shift: the scene is mapped twice, the second time from 88 px further south-east, so that windows
-  are elsewhere; the mean cosine distance of both maps' tokens for one cell over that of neighbours
-  in a map. "less one vector": after subtracting the one vector by which the maps differ as wholes;
-- same class: share of cells that get the same of eight k-means classes (fitted on the first map) in
-  both maps;
-- k-NN, probe: accuracy for eight classes of colour (k-means of the logarithms of the mean values of
-  a token's footprint), trained on 3,000 tokens of one half of the scene and tested on the other:
-  west, east, north, south, and two opposite quarters; the mean of the five differences to blended
-  tokens, and their standard deviation.
+- same class: the scene is mapped twice, the second time from half a window further south-east; the
+  share of cells that get the same of eight k-means classes (fitted on the first map) in both maps;
+- shift: the same with 88 px; the mean cosine distance of both maps' tokens for one cell over that
+  of neighbours in a map. "less one vector": after subtracting the one vector by which the maps
+  differ as wholes;
+- to one: the same distance to the tokens of one window that sees the whole scene, less one vector;
+- k-NN, probe: mean recall of the classes, see `labelled_scenes.scores`; the mean of the five
+  differences to blended tokens, and their standard deviation.
+
+``--variants`` adds what else could be solved from the overlaps: a plane for each window (offset and
+two slopes), a gain for each window and dimension beside the offset, and offsets after the mean
+token of each position in the windows was subtracted.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rioxarray
 from bench_seams import embedded
+from labelled_scenes import opened, scores
 from measure import arguments, machine, table
 from numpy.typing import NDArray
 from scenes import SAMPLE
 from sklearn.cluster import KMeans
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from rs_embed.embedding.similarity import cosine_distances
 from rs_embed.errors import RsEmbedWarning
@@ -45,132 +46,179 @@ from rs_embed.maps.harmonising import Windows, differences, shifted
 from rs_embed.maps.layout import Layout
 from rs_embed.maps.request import settle_area
 
-SHIFT_PX, CLASSES, REFERENCES, NEIGHBOURS = 88, 8, 3000, 20
+SHIFT_PX, CLASSES = 88, 8
 Tokens = NDArray[np.float32]
+Terms = Callable[[Tokens], NDArray[np.float64]]  # of a window's tokens h w D: h w D terms
 
 
-def windows_of(pixels: Any, weights: str) -> tuple[Layout, Windows]:
-    """Return the windows of some imagery, embedded."""
-    area = settle_area("scalemae", imagery=pixels, weights=weights, display="visual")
-    found, _ = embedded(area)
-    return area.layout, partial(map, found.__getitem__)
+class Mapped:
+    """Some imagery, its windows embedded."""
+
+    def __init__(self, pixels: Any, weights: str, tile_size: int | None = None) -> None:
+        area = settle_area(
+            "scalemae", imagery=pixels, weights=weights, display="visual", tile_size=tile_size
+        )
+        self.layout: Layout = area.layout
+        self.found, _ = embedded(area)
+        self.dimensions = next(t.shape[-1] for t in self.found.values() if t is not None)
+        self.windows: Windows = partial(map, self.found.__getitem__)
+        self.differences = differences(self.layout, self.windows, self.dimensions)
+
+    def map(self, windows: Windows) -> Tokens:
+        """Return the blended map of some windows."""
+        parts = strips(self.layout, windows, self.dimensions, "blend", 64)
+        return np.concatenate(list(parts))
+
+    def harmonised(self, screen: float) -> Windows:
+        """Return windows with the offsets that the library solves."""
+        return shifted(self.layout, self.windows, self.differences.offsets(screen))
+
+    def less_positions(self, screen: float) -> Windows:
+        """Return windows without the mean of their position, then with offsets."""
+        given = {tile: tokens for tile, tokens in self.found.items() if tokens is not None}
+        every = np.concatenate([tokens[0] for tokens in given.values()])  # W h w D
+        position = np.nan_to_num(np.nanmean(every, axis=0) - np.nanmean(every, axis=(0, 1, 2)))
+        less = {tile: tokens - position for tile, tokens in given.items()}
+        windows: Windows = partial(map, less.get)
+        between = differences(self.layout, windows, self.dimensions)
+        return shifted(self.layout, windows, between.offsets(screen))
+
+    def fitted(self, terms: Terms, screen: float) -> Windows:
+        """Return windows plus the terms of each, times what least squares over overlaps give."""
+        given = {tile: tokens[0][0] for tile, tokens in self.found.items() if tokens is not None}
+        tiles = list(given)
+        of = {tile: terms(tokens) for tile, tokens in given.items()}  # each h w D terms
+        count = of[tiles[0]].shape[-1]
+        system = np.zeros((self.dimensions, len(tiles) * count, len(tiles) * count))
+        wanted = np.zeros((self.dimensions, len(tiles) * count))
+        for (i, one), (j, other) in combinations(enumerate(tiles), 2):
+            rows = range(max(one.rows.start, other.rows.start), min(one.rows.stop, other.rows.stop))
+            columns = range(
+                max(one.columns.start, other.columns.start),
+                min(one.columns.stop, other.columns.stop),
+            )
+            if not (rows and columns):
+                continue
+            mine, theirs = (
+                np.ix_(
+                    [row - tile.rows.start for row in rows],
+                    [column - tile.columns.start for column in columns],
+                )
+                for tile in (one, other)
+            )
+            apart = given[other][theirs] - given[one][mine]  # h w D
+            known = ~np.isnan(apart[..., 0])
+            both = np.concatenate([of[one][mine][known], -of[other][theirs][known]], axis=-1)
+            at = np.r_[i * count : (i + 1) * count, j * count : (j + 1) * count]
+            system[:, at[:, None], at] += np.einsum("ndk,ndl->dkl", both, both) / apart[..., 0].size
+            wanted[:, at] += np.einsum("ndk,nd->dk", both, apart[known]) / apart[..., 0].size
+        system += screen * np.eye(system.shape[-1])
+        solved = np.linalg.solve(system, wanted[..., None])[..., 0]
+        solved = solved.reshape(self.dimensions, len(tiles), count)
+        moved = {
+            tile: (given[tile] + np.einsum("hwdk,dk->hwd", of[tile], solved[:, i]))[None, None]
+            for i, tile in enumerate(tiles)
+        }
+        return partial(map, {**dict.fromkeys(self.found), **moved}.__getitem__)
 
 
-def mapped(layout: Layout, windows: Windows, dimensions: int) -> Tokens:
-    return np.concatenate(list(strips(layout, windows, dimensions, "blend", 64)))
+def plane(tokens: Tokens) -> NDArray[np.float64]:
+    row, column = np.mgrid[: tokens.shape[0], : tokens.shape[1]] / tokens.shape[0] - 0.5
+    terms = np.stack([np.ones_like(row), row, column], axis=-1)
+    return np.broadcast_to(terms[:, :, None], (*tokens.shape, 3))
 
 
-def common(one: Tokens, other: Tokens, patch: int) -> tuple[Tokens, Tokens]:
+def gain(tokens: Tokens) -> NDArray[np.float64]:
+    known = np.nan_to_num(tokens.astype(np.float64))
+    return np.stack([np.ones_like(known), known], axis=-1)
+
+
+def seams_of(screens: list[float], variants: bool) -> Iterator[tuple[str, Any]]:
+    yield "blend", lambda mapped: mapped.windows
+    for screen in screens:
+        yield f"harmonise {screen:g}", partial(Mapped.harmonised, screen=screen)
+    if variants:
+        screen = screens[0]
+        yield f"plane {screen:g}", partial(Mapped.fitted, terms=plane, screen=screen)
+        yield f"gain {screen:g}", partial(Mapped.fitted, terms=gain, screen=screen)
+        yield f"position {screen:g}", partial(Mapped.less_positions, screen=screen)
+
+
+def common(one: Tokens, other: Tokens, start: int) -> tuple[Tokens, Tokens]:
     """Return what both maps of a scene have of the same cells, ``(n, D)``."""
-    start = SHIFT_PX // patch
     first = one[start : start + len(other), start : start + other.shape[1]]
     second = other[: len(first), : first.shape[1]]
     known = ~(np.isnan(first[..., 0]) | np.isnan(second[..., 0]))
     return first[known], second[known]
 
 
-def shift(one: Tokens, other: Tokens, patch: int) -> tuple[float, float, float]:
-    """Return the distance of two maps as they are and less one vector, and the share of a class."""
-    first, second = common(one, other, patch)
-    neighbours = [cosine_distances(tokens[:, :-1], tokens[:, 1:]) for tokens in (one, other)]
-    unit = float(np.nanmean(np.concatenate([each.ravel() for each in neighbours])))
+def neighbours(*maps: Tokens) -> float:
+    """Return the mean cosine distance of neighbouring tokens."""
+    apart = [cosine_distances(tokens[:, :-1], tokens[:, 1:]).ravel() for tokens in maps]
+    return float(np.nanmean(np.concatenate(apart)))
+
+
+def distance(first: Tokens, second: Tokens) -> tuple[float, float]:
+    """Return the mean cosine distance as they are, and less the one vector of their means."""
     moved = second + (first - second).mean(axis=0)
-    distances = [float(np.nanmean(cosine_distances(first, to))) / unit for to in (second, moved)]
+    as_is, less = (float(np.nanmean(cosine_distances(first, to))) for to in (second, moved))
+    return as_is, less
+
+
+def same_class(first: Tokens, second: Tokens) -> float:
     classes = KMeans(CLASSES, n_init=3, random_state=0).fit(first)
-    same = float(np.mean(classes.predict(first) == classes.predict(second)))
-    return distances[0], distances[1], same
-
-
-def colour_classes(pixels: Any, shape: tuple[int, ...], patch: int) -> NDArray[np.int64]:
-    """Return the colour class of each token's footprint; -1 where it is not valid."""
-    height, width = shape[0] * patch, shape[1] * patch
-    values = np.zeros((3, height, width))
-    given = pixels.values[:3, :height, :width]
-    values[:, : given.shape[1], : given.shape[2]] = given
-    blocks = values.reshape(3, shape[0], patch, shape[1], patch)
-    valid = (blocks[0] > 0).mean((1, 3)) > 0.9
-    colours = np.log1p(blocks).mean((2, 4))
-    labels = np.full(shape[:2], -1)
-    labels[valid] = KMeans(CLASSES, n_init=3, random_state=0).fit_predict(colours[:, valid].T)
-    return labels
-
-
-def halves(shape: tuple[int, ...]) -> Iterator[NDArray[np.bool_]]:
-    """Yield which cells are trained on."""
-    row, column = np.mgrid[: shape[0], : shape[1]]
-    west, north = column < shape[1] // 2, row < shape[0] // 2
-    yield from (west, ~west, north, ~north, west == north)
-
-
-def accuracies(tokens: Tokens, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return ``(5, 2)``: accuracy of k-NN and of a linear probe in each split."""
-    known = (labels >= 0) & ~np.isnan(tokens[..., 0])
-    rows = []
-    for half in halves(labels.shape):
-        train, test = known & half, known & ~half
-        chosen = np.random.default_rng(0).permutation(int(train.sum()))[:REFERENCES]
-        given, wanted = tokens[train][chosen], labels[train][chosen]
-        mean = given.mean(axis=0)
-        nearest = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(given - mean, wanted)
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-        probe.fit(given, wanted)
-        rows.append(
-            (
-                nearest.score(tokens[test] - mean, labels[test]),
-                probe.score(tokens[test], labels[test]),
-            )
-        )
-    return np.array(rows)
+    return float(np.mean(classes.predict(first) == classes.predict(second)))
 
 
 def main() -> None:
     parser = arguments(__doc__, repeats=1)
     parser.add_argument("--scenes", nargs="+", type=Path, default=[SAMPLE])
-    parser.add_argument("--screens", nargs="+", type=float, default=[0.05, 0.1, 0.2])
+    parser.add_argument("--screens", nargs="+", type=float, default=[0.05, 0.2])
+    parser.add_argument("--variants", action="store_true")
     parser.add_argument("--side", type=int, default=1024, help="pixels of each scene")
     parser.add_argument("--weights", default="scalemae-tiny")
     options = parser.parse_args()
     warnings.simplefilter("ignore", RsEmbedWarning)
+    warnings.filterwarnings("ignore", "Mean of empty slice")
     print(machine())
     rows = []
-    for scene in options.scenes:
-        opened: Any = rioxarray.open_rasterio(scene)
-        pixels = opened[:3, : options.side, : options.side].load()
-        layout, windows = windows_of(pixels, options.weights)
-        second, others = windows_of(pixels[:, SHIFT_PX:, SHIFT_PX:], options.weights)
-        first = next(tokens for tokens in windows(list(layout.tiles)) if tokens is not None)
-        dimensions = first.shape[-1]
-        between = [differences(of, read, dimensions)
-                   for of, read in ((layout, windows), (second, others))]  # fmt: skip
+    for path in options.scenes:
+        scene = opened(path, options.side)
+        side = max(scene.pixels.shape[-2:])
+        mapped = Mapped(scene.pixels, options.weights)
+        patch = mapped.layout.patch_size
+        half = mapped.layout.tile_size // 2
+        others = {by: Mapped(scene.pixels[:, by:, by:], options.weights) for by in (SHIFT_PX, half)}
+        whole = Mapped(scene.pixels, options.weights, tile_size=-(-side // patch) * patch)
+        seen = whole.map(whole.windows)
+        labels = scene.labels(seen.shape[0], seen.shape[1], patch)
         blended: NDArray[np.float64] | None = None
-        for screen in (None, *options.screens):
-            reads: tuple[Windows, Windows] = (windows, others)
-            apart = between[0].apart
-            if screen is not None:
-                reads = (
-                    shifted(layout, windows, between[0].offsets(screen)),
-                    shifted(second, others, between[1].offsets(screen)),
-                )
-                apart = differences(layout, reads[0], dimensions).apart
-            one, other = mapped(layout, reads[0], dimensions), mapped(second, reads[1], dimensions)
-            as_is, less, same = shift(one, other, layout.patch_size)
-            scored = accuracies(one, colour_classes(pixels, one.shape, layout.patch_size))
+        for name, seams in seams_of(options.screens, options.variants):
+            windows = seams(mapped)
+            one = mapped.map(windows)
+            apart = differences(mapped.layout, windows, mapped.dimensions).apart
+            second = others[SHIFT_PX].map(seams(others[SHIFT_PX]))
+            as_is, less = distance(*common(one, second, SHIFT_PX // patch))
+            unit = neighbours(one, second)
+            same = same_class(*common(one, others[half].map(seams(others[half])), half // patch))
+            _, to_one = distance(*common(seen, one, 0))
+            scored = scores(one, labels)
             text = [f"{value:.3f}" for value in scored.mean(axis=0)]
             if blended is not None:
-                gain = scored - blended
+                gains = scored - blended
                 text = [f"{mean:+.3f} ± {std:.3f}"
-                        for mean, std in zip(gain.mean(0), gain.std(0), strict=True)]  # fmt: skip
+                        for mean, std in zip(gains.mean(0), gains.std(0), strict=True)]  # fmt: skip
             blended = scored if blended is None else blended
             rows.append(
                 [
-                    scene.stem, "blend" if screen is None else f"harmonise {screen:g}",
-                    str(len(layout.tiles)), f"{apart or 0:.2f}", f"{as_is:.2f}", f"{less:.2f}",
-                    f"{same:.0%}", *text,
+                    scene.name, name, str(len(mapped.layout.tiles)), f"{apart or 0:.2f}",
+                    f"{same:.0%}", f"{as_is / unit:.2f}", f"{less / unit:.2f}",
+                    f"{to_one / neighbours(one):.2f}", *text,
                 ]
             )  # fmt: skip
             print(rows[-1], flush=True)
-    head = ["scene", "seams", "windows", "apart", "shift", "less one vector", "same class", "k-NN",
-            "probe"]  # fmt: skip
+    head = ["scene", "seams", "windows", "apart", "same class", "shift", "less one vector",
+            "to one", "k-NN", "probe"]  # fmt: skip
     print(table(head, rows))
 
 
