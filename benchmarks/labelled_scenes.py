@@ -18,9 +18,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+VEGETATION = 4  # of SCL
 COLOUR_CLASSES, REFERENCES, NEIGHBOURS = 8, 3000, 20
-LEAST_SHARE = 0.02  # of the tokens that a class must have
-SPLITS = 5
+LEAST_SHARE = 0.01  # of the tokens that a class must have
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,24 @@ class Scene:
     def labels(self, rows: int, columns: int, patch: int) -> NDArray[np.int64]:
         """Return the class of each token's footprint, ``(rows, columns)``; -1 where it has none.
 
-        The most frequent SCL class if it takes up more than half of the footprint, or the nearest
-        of eight k-means centres of the logarithms of mean values, if nine tenths are valid. Classes
-        of less than 2 % of the tokens are left out.
+        With SCL, the most frequent class but vegetation if it takes up a tenth of the footprint,
+        else vegetation. Without, the nearest of eight k-means centres of the logarithms of mean
+        values. Footprints that are less than nine tenths valid, and classes of less than 1 % of the
+        tokens, are left out.
         """
         blocks = _blocks(self.pixels.values, rows, columns, patch)  # 3 rows columns pixels
+        valid = (blocks[0] > 0).mean(axis=-1) > 0.9
+        labels = np.full((rows, columns), -1)
         if self.classes is None:
-            valid = (blocks[0] > 0).mean(axis=-1) > 0.9
             colours = np.log1p(blocks).mean(axis=-1)
-            labels = np.full((rows, columns), -1)
             means = KMeans(COLOUR_CLASSES, n_init=3, random_state=0)
             labels[valid] = means.fit_predict(colours[:, valid].T)
         else:
             (codes,) = _blocks(self.classes[None], rows, columns, patch)
             shares = np.stack([(codes == code).mean(axis=-1) for code in range(12)])
-            labels = np.where(shares.max(axis=0) > 0.5, shares.argmax(axis=0), -1)
-            labels[labels == 0] = -1  # nodata
+            shares[[0, VEGETATION]] = 0  # 0: nodata
+            found = np.where(shares.max(axis=0) > 0.1, shares.argmax(axis=0), VEGETATION)
+            labels[valid] = found[valid]
         for label in np.unique(labels):
             if (labels == label).mean() < LEAST_SHARE:
                 labels[labels == label] = -1

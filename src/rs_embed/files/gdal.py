@@ -60,6 +60,7 @@ _ON_THE_WEB = ("GTiff", "JP2OpenJPEG")
 _BY_SUFFIX = {".tif": ("GTiff",), ".tiff": ("GTiff",), ".jp2": _JP2, ".img": ("HFA", "ENVI")}
 _BESIDE = (".msk", ".aux.xml", ".ovr")
 _FOREIGN, _MISSING = "not recognized as", "does not exist"
+_VRT_REFUSED = "got a VRT on a server"
 _UNDECODED_AGAIN = 4
 _AT_ONCE_AGAIN = 2
 _CONNECT_AGAIN = 3
@@ -217,10 +218,13 @@ def tried_again() -> Callable[[Exception], bool]:
 
 
 def is_unread(failure: BaseException) -> bool:
-    """Return whether GDAL failed to read, for any reason."""
+    """Return whether GDAL failed to read, for any reason but a VRT on a server."""
     from rasterio.errors import RasterioError
 
-    return any(isinstance(exc, RasterioError) for exc in causes(failure))
+    found = list(causes(failure))
+    if any(str(exc).startswith(_VRT_REFUSED) for exc in found):
+        return False
+    return any(isinstance(exc, RasterioError) for exc in found)
 
 
 def is_denied(failure: BaseException) -> bool:
@@ -371,7 +375,7 @@ def _ours(path: str) -> Iterator[None]:
             reason = str(exc.__cause__ or exc).replace(path, shown).replace(query, "")
             reason = re.sub(rf"(?:/vsicurl/)?{re.escape(shown)}(?:#\d+)?", shown, reason)
             if is_on_the_web(local_path(path)):
-                transient = _passes(exc) or (_FOREIGN in reason and _is_faulty(path))
+                transient = _passes(exc) or (_FOREIGN in reason and _is_faulty(path, shown))
         missing = "No such file" in reason
         fix = "check the path" if missing else f"check it with: rio info {shlex.quote(shown)}"
         message = f"cannot read {shown!r} as an image ({reason}); {fix}"
@@ -389,10 +393,16 @@ def _passes(failure: BaseException) -> bool:
     return any(_PASSING.search(text) or _UNREACHABLE.search(text) for text in texts)
 
 
-def _is_faulty(url: str) -> bool:
+def _is_faulty(url: str, shown: str) -> bool:
     """Return whether the server gave something else for a file that it has.
 
-    It now gives the file, or a page that a proxy shows in its place.
+    It now gives the file, or a page that a proxy shows in its place. A VRT is refused.
     """
-    begin = first_bytes(url) if urlsplit(url).scheme in ("http", "https") else None
+    address = url.removeprefix("/vsicurl/")
+    begin = first_bytes(address) if urlsplit(address).scheme in ("http", "https") else None
+    if begin is not None and begin.lstrip().startswith(b"<VRTDataset"):
+        raise ImageryError(
+            f"{_VRT_REFUSED}, {shown!r}, whose sources cannot be checked, expected a GeoTIFF "
+            "or JPEG 2000; name these, or read a VRT of them from this disk"
+        ) from None
     return begin is not None and (is_page(begin) or begin.startswith(_MAGIC))
