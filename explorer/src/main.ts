@@ -21,7 +21,10 @@ const reports: Reports = {
     byId("status").textContent = "";
   },
   status(text) {
-    byId("status").textContent = text;
+    const status = byId("status");
+    status.textContent = text;
+    // Begin the animation that takes it out of the way anew.
+    for (const animation of status.getAnimations()) animation.currentTime = 0;
   },
   progress(share) {
     byId("progress").hidden = share === null;

@@ -162,7 +162,7 @@ export class MapView {
       }
       context.restore();
     });
-    this.#drawMarks(context, view, ratio);
+    this.#drawMarks(context, view, ratio, divide);
     return canvas;
   }
 
@@ -188,7 +188,7 @@ export class MapView {
     context.drawImage(this.#points, 0, 0);
   }
 
-  #drawMarks(context: CanvasRenderingContext2D, view: Affine, ratio: number): void {
+  #drawMarks(context: CanvasRenderingContext2D, view: Affine, ratio: number, divide: number): void {
     const stroke = (width: number, colour: string): void => {
       context.lineWidth = width * ratio;
       context.strokeStyle = colour;
@@ -196,6 +196,8 @@ export class MapView {
     };
     for (const { point, kind } of this.marks) {
       const [x, y] = apply(view, ...point);
+      // Hits are of the first layer.
+      if (kind === "hit" && x > divide) continue;
       context.beginPath();
       context.arc(x, y, (kind === "hit" ? 6 : 9) * ratio, 0, 2 * Math.PI);
       if (kind === "hit") {

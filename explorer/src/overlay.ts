@@ -3,7 +3,10 @@
 import { CHANGE_RAMP, CLASS_COLOURS, coloured, type Range, SIMILARITY_RAMP } from "./colours";
 import type { Grid } from "./format";
 import type { Results } from "./results";
-import type { State } from "./state";
+import type { State, View } from "./state";
+
+export const rampOf = (view: View): Uint32Array =>
+  view === "change" ? CHANGE_RAMP : SIMILARITY_RAMP;
 
 /** Return the colour of each vector of a layer, or null where nothing is laid over. */
 export function coloursOf(state: State, results: Results, layer: number): Uint32Array | null {
@@ -14,8 +17,7 @@ export function coloursOf(state: State, results: Results, layer: number): Uint32
   }
   const values = results.values(view, layer);
   if (!values) return null;
-  const ramp = view === "change" ? CHANGE_RAMP : SIMILARITY_RAMP;
-  return coloured(values, results.range(view) as Range, ramp, threshold);
+  return coloured(values, results.range(view) as Range, rampOf(view), threshold);
 }
 
 /** Write colours into the pixels of a canvas that has one for each cell. */

@@ -1,6 +1,6 @@
 /** The controls beside the map: what they show, and what they change. */
 
-import { CHANGE_RAMP, CLASS_COLOURS, css, gradient, SIMILARITY_RAMP } from "./colours";
+import { CLASS_COLOURS, css, gradient } from "./colours";
 import {
   byId,
   check,
@@ -17,6 +17,7 @@ import { areasOf, labelsOf, rasterOf, shownValues } from "./exports";
 import { GridGround, shown } from "./ground";
 import { countsOf } from "./kmeans";
 import { csvOf, geoparquetOf } from "./labels";
+import { rampOf } from "./overlay";
 import type { View } from "./state";
 import { cutOut } from "./thumbnails";
 import type { Click } from "./worker";
@@ -49,9 +50,7 @@ export class Panels {
   #about(): void {
     const { site } = this.#explorer;
     byId("title").textContent = document.title = site.title;
-    byId("subtitle").textContent = [site.model, ...site.layers.map(({ name }) => name)]
-      .filter(Boolean)
-      .join(" · ");
+    byId("subtitle").textContent = `${site.model} · ${site.weights}`;
     const vectors = thousands(site.layers.reduce((sum, { count }) => sum + count, 0));
     const kept = site.pca_variance;
     definitions(byId("about").querySelector("dl") as HTMLElement, [
@@ -73,17 +72,23 @@ export class Panels {
   #wire(): void {
     const explorer = this.#explorer;
     const { store, site } = explorer;
+    const group = (): void => {
+      const classes = number.valueAsNumber;
+      const names = classes === store.state.classes ? store.state.names : [];
+      store.set({ classes, names, view: "classes" });
+    };
     choices(
       byId("views"),
       "view",
       explorer.views.map((view) => [view, VIEW_NAMES[view]]),
       (view) => {
+        if (view === "classes" && !store.state.classes) return group();
         const scalar = view === "similarity" || view === "change";
         store.set({ view: view as View, ...(scalar ? { threshold: null } : {}) });
       },
     );
     const two = site.layers.length > 1;
-    byId("layers").hidden = byId("swipe-on-row").hidden = !two;
+    byId("swipe-on-row").hidden = !two;
     const layers = site.layers.map(({ name }, i): [string, string] => [String(i), name]);
     choices(byId("layers"), "layer", two ? layers : [], (layer) =>
       store.set({ layer: Number(layer), swipe: null }),
@@ -104,13 +109,11 @@ export class Panels {
     slider("k", (k) => store.set({ k }));
     slider("spacing", (spacing) => store.set({ spacing }));
     byId("spacing-row").hidden = site.kind === "table";
-    const number = slider("classes", (k) => {
-      setSlider("classes", k, String(k));
-      if (store.state.classes) store.set({ classes: k });
+    const number = slider("classes", (k) => setSlider("classes", k, String(k)));
+    number.addEventListener("change", () => {
+      if (store.state.classes) group();
     });
-    byId("group").addEventListener("click", () =>
-      store.set({ classes: number.valueAsNumber, view: "classes" }),
-    );
+    byId("group").addEventListener("click", group);
     const stem = site.title.replace(/[^\p{L}\p{N}-]+/gu, "-").slice(0, 60) || "explorer";
     byId("save-geojson").addEventListener("click", () => {
       const areas = areasOf(explorer);
@@ -146,6 +149,7 @@ export class Panels {
     check("view", state.view);
     check("layer", explorer.swiping ? "" : String(state.layer));
     byId<HTMLInputElement>("swipe-on").checked = explorer.swiping;
+    byId("layers").hidden = site.layers.length < 2 || state.view === "change";
     byId("swipe").hidden = byId("swipe-names").hidden = !explorer.swiping;
     if (explorer.swiping) {
       setSlider("swipe", state.swipe ?? 0.5, `${Math.round(100 * (state.swipe ?? 0.5))} %`);
@@ -184,7 +188,7 @@ export class Panels {
     const [low, bar, high, name] = byId("legend").children as unknown as HTMLElement[];
     low.textContent = range[0].toFixed(2);
     high.textContent = range[1].toFixed(2);
-    bar.style.background = gradient(state.view === "change" ? CHANGE_RAMP : SIMILARITY_RAMP);
+    bar.style.background = gradient(rampOf(state.view));
     const similarity = results.probability ? "probability" : "cosine similarity";
     name.textContent = state.view === "change" ? "change (1 − cosine)" : similarity;
   }
@@ -250,7 +254,8 @@ export class Panels {
     const what = explorer.site.kind === "map" ? "cells" : "places";
     byId("share").textContent =
       `${thousands(above)} of ${thousands(known)} ${what} (${((100 * above) / known).toFixed(1)} %)`;
-    if (values !== this.#histogram) drawHistogram(byId("histogram"), values, low, high);
+    if (values !== this.#histogram)
+      drawHistogram(byId("histogram"), values, low, high, rampOf(state.view));
     this.#histogram = values;
   }
 
@@ -316,6 +321,7 @@ function drawHistogram(
   values: Float32Array,
   low: number,
   high: number,
+  ramp: Uint32Array,
 ): void {
   const context = canvas.getContext("2d");
   if (!context) return;
@@ -328,7 +334,7 @@ function drawHistogram(
   counts.forEach((count, i) => {
     // Square roots, so that the few most similar ones are seen.
     const size = (Math.sqrt(count) / most) * height;
-    context.fillStyle = css(SIMILARITY_RAMP[Math.floor((i / counts.length) * 255)]);
+    context.fillStyle = css(ramp[Math.floor((i / counts.length) * 255)]);
     context.fillRect(i * 4, height - size, 3, size);
   });
 }

@@ -23,19 +23,12 @@ export function cutOut(
   const [gx, gy] = ground.grid.transform;
   const across = (CELLS_ACROSS * Math.hypot(gx, gy)) / Math.abs(a);
   const down = across * Math.abs(a / e);
-  const [left, top] = apply([1 / a, 0, -c / a, 0, 1 / e, -f / e], x, y);
+  const [column, row] = apply([1 / a, 0, -c / a, 0, 1 / e, -f / e], x, y);
+  // At the edge of the picture, the cell is not in the middle.
+  const left = Math.max(0, Math.min(picture.source.width - across, column - across / 2));
+  const top = Math.max(0, Math.min(picture.source.height - down, row - down / 2));
   context.imageSmoothingEnabled = across > CELLS_ACROSS;
-  context.drawImage(
-    picture.source,
-    left - across / 2,
-    top - down / 2,
-    across,
-    down,
-    0,
-    0,
-    SIZE,
-    SIZE,
-  );
+  context.drawImage(picture.source, left, top, across, down, 0, 0, SIZE, SIZE);
   return canvas;
 }
 
