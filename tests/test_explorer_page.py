@@ -168,21 +168,25 @@ def expected_scores(units: Any, like: list[int], unlike: list[int]) -> Any:
 
 
 @pytest.mark.parametrize("kernel", ["", "?kernel=js"])
-def test_scores_are_those_of_numpy(
-    opened: Callable[..., Any], site: Site, kernel: str
-) -> None:
+def test_scores_are_those_of_numpy(opened: Callable[..., Any], site: Site, kernel: str) -> None:
     page = opened(f"map/{kernel}")
-    assert page.evaluate("rsEmbedExplorer.kernel") == ("JavaScript" if kernel else "WebAssembly SIMD")
+    assert page.evaluate("rsEmbedExplorer.kernel") == (
+        "JavaScript" if kernel else "WebAssembly SIMD"
+    )
     for name, (like, unlike) in SEARCHES.items():
         sides = [" ".join(map(str, side)) for side in (like, unlike)]
-        page.evaluate("h => { location.hash = h }", f"view=similarity&like={sides[0]}&unlike={sides[1]}")
+        page.evaluate(
+            "h => { location.hash = h }", f"view=similarity&like={sides[0]}&unlike={sides[1]}"
+        )
         page.evaluate("new Promise(done => setTimeout(done, 50))")
         settled(page)
         expected = expected_scores(site.units[0], like, unlike)
         np.testing.assert_allclose(values(page), expected, atol=1e-4, err_msg=name)
         if name == "one":
             np.testing.assert_allclose(values(page), expected, atol=1e-6)
-            exact = site.floats[0] / np.maximum(np.linalg.norm(site.floats[0], axis=1), 1e-9)[:, None]
+            exact = (
+                site.floats[0] / np.maximum(np.linalg.norm(site.floats[0], axis=1), 1e-9)[:, None]
+            )
             np.testing.assert_allclose(values(page), exact @ exact[100], atol=0.01)
 
 
@@ -400,7 +404,6 @@ def test_a_table_shows_its_places_and_markup_is_text(
     assert [list(labels[name]) for name in ("id", "label")] == [
         [HOSTILE, "place 7"], ["positive", "negative"],
     ]  # fmt: skip
-    x, y = page.evaluate("rsEmbedExplorer.pixelOf(0, 7)")
     page.keyboard.press("ArrowRight")
     assert "place" in page.locator("#status").inner_text()
 
@@ -424,9 +427,7 @@ PROBLEMS: dict[str, tuple[Callable[[Site], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_problems_are_said_in_the_page(
-    opened: Callable[..., Any], root: Path, name: str
-) -> None:
+def test_problems_are_said_in_the_page(opened: Callable[..., Any], root: Path, name: str) -> None:
     spoil, message = PROBLEMS[name]
     spoil(map_site(root / name.replace(" ", "-")))
     page = opened(f"{name.replace(' ', '-')}/", problem=True)
@@ -439,9 +440,7 @@ def test_a_page_from_a_file_says_how_to_serve_it(opened: Callable[..., Any], sit
     sync_api.expect(page.locator("#problem")).to_contain_text("rs-embed explore --serve")
 
 
-def test_a_base_map_is_the_only_other_host(
-    browser: Any, url: str, root: Path, site: Site
-) -> None:
+def test_a_base_map_is_the_only_other_host(browser: Any, url: str, root: Path, site: Site) -> None:
     tile = "http://localhost:{port}/{{z}}/{{x}}/{{y}}.png"
     port = url.rsplit(":", 1)[1]
     base_map = {"url": tile.format(port=port), "attribution": "© <b>us</b>"}

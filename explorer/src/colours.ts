@@ -39,34 +39,37 @@ export const gradient = (colours: Uint32Array): string =>
 
 export type Range = [number, number];
 
+// Values that the range is taken from.
+const SAMPLE = 16_384;
+
 /** Return the range that shows most of the values: the lowest 2 % and the highest 0.1 % are cut. */
 export function rangeOf(values: Float32Array): Range {
-  const step = Math.max(1, Math.floor(values.length / 50_000));
-  const some = Float32Array.from(
-    { length: Math.ceil(values.length / step) },
-    (_, i) => values[i * step],
-  )
-    .filter((v) => !Number.isNaN(v))
-    .sort();
-  const low = some[Math.floor(some.length * 0.02)] ?? 0;
-  const high = some[Math.min(some.length - 1, Math.floor(some.length * 0.999))] ?? 1;
+  const step = Math.max(1, Math.floor(values.length / SAMPLE));
+  const some = new Float32Array(Math.ceil(values.length / step));
+  let known = 0;
+  for (let i = 0; i < values.length; i += step) {
+    if (!Number.isNaN(values[i])) some[known++] = values[i];
+  }
+  const sorted = some.subarray(0, known).sort();
+  const low = sorted[Math.floor(known * 0.02)] ?? 0;
+  const high = sorted[Math.min(known - 1, Math.floor(known * 0.999))] ?? 1;
   return high > low ? [low, high] : [low, low + 1e-6];
 }
 
-/** Return a colour for each value; 0, which is transparent, for NaN and what is below `least`. */
-export function coloured(
+/** Write a colour for each value, at its cell; 0, which is transparent, for NaN and below `least`. */
+export function colourValues(
+  pixels: Uint32Array,
+  cells: Uint32Array | null,
   values: Float32Array,
   [low, high]: Range,
   ramp: Uint32Array,
-  least: number | null,
-): Uint32Array {
+  least: number,
+): void {
   const factor = 255.999 / (high - low);
-  const result = new Uint32Array(values.length);
   for (let i = 0; i < values.length; i++) {
     const v = values[i];
-    if (Number.isNaN(v) || (least !== null && v < least)) continue;
     const at = (v - low) * factor;
-    result[i] = ramp[at <= 0 ? 0 : at >= 255 ? 255 : at | 0];
+    const colour = ramp[at <= 0 ? 0 : at >= 255 ? 255 : at | 0];
+    pixels[cells ? cells[i] : i] = v >= least ? colour : 0;
   }
-  return result;
 }

@@ -6,7 +6,7 @@ import { type Places, type Site, SiteError } from "./format";
 import { apply, GridGround, type Ground, TableGround } from "./ground";
 import { readImage, readInto, readPlaces } from "./loading";
 import { MapView, type Mark, type Picture, type Side } from "./mapview";
-import { coloursOf, scatter } from "./overlay";
+import { colourLayer, Overlay } from "./overlay";
 import { ascending } from "./points";
 import { projectionOf } from "./projections";
 import { Results } from "./results";
@@ -32,11 +32,15 @@ export class Explorer {
   readonly ready: Promise<void>;
   /** Milliseconds from the last change of the clicks to the map that shows their result. */
   clickToPaintMs: number | null = null;
+  /** Milliseconds from the start of the page to the picture, or the places. */
+  pictureMs: number | null = null;
+  workerMs: number | null = null;
   kernel = "";
   images: (Picture | undefined)[] = [];
   pcas: (Picture | undefined)[] = [];
   #placeColours: Uint32Array | null = null;
-  readonly #overlays = [0, 1].map(() => document.createElement("canvas"));
+  readonly #overlays: Overlay[] = [];
+  readonly #dots: Uint32Array;
   readonly #client: Client;
   #searching: Promise<void> | null = null;
   #again = false;
@@ -58,6 +62,7 @@ export class Explorer {
     plain: boolean,
     readonly ground: Ground = groundOf(site, places),
   ) {
+    this.#dots = new Uint32Array(places?.id.length ?? 0);
     this.sprites = new SpriteSheets(site, base);
     const first = site.layers[0];
     const map = site.kind === "map";
@@ -111,8 +116,10 @@ export class Explorer {
   async #load(plain: boolean): Promise<void> {
     const { site, base } = this;
     await this.#loadPictures();
-    this.reports.updated();
     this.paint();
+    await this.#painted();
+    this.pictureMs = performance.now();
+    this.reports.updated();
     this.reports.status("Loading the embeddings.");
     const { kernel, cells } = await this.#client.call("load", { site, base: base.href, plain });
     this.kernel = kernel;
@@ -184,9 +191,10 @@ export class Explorer {
       do {
         this.#again = false;
         await this.#searchOnce();
+        await this.#painted();
       } while (this.#again);
-      await this.#painted();
       this.clickToPaintMs = performance.now() - began;
+      this.reports.updated();
     })().finally(() => {
       this.#searching = null;
     });
@@ -205,8 +213,9 @@ export class Explorer {
         layers,
         top: this.topRequest,
       };
-      const { scores, probability, top } = await this.#client.call("search", ask);
+      const { scores, probability, top, milliseconds } = await this.#client.call("search", ask);
       this.results.setScores(scores, probability, top);
+      this.workerMs = milliseconds;
       const best = scores[this.layer]?.[top[0]];
       if (best !== undefined) {
         const name = this.ground.name(this.layer, top[0]);
@@ -214,7 +223,6 @@ export class Explorer {
       }
     }
     this.paint();
-    this.reports.updated();
   }
 
   #painted(): Promise<void> {
@@ -257,22 +265,23 @@ export class Explorer {
     const pca = this.pcas[layer];
     if (image) pictures.push(image);
     if (pca && (view === "pca" || !image)) pictures.push({ ...pca, opacity: image ? opacity : 1 });
-    let colours = coloursOf(this.state, this.results, layer);
-    let order: Uint32Array | null = null;
-    if (this.ground instanceof TableGround) {
-      const values = this.results.values(view, layer);
-      if (values) order = ascending(values);
-      colours ??=
-        this.#placeColours ?? new Uint32Array(this.site.layers[0].count).fill(packed(80, 130, 200));
-      return { pictures, colours, order };
+    if (this.ground instanceof GridGround) {
+      this.#overlays[layer] ??= new Overlay(this.ground.grid);
+      const overlay = this.#overlays[layer];
+      const cells = this.ground.cells(layer);
+      if (colourLayer(overlay.pixels, cells, this.state, this.results, layer)) {
+        overlay.show();
+        const { transform } = this.ground.grid;
+        pictures.push({ source: overlay.canvas, transform, smooth: false, opacity });
+      }
+      return { pictures, colours: null, order: null };
     }
-    if (colours && this.ground instanceof GridGround) {
-      const { grid } = this.ground;
-      const source = this.#overlays[layer];
-      scatter(source, grid, colours, this.ground.cells(layer));
-      pictures.push({ source, transform: grid.transform, smooth: false, opacity });
+    const colours = this.#dots;
+    if (!colourLayer(colours, null, this.state, this.results, layer)) {
+      colours.set(this.#placeColours ?? colours.fill(packed(80, 130, 200)));
     }
-    return { pictures, colours: null, order };
+    const values = this.results.values(view, layer);
+    return { pictures, colours, order: values && ascending(values) };
   }
 
   paint(): void {

@@ -11,6 +11,7 @@ import { Store } from "./state";
 import "./explorer.css";
 
 let panels: Panels | undefined;
+let fading = 0;
 
 const reports: Reports = {
   problem(error) {
@@ -23,8 +24,10 @@ const reports: Reports = {
   status(text) {
     const status = byId("status");
     status.textContent = text;
-    // Begin the animation that takes it out of the way anew.
-    for (const animation of status.getAnimations()) animation.currentTime = 0;
+    // It does not stay in front of the map.
+    status.classList.remove("old");
+    clearTimeout(fading);
+    fading = window.setTimeout(() => status.classList.add("old"), 5000);
   },
   progress(share) {
     byId("progress").hidden = share === null;
@@ -137,6 +140,12 @@ const readable = {
   },
   get clickToPaintMs() {
     return explorer?.clickToPaintMs ?? null;
+  },
+  get workerMs() {
+    return explorer?.workerMs ?? null;
+  },
+  get pictureMs() {
+    return explorer?.pictureMs ?? null;
   },
   /** Pixel of a vector within the map element. */
   pixelOf(layer: number, index: number) {

@@ -235,6 +235,22 @@ export class MapView {
   }
 }
 
+type Source = Picture["source"];
+const halves = new WeakMap<Source, HTMLCanvasElement>();
+
+/** Return a picture at half its size, made once: large ones are slow to draw small. */
+function half(source: Source): HTMLCanvasElement {
+  let canvas = halves.get(source);
+  if (!canvas) {
+    canvas = document.createElement("canvas");
+    canvas.width = Math.ceil(source.width / 2);
+    canvas.height = Math.ceil(source.height / 2);
+    context2d(canvas).drawImage(source, 0, 0, canvas.width, canvas.height);
+    halves.set(source, canvas);
+  }
+  return canvas;
+}
+
 function drawPicture(context: CanvasRenderingContext2D, picture: Picture, view: Affine): void {
   const [a, b, c, d, e, f] = picture.transform;
   const [p, q, , r, s] = view;
@@ -243,9 +259,11 @@ function drawPicture(context: CanvasRenderingContext2D, picture: Picture, view: 
   // Pixels that are larger than those of the screen are shown as they are.
   const size = Math.hypot(p * a + q * d, r * a + s * d);
   context.imageSmoothingEnabled = picture.smooth ? size < 3 : size < 1;
-  context.imageSmoothingQuality = "high";
   context.globalAlpha = picture.opacity;
-  context.drawImage(picture.source, 0, 0);
+  let source = picture.source;
+  const { width, height } = source;
+  for (let scale = size; picture.smooth && scale < 0.5; scale *= 2) source = half(source);
+  context.drawImage(source, 0, 0, width, height);
   context.globalAlpha = 1;
   context.setTransform(1, 0, 0, 1, 0, 0);
 }

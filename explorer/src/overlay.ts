@@ -1,6 +1,6 @@
 /** What is laid over the picture: colours of vectors, and their picture on the grid. */
 
-import { CHANGE_RAMP, CLASS_COLOURS, coloured, type Range, SIMILARITY_RAMP } from "./colours";
+import { CHANGE_RAMP, CLASS_COLOURS, colourValues, SIMILARITY_RAMP } from "./colours";
 import type { Grid } from "./format";
 import type { Results } from "./results";
 import type { State, View } from "./state";
@@ -8,32 +8,41 @@ import type { State, View } from "./state";
 export const rampOf = (view: View): Uint32Array =>
   view === "change" ? CHANGE_RAMP : SIMILARITY_RAMP;
 
-/** Return the colour of each vector of a layer, or null where nothing is laid over. */
-export function coloursOf(state: State, results: Results, layer: number): Uint32Array | null {
-  const { view, threshold } = state;
-  if (view === "classes") {
-    const classes = results.classes?.[layer];
-    return classes ? Uint32Array.from(classes, (c) => CLASS_COLOURS[c]) : null;
+/** Write the colour of each vector of a layer, and say whether there is anything to show. */
+export function colourLayer(
+  pixels: Uint32Array,
+  cells: Uint32Array | null,
+  { view, threshold }: State,
+  results: Results,
+  layer: number,
+): boolean {
+  const classes = view === "classes" ? results.classes?.[layer] : null;
+  if (classes) {
+    for (let i = 0; i < classes.length; i++) {
+      pixels[cells ? cells[i] : i] = CLASS_COLOURS[classes[i]];
+    }
+    return true;
   }
   const values = results.values(view, layer);
-  if (!values) return null;
-  return coloured(values, results.range(view) as Range, rampOf(view), threshold);
+  const range = results.range(view);
+  if (!values || !range) return false;
+  colourValues(pixels, cells, values, range, rampOf(view), threshold ?? -Infinity);
+  return true;
 }
 
-/** Write colours into the pixels of a canvas that has one for each cell. */
-export function scatter(
-  canvas: HTMLCanvasElement,
-  grid: Grid,
-  colours: Uint32Array,
-  cells: Uint32Array | null,
-): void {
-  const image = new ImageData(grid.columns, grid.rows);
-  const pixels = new Uint32Array(image.data.buffer);
-  if (cells) for (let i = 0; i < cells.length; i++) pixels[cells[i]] = colours[i];
-  else pixels.set(colours);
-  if (canvas.width !== grid.columns || canvas.height !== grid.rows) {
-    canvas.width = grid.columns;
-    canvas.height = grid.rows;
+/** A canvas with a pixel for each cell, used again and again. */
+export class Overlay {
+  readonly canvas = document.createElement("canvas");
+  readonly #image: ImageData;
+  readonly pixels: Uint32Array;
+
+  constructor({ rows, columns }: Grid) {
+    Object.assign(this.canvas, { width: columns, height: rows });
+    this.#image = new ImageData(columns, rows);
+    this.pixels = new Uint32Array(this.#image.data.buffer);
   }
-  canvas.getContext("2d")?.putImageData(image, 0, 0);
+
+  show(): void {
+    this.canvas.getContext("2d")?.putImageData(this.#image, 0, 0);
+  }
 }

@@ -245,11 +245,11 @@ export class Panels {
     Object.assign(input, { min: String(low), max: String(high), step: "0.01" });
     const { threshold } = state;
     setSlider("threshold", threshold ?? low, threshold === null ? "all" : threshold.toFixed(2));
-    let [above, known] = [0, 0];
-    for (const v of values) {
-      if (Number.isNaN(v)) continue;
-      known++;
-      if (threshold === null || v >= threshold) above++;
+    let above = 0;
+    let known = 0;
+    for (let i = 0; i < values.length; i++) {
+      if (values[i] >= (threshold ?? -Infinity)) above++;
+      if (values[i] >= -Infinity) known++; // not NaN
     }
     const what = explorer.site.kind === "map" ? "cells" : "places";
     byId("share").textContent =
@@ -328,7 +328,10 @@ function drawHistogram(
   const { width, height } = canvas;
   const counts = new Uint32Array(width / 4);
   const factor = (counts.length - 0.001) / (high - low);
-  for (const v of values) if (v >= low && v <= high) counts[Math.floor((v - low) * factor)]++;
+  for (let i = 0; i < values.length; i++) {
+    const v = values[i];
+    if (v >= low && v <= high) counts[((v - low) * factor) | 0]++;
+  }
   const most = Math.sqrt(counts.reduce((a, b) => Math.max(a, b), 1));
   context.clearRect(0, 0, width, height);
   counts.forEach((count, i) => {

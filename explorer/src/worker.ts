@@ -43,6 +43,8 @@ export interface TopRequest {
 export interface Found {
   scores: (Float32Array | null)[];
   probability: boolean;
+  /** What the comparison with all vectors has taken. */
+  milliseconds: number;
   top: Int32Array<ArrayBuffer>;
 }
 
@@ -92,10 +94,12 @@ function search({ positives, negatives, layers, top }: Search): Found {
     positives.length === 1 && !negatives.length
       ? { weights: exact(positives[0]), bias: null }
       : makeQuery(positives.map(unit), negatives.map(unit));
+  const began = performance.now();
   latest = vectors.layers.map((block, i) =>
     layers.includes(i) ? vectors.scores(block, query).slice() : null,
   );
-  return { scores: latest, probability: query.bias !== null, top: topOf(top) };
+  const milliseconds = performance.now() - began;
+  return { scores: latest, probability: query.bias !== null, top: topOf(top), milliseconds };
 }
 
 /** The row as it is: whole numbers stay whole. */
