@@ -26,6 +26,7 @@ from rs_embed import fit_classifier, nearest
 from tests.explorer_sites import TRANSFORM, Site, map_site, table_site
 
 sync_api = pytest.importorskip("playwright.sync_api")
+sync_api.expect.set_options(timeout=30_000)
 HOSTILE = '<script>hacked = 1</script>"\'\n<img src=x onerror="hacked = 1"> שלום'
 PLACES = 300
 
@@ -69,11 +70,11 @@ def opened(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     """Open pages; afterwards there was no error in them, and no request to another host."""
     errors: list[str] = []
     requests: list[str] = []
-    context = browser.new_context(viewport={"width": 1000, "height": 700}, accept_downloads=True)
+    context = browser.new_context(viewport={"width": 900, "height": 500}, accept_downloads=True)
 
     def open_page(address: str, problem: bool = False) -> Any:
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         if not problem:
             page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
             page.on("pageerror", lambda error: errors.append(str(error)))
