@@ -12,6 +12,7 @@ import numpy as np
 from rs_embed.embedding.comparing import VECTOR_KEYS
 from rs_embed.errors import CoverageWarning, Note, SpecError, some
 from rs_embed.explorer.site import write_json
+from rs_embed.explorer.thumbnails import save_thumbnails, thumbnails_of
 from rs_embed.explorer.vectors import Basis
 from rs_embed.tables.nearest import degrees
 from rs_embed.tables.picture import meta_of, result_name
@@ -42,7 +43,7 @@ class PlaceLayer:
         return cls(table, rows, lon[rows], lat[rows])
 
     def meta(self) -> dict[str, Any]:
-        """Return how the embeddings were made; `SpecError` if some were made otherwise."""
+        """Return how all embeddings were made; `SpecError` if some were made otherwise."""
         row = int(self.rows[0])
         meta, shared = meta_of(self.table, row), getattr(self.table, "meta", None) or {}
         mixed = [key for key in VECTOR_KEYS if shared and key in meta and key not in shared]
@@ -52,7 +53,7 @@ class PlaceLayer:
                 f"expected one: the place {self.table.ids[row]!r} has {mixed[0]}="
                 f"{meta[mixed[0]]!r}; explore those that were made alike"
             )
-        return meta
+        return shared or meta
 
     def notes(self) -> list[Note]:
         """Return a warning if places are left out or have no position."""
@@ -68,7 +69,13 @@ class PlaceLayer:
         for start in range(0, len(self.rows), _ROWS):
             yield self.table.embeddings[self.rows[start : start + _ROWS]]
 
-    def write(self, folder: Path, basis: Basis) -> dict[str, Any]:
+    def thumbnails(self, imagery: Any) -> tuple[NDArray[np.uint8] | None, list[Note]]:
+        """Return a small picture of each place, if there are any, and notes."""
+        return thumbnails_of([meta_of(self.table, int(row)) for row in self.rows], imagery)
+
+    def write(
+        self, folder: Path, basis: Basis, thumbnails: NDArray[np.uint8] | None
+    ) -> dict[str, Any]:
         """Write vectors, colours and places to ``folder/data``; return what the page reads."""
         names = {"vectors": "data/0.vectors.i8", "places": "data/places.json"}
         colours = "data/colours.u8"
@@ -81,7 +88,10 @@ class PlaceLayer:
             "name": "places", "count": len(self.rows), "vectors": names["vectors"],
             "cells": None, "grid": None, "pca": None, "image": None,
         }  # fmt: skip
-        return {"layers": [layer], "places": names["places"], "pca_colours": colours}
+        return {
+            "layers": [layer], "places": names["places"], "pca_colours": colours,
+            "thumbnails": None if thumbnails is None else save_thumbnails(thumbnails, folder),
+        }  # fmt: skip
 
     def _places(self) -> dict[str, Any]:
         """Return ids, positions and columns, one value for each place."""
