@@ -8,17 +8,17 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rs_embed._version import __version__
 from rs_embed.addresses import path_of
 from rs_embed.embedding.result import Embedding
 from rs_embed.errors import SpecError, UnknownNameError, give_warnings
+from rs_embed.explorer.crs import browser_crs
 from rs_embed.explorer.imagery import save_images, seen_again, seen_of
 from rs_embed.explorer.layers import layers_of
 from rs_embed.explorer.places import PlaceLayer
@@ -26,14 +26,10 @@ from rs_embed.explorer.serving import Server, check_port
 from rs_embed.explorer.site import check_site, write_about, written_site
 from rs_embed.explorer.vectors import Basis, basis_of
 from rs_embed.files.grids import GRIDS
-from rs_embed.geo.grid import known_crs
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.report import MapReport
 from rs_embed.tables.export import load_export
 from rs_embed.tables.formats import TABLES
-
-if TYPE_CHECKING:
-    from pyproj import CRS
 
 _FRAME_PX = 640
 _WHAT = "a map, grid or table of embeddings"
@@ -191,7 +187,8 @@ def _of_table(table: Any, imagery: Any, pca: int | None) -> Callable[[Path], dic
     thumbnails, notes = places.thumbnails(given[0])
     give_warnings([*places.notes(), *notes])
     return lambda folder: {
-        "kind": "table", "output": "vectors", **_of_grid(known_crs("EPSG:4326")),
+        "kind": "table", "output": "vectors", "crs": "EPSG:4326",
+        "proj4": "+proj=longlat +datum=WGS84 +no_defs",
         **_made(meta, basis), **places.write(folder, basis, thumbnails),
     }  # fmt: skip
 
@@ -206,14 +203,12 @@ def _of_maps(
             f"got imagery={imagery!r} for {len(sources)} maps, expected a list of one for each"
         )
     layers = layers_of(sources)
-
     seen, given = [], images or [None] * len(sources)
     for one, layer, stated in zip(sources, layers, given, strict=True):
         held = seen_of(one) if isinstance(one, Embedding) and stated is None else None
         found, notes = (held, []) if held else seen_again(layer.date.meta, layer.grid, stated)
         give_warnings(notes)
         seen.append(found)
-
     basis = basis_of(lambda: chain.from_iterable(layer.blocks() for layer in layers), pca)
 
     def write(folder: Path) -> dict[str, Any]:
@@ -223,8 +218,8 @@ def _of_maps(
             for number, layer in enumerate(layers)
         ]
         made = _made(layers[0].date.meta, basis)
-        crs = known_crs(layers[0].grid.crs)
-        return {"kind": "map", "output": "tokens", **_of_grid(crs), **made, "layers": written}
+        crs = browser_crs(layers[0].grid)
+        return {"kind": "map", "output": "tokens", **crs, **made, "layers": written}
 
     return write
 
@@ -240,13 +235,6 @@ def _made(meta: Mapping[str, Any], basis: Basis) -> dict[str, Any]:
         "dimensions": basis.dimensions,
         "pca_variance": math.prod(shares) if shares else None,
     }
-
-
-def _of_grid(crs: CRS) -> dict[str, str]:
-    """Return a CRS in the terms of browsers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that PROJ strings say less than WKT
-        return {"crs": crs.to_string(), "proj4": crs.to_proj4().removesuffix(" +type=crs")}
 
 
 def _opened(source: Any) -> Any:
