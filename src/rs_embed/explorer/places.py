@@ -13,14 +13,13 @@ from rs_embed.embedding.comparing import VECTOR_KEYS
 from rs_embed.errors import CoverageWarning, Note, SpecError, some
 from rs_embed.explorer.site import write_json
 from rs_embed.explorer.thumbnails import save_thumbnails, thumbnails_of
-from rs_embed.explorer.vectors import Basis
+from rs_embed.explorer.vectors import ROWS, Basis
 from rs_embed.tables.nearest import degrees
 from rs_embed.tables.picture import meta_of, result_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ROWS = 8192
 # Long text that is of use to programs alone.
 _HIDDEN = ("meta", "fingerprint", "error")
 
@@ -66,8 +65,8 @@ class PlaceLayer:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield all vectors in blocks ``(n, d)``."""
-        for start in range(0, len(self.rows), _ROWS):
-            yield self.table.embeddings[self.rows[start : start + _ROWS]]
+        for start in range(0, len(self.rows), ROWS):
+            yield self.table.embeddings[self.rows[start : start + ROWS]]
 
     def thumbnails(self, imagery: Any) -> tuple[NDArray[np.uint8] | None, list[Note]]:
         """Return a small picture of each place, if there are any, and notes."""
