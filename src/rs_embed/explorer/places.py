@@ -98,7 +98,7 @@ class PlaceLayer:
         hidden = {result_name(name, self.table.frame) for name in _HIDDEN}
         shapes = {name for name in frame.columns if frame[name].dtype == "geometry"}
         columns = {
-            str(name): frame[name].astype(object).tolist()
+            str(name): frame[name].astype(object).where(frame[name].notna(), None).tolist()
             for name in frame.columns
             if name not in hidden | shapes
         }
