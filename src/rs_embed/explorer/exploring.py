@@ -8,32 +8,28 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rs_embed._version import __version__
 from rs_embed.addresses import path_of
 from rs_embed.embedding.result import Embedding
 from rs_embed.errors import SpecError, UnknownNameError, give_warnings
-from rs_embed.explorer.imagery import draw_image, save_seen
+from rs_embed.explorer.crs import browser_crs
+from rs_embed.explorer.imagery import save_images, seen_again, seen_of
 from rs_embed.explorer.layers import layers_of
 from rs_embed.explorer.places import PlaceLayer
 from rs_embed.explorer.serving import Server, check_port
 from rs_embed.explorer.site import check_site, write_about, written_site
 from rs_embed.explorer.vectors import Basis, basis_of
 from rs_embed.files.grids import GRIDS
-from rs_embed.geo.grid import known_crs
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.maps.report import MapReport
 from rs_embed.tables.export import load_export
 from rs_embed.tables.formats import TABLES
-
-if TYPE_CHECKING:
-    from pyproj import CRS
 
 _FRAME_PX = 640
 _WHAT = "a map, grid or table of embeddings"
@@ -120,8 +116,8 @@ def explore(
     title : str, optional
         Title of the page; by default the name of the file.
     imagery : path, xarray object, or a list of one for each map, optional
-        What to show as the image that the model saw; by default the imagery that the map names, if
-        it is on this machine and has not changed.
+        What to show as the image that the model saw, also of the places of a table; by default
+        the imagery that these name, if it is on this machine and has not changed.
     pca : int, optional
         Keep this many principal components instead of all dimensions, for a smaller page.
     base_map, attribution : str, optional
@@ -160,9 +156,9 @@ def explore(
     check_site(target, overwrite=overwrite)
     sources = [_opened(one) for one in (source, second) if one is not None]
     tables = [hasattr(one, "embeddings") for one in sources]
-    if any(tables) and (len(sources) > 1 or imagery is not None):
+    if any(tables) and len(sources) > 1:
         raise SpecError("got a table beside other sources, expected one table, or one or two maps")
-    page = _of_table(sources[0], pca) if any(tables) else _of_maps(sources, imagery, pca)
+    page = _of_table(sources[0], imagery, pca) if any(tables) else _of_maps(sources, imagery, pca)
     shown = title or " and ".join(map(_name, (source, second)[: len(sources)]))
     with written_site(target, overwrite=overwrite) as folder:
         about = {**_ALWAYS, "title": shown, "base_map": tiles, **page(folder)}
@@ -180,15 +176,20 @@ _ALWAYS: dict[str, Any] = {
 }
 
 
-def _of_table(table: Any, pca: int | None) -> Callable[[Path], dict[str, Any]]:
+def _of_table(table: Any, imagery: Any, pca: int | None) -> Callable[[Path], dict[str, Any]]:
     """Return what writes a table to a folder, and returns what the page reads of it."""
     places = PlaceLayer.of(table)
     basis = basis_of(places.blocks, pca)
-    give_warnings(places.notes())
     meta = places.meta()
+    given = imagery if isinstance(imagery, list | tuple) else [imagery]
+    if len(given) != 1:
+        raise SpecError(f"got {len(given)} images for a table, expected at most one")
+    thumbnails, notes = places.thumbnails(given[0])
+    give_warnings([*places.notes(), *notes])
     return lambda folder: {
-        "kind": "table", "output": "vectors", **_of_grid(known_crs("EPSG:4326")),
-        **_made(meta, basis), **places.write(folder, basis),
+        "kind": "table", "output": "vectors", "crs": "EPSG:4326",
+        "proj4": "+proj=longlat +datum=WGS84 +no_defs",
+        **_made(meta, basis), **places.write(folder, basis, thumbnails),
     }  # fmt: skip
 
 
@@ -202,23 +203,23 @@ def _of_maps(
             f"got imagery={imagery!r} for {len(sources)} maps, expected a list of one for each"
         )
     layers = layers_of(sources)
+    seen, given = [], images or [None] * len(sources)
+    for one, layer, stated in zip(sources, layers, given, strict=True):
+        held = seen_of(one) if isinstance(one, Embedding) and stated is None else None
+        found, notes = (held, []) if held else seen_again(layer.date.meta, layer.grid, stated)
+        give_warnings(notes)
+        seen.append(found)
     basis = basis_of(lambda: chain.from_iterable(layer.blocks() for layer in layers), pca)
 
     def write(folder: Path) -> dict[str, Any]:
-        written = [layer.write(folder, number, basis) for number, layer in enumerate(layers)]
-        for number, layer in enumerate(layers):
-            given = images[number] if images else None
-            seen = sources[number].image if isinstance(sources[number], Embedding) else None
-            if seen is not None and given is None:
-                written[number]["image"] = save_seen(seen, layer.date.meta, folder, number)
-                continue
-            written[number]["image"], notes = draw_image(
-                layer.date.meta, layer.grid, given, folder, number
-            )
-            give_warnings(notes)
+        shown = save_images(seen, folder)
+        written = [
+            {**layer.write(folder, number, basis), "image": shown[number]}
+            for number, layer in enumerate(layers)
+        ]
         made = _made(layers[0].date.meta, basis)
-        crs = known_crs(layers[0].grid.crs)
-        return {"kind": "map", "output": "tokens", **_of_grid(crs), **made, "layers": written}
+        crs = browser_crs(layers[0].grid)
+        return {"kind": "map", "output": "tokens", **crs, **made, "layers": written}
 
     return write
 
@@ -234,13 +235,6 @@ def _made(meta: Mapping[str, Any], basis: Basis) -> dict[str, Any]:
         "dimensions": basis.dimensions,
         "pca_variance": math.prod(shares) if shares else None,
     }
-
-
-def _of_grid(crs: CRS) -> dict[str, str]:
-    """Return a CRS in the terms of browsers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that PROJ strings say less than WKT
-        return {"crs": crs.to_string(), "proj4": crs.to_proj4().removesuffix(" +type=crs")}
 
 
 def _opened(source: Any) -> Any:

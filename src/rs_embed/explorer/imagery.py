@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from PIL import Image
 
 from rs_embed.embedding.arguments import imagery_of
 from rs_embed.embedding.model_input import image_of
+from rs_embed.embedding.quicklook import contrast
+from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import MIN_VALID, Task, settle
 from rs_embed.errors import (
@@ -38,12 +40,31 @@ MOST_SIDE = 4096
 # Pixels that are read at once.
 _AT_ONCE = 2**22
 _QUALITY = 90
+# Rows and columns, about, from which the contrast is found.
+_SAMPLE_SIDE = 1024
 
 
-def draw_image(
-    meta: Mapping[str, Any], tokens: Grid, imagery: Any, folder: Path, number: int
-) -> tuple[dict[str, Any] | None, list[Note]]:
-    """Write what the model saw of a map to ``folder/data``; return what the page reads, notes.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """``(height, width, 4)`` uint8: red, green, blue, and alpha 0 for nodata; and its grid."""
+
+    pixels: NDArray[np.uint8]
+    grid: Grid
+
+
+def seen_of(embedding: Embedding) -> Seen | None:
+    """Return the image that an embedding in memory holds."""
+    if embedding.image is None:
+        return None
+    stated = embedding.meta["input_grid"]
+    grid = Grid(None, Affine(*stated["transform"]), tuple(stated["shape"]))
+    return Seen(np.insert(embedding.image, 3, 255, axis=2), grid)
+
+
+def seen_again(
+    meta: Mapping[str, Any], tokens: Grid, imagery: Any
+) -> tuple[Seen | None, list[Note]]:
+    """Return what the model saw of a map, of at most 4096 px a side, and notes.
 
     Parameters
     ----------
@@ -53,10 +74,6 @@ def draw_image(
         Its grid.
     imagery : path or xarray object, optional
         The imagery; by default that which the meta names, if it has not changed since.
-    folder : pathlib.Path
-        Folder of the site.
-    number : int
-        Number of the layer.
 
     Raises
     ------
@@ -72,7 +89,7 @@ def draw_image(
         window = lattice.window(
             rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
         )
-        pixels, grid = _drawn(task, source, window)
+        return _drawn(task, source, window), notes
     except RsEmbedError as exc:
         if imagery is not None:
             raise
@@ -80,17 +97,19 @@ def draw_image(
             f"the page does not show what the model saw: {exc}; state imagery= (--imagery FILE)"
         )
         return None, [Note(message, ImageryWarning)]
-    return _saved(pixels, grid, folder, number), notes
 
 
-def save_seen(
-    image: NDArray[np.uint8], meta: Mapping[str, Any], folder: Path, number: int
-) -> dict[str, Any]:
-    """Write the image that an embedding in memory holds; return what the page reads."""
-    seen = meta["input_grid"]
-    grid = Grid(None, Affine(*seen["transform"]), image.shape[:2])
-    opaque = np.insert(image, 3, 255, axis=2)
-    return _saved(opaque, grid, folder, number)
+def save_images(images: Sequence[Seen | None], folder: Path) -> list[dict[str, Any] | None]:
+    """Write images to ``folder/data``, with one contrast; return what the page reads of each."""
+    known = [image.pixels for image in images if image is not None]
+    step = max(1, *(side // _SAMPLE_SIDE for pixels in known for side in pixels.shape[:2]), 1)
+    parts = [pixels[::step, ::step] for pixels in known]
+    values = [part[part[..., 3] > 0][:, :3] for part in parts]
+    shown = contrast(np.concatenate(values)) if sum(map(len, values)) else np.arange(256)
+    return [
+        None if image is None else _saved(image, shown.astype(np.uint8), folder, number)
+        for number, image in enumerate(images)
+    ]
 
 
 def _task(meta: Mapping[str, Any]) -> Task:
@@ -154,11 +173,8 @@ def _lattice(meta: Mapping[str, Any], tokens: Grid, source: Source, task: Task) 
     return grid
 
 
-def _drawn(task: Task, source: Source, window: Grid) -> tuple[NDArray[np.uint8], Grid]:
-    """Return ``(height, width, 4)`` uint8 of at most 4096 px a side, alpha 0 for nodata; its grid.
-
-    Read in strips of whole pixels of the picture.
-    """
+def _drawn(task: Task, source: Source, window: Grid) -> Seen:
+    """Return the pixels as the model sees them, read in strips of whole rows of the picture."""
     settings, height, width = Settings.from_environ(), *window.shape
     factor = math.ceil(max(height, width) / MOST_SIDE)
     step = max(factor, _AT_ONCE // width // factor * factor)
@@ -177,15 +193,15 @@ def _drawn(task: Task, source: Source, window: Grid) -> tuple[NDArray[np.uint8],
         strips.append(np.asarray(Image.fromarray(shown).reduce(factor)))
     pixels = np.concatenate(strips)
     scaled = window.transform @ Affine.scale(factor)
-    return pixels, Grid(window.crs, scaled, (pixels.shape[0], pixels.shape[1]))
+    return Seen(pixels, Grid(window.crs, scaled, (pixels.shape[0], pixels.shape[1])))
 
 
-def _saved(pixels: NDArray[np.uint8], grid: Grid, folder: Path, number: int) -> dict[str, Any]:
-    whole = bool((pixels[..., 3] == 255).all())
+def _saved(image: Seen, shown: NDArray[np.uint8], folder: Path, number: int) -> dict[str, Any]:
+    rgb, alpha = shown[image.pixels[..., :3]], image.pixels[..., 3]
+    whole = bool((alpha == 255).all())
     name = f"data/{number}.image.{'jpg' if whole else 'png'}"
-    picture = Image.fromarray(pixels)
     if whole:
-        picture.convert("RGB").save(folder / name, quality=_QUALITY, subsampling=0)
+        Image.fromarray(rgb).save(folder / name, quality=_QUALITY, subsampling=0)
     else:
-        picture.save(folder / name)
-    return {"file": name, "bounds": list(grid.bounds)}
+        Image.fromarray(np.dstack([rgb, alpha])).save(folder / name)
+    return {"file": name, "bounds": list(image.grid.bounds)}

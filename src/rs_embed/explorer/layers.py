@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rs_embed.errors import SpecError, give_warnings
-from rs_embed.explorer.vectors import Basis
+from rs_embed.explorer.vectors import ROWS, Basis
 from rs_embed.files.grids import north_up
 from rs_embed.maps.dates import Date, check_alike, date_of
 from rs_embed.maps.sampling import placed_map, valid_cells
@@ -56,9 +56,16 @@ class Layer:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield all tokens in blocks ``(n, d)``."""
-        for cells, tokens in valid_cells(self.date.placed):
+        for cells, tokens in self._cells():
             self.known[cells] = True
             yield tokens
+
+    def _cells(self) -> Iterator[tuple[Any, NDArray[Any]]]:
+        """Yield rows and columns of cells, and their tokens, by blocks."""
+        for (rows, columns), tokens in valid_cells(self.date.placed):
+            for start in range(0, len(tokens), ROWS):
+                part = slice(start, start + ROWS)
+                yield (rows[part], columns[part]), tokens[part]
 
     def write(self, folder: Path, number: int, basis: Basis) -> dict[str, Any]:
         """Write vectors, cells and colours to ``folder/data``; return what the page reads."""
@@ -70,10 +77,9 @@ class Layer:
         places = np.cumsum(self.known, dtype=np.int64).reshape(self.grid.shape) - 1
         held = np.memmap(folder / vectors, np.int8, "w+", shape=(count, basis.dimensions))
         picture = np.zeros((rows, columns, 4), np.uint8)
-        for at, tokens in valid_cells(self.date.placed):
-            if len(tokens):
-                held[places[at]] = basis.int8(tokens)
-                picture[at] = np.insert(basis.rgb(tokens), 3, 255, axis=1)
+        for at, tokens in self._cells():
+            held[places[at]] = basis.int8(tokens)
+            picture[at] = np.insert(basis.rgb(tokens), 3, 255, axis=1)
         held.flush()
         Image.fromarray(picture).save(folder / pca)
         if count < self.known.size:

@@ -12,14 +12,14 @@ import numpy as np
 from rs_embed.embedding.comparing import VECTOR_KEYS
 from rs_embed.errors import CoverageWarning, Note, SpecError, some
 from rs_embed.explorer.site import write_json
-from rs_embed.explorer.vectors import Basis
+from rs_embed.explorer.thumbnails import save_thumbnails, thumbnails_of
+from rs_embed.explorer.vectors import ROWS, Basis
 from rs_embed.tables.nearest import degrees
 from rs_embed.tables.picture import meta_of, result_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ROWS = 8192
 # Long text that is of use to programs alone.
 _HIDDEN = ("meta", "fingerprint", "error")
 
@@ -42,7 +42,7 @@ class PlaceLayer:
         return cls(table, rows, lon[rows], lat[rows])
 
     def meta(self) -> dict[str, Any]:
-        """Return how the embeddings were made; `SpecError` if some were made otherwise."""
+        """Return how all embeddings were made; `SpecError` if some were made otherwise."""
         row = int(self.rows[0])
         meta, shared = meta_of(self.table, row), getattr(self.table, "meta", None) or {}
         mixed = [key for key in VECTOR_KEYS if shared and key in meta and key not in shared]
@@ -52,7 +52,7 @@ class PlaceLayer:
                 f"expected one: the place {self.table.ids[row]!r} has {mixed[0]}="
                 f"{meta[mixed[0]]!r}; explore those that were made alike"
             )
-        return meta
+        return shared or meta
 
     def notes(self) -> list[Note]:
         """Return a warning if places are left out or have no position."""
@@ -65,10 +65,16 @@ class PlaceLayer:
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Yield all vectors in blocks ``(n, d)``."""
-        for start in range(0, len(self.rows), _ROWS):
-            yield self.table.embeddings[self.rows[start : start + _ROWS]]
+        for start in range(0, len(self.rows), ROWS):
+            yield self.table.embeddings[self.rows[start : start + ROWS]]
 
-    def write(self, folder: Path, basis: Basis) -> dict[str, Any]:
+    def thumbnails(self, imagery: Any) -> tuple[NDArray[np.uint8] | None, list[Note]]:
+        """Return a small picture of each place, if there are any, and notes."""
+        return thumbnails_of([meta_of(self.table, int(row)) for row in self.rows], imagery)
+
+    def write(
+        self, folder: Path, basis: Basis, thumbnails: NDArray[np.uint8] | None
+    ) -> dict[str, Any]:
         """Write vectors, colours and places to ``folder/data``; return what the page reads."""
         names = {"vectors": "data/0.vectors.i8", "places": "data/places.json"}
         colours = "data/colours.u8"
@@ -81,7 +87,10 @@ class PlaceLayer:
             "name": "places", "count": len(self.rows), "vectors": names["vectors"],
             "cells": None, "grid": None, "pca": None, "image": None,
         }  # fmt: skip
-        return {"layers": [layer], "places": names["places"], "pca_colours": colours}
+        return {
+            "layers": [layer], "places": names["places"], "pca_colours": colours,
+            "thumbnails": None if thumbnails is None else save_thumbnails(thumbnails, folder),
+        }  # fmt: skip
 
     def _places(self) -> dict[str, Any]:
         """Return ids, positions and columns, one value for each place."""
@@ -89,7 +98,7 @@ class PlaceLayer:
         hidden = {result_name(name, self.table.frame) for name in _HIDDEN}
         shapes = {name for name in frame.columns if frame[name].dtype == "geometry"}
         columns = {
-            str(name): frame[name].astype(object).tolist()
+            str(name): frame[name].astype(object).where(frame[name].notna(), None).tolist()
             for name in frame.columns
             if name not in hidden | shapes
         }

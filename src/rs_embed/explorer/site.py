@@ -111,6 +111,4 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if value != value:  # NaT and NA, as NaN
-        return None
     return value.isoformat() if isinstance(value, date) else str(value)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 # A browser holds all vectors at once, in one array.
 MOST_BYTES = 1_000_000_000
+# Vectors that are widened to float64 at once.
+ROWS = 8192
 # The colours are fitted to as many vectors, spread evenly, up to twice that number.
-_SAMPLE = 20_000
+_SAMPLE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Basis:
     mean : numpy.ndarray
         ``(D,)`` float64: the mean of all vectors, which is subtracted.
     colours : Components
-        Principal components that colour them, of up to 40,000 vectors.
+        Principal components that colour them, of up to 20,000 vectors.
     axes : numpy.ndarray or None
         ``(k, D)``: the principal components that are kept instead of all dimensions.
     kept : float or None

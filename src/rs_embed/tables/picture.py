@@ -61,7 +61,7 @@ def of_images(
     images, failed = {}, {}
     for number, (_, name, meta) in enumerate(places):
         try:
-            images[number] = _image(meta, pixels)
+            images[number] = image_of_place(meta, pixels)
         except RsEmbedError as exc:
             failed[excerpt(name, 40)] = exc
     if failed:
@@ -92,7 +92,7 @@ def of_images(
     return canvas
 
 
-def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
+def image_of_place(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> NDArray[np.uint8]:
     """Return the image of a place, ``(height, width, 3)`` uint8, as far as it was read."""
     place, period = dict(meta.get("spatial") or {}), meta.get("temporal")
     if "model" not in meta or not (place or is_chip(meta)):
