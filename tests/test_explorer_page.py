@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -22,8 +23,15 @@ from shapely.geometry import shape as shape_of
 from shapely.ops import unary_union
 from sklearn.linear_model import LogisticRegression
 
-from rs_embed import fit_classifier, nearest
-from tests.explorer_sites import TRANSFORM, Site, map_site, table_site
+from rs_embed import (
+    SAMPLE_PLACE,
+    PointBuffer,
+    explore,
+    fit_classifier,
+    get_embedding,
+    nearest,
+)
+from tests.explorer_sites import TRANSFORM, Site, map_site, table_site, units
 
 sync_api = pytest.importorskip("playwright.sync_api")
 sync_api.expect.set_options(timeout=30_000)
@@ -116,7 +124,7 @@ def set_slider(page: Any, name: str, value: float) -> None:
 def downloaded(page: Any, button: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.click(f"#{button}")
-    path = folder / download.value.suggested_filename
+    path = folder / str(download.value.suggested_filename)
     download.value.save_as(path)
     return path
 
@@ -163,8 +171,9 @@ def expected_scores(units: Any, like: list[int], unlike: list[int]) -> Any:
         labels = [1] * len(like) + [0] * len(unlike)
         model = LogisticRegression(C=10, tol=1e-10, max_iter=10_000)
         return model.fit(units[[*like, *unlike]], labels).predict_proba(units)[:, 1]
-    query = sum(units[like].mean(axis=0, keepdims=True)) if like else 0
-    query = query - (units[unlike].mean(axis=0) if unlike else 0)
+    query = np.zeros(units.shape[1])
+    for sign, side in ((1, like), (-1, unlike)):
+        query += sign * units[side].mean(axis=0) if side else 0
     return units @ (query / max(np.linalg.norm(query), 1e-300))
 
 
@@ -189,6 +198,19 @@ def test_scores_are_those_of_numpy(opened: Callable[..., Any], site: Site, kerne
                 site.floats[0] / np.maximum(np.linalg.norm(site.floats[0], axis=1), 1e-9)[:, None]
             )
             np.testing.assert_allclose(values(page), exact @ exact[100], atol=0.01)
+
+
+def test_a_site_of_explore(opened: Callable[..., Any], root: Path) -> None:
+    place = PointBuffer(*SAMPLE_PLACE.centre, buffer_m=640)
+    request: dict[str, Any] = {"backend": "sample", "variant": "tiny", "output": "grid"}
+    grid = get_embedding("scalemae", spatial=place, **request)
+    explore(grid, output=root / "written")
+    page = opened("written/")
+    tokens = grid.data.values.reshape(len(grid.data), -1).T
+    directions = units(tokens - tokens.mean(axis=0))
+    click(page, 20)
+    np.testing.assert_allclose(values(page), directions @ directions[20], atol=0.01)
+    assert page.locator("#hits canvas").count() == len(page.evaluate("rsEmbedExplorer.top"))
 
 
 def test_a_click_searches_and_shift_and_control_add(opened: Callable[..., Any], site: Site) -> None:
@@ -432,7 +454,7 @@ def test_problems_are_said_in_the_page(opened: Callable[..., Any], root: Path, n
     spoil, message = PROBLEMS[name]
     spoil(map_site(root / name.replace(" ", "-")))
     page = opened(f"{name.replace(' ', '-')}/", problem=True)
-    sync_api.expect(page.locator("#problem")).to_have_text(__import__("re").compile(message))
+    sync_api.expect(page.locator("#problem")).to_have_text(re.compile(message))
     page.close()
 
 
