@@ -326,7 +326,7 @@ def test_classes_are_the_same_each_time_and_can_be_named(
     assert (np.argmax(units @ means.T, axis=1) == first).mean() > 0.97
     page.locator("#class-list input").nth(1).fill('"wet", <b>&')
     page.evaluate("new Promise(done => setTimeout(done, 300))")
-    page.check("input[value=classes][name=labels]", force=True)
+    page.locator("#labels label").nth(1).click()
     labels = geopandas.read_parquet(downloaded(page, "save-parquet", tmp_path))
     names = ["class 1", '"wet", <b>&', "class 3", "class 4"]
     assert list(labels["label"]) == [names[c] for c in first]
@@ -365,7 +365,7 @@ def test_two_layers_share_a_search_and_have_a_change(opened: Callable[..., Any],
     page.locator("#layers label").first.click()  # the same place, compared with the other date
     settled(page)
     np.testing.assert_allclose(values(page), two.units[0] @ two.units[1][40], atol=1e-6)
-    page.check("#views input[value=change]", force=True)
+    page.locator("#views label", has_text="Change").click()
     settled(page)
     other = {int(cell): row for cell, row in zip(two.cells[1], two.units[1], strict=True)}
     expected = [

@@ -18,6 +18,7 @@ import { GridGround, shown } from "./ground";
 import { countsOf } from "./kmeans";
 import { csvOf, geoparquetOf } from "./labels";
 import { rampOf } from "./overlay";
+import { epsgOf } from "./projections";
 import type { View } from "./state";
 import { cutOut } from "./thumbnails";
 import type { Click } from "./worker";
@@ -61,7 +62,7 @@ export class Panels {
         ? []
         : [["Variance kept", `${(100 * kept).toFixed(1)} %`] as [string, string]]),
       ...(site.gsd_m === null ? [] : [["GSD", `${site.gsd_m} m`] as [string, string]]),
-      ["CRS", site.crs],
+      ["CRS", epsgOf(site.crs) ? site.crs : (site.proj4 ?? site.crs)],
       ["Made with", site.made_with],
     ]);
     const { base_map } = site;
