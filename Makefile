@@ -18,7 +18,7 @@ PROCESSES := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo 
 # Compiled modules are kept: the tests start many processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-faults test-ray lint format benchmarks pretrain-tiny clean
+.PHONY: demo test test-faults test-ray lint format explorer explorer-check benchmarks pretrain-tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
@@ -43,6 +43,18 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+# The page that `rs-embed explore` copies; it is committed, so that installing needs no Node.js.
+explorer:
+	cd explorer && $(NPM_CI) && npm run --silent build
+
+explorer-check:
+	cd explorer && $(NPM_CI) && npm run --silent lint && npm run --silent types && npm run --silent test
+	@built=$$(mktemp -d) && cd explorer && npm run --silent build -- --outdir "$$built/page" \
+		&& diff -rq "$$built/page" ../src/rs_embed/explorer/page; same=$$?; rm -r "$$built"; \
+		test $$same = 0 || { echo "src/rs_embed/explorer/page is not what explorer/ builds: run make explorer and commit it" >&2; exit 1; }
 
 benchmarks: $(VENV)/.installed
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from rs_embed.evaluation import EvaluationReport as EvaluationReport
     from rs_embed.evaluation import evaluate as evaluate
     from rs_embed.evaluation import score_embeddings as score_embeddings
+    from rs_embed.explorer.exploring import Explorer as Explorer
+    from rs_embed.explorer.exploring import explore as explore
     from rs_embed.files.place_tables import Places as Places
     from rs_embed.files.place_tables import places_of as places_of
     from rs_embed.files.places import NamedPlace as NamedPlace
@@ -133,6 +135,7 @@ _MODULES = {
         "TrainingError UnknownNameError"
     ),
     "evaluation": "EvaluationReport evaluate score_embeddings",
+    "explorer.exploring": "Explorer explore",
     "files.place_tables": "Places places_of",
     "files.places": "NamedPlace read_places",
     "files.vectors": "Vectors read_vectors",

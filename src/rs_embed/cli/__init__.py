@@ -21,6 +21,7 @@ from rs_embed.cli.describe import describe
 from rs_embed.cli.doctor import doctor
 from rs_embed.cli.embed import embed
 from rs_embed.cli.evaluate import evaluate
+from rs_embed.cli.explore import explore
 from rs_embed.cli.inspect import inspect
 from rs_embed.cli.map import map_area
 from rs_embed.cli.model_options import Commands
@@ -66,7 +67,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-_COMMANDS = (embed, batch, map_area, search, change, classify, inspect, evaluate, pretrain)
+_COMMANDS = (
+    embed, batch, map_area, search, change, explore, classify, inspect, evaluate, pretrain,
+)  # fmt: skip
 for command in (*_COMMANDS, models, describe, doctor, demo):
     app.command(command.__name__.removesuffix("_area"))(command)
 app.add_typer(cache, name="cache")

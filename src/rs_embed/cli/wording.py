@@ -13,6 +13,7 @@ from rs_embed.cli.options import DEFAULT_MODEL, OnePlace, Period, Pixels, Prep
 _OTHERS = (
     "output", "pooling", "device", "layer", "dtype", "pca", "order", "stride_px", "seams",
     "acquired", "overwrite", "polygons", "id_column",
+    "base_map", "attribution", "port",
 )  # fmt: skip
 # What is one argument in Python and not an option.
 _CALLS = (

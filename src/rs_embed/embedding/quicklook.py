@@ -311,7 +311,12 @@ def _histogram(image: NDArray[np.uint8], side_px: int) -> Image.Image:
 
 def stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return an image from black at its 1st percentile to white at its 99th."""
-    low, high = np.percentile(image, [1, 99])
-    unit = (image.astype(np.float64) - low) / max(high - low, 1)
-    bright: NDArray[np.uint8] = (unit.clip(0, 1) * 255).round().astype(np.uint8)
-    return bright
+    return contrast(image)[image]
+
+
+def contrast(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return ``(256,)``: what each value becomes, from their 1st to their 99th percentile."""
+    low, high = np.percentile(values, [1, 99])
+    unit = (np.arange(256) - low) / max(high - low, 1)
+    shown: NDArray[np.uint8] = (unit.clip(0, 1) * 255).round().astype(np.uint8)
+    return shown

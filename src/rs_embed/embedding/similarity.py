@@ -56,11 +56,19 @@ def cosines(
 
     NaN for rows with NaN, or equal to the mean.
     """
+    seen, lengths = from_mean(rows, mean)
+    similarity: NDArray[np.float64] = units @ seen.T / lengths
+    return similarity
+
+
+def from_mean(
+    rows: NDArray[np.floating[Any]], mean: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ``(n, D)`` rows minus the mean, and their lengths: NaN for rows equal to the mean."""
     seen = rows - mean
     lengths = np.sqrt(np.einsum("nd,nd->n", seen, seen))
     lengths[lengths <= _ROUNDING * np.linalg.norm(mean)] = np.nan
-    similarity: NDArray[np.float64] = units @ seen.T / lengths
-    return similarity
+    return seen, lengths
 
 
 def cosine_distances(

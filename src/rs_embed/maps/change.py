@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +20,13 @@ import numpy as np
 
 from rs_embed._version import __version__
 from rs_embed.addresses import path_of
-from rs_embed.embedding.comparing import check_same_place
-from rs_embed.embedding.provenance import source_addresses, time_span
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.similarity import cosine_distances
 from rs_embed.errors import Note, RsEmbedWarning, SpecError, give_warnings
-from rs_embed.files.formats import PICTURES, UNREADABLE, Format, Formats
-from rs_embed.files.grids import GRIDS
+from rs_embed.files.formats import PICTURES, Format, Formats
 from rs_embed.files.writing import written
-from rs_embed.geo.raster import valid_mask
-from rs_embed.maps.formats.opening import restored
-from rs_embed.maps.formats.table import MAPS
-from rs_embed.maps.sampling import PlacedMap, blocks, placed_map
+from rs_embed.maps.dates import Date, check_alike, date_of, of_one_basis
+from rs_embed.maps.sampling import blocks
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -216,9 +211,9 @@ def change(
     if not (isinstance(quantile, int | float) and 0 < quantile < 1):
         raise SpecError(f"got quantile={quantile!r}, expected a share such as 0.95")
     given = [first, second] if reference is None else [first, second, reference]
-    dates = [_date(one, name) for one, name in zip(given, _NAMES, strict=False)]
-    notes = [note for date in dates[1:] for note in _check_alike(date, dates[0])]
-    dates = _of_one_basis(dates)
+    dates = [date_of(one, name) for one, name in zip(given, _NAMES, strict=False)]
+    notes = [note for date in dates[1:] for note in check_alike(date, dates[0])]
+    dates = of_one_basis(dates)
     distance = _distances(dates[0], dates[1], centred=centred)
     compared = int(np.isfinite(distance).sum())
     if not compared:
@@ -260,110 +255,7 @@ def change(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Date:
-    """The tokens of a date, and how they were made."""
-
-    name: str
-    placed: PlacedMap
-    meta: Mapping[str, Any]
-
-    def tokens(self, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Return ``(rows, columns, d)`` of a block, NaN where there is no token."""
-        values = self.placed.array.isel(y=rows, x=columns).values
-        valid = valid_mask(values, self.placed.nodata)
-        tokens: NDArray[np.float32] = np.where(valid, values, np.nan).transpose(1, 2, 0)
-        return tokens
-
-    def summary(self) -> dict[str, Any]:
-        """Return what is recorded of the date, as JSON values."""
-        days = dict.fromkeys(str(time.date()) for time in time_span(self.meta) if time)
-        return {
-            "days": " to ".join(days),
-            "imagery": source_addresses(self.meta),
-            "fingerprint": self.meta.get("fingerprint"),
-        }
-
-    def placed_as(self, values: NDArray[np.floating[Any]], name: str) -> xr.DataArray:
-        """Return ``(y, x)`` values in the place of the tokens."""
-        array = self.placed.array.isel(d=0, drop=True)
-        found: xr.DataArray = array.copy(data=values.astype(np.float32)).rename(name)
-        found = found.drop_vars(set(found.coords) - {"y", "x", "spatial_ref"})
-        found.attrs = {"long_name": name}  # not the meta of a map
-        placed: xr.DataArray = found.rio.write_nodata(np.nan)
-        return placed
-
-
-def _date(given: Any, name: str) -> _Date:
-    if isinstance(given, str | os.PathLike):
-        suffix = Path(given).suffix.lower()
-        if suffix in GRIDS.suffixes and suffix not in MAPS.suffixes:
-            given = Embedding.load(given)
-    if isinstance(given, Embedding):
-        if not given.is_grid:
-            raise SpecError(
-                f"got a pooled embedding of shape {given.shape} as the {name}, expected a grid: "
-                "embed it with output='grid' (--output grid)"
-            )
-        return _Date(name, placed_map(given.data), given.meta)
-    placed = placed_map(given)
-    text = placed.array.attrs.get("meta", placed.array.coords.get("meta"))
-    try:
-        return _Date(name, placed, dict(json.loads(str(getattr(text, "values", text)))))
-    except UNREADABLE as exc:
-        raise SpecError(
-            f"got tokens as the {name} that do not state how they were made, expected meta of "
-            "rs_embed; pass the path or the Embedding, or keep the attributes of open_map "
-            "(xarray.set_options(keep_attrs=True))"
-        ) from exc
-
-
-def _check_alike(date: _Date, first: _Date) -> list[Note]:
-    """Raise `SpecError` unless a date can be compared with the first one."""
-    mine, expected = date.placed.grid, first.placed.grid
-    on_it = mine.lies_on(expected) and mine.offset_in(expected) == (0, 0)
-    if mine.shape != expected.shape or not on_it:
-        for key in ("input_prep", "used_patch_size", "stride_px", "output"):
-            one, other = date.meta.get(key), first.meta.get(key)
-            if one != other:
-                raise SpecError(
-                    f"got a {date.name} of {_described(date)}, expected the cells of the "
-                    f"{first.name}: {_described(first)}; they were made with {key}={one!r} and "
-                    f"{other!r}: embed both in the same way"
-                )
-        raise SpecError(
-            f"got a {date.name} of {_described(date)}, expected the cells of the {first.name}: "
-            f"{_described(first)}; embed both dates on the same pixels: the same spatial= and "
-            "fetch= of a backend, or own imagery that is cut to one extent (gdalwarp -t_srs, -te, "
-            "-tr) before it is embedded"
-        )
-    return check_same_place(date.meta, first.meta, (date.name, first.name))
-
-
-def _described(date: _Date) -> str:
-    grid = date.placed.grid
-    code = None if grid.crs is None else grid.crs.to_authority() or (grid.crs.name,)
-    height, width = grid.shape
-    left, top, step = grid.transform.c, grid.transform.f, grid.transform.a
-    crs = ":".join(code or ("no CRS",))
-    return f"{height} x {width} cells of {step:.9g} from {left:.10g}, {top:.10g} in {crs}"
-
-
-def _of_one_basis(dates: list[_Date]) -> list[_Date]:
-    """Return whole tokens of maps that hold principal components of one basis."""
-    bases = [date.placed.array.attrs.get("pca") for date in dates]
-    if len(set(bases)) > 1:
-        raise SpecError(
-            "got principal components of different bases, expected tokens: each map has its own "
-            "PCA; compare what they are restored to, in Python: change(restored(open_map(a)), "
-            "restored(open_map(b)))"
-        )
-    if bases[0] is None:
-        return dates
-    return [_Date(d.name, placed_map(restored(d.placed.array)), d.meta) for d in dates]
-
-
-def _distances(one: _Date, other: _Date, *, centred: bool) -> NDArray[np.float64]:
+def _distances(one: Date, other: Date, *, centred: bool) -> NDArray[np.float64]:
     """Return ``(y, x)`` cosine distances of two dates, NaN where one has no token."""
     distances = np.full(one.placed.grid.shape, np.nan)
     means = _means(one, other) if centred else [np.zeros(1, np.float32)] * 2
@@ -372,7 +264,7 @@ def _distances(one: _Date, other: _Date, *, centred: bool) -> NDArray[np.float64
     return distances
 
 
-def _means(one: _Date, other: _Date) -> list[NDArray[np.float32]]:
+def _means(one: Date, other: Date) -> list[NDArray[np.float32]]:
     """Return the mean token of each of two dates, over the cells in which both have one."""
     sums, count = np.zeros((2, one.placed.array.sizes["d"])), 0
     for _, (mine, theirs) in _pairs(one, other):
@@ -382,7 +274,7 @@ def _means(one: _Date, other: _Date) -> list[NDArray[np.float32]]:
     return list((sums / max(count, 1)).astype(np.float32))
 
 
-def _pairs(one: _Date, other: _Date) -> Iterator[tuple[Any, list[NDArray[np.float32]]]]:
+def _pairs(one: Date, other: Date) -> Iterator[tuple[Any, list[NDArray[np.float32]]]]:
     """Yield the cells of each block, and the tokens of both dates."""
     for at in blocks(one.placed):
         yield at, [date.tokens(*at) for date in (one, other)]
@@ -425,7 +317,7 @@ def _of_all(distance: NDArray[np.float64], floor: NDArray[np.float64], way: str)
     return [Note(message, RsEmbedWarning)]
 
 
-def _of_storage(dates: list[_Date], median: float) -> list[Note]:
+def _of_storage(dates: list[Date], median: float) -> list[Note]:
     """Return a warning if rounded tokens may account for a part of the distance."""
     errors = [((d.meta.get("encoding") or {}).get("error") or {}) for d in dates[:2]]
     moved = sum(error.get("cosine_distance_mean") or 0.0 for error in errors)

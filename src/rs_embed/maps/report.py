@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rs_embed.printable import html_text
+
+if TYPE_CHECKING:
+    from rs_embed import Explorer
 
 _SHOWN_ERRORS = 10
 
@@ -129,6 +133,12 @@ class MapReport:
     def windows_per_s(self) -> float:
         """Windows per second in this run."""
         return (self.windows - self.resumed) / max(self.seconds, 1e-9)
+
+    def explore(self, output: str | os.PathLike[str] | None = None, **options: Any) -> Explorer:
+        """Write a page to look at the map in a browser; see `rs_embed.explore`."""
+        import rs_embed
+
+        return rs_embed.explore(self, output=output, **options)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""

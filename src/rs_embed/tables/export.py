@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
 
+    from rs_embed import Explorer
+
 
 # In a notebook.
 _SHOWN_ROWS = 5
@@ -135,6 +137,12 @@ class EmbeddingTable:
     def _repr_html_(self) -> str:
         first = self.frame.drop(columns="meta", errors="ignore").head(_SHOWN_ROWS)
         return html_text(repr(self)) + str(first.to_html(max_cols=16))
+
+    def explore(self, output: str | os.PathLike[str] | None = None, **options: Any) -> Explorer:
+        """Write a page to look at the table in a browser; see `rs_embed.explore`."""
+        import rs_embed
+
+        return rs_embed.explore(self, output=output, **options)
 
     def to_geodataframe(self) -> GeoDataFrame:
         """Return ``frame`` with a column ``embedding``: an array for each place, None if it failed.

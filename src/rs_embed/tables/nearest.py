@@ -156,7 +156,7 @@ def _drawn(table: Any, query: Any, own: int | None, found: Any, pixels: Mapping[
     ]
     if not pixels and not all(picture.is_chip(meta) for *_, meta in places):
         rows, similarity = found
-        return picture.of_points(*_degrees(table), rows, similarity, own)
+        return picture.of_points(*degrees(table), rows, similarity, own)
     if own is not None:
         places.insert(0, ("query", str(table.ids[own]), picture.meta_of(table, own)))
     elif isinstance(query, Embedding):
@@ -164,17 +164,18 @@ def _drawn(table: Any, query: Any, own: int | None, found: Any, pixels: Mapping[
     return picture.of_images(places, pixels)
 
 
-def _degrees(table: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def degrees(
+    table: Any,
+    purpose: str = "a point or picture=",
+    fix: str = "; search for an id, and state backend= or imagery= for a picture of images",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitude and latitude of a point in each place of a table."""
     if getattr(table.frame, "crs", None) is None:
-        raise SpecError(
-            "got a point or picture= for a table without geometry or CRS; search for an id, and "
-            "state backend= or imagery= for a picture of images"
-        )
+        raise SpecError(f"got {purpose} for a table without geometry or CRS{fix}")
     points = table.frame.geometry.representative_point().to_crs("EPSG:4326")
     x, y = points.x.to_numpy(), points.y.to_numpy()
     if not np.isfinite(x).any():
-        raise SpecError("got a point or picture= for a table without a single geometry")
+        raise SpecError(f"got {purpose} for a table without a single geometry")
     return x, y
 
 
@@ -227,7 +228,7 @@ def _row_at(table: Any, point: Mapping[str, Any]) -> tuple[int, float]:
     if not (abs(lon) <= MAX_LONGITUDE and abs(lat) <= 90):
         raise SpecError(f"got {dict(point)} as query, expected a Point of longitude and latitude")
     lon -= 360 * round(lon / 360)
-    x, y = _degrees(table)
+    x, y = degrees(table)
     away = Geod(ellps="WGS84").inv(np.full_like(x, lon), np.full_like(y, lat), x, y)[2]
     row = int(np.nanargmin(away))
     if not (np.nanmin(x) <= lon <= np.nanmax(x) and np.nanmin(y) <= lat <= np.nanmax(y)):

@@ -28,12 +28,17 @@ _MAP_PX = 640
 
 def meta_of(table: Any, row: int) -> dict[str, Any]:
     """Return all that a table knows of how the embedding of a row was made."""
-    name = "meta"
-    while f"emb_{name}" in table.frame:  # the places have such a column of their own
-        name = f"emb_{name}"
+    name = result_name("meta", table.frame)
     text = table.frame[name].iloc[row] if name in table.frame else None
     own = json.loads(text) if isinstance(text, str) else {}  # a column without any text is NaN
     return {**(getattr(table, "meta", None) or {}), **own}
+
+
+def result_name(name: str, frame: Any) -> str:
+    """Return the name of a column of results in a table of places, which may have one like it."""
+    while f"emb_{name}" in frame:
+        name = f"emb_{name}"
+    return name
 
 
 def of_images(
@@ -56,7 +61,7 @@ def of_images(
     images, failed = {}, {}
     for number, (_, name, meta) in enumerate(places):
         try:
-            images[number] = _image(meta, pixels)
+            images[number] = image_of_place(meta, pixels)
         except RsEmbedError as exc:
             failed[excerpt(name, 40)] = exc
     if failed:
@@ -87,7 +92,7 @@ def of_images(
     return canvas
 
 
-def _image(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> Any:
+def image_of_place(meta: Mapping[str, Any], pixels: Mapping[str, Any]) -> NDArray[np.uint8]:
     """Return the image of a place, ``(height, width, 3)`` uint8, as far as it was read."""
     place, period = dict(meta.get("spatial") or {}), meta.get("temporal")
     if "model" not in meta or not (place or is_chip(meta)):

@@ -6,7 +6,7 @@ Tokens keep their length: they are not normalised before they are rounded.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -79,7 +79,9 @@ class MapEncoding:
             If a token holds a NaN beside numbers, or an infinity.
         """
         self.check_tokens(content.dimensions)
-        pca = None if self.pca is None else _principal_components(content, self.pca)
+        pca = None
+        if self.pca is not None:
+            pca = principal_components(_token_blocks(content), content.dimensions, self.pca)
         scales = _scales(content, pca) if self.dtype == "int8" else None
         fitted = FittedEncoding(self, content.dimensions, pca, scales, None)
         if pca is None and self.dtype == "float32":
@@ -306,12 +308,20 @@ def _parts(tokens: NDArray[np.float32]) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _principal_components(content: MapContent, count: int) -> PrincipalComponents:
-    depth = content.dimensions
+def principal_components(
+    blocks: Iterable[NDArray[np.float32]], depth: int, count: int
+) -> PrincipalComponents:
+    """Return the first ``count`` components of tokens that come in blocks of ``(n, depth)``.
+
+    Raises
+    ------
+    SpecError
+        If there are fewer tokens than components.
+    """
     # Differences from a token near the mean: the squares then lose no digits.
     origin: NDArray[np.float64] | None = None
     number, total, squares = 0, np.zeros(depth), np.zeros((depth, depth))
-    for tokens in _token_blocks(content):
+    for tokens in blocks:
         if origin is None:
             origin = tokens.astype(np.float64).mean(axis=0)
         shifted = tokens - origin

@@ -1,0 +1,156 @@
+/** Starts the page. */
+
+import { byId } from "./dom";
+import { Explorer, type Reports } from "./explorer";
+import { SiteError } from "./format";
+import { readSite } from "./loading";
+import { Panels } from "./panels";
+import { fromHash, toHash } from "./permalink";
+import { Pointing } from "./pointing";
+import { Store } from "./state";
+import "./explorer.css";
+
+let panels: Panels | undefined;
+let fading = 0;
+
+const reports: Reports = {
+  problem(error) {
+    const text = error instanceof SiteError ? error.message : `The page failed: ${String(error)}`;
+    byId("problem").textContent = text;
+    byId("problem").hidden = false;
+    byId("progress").hidden = true;
+    byId("status").textContent = "";
+  },
+  status(text) {
+    const status = byId("status");
+    status.textContent = text;
+    // It does not stay in front of the map.
+    status.classList.remove("old");
+    clearTimeout(fading);
+    fading = window.setTimeout(() => status.classList.add("old"), 5000);
+  },
+  progress(share) {
+    byId("progress").hidden = share === null;
+    if (share !== null) byId<HTMLProgressElement>("progress").value = share;
+  },
+  updated() {
+    panels?.update();
+  },
+};
+
+/** Allow pictures of one host, that of the base map, where there is one. */
+function allowImagesOf(url: string | undefined): void {
+  let host = "";
+  if (url) {
+    // A host may have a choice of names: https://{a-c}.tile.example.org/{z}/{x}/{y}.png
+    const found = /^(https?:\/\/)([^/]+)/.exec(url);
+    if (!found) throw new SiteError(`the base map “${url}” is not a web address.`);
+    host = found[1] + found[2].replace(/^[^.]*\{[^}]*\}[^.]*/, "*");
+  }
+  const meta = document.createElement("meta");
+  meta.httpEquiv = "Content-Security-Policy";
+  meta.content = `img-src 'self' blob: data: ${host}`;
+  document.head.append(meta);
+}
+
+function wireHeader(): void {
+  const help = byId<HTMLDialogElement>("help-text");
+  byId("help").onclick = () => help.showModal();
+  addEventListener("keydown", (event) => {
+    const typing = event.target instanceof HTMLInputElement && event.target.type === "text";
+    if (event.key === "?" && !typing) help.showModal();
+  });
+  byId("theme").onclick = () => {
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const root = document.documentElement;
+    const shown = root.dataset.theme ?? (dark ? "dark" : "light");
+    root.dataset.theme = shown === "dark" ? "light" : "dark";
+  };
+  byId("link").onclick = async () => {
+    try {
+      await navigator.clipboard.writeText(location.href);
+      reports.status("The link is copied.");
+    } catch {
+      reports.status("The link is in the address bar.");
+    }
+  };
+}
+
+async function start(): Promise<Explorer> {
+  wireHeader();
+  const base = new URL(".", document.baseURI);
+  const site = await readSite(base);
+  allowImagesOf(site.base_map?.url);
+  const counts = site.layers.map(({ count }) => count);
+  const store = new Store(fromHash(location.hash, counts));
+  const plain = new URLSearchParams(location.search).get("kernel") === "js";
+  const explorer = await Explorer.open(site, base, store, reports, plain);
+  const pointing = new Pointing(explorer);
+  panels = new Panels(explorer, (click) => pointing.go(click));
+  panels.update();
+  let later = 0;
+  store.listen(() => {
+    clearTimeout(later);
+    later = window.setTimeout(() => history.replaceState(null, "", toHash(store.state)), 150);
+  });
+  addEventListener("hashchange", () => {
+    const state = fromHash(location.hash, counts);
+    store.set(state);
+    if (state.at) explorer.view.look(state.at);
+  });
+  await explorer.ready;
+  return explorer;
+}
+
+const started = start();
+started.catch(reports.problem);
+let explorer: Explorer | undefined;
+started.then(
+  (made) => {
+    explorer = made;
+  },
+  () => {},
+);
+
+/** For tests and notebooks: what the page shows, to be read only. */
+const readable = {
+  ready: started.then(() => {}),
+  get busy() {
+    return explorer?.busy ?? true;
+  },
+  /** Resolves when every question so far is answered and painted. */
+  async settled() {
+    await started;
+    while (explorer?.busy ?? true) await new Promise((next) => setTimeout(next, 5));
+  },
+  get kernel() {
+    return explorer?.kernel;
+  },
+  get similarity() {
+    return explorer?.results.scores[explorer.layer] ?? null;
+  },
+  get top() {
+    return explorer ? [...explorer.results.top] : [];
+  },
+  get classes() {
+    return explorer?.results.classes ?? null;
+  },
+  get change() {
+    return explorer?.results.change ?? null;
+  },
+  get clickToPaintMs() {
+    return explorer?.clickToPaintMs ?? null;
+  },
+  get workerMs() {
+    return explorer?.workerMs ?? null;
+  },
+  get pictureMs() {
+    return explorer?.pictureMs ?? null;
+  },
+  /** Pixel of a vector within the map element. */
+  pixelOf(layer: number, index: number) {
+    return explorer?.view.map.getPixelFromCoordinate(explorer.ground.point(layer, index)) ?? null;
+  },
+};
+readable.ready.catch(() => {});
+Object.defineProperty(window, "rsEmbedExplorer", { value: Object.freeze(readable) });

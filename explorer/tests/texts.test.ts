@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { checkedSite } from "../src/format";
+import { csvOf } from "../src/labels";
+import { fromHash, toHash } from "../src/permalink";
+import { polygonsOf, type Ring } from "../src/polygons";
+import { INITIAL, type State } from "../src/state";
+
+const area = (ring: Ring): number =>
+  ring.reduce((sum, [x, y], i) => {
+    const [u, v] = ring[(i + 1) % ring.length];
+    return sum + (x * v - u * y) / 2;
+  }, 0);
+
+// Rows of a mask, and the areas of the rings of each polygon.
+const MASKS: Record<string, [string[], number[][]]> = {
+  "one cell": [["#"], [[1]]],
+  "two that touch in a corner": [
+    ["#.", ".#"],
+    [[1], [1]],
+  ],
+  "a hole": [["###", "#.#", "###"], [[9, -1]]],
+  "two holes that touch": [["####", "#.##", "##.#", "####"], [[16, -1, -1]]],
+  "a hole that touches the outer ring": [["###.", "#.#.", "##.."], [[8, -1]]],
+  "an island in a hole": [
+    ["#####", "#...#", "#.#.#", "#...#", "#####"],
+    [[25, -9], [1]],
+  ],
+  nothing: [["..", ".."], []],
+};
+
+for (const [name, [rows, areas]] of Object.entries(MASKS)) {
+  test(`polygons of ${name}`, () => {
+    const mask = Uint8Array.from(rows.join(""), (cell) => (cell === "#" ? 1 : 0));
+    const polygons = polygonsOf(mask, rows.length, rows[0].length);
+    assert.deepEqual(
+      polygons.map((rings) => rings.map(area)),
+      areas,
+    );
+  });
+}
+
+test("a permalink holds the whole state", () => {
+  const state: State = {
+    view: "classes",
+    layer: 1,
+    swipe: 0.25,
+    opacity: 0.35,
+    positives: [
+      { layer: 0, index: 0 },
+      { layer: 1, index: 41 },
+    ],
+    negatives: [{ layer: 0, index: 99 }],
+    threshold: 0.42,
+    k: 50,
+    spacing: 7,
+    classes: 3,
+    names: ["a & b=c#", "", "水 “x”\n"],
+    at: [500_000.125, -5_400_000.5, 12.5],
+  };
+  assert.deepEqual(fromHash(toHash(state), [100, 100]), state);
+  assert.deepEqual(fromHash("", [100]), INITIAL);
+});
+
+test("what is wrong in a permalink is left out", () => {
+  const hash = "#view=x&layer=9&swipe=2&like=5 100 -1 1.5 x&top=1e9&classes=99&at=1 2&name=a";
+  assert.deepEqual(fromHash(hash, [100]), { ...INITIAL, positives: [{ layer: 0, index: 5 }] });
+});
+
+test("CSV quotes what needs it", () => {
+  const labels = { ids: ['a"b', 7, "=1,\n"], lon: [], lat: [], label: ["x", "y", "z"] };
+  assert.equal(csvOf(labels), 'id,label\r\n"a""b",x\r\n7,y\r\n"=1,\n",z\r\n');
+});
+
+test("explore.json that is no site is refused", () => {
+  for (const value of [null, [], "x", {}, { format: "1" }, { format: 1 }]) {
+    assert.throws(() => checkedSite(value), /rs-embed explore again/);
+  }
+});
