@@ -1,8 +1,9 @@
-"""The commands and their options, made from the command line itself, for its page."""
+"""The commands and their options, for their page, made from the command line itself."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import typer
 from mkdocs.structure.pages import Page
@@ -11,7 +12,6 @@ from typer.cli import get_docs_for_click
 from rs_embed.cli import app
 
 PAGE = "command-line.md"
-_EXAMPLE = re.compile(r"\[dim\](.+?)\[/dim\]", re.S)
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
@@ -21,20 +21,18 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 def commands() -> str:
     """Return Markdown with a section for each command, with the options of the models."""
-    root = typer.main.get_command(app)
-    context = typer.Context(root, info_name="rs-embed")  # type: ignore[arg-type]
-    sections = []
-    for name in root.list_commands(context):  # type: ignore[attr-defined]
-        _, command, _ = root.resolve_command(context, [name])  # type: ignore[attr-defined]
-        sections.append(
-            get_docs_for_click(
-                obj=command, ctx=context, name=name, call_prefix="rs-embed", indent=1
-            )
+    root: Any = typer.main.get_command(app)
+    context = typer.Context(root, info_name="rs-embed")
+    sections = ""
+    for name in root.list_commands(context):
+        command = root.resolve_command(context, [name])[1]
+        sections += get_docs_for_click(
+            obj=command, ctx=context, name=name, call_prefix="rs-embed", indent=1
         )
-    shown = _EXAMPLE.sub(_example, "\n".join(sections))
-    return shown.replace("**Usage**:\n\n```console\n$ ", "**Usage**:\n\n```text\n").replace("\\[", "[")
+    sections = sections.replace("```console\n$ ", "```text\n").replace("\\[", "[")
+    return re.sub(r"\[dim\](.+?)\[/dim\]", _example, sections, flags=re.S)
 
 
 def _example(found: re.Match[str]) -> str:
-    """Return a command as a block of code, which is wrapped in the help texts."""
+    """Return an example, which is wrapped in the help texts, as a block of code."""
     return "```sh\n" + " \\\n    ".join(found[1].splitlines()) + "\n```"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
+from os.path import dirname, join, normpath
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -11,50 +11,43 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-# Page of the site -> file of the repository.
+# File of the repository -> page of the site.
 OUTSIDE = {
-    "benchmarks.md": "benchmarks/README.md",
-    "changelog.md": "CHANGELOG.md",
-    "contributing.md": "CONTRIBUTING.md",
-    "sample-scene.md": "src/rs_embed/data/SAMPLE.md",
-    "scalemae-tiny.md": "src/rs_embed/data/scalemae-tiny/MODEL_CARD.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "src/rs_embed/data/SAMPLE.md": "sample-scene.md",
+    "src/rs_embed/data/scalemae-tiny/MODEL_CARD.md": "scalemae-tiny.md",
 }
-_PAGES = {path: page for page, path in OUTSIDE.items()}
-_LINK = re.compile(r"(?<=\]\()([^)#\s:]+)(?=(#[^)]*)?\))")
+_PATH = re.compile(r"(?<=\]\()[^)#\s:]+(?=(#[^)]*)?\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside ``docs/``."""
-    for page, path in OUTSIDE.items():
+    for path, page in OUTSIDE.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / path)))
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: object) -> str:
     """Return the page with links of the site."""
-    source = OUTSIDE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    return site_links(markdown, source, config.repo_url)
+    sources = {to: path for path, to in OUTSIDE.items()}
+    name = page.file.src_uri
+    return site_links(markdown, sources.get(name, f"docs/{name}"), config.repo_url or "")
 
 
-def site_links(markdown: str, source: str, repository: str | None) -> str:
-    """Return Markdown whose links lead to pages of the site, or else to the repository.
+def site_links(markdown: str, source: str, repository: str) -> str:
+    """Return the Markdown of a file of the repository with links of the site.
 
-    Parameters
-    ----------
-    markdown : str
-        Text of a file of the repository.
-    source : str
-        Path of that file from the root of the repository.
-    repository : str or None
-        Address of the repository. Without one, MkDocs warns of links to files that are not pages.
+    Files that are not pages are linked at the address ``repository``; without one the link stays
+    as it is, and MkDocs warns of it.
     """
 
     def of_site(link: re.Match[str]) -> str:
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), link[1]))
-        if not (ROOT / path).exists():
-            return link[1]
-        if path in _PAGES or path.startswith("docs/"):
-            return _PAGES.get(path, path.removeprefix("docs/"))
-        return f"{repository.rstrip('/')}/blob/HEAD/{path}" if repository else link[1]
+        path = normpath(join(dirname(source), link[0]))
+        if path in OUTSIDE or (path.startswith("docs/") and (ROOT / path).exists()):
+            return OUTSIDE.get(path, path.removeprefix("docs/"))
+        in_repository = repository and (ROOT / path).exists()
+        return f"{repository.rstrip('/')}/blob/HEAD/{path}" if in_repository else link[0]
 
-    return _LINK.sub(of_site, markdown)
+    return _PATH.sub(of_site, markdown)

@@ -5,48 +5,46 @@ from __future__ import annotations
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-# Page -> title, introduction, package, its names.
+# Page -> title, package, public names.
 API = {
-    "places": ("Embed places", "One place, own pixels, or many.", "rs_embed", """
-        get_embedding get_embeddings_batch iter_embeddings inspect_input Inspection estimate Estimate
-        load_model LoadedModel Embedding stack"""),
-    "specs": ("Places, periods, sensors", "What a request states, and grids.", "rs_embed", """
-        PointBuffer BBox TemporalSpec SensorSpec FetchSpec OutputSpec InputPrepSpec Grid Raster gsd_m
-        roi_grid SAMPLE_PLACE"""),
-    "tables": ("Tables and search", "Many places in one file, and what is similar.", "rs_embed", """
+    "places": ("Embed places", "rs_embed", """
+        get_embedding get_embeddings_batch iter_embeddings inspect_input Inspection estimate
+        Estimate load_model LoadedModel Embedding stack"""),
+    "specs": ("Places, periods, sensors", "rs_embed", """
+        PointBuffer BBox TemporalSpec SensorSpec FetchSpec OutputSpec InputPrepSpec Grid Raster
+        gsd_m roi_grid SAMPLE_PLACE"""),
+    "tables": ("Tables and search", "rs_embed", """
         export_batch plan_batch BatchReport load_export embed_table EmbeddingTable nearest Places
         places_of NamedPlace read_places Vectors read_vectors"""),
-    "maps": ("Maps and change", "Areas as georeferenced maps of tokens.", "rs_embed", """
+    "maps": ("Maps and change", "rs_embed", """
         embed_area plan_area MapPlan MapReport check_output open_map restored sample_points
         zonal_mean similarity_map change Change"""),
-    "classes": ("Classification", "Classes of tables and maps from labels.", "rs_embed", """
-        fit_classifier Classifier"""),
-    "imagery": ("Sources of imagery", "Providers, and the cache of pixels.", "rs_embed", """
+    "classes": ("Classification", "rs_embed", "fit_classifier Classifier"),
+    "imagery": ("Sources of imagery", "rs_embed", """
         StacProvider EarthEngineProvider LocalProvider Patience open_cache PatchCache"""),
-    "models": ("Models and installation", "What is installed and usable.", "rs_embed", """
+    "models": ("Models and installation", "rs_embed", """
         list_models describe_model list_weights diagnose Finding __version__"""),
-    "evaluation": ("Evaluation", "What embeddings are worth on labels.", "rs_embed.evaluation", """
+    "evaluation": ("Evaluation", "rs_embed.evaluation", """
         evaluate score_embeddings EvaluationReport"""),
-    "training": ("Training", "Weights of your own.", "rs_embed", "pretrain read_recipe"),
-    "errors": ("Errors and warnings", "[Errors and fixes](../errors.md) says what to do.", "rs_embed", """
+    "training": ("Training", "rs_embed", "pretrain read_recipe"),
+    "errors": ("Errors and warnings", "rs_embed", """
         RsEmbedError SpecError UnknownNameError SettingsError GridError ImageryError DatasetError
-        ProviderError NoImageryError ModelError CheckpointError TrainingError EngineError ExportError
-        MissingDependencyError RsEmbedWarning GsdWarning CoverageWarning TemporalWarning
-        ImageryWarning"""),
-    "new-models": ("Write a model", "What a model of another package implements.",
-                   "rs_embed.models.base", """
-        Model ModelDescription Option InputContract Weights Plan Preparation Frame Encoder Tokens"""),
-    "new-providers": ("Write a provider", "What a provider of another package implements.",
-                      "rs_embed.providers.base", "Provider RegisteredProvider Cost"),
-    "testing": ("Test suites", "Suites that models and providers inherit.", "rs_embed.testing",
-                "ModelContract ProviderContract"),
+        ProviderError NoImageryError ModelError CheckpointError TrainingError EngineError
+        ExportError MissingDependencyError RsEmbedWarning GsdWarning CoverageWarning
+        TemporalWarning ImageryWarning"""),
+    "new-models": ("Write a model", "rs_embed.models.base", """
+        Model ModelDescription Option InputContract Weights Plan Preparation Frame Encoder
+        Tokens"""),
+    "new-providers": ("Write a provider", "rs_embed.providers.base", """
+        Provider RegisteredProvider Cost"""),
+    "testing": ("Test suites", "rs_embed.testing", "ModelContract ProviderContract"),
 }  # fmt: skip
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the reference."""
-    for page, (title, introduction, package, names) in API.items():
-        blocks = "\n\n".join(f"::: {package}.{name}" for name in names.split())
-        content = f"# {title}\n\n{introduction}\n\n{blocks}\n"
+    for page, (title, package, names) in API.items():
+        blocks = [f"::: {package}.{name}" for name in names.split()]
+        content = "\n\n".join([f"# {title}", *blocks])
         files.append(File.generated(config, f"api/{page}.md", content=content))
     return files
