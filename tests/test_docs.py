@@ -117,6 +117,16 @@ def test_errors_table_is_complete() -> None:
             assert f"`{kind.__name__}`" in (ROOT / "docs" / "errors.md").read_text()
 
 
+def test_frequent_messages_are_those_of_the_library() -> None:
+    package = "".join(path.read_text() for path in (ROOT / "src" / "rs_embed").rglob("*.py"))
+    text = re.sub(r'"\s+f?"', "", package)  # literals that are joined
+    messages = table("frequent message")
+    assert len(messages) >= 10
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip() in text, message
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,10 @@ def config() -> Any:
     return load_config(str(ROOT / "mkdocs.yml"))
 
 
-def pages_of(nav: Any) -> Iterator[str]:
-    if isinstance(nav, str):
-        yield nav
-    else:
-        for entry in nav.values() if isinstance(nav, dict) else nav:
-            yield from pages_of(entry)
-
-
 def test_every_page_is_in_the_navigation(config: Any) -> None:
     pages = [page.name for page in PAGES if page.parent.name == "docs"]
     made = [*links.OUTSIDE.values(), *(f"api/{page}.md" for page in reference.API)]
-    assert sorted(pages_of(config.nav)) == sorted(pages + made)
+    assert sorted(re.findall(r"[\w/-]+\.md", str(config.nav))) == sorted(pages + made)
 
 
 def test_nothing_comes_from_other_servers(config: Any) -> None:
@@ -59,7 +50,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert len(set(named)) == len(named)
     for package, name in named:
         assert hasattr(importlib.import_module(package), name), name
-    own = {name for package, name in named if package in ("rs_embed", "rs_embed.evaluation")}
+    own = {name for package, name in named if package == "rs_embed"}
     assert own == set(rs_embed.__all__)
 
 

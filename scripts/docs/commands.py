@@ -34,5 +34,4 @@ def commands() -> str:
 
 
 def _example(found: re.Match[str]) -> str:
-    """Return an example, which is wrapped in the help texts, as a block of code."""
-    return "```sh\n" + " \\\n    ".join(found[1].splitlines()) + "\n```"
+    return "```sh\n" + found[1].replace("\n", " \\\n    ") + "\n```"  # it is wrapped

@@ -24,8 +24,7 @@ API = {
         StacProvider EarthEngineProvider LocalProvider Patience open_cache PatchCache"""),
     "models": ("Models and installation", "rs_embed", """
         list_models describe_model list_weights diagnose Finding __version__"""),
-    "evaluation": ("Evaluation", "rs_embed.evaluation", """
-        evaluate score_embeddings EvaluationReport"""),
+    "evaluation": ("Evaluation", "rs_embed", "evaluate score_embeddings EvaluationReport"),
     "training": ("Training", "rs_embed", "pretrain read_recipe"),
     "errors": ("Errors and warnings", "rs_embed", """
         RsEmbedError SpecError UnknownNameError SettingsError GridError ImageryError DatasetError
