@@ -55,7 +55,8 @@ def as_classes(placed: PlacedMap, codes: NDArray[np.uint8]) -> xr.DataArray:
     """Return codes ``(y, x)`` in the place of a map, 255 where there is no class."""
     array: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=codes).rename("class")
     array.attrs, array.encoding = {}, {}
-    return array.rio.write_nodata(CLASS_NODATA)
+    stated: xr.DataArray = array.rio.write_nodata(CLASS_NODATA)
+    return stated
 
 
 def described(classes: Sequence[Any], meta: Mapping[str, Any]) -> dict[str, Any]:

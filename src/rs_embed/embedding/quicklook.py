@@ -89,7 +89,7 @@ class Components:
 
     def shades(self, scores: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return the colours ``(y, x, 3)`` of scores, and where these are known ``(y, x)``."""
-        known = np.isfinite(scores).all(axis=-1) & bool(scores.shape[-1])
+        known = np.asarray(np.isfinite(scores).all(axis=-1) & bool(scores.shape[-1]))
         unit = (scores - self.low) / np.where(self.high > self.low, self.high - self.low, 1)
         colours = np.full((*known.shape, 3), NODATA_GREY, np.uint8)
         colours[known, : scores.shape[-1]] = (unit[known].clip(0, 1) * 255).round()

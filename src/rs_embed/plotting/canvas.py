@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
 
 from rs_embed._optional import require
 from rs_embed.addresses import path_of
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NODATA = "0.82"
-_SIDE_IN, _MARGINS_IN = 4.6, (1.6, 1.2)
+_SIDE_IN, _MARGINS_IN = 4.6, (2.6, 1.2)
 # Of the same figure the same bytes: no date, no version, no random names.
 _METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
@@ -58,7 +57,8 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 120) -> P
     PLOTS.check(target)
     suffix = target.suffix.lower()
     with matplotlib.rc_context({"svg.hashsalt": "rs-embed"}), written(target) as partial:
-        figure.savefig(partial, format=suffix[1:], dpi=dpi, metadata=_METADATA[suffix])
+        how: Any = {"dpi": dpi, "bbox_inches": "tight", "metadata": _METADATA[suffix]}
+        figure.savefig(partial, format=suffix[1:], **how)
     return target
 
 
@@ -78,11 +78,8 @@ def canvas(
     return figure, figure.subplots(1, count, squeeze=False)[0].tolist()
 
 
-def on_the_ground(ax: Axes, grid: Grid, title: str, first_lon: float = 0.0) -> None:
-    """Set up axes whose data are coordinates of a grid, with its extent, scale bar and title.
-
-    ``first_lon`` is added to the longitudes that the axes show.
-    """
+def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
+    """Set up axes whose data are coordinates of a grid, with its extent, scale bar and title."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
@@ -96,9 +93,9 @@ def on_the_ground(ax: Axes, grid: Grid, title: str, first_lon: float = 0.0) -> N
         axis.set_major_locator(MaxNLocator(4))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
         axis.set_label_text(f"{name}, {unit}")
-    if crs.is_geographic:
+    if crs.is_geographic:  # beyond 180 degrees the other hemisphere begins
         ax.xaxis.set_major_formatter(
-            FuncFormatter(lambda lon, _: f"{(lon + first_lon + 180) % 360 - 180:.10g}")
+            FuncFormatter(lambda lon, _: f"{lon - 360 * round(lon / 360):.10g}")
         )
     code = crs.to_authority()
     ax.set_xlabel(f"{ax.get_xlabel()} ({':'.join(code) if code else plain(crs.name, 40)})")
@@ -106,8 +103,7 @@ def on_the_ground(ax: Axes, grid: Grid, title: str, first_lon: float = 0.0) -> N
     ax.set_aspect(1 / np.cos(np.radians((bottom + top) / 2)) if crs.is_geographic else "equal")
     lines = textwrap.wrap(plain(title), 60, max_lines=3)
     ax.set_title("\n".join(lines), fontsize="small", parse_math=False)
-    shifted = Affine.translation(first_lon, 0) @ grid.transform
-    ground = Orientation.of(Grid(crs, shifted, grid.shape))
+    ground = Orientation.of(grid)
     if ground is None:
         return
     metres_per_unit = ground.cell_m / abs(grid.transform.a)
@@ -125,6 +121,12 @@ def on_the_ground(ax: Axes, grid: Grid, title: str, first_lon: float = 0.0) -> N
             "N", (0.88 + tip[0], 0.88 + tip[1]), (0.88 - tip[0], 0.88 - tip[1]), "axes fraction",
             arrowprops={"arrowstyle": "->"}, ha="center", va="center",
         )  # fmt: skip
+
+
+def colour_bar(ax: Axes, drawn: Any, label: str, **how: Any) -> None:
+    """Draw a colour bar beside axes, as high as these."""
+    beside = ax.inset_axes((1.03, 0, 0.05, 1))
+    ax.figure.colorbar(drawn, cax=beside, label=label, **how)
 
 
 def legend(ax: Axes, entries: Sequence[tuple[Any, str]]) -> None:

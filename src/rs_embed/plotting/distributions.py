@@ -57,7 +57,7 @@ def histogram(*sources: Any, of: Of = "cosine", ax: Axes | None = None) -> Figur
     curves = [curve for one in drawn for curve in _values(one, of)]
     figure, (own,) = canvas(ax, 1, shape=(0.7, 1))
     low, high = (f([f(values) for _, values, _ in curves]) for f in (np.min, np.max))
-    margin = max((high - low) / 20, abs(high) / 1000, 1e-6)
+    margin = 0 if high - low > 1e-3 * abs(high) else max(abs(high) / 20, 1e-6)  # all are equal
     edges = np.linspace(low - margin, high + margin, _BINS + 1)
     for name, values, style in curves:
         shares = np.histogram(values, edges)[0] / len(values)
@@ -79,7 +79,7 @@ def _values(one: Subject, of: Of) -> list[tuple[tuple[str, str], NDArray[np.floa
         values = _of_map(one, of)
     else:
         key = {"gsd": "input_res_m", "validity": "valid_fraction"}[of]
-        metas = (meta_of(one.table, row) for row in np.flatnonzero(one.known))
+        metas = (meta_of(one.table, row) for row in np.flatnonzero(one.known).tolist())
         values = np.array([meta[key] for meta in metas if key in meta], np.float64)
     if not len(values):
         raise SpecError(f"got {one.name}, which does not state {_LABELS[of]}; plot of='cosine'")
@@ -107,10 +107,8 @@ def _cosines(one: Subject) -> list[tuple[tuple[str, str], NDArray[np.float64], s
         raise SpecError(f"got {one.name} with {count} embeddings, expected two or more for pairs")
     first, second = np.triu_indices(count, 1) if count <= 633 else _pairs(count)
     found = []
-    for way, style, origin in (
-        ("from the origin", "-", 0.0),
-        ("from the mean", "--", rows.mean(0)),
-    ):
+    ways = ("from the origin", "-", 0.0), ("from the mean", "--", rows.mean(axis=0))
+    for way, style, origin in ways:
         seen = rows - origin
         parts = zip(*(np.array_split(index, 50) for index in (first, second)), strict=True)
         values = np.concatenate([1 - cosine_distances(seen[a], seen[b]) for a, b in parts])

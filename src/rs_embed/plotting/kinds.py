@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ from rs_embed.classification.class_maps import CLASS_NODATA, MUTED
 from rs_embed.classification.clusters import by_size, clusters_of_maps, kmeans
 from rs_embed.embedding.quicklook import NOISE, NOISE_CONTIGUITY, Components, contiguity
 from rs_embed.errors import ImageryWarning, Note, SpecError, give_warnings
+from rs_embed.geo.grid import known_crs, transformer
 from rs_embed.maps import change as changes
-from rs_embed.maps.sampling import PlacedMap
+from rs_embed.maps.sampling import placed_map
 from rs_embed.maps.similarity import similarity_map
-from rs_embed.plotting.canvas import NODATA, canvas, legend
+from rs_embed.plotting.canvas import NODATA, canvas, colour_bar, legend
 from rs_embed.plotting.subjects import MapSubject, Subject, TableSubject, subject, subjects
 from rs_embed.tables.nearest import nearest
 
@@ -67,12 +67,13 @@ def pca(*sources: Any, ax: Axes | Sequence[Axes] | None = None) -> Figure:
         )
     components = Components.of([_as_grid(tokens)])
     figure, axes = canvas(ax, len(drawn), shape=drawn[0].grid.shape)
-    noise = []
+    noise, missing = [], False
     for one, own in zip(drawn, axes, strict=True):
         scores = one.values(lambda rows: components.scores(_as_grid(rows))[:, 0], _COMPONENTS)
         if isinstance(one, MapSubject):
             noise.append(contiguity(scores) > NOISE_CONTIGUITY)
         colours, known = components.shades(scores)
+        missing = missing or not known.all()
         one.draw(own, np.concatenate([colours / 255, known[..., None]], axis=-1))
     if noise and all(noise):
         give_warnings([Note(NOISE, ImageryWarning)])
@@ -81,7 +82,7 @@ def pca(*sources: Any, ax: Axes | Sequence[Axes] | None = None) -> Figure:
         (colour, f"component {number} ({share:.0%} of the variance)")
         for colour, share, number in shares
     ]
-    legend(axes[-1], [*entries, (NODATA, "no token")])
+    legend(axes[-1], [*entries, *[(NODATA, "no token")] * missing])
     return figure  # type: ignore[no-any-return]  # matplotlib is imported where it is used
 
 
@@ -123,23 +124,21 @@ def similarity(
             "expected one of point=(lon, lat) (--point lon,lat) and like_id= (--like-id)"
         )
     one = subject(source)
-    if like_id is not None and isinstance(one, MapSubject):
+    query: Any = like_id
+    if point is not None:
+        query = {"type": "Point", "coordinates": list(point)}
+    elif isinstance(one, MapSubject):
         raise SpecError(f"got like_id={like_id!r} for {one.name}, a map; use point=(lon, lat)")
     if isinstance(one, MapSubject):
-        values = similarity_map(one.placed.array, [point], centred=centred).values
+        values = similarity_map(one.placed.array, [query["coordinates"]], centred=centred).values
     else:
-        query = like_id
-        if point is not None:
-            query = {"type": "Point", "coordinates": list(point)}  # type: ignore[assignment]
         values = _similarity_of_places(one, query, centred=centred)
     figure, (own,) = canvas(ax, 1, shape=one.grid.shape)
     drawn = one.draw(own, values, cmap="viridis")
     label = f"cosine similarity{', from the mean' if centred else ''}"
-    figure.colorbar(drawn, ax=own, label=label)
+    colour_bar(own, drawn, label)
     if point is not None and isinstance(one, MapSubject):
-        from rs_embed.geo.grid import transformer
-
-        x, y = transformer("EPSG:4326", one.grid.crs).transform(*point)  # type: ignore[arg-type]
+        x, y = transformer("EPSG:4326", known_crs(one.grid.crs)).transform(*point)
         own.plot(x, y, "+", color="red", markersize=12, markeredgewidth=2)
     return figure  # type: ignore[no-any-return]
 
@@ -196,7 +195,7 @@ def clusters(*sources: Any, k: int = 6, ax: Axes | Sequence[Axes] | None = None)
         (colour, f"cluster {number + 1}: {counts[number] / total:.1%}")
         for number, colour in enumerate(MUTED[:k])
     ]
-    legend(axes[-1], [*entries, (NODATA, "no token")][: k + bool(counts[CLASS_NODATA])])
+    legend(axes[-1], [*entries, *[(NODATA, "no token")] * bool(counts[CLASS_NODATA])])
     return figure  # type: ignore[no-any-return]
 
 
@@ -209,12 +208,8 @@ def _clusters_of_tables(tables: Sequence[Subject], k: int) -> list[NDArray[np.ui
     ]
     known = np.concatenate(found)
     order = by_size(known[np.isfinite(known)].astype(np.int64), k)
-    return [
-        np.where(np.isnan(one), CLASS_NODATA, order[np.nan_to_num(one).astype(int)]).astype(
-            np.uint8
-        )
-        for one in found
-    ]
+    table = np.append(order, np.uint8(CLASS_NODATA))
+    return [table[np.nan_to_num(one, nan=k).astype(np.int64)] for one in found]
 
 
 def in_colours(codes: NDArray[np.uint8], colours: Sequence[str]) -> NDArray[np.float64]:
@@ -259,24 +254,16 @@ def change(
             raise SpecError("got one map, expected two dates, or the result of rs_embed.change")
         found = changes.change(first, second, reference=reference, centred=centred)
     distance = found.distance
-    placed = _placed(distance)
+    placed = placed_map(distance.expand_dims("d"))
     layers = [distance.values]
     if found.floor is not None:
         layers.append(np.where(found.above.values, distance.values, np.nan))
     low, high = np.nanquantile(distance.values, [0.02, 0.98])
     figure, axes = canvas(ax, len(layers), shape=placed.grid.shape)
     days = " and ".join(found.meta[name]["days"] or name for name in ("first", "second"))
-    names = [f"cosine distance of {days}", "above the noise floor"]
+    names = [f"cosine distance of {days}", "above the noise floor (grey: not, or no token)"]
     for own, layer, name in zip(axes, layers, names, strict=False):
         one = MapSubject(name, placed, {key: found.meta[key] for key in ("model", "weights")})
         drawn = one.draw(own, layer, cmap="cividis", vmin=low, vmax=high)
-    if len(axes) > 1:
-        legend(axes[1], [(NODATA, "not above, or no token")])
-    figure.colorbar(drawn, ax=axes, label="cosine distance, 0 to 2", extend="both")
+    colour_bar(axes[-1], drawn, "cosine distance, 0 to 2", extend="both")
     return figure  # type: ignore[no-any-return]
-
-
-def _placed(layer: Any) -> PlacedMap:
-    from rs_embed.maps.sampling import placed_map
-
-    return replace(placed_map(layer.expand_dims("d")))

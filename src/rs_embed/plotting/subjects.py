@@ -84,8 +84,8 @@ class TableSubject:
         return getattr(self.table, "meta", None) or {}
 
     @cached_property
-    def points(self) -> tuple[Any, NDArray[np.float64], NDArray[np.float64], float]:
-        """CRS, x and y of each place, and what was taken from the longitudes."""
+    def points(self) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+        """CRS, x and y of each place; longitudes do not jump at 180 degrees."""
         frame = self.table.frame
         if getattr(frame, "crs", None) is None or not frame.geometry.notna().any():
             raise SpecError(
@@ -93,15 +93,13 @@ class TableSubject:
                 "places are known; only `histogram` draws it"
             )
         crs, points = known_crs(frame.crs.to_wkt()), frame.geometry.representative_point()
-        x, y, first = points.x.to_numpy(), points.y.to_numpy(), 0.0
-        if crs.is_geographic:
-            first, x = around_first(x)
-        return crs, x, y, first
+        x, y = points.x.to_numpy(), points.y.to_numpy()
+        return crs, np.add(*around_first(x)) if crs.is_geographic else x, y
 
     @property
     def grid(self) -> Grid:
         """A grid around all places, with a margin."""
-        crs, x, y, _ = self.points
+        crs, x, y = self.points
         west, south, east, north = (f(v) for f in (np.nanmin, np.nanmax) for v in (x, y))
         least = 1e-3 if crs.is_geographic else 100  # one place, or places in one line
         width, height = (max(side * 1.1, least) for side in (east - west, north - south))
@@ -135,7 +133,7 @@ class TableSubject:
 
     def draw(self, ax: Axes, values: NDArray[Any], **how: Any) -> Any:
         """Draw ``(N,)`` values or ``(N, 4)`` colours as points, the places without one below."""
-        _, x, y, first = self.points
+        _, x, y = self.points
         shown = np.isfinite(values) if values.ndim == 1 else values[:, 3] > 0
         size = float(np.clip(6000 / max(len(x), 1), 4, 60))
         ax.scatter(x[~shown], y[~shown], size, NODATA, edgecolors="0.4", linewidths=0.5)
@@ -143,7 +141,7 @@ class TableSubject:
             x[shown], y[shown], size, values[shown], edgecolors="0.2", linewidths=0.3, **how
         )
         ground = " | ".join(str(self.meta[key]) for key in ("model", "weights") if key in self.meta)
-        on_the_ground(ax, self.grid, f"{self.name} | {ground}", first)
+        on_the_ground(ax, self.grid, f"{self.name} | {ground}")
         ax.set_facecolor("white")
         return drawn
 
