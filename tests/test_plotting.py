@@ -144,7 +144,8 @@ def test_similarity_is_that_of_scikit_learn() -> None:
     places = table()
     figure = plotting.similarity(places, like_id="p3", centred=False)
     expected = cosine_similarity(places.embeddings[3:4], places.embeddings[:-1])[0]
-    assert figure.axes[0].collections[1].get_array() == pytest.approx(expected, abs=1e-6)
+    found = np.asarray(figure.axes[0].collections[1].get_array())
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_clusters_are_those_of_scikit_learn_and_the_largest_is_first(tmp_path: Path) -> None:
