@@ -19,7 +19,9 @@ API = {
     "maps": ("Maps and change", "rs_embed", """
         embed_area plan_area MapPlan MapReport check_output open_map restored sample_points
         zonal_mean similarity_map change Change"""),
-    "classes": ("Classification", "rs_embed", "fit_classifier Classifier"),
+    "classes": ("Classes and clusters", "rs_embed", "fit_classifier Classifier cluster_map"),
+    "plots": ("Plots", "rs_embed.plotting", """
+        pca similarity clusters change histogram coverage save"""),
     "imagery": ("Sources of imagery", "rs_embed", """
         StacProvider EarthEngineProvider LocalProvider Patience open_cache PatchCache"""),
     "models": ("Models and installation", "rs_embed", """
