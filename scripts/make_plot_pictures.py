@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from rs_embed import (
     SAMPLE_PLACE,
@@ -32,11 +34,24 @@ from rs_embed import (
     plotting,
 )
 from rs_embed.embedding.quicklook import stretched
+from rs_embed.models.scalemae.network import gsd_positions
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "images"
 SMALL: dict[str, Any] = {"variant": "tiny", "display": "visual"}
 DPI = 64
+DIMENSIONS, CHANNEL = 192, 17
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as a small PNG of few colours."""
+    plotting.save(figure, path, dpi=DPI)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(
+            200, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+    small.save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def plots(folder: Path, work: Path) -> None:
@@ -61,15 +76,16 @@ def plots(folder: Path, work: Path) -> None:
         "plot-histogram": plotting.histogram(work / "map.zarr", table),
         "plot-coverage": plotting.coverage(table),
     }.items():
-        plotting.save(figure, folder / f"{name}.png", dpi=DPI)
+        write(figure, folder / f"{name}.png")
 
 
 def two_dates(folder: Path) -> None:
     """Draw the picture of docs/tutorial-change.md."""
     images = sorted((ROOT / "tests" / "data" / "inn").glob("*.tif"))
     grids = get_embeddings_batch(
-        "scalemae", imageries=images, output="grid", input_prep="tile", variant="tiny"
-    )
+        "scalemae", imageries=images, output="grid", input_prep="tile", variant="tiny",
+        keep_images=True,
+    )  # fmt: skip
     figure = Figure(figsize=(12.5, 4), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
     bright = stretched(np.stack([grid.image for grid in grids]))
@@ -78,12 +94,14 @@ def two_dates(folder: Path) -> None:
         ax.set_title(path.stem, fontsize="small")
         ax.set_axis_off()
     plotting.change(change(*grids, centred=True), ax=axes[2])
-    plotting.save(figure, folder / "tutorial-change.png", dpi=DPI)
+    write(figure, folder / "tutorial-change.png")
 
 
-def encoding(metres: NDArray[np.float64], wavelength_m: float) -> NDArray[np.float64]:
-    """Return one channel of the position encoding: the sine of a position in metres."""
-    return np.sin(metres / wavelength_m)
+def encoding(patches: int, gsd_m: float) -> NDArray[np.float32]:
+    """Return a channel of the position encoding of a row of patches."""
+    encoded = gsd_positions(1, patches, DIMENSIONS, torch.tensor([gsd_m]))
+    found: NDArray[np.float32] = encoded.reshape(-1, DIMENSIONS)[-patches:, CHANNEL].numpy()
+    return found
 
 
 def gsd(folder: Path) -> None:
@@ -96,35 +114,37 @@ def gsd(folder: Path) -> None:
     view = np.clip(fine / 3000, 0, 1).transpose(1, 2, 0)
     half = np.clip(coarse / 3000, 0, 1).transpose(1, 2, 0)
     for ax, image, metres in ((axes[0], view[:128, :128], 10), (axes[1], half[:64, :64], 20)):
-        ax.imshow(stretched((image * 255).astype(np.uint8)), extent=(0, 1280, 1280, 0))
+        bands = [stretched((band * 255).astype(np.uint8)) for band in image.transpose(2, 0, 1)]
+        ax.imshow(np.stack(bands, axis=-1), extent=(0, 1280, 1280, 0))
         patches = np.arange(0, 1281, 8 * metres)
         ax.set(xticks=patches[::4], yticks=patches[::4], xlabel="m")
         ax.vlines(patches, 0, 1280, colors="white", linewidth=0.3)
         ax.hlines(patches, 0, 1280, colors="white", linewidth=0.3)
         ax.set_title(f"1280 m at {metres} m: patches of {8 * metres} m", fontsize="small")
-    ground = np.linspace(0, 1280, 400)
-    axes[2].plot(ground, encoding(ground, 200), color="0.6", linewidth=1)
-    for step, told, style, label in (
-        (80, 10, "o", "10 m, told 10 m"), (160, 20, "s", "20 m, told 20 m"),
-        (160, 10, "x", "20 m, told 10 m"),
+    for metres, told, style, label in (
+        (10, 10.0, "o-", "10 m, told 10 m"), (20, 20.0, "s", "20 m, told 20 m"),
+        (20, 10.0, "x", "20 m, told 10 m"),
     ):  # fmt: skip
-        at = np.arange(0, 1281, step)
-        axes[2].plot(at, encoding(at * told / (step / 8), 200), style, label=label, markersize=4)
+        at = np.arange(0, 1281, 8 * metres)
+        how: dict[str, Any] = {"label": label, "markersize": 4, "linewidth": 0.5}
+        axes[2].plot(at, encoding(len(at), told), style, **how)
     axes[2].set_title("what the encoding says of a patch", fontsize="small")
-    axes[2].set(xlabel="true position, m", ylabel="one of its channels", ylim=(-1.1, 1.9))
+    axes[2].set(
+        xlabel="true position, m", ylabel=f"channel {CHANNEL} of {DIMENSIONS}", ylim=(-1.1, 1.9)
+    )
     axes[2].legend(fontsize="x-small", loc="upper right")
-    told = 10 * 2.0 ** np.arange(-3, 3.1, 0.5)
+    told = 10 * 2.0 ** np.arange(-3, 4)
     for pixels, true, style in ((fine[:, :256, :256], 10.0, "-o"), (coarse, 20.0, "-s")):
         vectors = {scale: vector(pixels, scale) for scale in (*told, true)}
         cosines = [float(vectors[scale] @ vectors[true]) for scale in told]
         axes[3].plot(told, cosines, style, label=f"image of {true:g} m", markersize=3)
-        print(true, {f"{scale:.3g}": round(value, 3) for scale, value in zip(told, cosines, strict=True)})
+        print(true, dict(zip(told.tolist(), np.round(cosines, 3).tolist(), strict=True)))
     axes[3].set(xscale="log", xlabel="GSD told, m", ylabel="cosine to the right vector")
     axes[3].set_xticks([1.25, 5, 10, 20, 80], ["1.25", "5", "10", "20", "80"])
     axes[3].minorticks_off()
     axes[3].set_title("the vector, if the GSD told is wrong", fontsize="small")
     axes[3].legend(fontsize="x-small")
-    plotting.save(figure, folder / "gsd.png", dpi=DPI + 8)
+    write(figure, folder / "gsd.png")
     others = np.stack([vector(part, 10.0) for part in quarters(fine)])
     print("four places at 10 m:", np.round((others @ others.T)[np.triu_indices(4, 1)], 3))
 

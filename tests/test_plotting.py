@@ -200,6 +200,8 @@ def test_coverage_of_tables_maps_and_unfinished_runs(tmp_path: Path) -> None:
     assert texts(plotting.coverage(table())) == [
         "embedded: 1", "embedded, a part is nodata: 28", "failed: 1",
     ]  # fmt: skip
+    failed = EmbeddingTable(["a"], np.ones((1, 0), np.float32), table().frame[:1], {"a": "clouds"})
+    assert texts(plotting.coverage(failed)) == ["failed: 1"]
     assert texts(plotting.coverage(array(tokens()))) == ["embedded: 119", "nodata: 1"]
     partial = tmp_path / "t.parquet.partial"
     vector, meta = np.ones(2, np.float32), {"valid_fraction": 0.5}
@@ -241,6 +243,9 @@ REFUSALS: dict[str, tuple[Call, type[RsEmbedError], str]] = {
     ),
     "no CRS": (lambda: plotting.pca(array(tokens()).drop_vars("spatial_ref")), SpecError, "CRS"),
     "table without places": (lambda: plotting.pca(table(crs=None)), SpecError, "without places"),
+    "neighbours without places": (
+        lambda: plotting.similarity(table(crs=None), like_id="p1"), SpecError, "without places",
+    ),
     "nothing": (lambda: plotting.pca(), SpecError, "got nothing to plot"),
     "few for components": (lambda: plotting.pca(table(4)), SpecError, "got 3 tokens.* least 4"),
     "few for clusters": (lambda: plotting.clusters(table(4), k=5), SpecError, "got 3 tokens"),
@@ -355,4 +360,4 @@ def test_places_of_other_hemispheres_do_not_jump() -> None:
     frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy([179, -179], [0, 1]), crs=4326)
     places = EmbeddingTable(["a", "b"], np.ones((2, 2), np.float32), frame, {})
     low, high = plotting.coverage(places).axes[0].get_xlim()
-    assert (low, high) == pytest.approx((178.9, 181.1))
+    assert (low, high) == pytest.approx((178.8, 181.2))

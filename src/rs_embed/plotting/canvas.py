@@ -64,7 +64,7 @@ def save(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 120) -> P
 
 def canvas(
     ax: Axes | Sequence[Axes] | None, count: int, *, shape: tuple[float, float] = (1, 1)
-) -> tuple[Any, list[Axes]]:
+) -> tuple[Figure, list[Axes]]:
     """Return a figure and so many axes: those given, or new ones of the proportions ``shape``."""
     figures: Any = require("matplotlib.figure", extra="plot", purpose="a plot")
     if ax is not None:
@@ -74,7 +74,7 @@ def canvas(
         return given[0].figure, given
     height, width = (min(side / max(shape), 1) * _SIDE_IN for side in shape)
     size = count * (max(width, 2) + _MARGINS_IN[0]), max(height, 2) + _MARGINS_IN[1]
-    figure = figures.Figure(figsize=size, layout="constrained")
+    figure: Figure = figures.Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False)[0].tolist()
 
 

@@ -78,7 +78,7 @@ def _drawn(ax: Axes | None, found: tuple[Any, Any, int | None], names: Any) -> F
     figure, (own,) = canvas(ax, 1, shape=one.grid.shape)
     one.draw(own, in_colours(codes, _COLOURS))
     _legend(own, codes, names, left)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _legend(ax: Axes, codes: NDArray[np.uint8], names: Any, left: int | None) -> None:
@@ -147,4 +147,4 @@ def _of_windows(partial: Path, ax: Axes | None) -> Figure:
     on_the_ground(own, grid, f"{partial.name} | windows")
     per_window = np.array([*state.values()], np.uint8)
     _legend(own, per_window, _WINDOWS, layout["windows"] - len(state))
-    return figure  # type: ignore[no-any-return]
+    return figure

@@ -68,7 +68,7 @@ def histogram(*sources: Any, of: Of = "cosine", ax: Axes | None = None) -> Figur
     own.set(xlabel=_LABELS[of], ylabel=f"share of the {what} in each bin")
     for text in own.legend(fontsize="small").get_texts():
         text.set_parse_math(False)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _values(one: Subject, of: Of) -> list[tuple[tuple[str, str], NDArray[np.float64], str]]:

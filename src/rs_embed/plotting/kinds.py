@@ -83,7 +83,7 @@ def pca(*sources: Any, ax: Axes | Sequence[Axes] | None = None) -> Figure:
         for colour, share, number in shares
     ]
     legend(axes[-1], [*entries, *[(NODATA, "no token")] * missing])
-    return figure  # type: ignore[no-any-return]  # matplotlib is imported where it is used
+    return figure
 
 
 def _as_grid(tokens: NDArray[Any]) -> NDArray[Any]:
@@ -124,6 +124,7 @@ def similarity(
             "expected one of point=(lon, lat) (--point lon,lat) and like_id= (--like-id)"
         )
     one = subject(source)
+    shape = one.grid.shape
     query: Any = like_id
     if point is not None:
         query = {"type": "Point", "coordinates": list(point)}
@@ -133,14 +134,14 @@ def similarity(
         values = similarity_map(one.placed.array, [query["coordinates"]], centred=centred).values
     else:
         values = _similarity_of_places(one, query, centred=centred)
-    figure, (own,) = canvas(ax, 1, shape=one.grid.shape)
+    figure, (own,) = canvas(ax, 1, shape=shape)
     drawn = one.draw(own, values, cmap="viridis")
     label = f"cosine similarity{', from the mean' if centred else ''}"
     colour_bar(own, drawn, label)
     if point is not None and isinstance(one, MapSubject):
         x, y = transformer("EPSG:4326", known_crs(one.grid.crs)).transform(*point)
         own.plot(x, y, "+", color="red", markersize=12, markeredgewidth=2)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _similarity_of_places(one: TableSubject, query: Any, *, centred: bool) -> NDArray[np.float64]:
@@ -196,7 +197,7 @@ def clusters(*sources: Any, k: int = 6, ax: Axes | Sequence[Axes] | None = None)
         for number, colour in enumerate(MUTED[:k])
     ]
     legend(axes[-1], [*entries, *[(NODATA, "no token")] * bool(counts[CLASS_NODATA])])
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _clusters_of_tables(tables: Sequence[Subject], k: int) -> list[NDArray[np.uint8]]:
@@ -266,4 +267,4 @@ def change(
         one = MapSubject(name, placed, {key: found.meta[key] for key in ("model", "weights")})
         drawn = one.draw(own, layer, cmap="cividis", vmin=low, vmax=high)
     colour_bar(axes[-1], drawn, "cosine distance, 0 to 2", extend="both")
-    return figure  # type: ignore[no-any-return]
+    return figure

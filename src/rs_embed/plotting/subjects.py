@@ -102,7 +102,7 @@ class TableSubject:
         crs, x, y = self.points
         west, south, east, north = (f(v) for f in (np.nanmin, np.nanmax) for v in (x, y))
         least = 1e-3 if crs.is_geographic else 100  # one place, or places in one line
-        width, height = (max(side * 1.1, least) for side in (east - west, north - south))
+        width, height = (max(side * 1.2, least) for side in (east - west, north - south))
         width, height = max(width, height / 4), max(height, width / 4)
         left, top = (west + east - width) / 2, (south + north + height) / 2
         step = max(width, height) / 1000
@@ -112,7 +112,8 @@ class TableSubject:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which places have an embedding."""
-        return np.asarray(np.isfinite(self.table.embeddings).all(axis=1))
+        known = np.isfinite(self.table.embeddings).all(axis=1)
+        return np.asarray(known & (self.depth > 0))  # no dimension: all have failed
 
     @property
     def depth(self) -> int:
