@@ -121,7 +121,8 @@ def test_a_notebook_runs(tmp_path: Path) -> None:
 
     notebook = notebooks.notebook(ROOT / "docs" / "tutorial-places.md", site="")
     folder = {"metadata": {"path": str(tmp_path)}}
-    client = NotebookClient(notebook, kernel_name="python3", timeout=120, resources=folder)
+    limits = {"timeout": 300, "startup_timeout": 300}
+    client = NotebookClient(notebook, kernel_name="python3", resources=folder, **limits)
     client.execute(env=python_environment())
     assert "19 of 21" in str(notebook.cells[-2].outputs)
 

@@ -11,12 +11,10 @@ from typer.cli import get_docs_for_click
 
 from rs_embed.cli import app
 
-PAGE = "command-line.md"
-
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Return the page of the command line with its commands."""
-    return f"{markdown}\n{commands()}" if page.file.src_uri == PAGE else markdown
+    return f"{markdown}\n{commands()}" if page.file.src_uri == "command-line.md" else markdown
 
 
 def commands() -> str:
