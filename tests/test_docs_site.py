@@ -121,8 +121,8 @@ def test_a_notebook_runs(tmp_path: Path) -> None:
 
     notebook = notebooks.notebook(ROOT / "docs" / "tutorial-places.md", site="")
     folder = {"metadata": {"path": str(tmp_path)}}
-    limits = {"timeout": 300, "startup_timeout": 300}
-    client = NotebookClient(notebook, kernel_name="python3", resources=folder, **limits)
+    client = NotebookClient(notebook, kernel_name="python3", resources=folder)
+    client.timeout = client.startup_timeout = 300
     client.execute(env=python_environment())
     assert "19 of 21" in str(notebook.cells[-2].outputs)
 
