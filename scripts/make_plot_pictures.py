@@ -82,7 +82,7 @@ def plots(folder: Path, work: Path) -> None:
 def two_dates(folder: Path) -> None:
     """Draw the picture of docs/tutorial-change.md."""
     images = sorted((ROOT / "tests" / "data" / "inn").glob("*.tif"))
-    grids = get_embeddings_batch(
+    grids: list[Any] = get_embeddings_batch(  # none fails
         "scalemae", imageries=images, output="grid", input_prep="tile", variant="tiny",
         keep_images=True,
     )  # fmt: skip
@@ -133,12 +133,12 @@ def gsd(folder: Path) -> None:
         xlabel="true position, m", ylabel=f"channel {CHANNEL} of {DIMENSIONS}", ylim=(-1.1, 1.9)
     )
     axes[2].legend(fontsize="x-small", loc="upper right")
-    told = 10 * 2.0 ** np.arange(-3, 4)
+    scales = 10 * 2.0 ** np.arange(-3, 4)
     for pixels, true, style in ((fine[:, :256, :256], 10.0, "-o"), (coarse, 20.0, "-s")):
-        vectors = {scale: vector(pixels, scale) for scale in (*told, true)}
-        cosines = [float(vectors[scale] @ vectors[true]) for scale in told]
-        axes[3].plot(told, cosines, style, label=f"image of {true:g} m", markersize=3)
-        print(true, dict(zip(told.tolist(), np.round(cosines, 3).tolist(), strict=True)))
+        vectors = {scale: vector(pixels, scale) for scale in (*scales, true)}
+        cosines = [float(vectors[scale] @ vectors[true]) for scale in scales]
+        axes[3].plot(scales, cosines, style, label=f"image of {true:g} m", markersize=3)
+        print(true, dict(zip(scales.tolist(), np.round(cosines, 3).tolist(), strict=True)))
     axes[3].set(xscale="log", xlabel="GSD told, m", ylabel="cosine to the right vector")
     axes[3].set_xticks([1.25, 5, 10, 20, 80], ["1.25", "5", "10", "20", "80"])
     axes[3].minorticks_off()

@@ -62,8 +62,11 @@ def array(values: NDArray[np.float32], crs: str = "EPSG:32633", **meta: Any) -> 
         "y": 5_400_000 - 80 * (np.arange(rows) + 0.5),
         "x": 390_000 + 80 * (np.arange(columns) + 0.5),
     }
-    placed = xr.DataArray(values, dims=("d", "y", "x"), coords=coords).rio.write_crs(crs)
-    return placed.assign_attrs(meta=json.dumps({**META, **meta}))
+    placed: xr.DataArray = xr.DataArray(values, dims=("d", "y", "x"), coords=coords).rio.write_crs(
+        crs
+    )
+    placed.attrs["meta"] = json.dumps({**META, **meta})
+    return placed
 
 
 def table(count: int = 30, crs: str | None = "EPSG:32633", **meta: Any) -> EmbeddingTable:
@@ -81,8 +84,13 @@ def table(count: int = 30, crs: str | None = "EPSG:32633", **meta: Any) -> Embed
 
 def shown(figure: Figure) -> NDArray[Any]:
     """Return the image in the first axes, masked where it has no value."""
-    values: NDArray[Any] = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
-    return values
+    drawn: Any = figure.axes[0].images[0].get_array()
+    return np.asarray(np.ma.filled(drawn, np.nan))
+
+
+def texts(figure: Figure) -> list[str]:
+    legend: Any = figure.axes[0].get_legend()
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def points(figure: Figure) -> NDArray[Any]:
@@ -93,15 +101,16 @@ def points(figure: Figure) -> NDArray[Any]:
 def lon_lat(row: int, column: int) -> tuple[float, float]:
     """Return the middle of a cell of `array`."""
     to_degrees = Transformer.from_crs(32633, 4326, always_xy=True)
-    return to_degrees.transform(390_000 + 80 * (column + 0.5), 5_400_000 - 80 * (row + 0.5))
+    lon, lat = to_degrees.transform(390_000 + 80 * (column + 0.5), 5_400_000 - 80 * (row + 0.5))
+    return float(lon), float(lat)
 
 
 def rows_of(values: NDArray[Any]) -> NDArray[Any]:
     flat = values.reshape(DEPTH, -1).T
-    return flat[np.isfinite(flat).all(axis=1)].astype(np.float64)
+    return np.asarray(flat[np.isfinite(flat).all(axis=1)], np.float64)
 
 
-def in_colours(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_colours(rows: NDArray[Any]) -> NDArray[np.float64]:
     """Return 0..1 colours of rows by scikit-learn's PCA, each component with a positive peak."""
     model = PCA(3).fit(rows)
     peaks = model.components_[range(3), np.abs(model.components_).argmax(axis=1)]
@@ -156,9 +165,11 @@ def test_clusters_are_those_of_scikit_learn_and_the_largest_is_first(tmp_path: P
     figure = plotting.clusters(array(values), k=3)
     found = shown(figure)
     assert np.allclose(found[found[..., 3] == 1], expected)
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     shares = np.sort(np.bincount(labels))[::-1] / 119
-    assert texts == [*(f"cluster {n}: {s:.1%}" for n, s in enumerate(shares, 1)), "no token"]
+    assert texts(figure) == [
+        *(f"cluster {n}: {s:.1%}" for n, s in enumerate(shares, 1)),
+        "no token",
+    ]
     file = tmp_path / "clusters.tif"
     codes = cluster_map(array(values), 3, output=file)
     with rasterio.open(file) as written:
@@ -190,10 +201,6 @@ def test_histograms_are_those_of_numpy(of: Any, expected: Any) -> None:
     inside = np.clip(expected, edges[0], edges[-1])  # but for rounding
     assert values == pytest.approx(np.histogram(inside, edges)[0] / len(expected))
     assert values.sum() == pytest.approx(1)
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
 def test_coverage_of_tables_maps_and_unfinished_runs(tmp_path: Path) -> None:
@@ -311,7 +318,7 @@ def test_noise_is_told() -> None:
 
 
 def test_files_are_the_same_twice_and_carry_no_markup(tmp_path: Path) -> None:
-    backend = mpl.rcParams._get("backend")  # type: ignore[attr-defined]
+    backend = mpl.rcParams._get("backend")
     evil = array(tokens(), source={"path": f"/{EVIL.replace('/', '')}.tif"})
     for suffix in (".png", ".svg", ".pdf"):
         files = [tmp_path / f"{number}{suffix}" for number in range(2)]
@@ -326,7 +333,7 @@ def test_files_are_the_same_twice_and_carry_no_markup(tmp_path: Path) -> None:
     tags = {one.tag.rpartition("}")[2] for one in ElementTree.fromstring(drawing).iter()}  # noqa: S314
     assert "image" in tags
     assert "script" not in tags
-    assert mpl.rcParams._get("backend") == backend  # type: ignore[attr-defined]
+    assert mpl.rcParams._get("backend") == backend
     assert "matplotlib.pyplot" not in sys.modules or backend is not None
 
 
