@@ -67,8 +67,9 @@ def cluster_map(
 
     Notes
     -----
-    Lloyd's algorithm from k-means++ as in scikit-learn, on the tokens as they are, from a fixed
-    seed: the same map gives the same clusters.
+    Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007, SODA, 1027-1035) as in
+    scikit-learn, the best of four starts from a fixed seed, on the tokens as they are: the same map
+    gives the same clusters.
     """
     target = None if output is None else path_of(output)
     if target is not None:

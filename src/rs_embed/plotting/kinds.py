@@ -248,6 +248,11 @@ def change(
     ------
     SpecError
         If the dates cannot be compared.
+
+    Notes
+    -----
+    Cosine distance as in Ruzicka et al. 2022, https://doi.org/10.1038/s41598-022-19437-5. The
+    colours are cut at the 2nd and 98th percentile.
     """
     found = first
     if not isinstance(first, changes.Change):
