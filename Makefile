@@ -1,4 +1,4 @@
-# Two commands, each complete on a fresh machine: make demo, make test.
+# Two commands, each complete on a fresh machine: make demo, make test. make docs builds the site.
 PYTHON ?= python3
 # PyPI's PyTorch for Linux brings gigabytes of CUDA; without a GPU the CPU build is taken instead.
 # `make demo TORCH_INDEX=` takes PyPI's.
@@ -18,7 +18,8 @@ PROCESSES := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo 
 # Compiled modules are kept: the tests start many processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-faults test-ray lint format explorer explorer-check benchmarks pretrain-tiny clean
+.PHONY: demo test test-faults test-ray lint format explorer explorer-check docs docs-serve benchmarks \
+	pretrain-tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rs-embed demo --out demo-output
@@ -56,6 +57,14 @@ explorer-check:
 		&& diff -rq "$$built/page" ../src/rs_embed/explorer/page; same=$$?; rm -r "$$built"; \
 		test $$same = 0 || { echo "src/rs_embed/explorer/page is not what explorer/ builds: run make explorer and commit it" >&2; exit 1; }
 
+# Into site/, which works from the disk too. Warnings are errors, but not with --quiet, which drops them
+# uncounted. The variable silences an advertisement.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+docs-serve: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 benchmarks: $(VENV)/.installed
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -63,7 +72,7 @@ pretrain-tiny: $(VENV)/.installed
 	$(BIN)/rs-embed pretrain recipes/scalemae-tiny.toml --data '$(DATA)' --minutes $(MINUTES)
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output site
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -73,5 +82,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		-c constraints.txt --no-deps --retries 0 --timeout 15 --index-url '$(TORCH_INDEX)' torch \
 		|| echo "$(TORCH_INDEX) cannot be reached: taking PyTorch from the default index"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e '.[classify,gee,maps,netcdf,stac,tables,train,test,lint]'
+		-e '.[classify,gee,maps,netcdf,stac,tables,train,test,lint,docs]'
 	touch $@

@@ -57,6 +57,7 @@ def table(first_header: str) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # of what they write
+    (tmp_path / "tests").symlink_to(ROOT / "tests")  # two dates, for docs/tutorial-change.md
     namespace: dict[str, Any] = {}
     for block in BLOCK.finditer(page.read_text()):
         code = compile(block["code"], page.name, "exec")
@@ -115,6 +116,16 @@ def test_errors_table_is_complete() -> None:
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.RsEmbedWarning):
             assert f"`{kind.__name__}`" in (ROOT / "docs" / "errors.md").read_text()
+
+
+def test_frequent_messages_are_those_of_the_library() -> None:
+    package = "".join(path.read_text() for path in (ROOT / "src" / "rs_embed").rglob("*.py"))
+    text = re.sub(r'"\s+f?"', "", package)  # literals that are joined
+    messages = table("frequent message")
+    assert len(messages) >= 10
+    for message in messages:
+        for part in message.split("..."):
+            assert part.strip() in text, message
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

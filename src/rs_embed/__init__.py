@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 from rs_embed._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rs_embed import plotting as plotting
     from rs_embed.classification.classifier import Classifier as Classifier
     from rs_embed.classification.classifier import fit_classifier as fit_classifier
+    from rs_embed.classification.clusters import cluster_map as cluster_map
     from rs_embed.diagnosis import Finding as Finding
     from rs_embed.diagnosis import diagnose as diagnose
     from rs_embed.embedding.estimate import Estimate as Estimate
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
 # Module -> its public names, loaded on first use so that importing rs_embed costs nothing.
 _MODULES = {
     "classification.classifier": "Classifier fit_classifier",
+    "classification.clusters": "cluster_map",
     "diagnosis": "Finding diagnose",
     "embedding.estimate": "Estimate estimate",
     "embedding.inspection": "Inspection inspect_input",
@@ -164,10 +167,13 @@ _MODULES = {
     "training.recipe": "read_recipe",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
-__all__ = sorted(["__version__", *_HOMES])
+_PACKAGES = ("plotting",)
+__all__ = sorted(["__version__", *_PACKAGES, *_HOMES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -24,6 +24,7 @@ _EXTRAS = {
         ("zarr", "dask", "rio_cogeo", "shapely", "pyogrio", "exactextract"),
         "maps of whole areas",
     ),
+    "plot": (("matplotlib", "sklearn", "geopandas", "pyarrow"), "figures of maps and tables"),
     "train": (("sklearn", "pyarrow", "matplotlib"), "linear probes, tables and pictures"),
     "classify": (("sklearn", "skops", "pandas", "geopandas", "pyarrow"), "classifiers"),
     "onnx": (("onnx", "onnxruntime"), "runtime='onnx'"),

@@ -22,9 +22,11 @@ from rs_embed.tables.export import embed_table
 class LoadedModel(KeptModel):
     """A model in memory, made by `load_model`; its weights stay while it exists.
 
-    Its methods are the functions, without ``model``, ``device`` and the model's own options. All
-    others that take the id of a model (`plan_area`, `estimate`, `iter_embeddings`) also take this
-    object in its place.
+    Its methods are the functions, without ``model``, ``device`` and the model's own options:
+    ``embed`` (`get_embedding`), ``embed_many`` (`get_embeddings_batch`), ``embed_table``,
+    ``export_batch``, ``embed_area`` and ``inspect`` (`inspect_input`). All others
+    that take the id of a model (`plan_area`, `estimate`, `iter_embeddings`) also take this object
+    in its place.
     """
 
     embed = get_embedding

@@ -25,6 +25,12 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 CLASS_MAPS = Formats(
     "a map of classes", Format(name="GeoTIFF", suffixes=(".tif", ".tiff"), media_type=_COG)
 )
+# Nine colours that people with any colour vision tell apart: "muted" of Paul Tol, Colour Schemes,
+# SRON/EPS/TN/09-002, issue 3.2 (2021), https://personal.sron.nl/~pault/
+MUTED = (
+    "#332288", "#ddcc77", "#117733", "#cc6677", "#88ccee", "#882255", "#44aa99", "#999933",
+    "#aa4499",
+)  # fmt: skip
 _GOLDEN = 0.618034  # hues that are such steps apart differ, however many they are
 
 
@@ -42,9 +48,15 @@ def class_map(
             found, outside = predict(tokens)
             codes[cells] = np.where(outside, CLASS_NODATA, found) if mask_outside else found
             seen, beyond = seen + len(tokens), beyond + int(outside.sum())
+    return as_classes(placed, codes), beyond / max(seen, 1)
+
+
+def as_classes(placed: PlacedMap, codes: NDArray[np.uint8]) -> xr.DataArray:
+    """Return codes ``(y, x)`` in the place of a map, 255 where there is no class."""
     array: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=codes).rename("class")
     array.attrs, array.encoding = {}, {}
-    return array.rio.write_nodata(CLASS_NODATA), beyond / max(seen, 1)
+    stated: xr.DataArray = array.rio.write_nodata(CLASS_NODATA)
+    return stated
 
 
 def described(classes: Sequence[Any], meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +70,14 @@ def described(classes: Sequence[Any], meta: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def _colours(count: int) -> list[tuple[int, ...]]:
+    """Return a colour for each class: red, green, blue."""
+    if count <= len(MUTED):
+        return [tuple(bytes.fromhex(text[1:])) for text in MUTED[:count]]
+    hues = (number * _GOLDEN % 1 for number in range(count))
+    return [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.65, 0.75)) for hue in hues]
+
+
 def write_class_map(path: Path, array: xr.DataArray) -> None:
     """Write a map of classes as a cloud-optimised GeoTIFF with a colour table.
 
@@ -68,9 +88,7 @@ def write_class_map(path: Path, array: xr.DataArray) -> None:
     from rasterio.errors import RasterioError
 
     classes = json.loads(array.attrs["classes"])
-    hues = (number * _GOLDEN % 1 for number in range(len(classes)))
-    parts = (colorsys.hsv_to_rgb(hue, 0.65, 0.75) for hue in hues)
-    colours = {number: tuple(round(255 * c) for c in rgb) for number, rgb in enumerate(parts)}
+    colours = dict(enumerate(_colours(len(classes))))
     names = path.with_name(f"{path.name}.aux.xml")
     names.unlink(missing_ok=True)  # those of an older map
     height, width = array.shape

@@ -26,6 +26,7 @@ from rs_embed.cli.inspect import inspect
 from rs_embed.cli.map import map_area
 from rs_embed.cli.model_options import Commands
 from rs_embed.cli.models import models
+from rs_embed.cli.plot import plot
 from rs_embed.cli.pretrain import pretrain
 from rs_embed.cli.printing import PrintableFormatter, echo
 from rs_embed.cli.search import search
@@ -68,7 +69,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 _COMMANDS = (
-    embed, batch, map_area, search, change, explore, classify, inspect, evaluate, pretrain,
+    embed, batch, map_area, search, change, explore, classify, plot, inspect, evaluate, pretrain,
 )  # fmt: skip
 for command in (*_COMMANDS, models, describe, doctor, demo):
     app.command(command.__name__.removesuffix("_area"))(command)

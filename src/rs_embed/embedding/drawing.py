@@ -100,6 +100,13 @@ def legend(
     return stacked([beside(row, size_px) for row in rows], size_px // 4)
 
 
+def scale_length(longest_m: float) -> tuple[float, str]:
+    """Return the length of a scale bar that is not longer, metres, and its label."""
+    power = 10.0 ** math.floor(math.log10(longest_m))
+    metres = next(step * power for step in (5, 2, 1) if step * power <= longest_m * (1 + 1e-9))
+    return metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+
+
 def scale_bar(
     metres_per_px: float, width_px: int, size_px: int, north_deg: float = 0.0
 ) -> Image.Image:
@@ -114,10 +121,7 @@ def scale_bar(
     north_deg : float
         Direction of north from the top of the picture, clockwise.
     """
-    longest = metres_per_px * width_px / 3
-    power = 10.0 ** math.floor(math.log10(longest))
-    metres = next(step * power for step in (5, 2, 1) if step * power <= longest * (1 + 1e-9))
-    shown = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    metres, shown = scale_length(metres_per_px * width_px / 3)
     length, turned = round(metres / metres_per_px), abs(north_deg) > NORTH_UP_DEG
     line_px, thick = round(size_px * (2 if turned else 1.3)), max(size_px // 6, 2)
     label_px = math.ceil(font(size_px).getlength(shown))

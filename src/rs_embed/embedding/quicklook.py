@@ -85,8 +85,11 @@ class Components:
 
     def colours(self, tokens: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return the colours ``(y, x, 3)`` of a grid, and where it has tokens ``(y, x)``."""
-        scores = self.scores(tokens)
-        known = _where(tokens)
+        return self.shades(self.scores(tokens))
+
+    def shades(self, scores: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return the colours ``(y, x, 3)`` of scores, and where these are known ``(y, x)``."""
+        known = np.asarray(np.isfinite(scores).all(axis=-1) & bool(scores.shape[-1]))
         unit = (scores - self.low) / np.where(self.high > self.low, self.high - self.low, 1)
         colours = np.full((*known.shape, 3), NODATA_GREY, np.uint8)
         colours[known, : scores.shape[-1]] = (unit[known].clip(0, 1) * 255).round()
@@ -176,7 +179,7 @@ def render(grids: Sequence[Shown], *, side_px: int, stretch: bool) -> tuple[Imag
             panels.insert(0, Image.fromarray(shown).resize(size, Image.Resampling.LANCZOS))
         row = beside(panels, _GAP_PX)
         where = _orientation(grid)
-        parts = [text(_title(grid.meta, where), row.width, size_px), row]
+        parts = [text(title(grid.meta, where), row.width, size_px), row]
         if where is not None:
             metres = where.cell_m * own.shape[2] / size[0]
             parts.append(scale_bar(metres, row.width, size_px, where.north_deg))
@@ -209,7 +212,7 @@ def _orientation(grid: Shown) -> Orientation | None:
     return Orientation(float("nan"), float("nan"), metres * patch, 0.0)
 
 
-def _title(meta: Mapping[str, Any], where: Orientation | None) -> str:
+def title(meta: Mapping[str, Any], where: Orientation | None) -> str:
     """Return place, date, GSD and model, as far as they are known."""
     source = meta.get("source") or {}
     parts = []
@@ -227,8 +230,8 @@ def _title(meta: Mapping[str, Any], where: Orientation | None) -> str:
         parts.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
     elif period:
         parts.append(f"{period['start']} to {period['end']}")
-    if meta.get("used_scale_m"):
-        parts.append(f"GSD {meta['used_scale_m']:.4g} m")
+    if gsd_m := meta.get("used_scale_m") or meta.get("gsd_m"):  # of places, and of maps
+        parts.append(f"GSD {gsd_m:.4g} m")
     parts.append(", ".join(str(meta[key]) for key in ("model", "weights") if meta.get(key)))
     return " | ".join(filter(None, parts))
 

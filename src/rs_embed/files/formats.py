@@ -119,6 +119,13 @@ class Formats(Generic[Row]):
 
 
 PICTURES = Formats("a picture", Format(name="PNG", suffixes=(".png",), media_type="image/png"))
+_PLOT: dict[str, Any] = {"packages": ("matplotlib",), "extra": "plot"}
+PLOTS = Formats(
+    "a plot",
+    Format(name="a plot as PNG", suffixes=(".png",), media_type="image/png", **_PLOT),
+    Format(name="a plot as SVG", suffixes=(".svg",), media_type="image/svg+xml", **_PLOT),
+    Format(name="a plot as PDF", suffixes=(".pdf",), media_type="application/pdf", **_PLOT),
+)
 REPORTS = Formats(
     "a report", Format(name="JSON", suffixes=(".json",), media_type="application/json")
 )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
 
 _NOTES = "notes"
+# Key of what is the same for all windows: where they are.
+LAYOUT = "layout"
 
 
 @dataclass(frozen=True, eq=False)

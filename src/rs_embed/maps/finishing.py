@@ -19,7 +19,7 @@ from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import ExportError
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blending import strips
-from rs_embed.maps.finished_windows import SeenWindows, window_key
+from rs_embed.maps.finished_windows import LAYOUT, SeenWindows, window_key
 from rs_embed.maps.formats.content import MapContent
 from rs_embed.maps.formats.offsets import WindowOffsets
 from rs_embed.maps.formats.opening import open_map
@@ -232,7 +232,7 @@ def _meta(
     meta = {
         "model": area.task.description.id,
         "rs_embed_version": __version__,
-        **shared,
+        **{key: value for key, value in shared.items() if key != LAYOUT},
         "output": "map",
         "grid": layout.tokens.to_json(),
         "area_grid": layout.area.to_json(),

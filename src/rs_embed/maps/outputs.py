@@ -7,20 +7,21 @@ from typing import Any, Literal, get_args
 
 from rs_embed.addresses import path_of
 from rs_embed.errors import SpecError, UnknownNameError
-from rs_embed.files.formats import PICTURES, REPORTS, Formats
+from rs_embed.files.formats import PICTURES, PLOTS, REPORTS, Formats
 from rs_embed.files.grids import GRIDS
 from rs_embed.files.vectors import MANY_VECTORS, ONE_VECTOR
 from rs_embed.files.writing import check_place
 from rs_embed.maps.formats.table import MAPS
 from rs_embed.network.stores import is_store
 
-OutputKind = Literal["vector", "vectors", "grid", "map", "picture", "report"]
+OutputKind = Literal["vector", "vectors", "grid", "map", "picture", "plot", "report"]
 _FORMATS: dict[str, Formats[Any]] = {
     "vector": ONE_VECTOR,
     "vectors": MANY_VECTORS,
     "grid": GRIDS,
     "map": MAPS,
     "picture": PICTURES,
+    "plot": PLOTS,
     "report": REPORTS,
 }
 # Kinds that keep unfinished work beside the output.
@@ -36,10 +37,10 @@ def check_output(path: str | os.PathLike[str], kind: OutputKind) -> None:
     ----------
     path : path
         File or folder to write.
-    kind : {"vector", "vectors", "grid", "map", "picture", "report"}
+    kind : {"vector", "vectors", "grid", "map", "picture", "plot", "report"}
         What it will hold: one vector or a token grid (``Embedding.save``), the vectors of many
-        places (``rs-embed batch``), a map (`embed_area`), a picture (``.png``), or a report
-        (``.json``).
+        places (``rs-embed batch``), a map (`embed_area`), a picture (``.png``), a plot (``.png``,
+        ``.svg``, ``.pdf``), or a report (``.json``).
 
     Raises
     ------

@@ -16,7 +16,7 @@ from rs_embed.addresses import path_of
 from rs_embed.errors import ImageryError, RsEmbedError, give_warnings
 from rs_embed.files.writing import check_place
 from rs_embed.maps.blocks import BLOCK_PX
-from rs_embed.maps.finished_windows import seen_windows, window_key, window_meta
+from rs_embed.maps.finished_windows import LAYOUT, seen_windows, window_key, window_meta
 from rs_embed.maps.finishing import finish_map
 from rs_embed.maps.first_look import probe
 from rs_embed.maps.formats.table import MAPS
@@ -202,7 +202,13 @@ class _Making:
         about = window.acquired
         source = {k: v for k, v in about["source"].items() if k not in _OF_ONE_WINDOW}
         dimensions = 0 if window.tokens is None else window.tokens.shape[-1]
+        layout = self._area.layout
         return {
+            LAYOUT: {
+                "lattice": layout.lattice.to_json(), "windows": len(self._tiles),
+                "tile_size": layout.tile_size, "overlap_px": layout.overlap_px,
+                "patch_size": layout.patch_size,
+            },
             **window.provenance,
             **{key: about.get(key) for key in _ABOUT_PIXELS},
             "source": source, "dimensions": dimensions, "tokens_kind": window.kind,

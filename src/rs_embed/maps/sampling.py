@@ -371,6 +371,21 @@ def valid_cells(placed: PlacedMap) -> Iterator[tuple[Any, NDArray[Any]]]:
         yield (row + rows.start, column + columns.start), values[:, row, column].T
 
 
+def spread_tokens(placed: PlacedMap, most: int) -> NDArray[Any]:
+    """Return tokens ``(n, d)``: all, or every second, third, ... so that they are at most so many.
+
+    A map of more cells is read twice, block by block.
+    """
+    count = math.prod(placed.grid.shape)
+    if count > most:
+        count = sum(len(tokens) for _, tokens in valid_cells(placed))
+    step, seen, parts = max(-(-count // most), 1), 0, []
+    for _, tokens in valid_cells(placed):
+        parts.append(tokens[-seen % step :: step])
+        seen += len(tokens)
+    return np.concatenate(parts)
+
+
 def _tokens(
     placed: PlacedMap, rows: slice, columns: slice, held: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -68,7 +68,15 @@ def similarity_map(
         if isinstance(source, str | os.PathLike) and target.resolve() == Path(source).resolve():
             raise ExportError(f"cannot write {target}: it is the map itself; choose another name")
     placed = placed_map(source)
-    tokens = sample_points(placed.array, points, crs=crs).values
+    sampled = sample_points(placed.array, points, crs=crs)
+    tokens = sampled.values
+    outside = np.flatnonzero(sampled.row.values < 0).tolist()
+    if outside:
+        west, south, east, north = placed.grid.geographic_bounds()
+        raise SpecError(
+            f"got points outside the map (by their numbers from 0: {outside}), which covers lon "
+            f"{west:.4f} to {east:.4f}, lat {south:.4f} to {north:.4f}; choose points in it"
+        )
     missing = np.flatnonzero(~np.isfinite(tokens).all(axis=1)).tolist()
     if missing or not len(tokens):
         raise SpecError(

@@ -121,6 +121,13 @@ def is_chip(meta: Mapping[str, Any]) -> bool:
     return not meta.get("spatial") and isinstance(source.get("path"), str)
 
 
+def around_first(lon: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the first longitude, and the difference of all from it: no jump at 180 degrees."""
+    first = lon[np.isfinite(lon)][0]
+    turned = lon - first
+    return float(first), turned - 360 * np.round(turned / 360)
+
+
 def of_points(
     lon: NDArray[np.float64],
     lat: NDArray[np.float64],
@@ -132,9 +139,7 @@ def of_points(
 
     The row of the query, if it is one of the places, is a red cross.
     """
-    middle = lon[np.isfinite(lon)][0]
-    turned = lon - middle
-    turned -= 360 * np.round(turned / 360)  # no jump at the antimeridian
+    middle, turned = around_first(lon)
     west, south, east, north = (f(v) for f in (np.nanmin, np.nanmax) for v in (turned, lat))
     squeeze = max(float(np.cos(np.radians((south + north) / 2))), 0.01)
     scale = (_MAP_PX - 60) / max((east - west) * squeeze, north - south, 1e-9)
