@@ -185,6 +185,13 @@ def test_change_is_the_cosine_distance() -> None:
     found = shown(plotting.change(array(one), array(other)))
     expected = 1 - np.diag(cosine_similarity(rows_of(one), rows_of(other)))
     assert found[np.isfinite(found)] == pytest.approx(expected, abs=1e-6)
+    figure = plotting.change(array(one), array(other), reference=array(tokens(-0.3)))
+    noise = 1 - np.diag(cosine_similarity(rows_of(one), rows_of(tokens(-0.3))))
+    above = expected > np.maximum(noise, np.quantile(noise, 0.95))
+    drawn: Any = figure.axes[1].images[0].get_array()
+    panel = np.ma.filled(drawn, np.nan)
+    assert 0 < above.sum() < len(above)
+    assert (np.isfinite(panel[np.isfinite(found)]) == above).all()
 
 
 @pytest.mark.parametrize(
