@@ -19,6 +19,7 @@ CURVES = {
     "low": "low frequencies (L2)",
     "high": "high frequencies (L1)",
     "contrast": "two views (InfoNCE)",
+    "dense": "same ground (InfoNCE)",
 }
 # Each point is the mean of this number of steps.
 SMOOTHED = 100
@@ -28,8 +29,9 @@ def main(metrics: Path, target: Path) -> None:
     """Write the picture: one panel for each loss, and the learning rate in the last one."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = np.array([line["step"] for line in lines])
-    figure, panels = plt.subplots(1, 4, figsize=(12, 2.8), constrained_layout=True)
-    for panel, (name, what) in zip(panels, CURVES.items(), strict=False):
+    curves = {name: what for name, what in CURVES.items() if any(line.get(name) for line in lines)}
+    figure, panels = plt.subplots(1, len(curves) + 1, figsize=(12, 2.8), constrained_layout=True)
+    for panel, (name, what) in zip(panels, curves.items(), strict=False):
         values = np.array([line[name] for line in lines])
         spread = np.abs(steps[:, None] - steps) <= SMOOTHED / 2
         panel.plot(steps, values, color="0.8", linewidth=0.8)
