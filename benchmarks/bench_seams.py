@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from scenes import SAMPLE
 
 from rs_embed.errors import RsEmbedWarning
-from rs_embed.maps.blending import SEAMS, Seams, strips
+from rs_embed.maps.blending import Seams, strips
 from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.window_tokens import window_tokens
 
 GOAL = 1.10
+SEAMS: tuple[Seams, ...] = ("blend", "discard")
 SHARES = (("0", 0.0), ("1/8", 1 / 8), ("1/4", 1 / 4), ("1/2", 1 / 2))
 Windows = dict[Any, "NDArray[np.float32] | None"]
 

@@ -185,7 +185,7 @@ def test_raw_tokens_come_back(
         ({"seams": "harmonise", "overlap_px": 0}, "overlap_px=0.*nothing to compare"),
         ({"seams": "harmonise", "screen": 0}, "screen=0, expected more than 0"),
         ({"seams": "harmonise", "screen": float("nan")}, "screen=nan"),
-        ({"screen": 0.1}, "screen=0.1 with seams='blend', expected 'harmonise'"),
+        ({"seams": "blend", "screen": 0.1}, "screen=0.1 with seams='blend', expected 'harmonise'"),
     ],
 )
 def test_what_is_refused(checkpoint: Path, scene: Path, wrong: dict[str, Any], match: str) -> None:

@@ -270,7 +270,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "tile size": ({"tile_size": 80}, "tile_size was 64, is now 80"),
     "overlap": ({"overlap_px": 32}, "overlap_px was 16, is now 32"),
     "stride": ({"stride_px": 8}, "stride_px was 16, is now 8"),
-    "seams": ({"seams": "discard"}, 'seams was "blend", is now "discard"'),
+    "seams": ({"seams": "discard"}, 'seams was "harmonise", is now "discard"'),
     "gsd": ({"gsd": 3.5}, 'gsd was "metres", is now 3.5'),
 }
 

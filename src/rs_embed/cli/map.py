@@ -56,16 +56,17 @@ def map_area(
         prep_option(help="Least overlap of windows, px.", show_default="a quarter of a window"),
     ] = None,
     seams: Annotated[
-        str,
+        str | None,
         prep_option(
-            help="Where windows overlap: blend their tokens, harmonise the windows first, or "
-            "discard their rims."
+            help="Where windows overlap: harmonise them and blend their tokens, blend only, or "
+            "discard their rims.",
+            show_default="harmonise",
         ),
-    ] = "blend",
+    ] = None,
     screen: Annotated[
         float | None,
         prep_option(
-            help="How strongly harmonise keeps windows as they are, above 0.", show_default="0.05"
+            help="How strongly harmonise keeps windows as they are, above 0.", show_default="0.2"
         ),
     ] = None,
     stride_px: Annotated[

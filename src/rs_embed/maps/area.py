@@ -47,7 +47,7 @@ def embed_area(
     cache: str | os.PathLike[str] | None = None,
     tile_size: int | None = None,
     overlap_px: int | None = None,
-    seams: Seams = "blend",
+    seams: Seams | None = None,
     screen: float | None = None,
     stride_px: int | None = None,
     dtype: MapDtype = "float32",
@@ -97,13 +97,14 @@ def embed_area(
     overlap_px : int, optional
         Least overlap of neighbouring windows, pixels, a multiple of the patch size; a quarter of
         the window if not given.
-    seams : {"blend", "harmonise", "discard"}
+    seams : {"harmonise", "blend", "discard"}, optional
         Where windows overlap, a token is the mean of theirs, weighted by its distance from their
-        edges. Harmonised windows are first made to agree: a vector is added to the tokens of each,
-        solved from all overlaps. Or a token comes from the window whose edges are farthest, and
-        the others are discarded.
+        edges ("blend"). By default windows are first made to agree ("harmonise"): a vector is added
+        to the tokens of each, solved from all overlaps. Or a token comes from the window whose
+        edges are farthest ("discard"). Without overlap all three are the same, and the default is
+        "blend".
     screen : float, optional
-        How strongly the vectors of a harmonised map are kept near zero, above 0, by default 0.05;
+        How strongly the vectors of a harmonised map are kept near zero, above 0, by default 0.2;
         see docs/maps.md.
     stride_px : int, optional
         Distance of neighbouring tokens, pixels: the patch size if not given. A smaller one, which

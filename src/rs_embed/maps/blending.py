@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Span, Tile
     from rs_embed.maps.layout import Layout
 
-Seams = Literal["blend", "harmonise", "discard"]
-SEAMS: tuple[Seams, ...] = ("blend", "harmonise", "discard")
+Seams = Literal["harmonise", "blend", "discard"]
+SEAMS: tuple[Seams, ...] = ("harmonise", "blend", "discard")
 
 # Finished rows are yielded in parts of this size.
 _PART_BYTES = 16 * 2**20

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rs_embed.geo.tiling import Tile
     from rs_embed.maps.layout import Layout
 
-DEFAULT_SCREEN = 0.05
+DEFAULT_SCREEN = 0.2
 
 Windows = Callable[[list["Tile"]], Iterable["NDArray[np.float32] | None"]]
 

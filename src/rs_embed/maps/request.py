@@ -157,7 +157,7 @@ def settle_area(
     imagery: Any = None,
     tile_size: int | None = None,
     overlap_px: int | None = None,
-    seams: Seams = "blend",
+    seams: Seams | None = None,
     screen: float | None = None,
     stride_px: int | None = None,
     dtype: Any = "float32",
@@ -173,11 +173,11 @@ def settle_area(
     **options: Any,
 ) -> AreaTask:
     """Return the requested map; parameters and errors are the same as for ``embed_area``."""
-    if seams not in SEAMS:
+    if seams is not None and seams not in SEAMS:
         raise UnknownNameError.among("seams", seams, SEAMS)
     if screen is not None:
         check_positive("screen", screen, "shares of a window")
-        if seams != "harmonise":
+        if seams not in (None, "harmonise"):
             raise SpecError(f"got screen={screen!r} with seams={seams!r}, expected 'harmonise'")
     tile_size = None if tile_size is None else whole("tile_size", tile_size, 1)
     stride_px = None if stride_px is None else whole("stride_px", stride_px, 1)
@@ -231,9 +231,12 @@ def settle_area(
         layout = replace(layout, wanted=wanted)
         if not layout.tiles:
             raise elsewhere(layout.area, within or layout.area)
+    alone = layout.overlap_px == 0 and len(layout.tiles) > 1  # without overlap
+    if seams is None:
+        seams = "blend" if alone and screen is None else "harmonise"
     if seams == "harmonise":
         screen = DEFAULT_SCREEN if screen is None else float(screen)
-        if layout.overlap_px == 0 and len(layout.tiles) > 1:
+        if alone:
             raise SpecError(
                 "got overlap_px=0 with seams='harmonise', expected windows that overlap: without "
                 "there is nothing to compare; leave overlap_px out, or use seams='blend'"
