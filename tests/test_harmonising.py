@@ -149,7 +149,7 @@ def test_raw_tokens_come_back(
     asked: dict[str, Any] = {"imagery": scene, "weights": str(checkpoint), "image_size": 64}
     place = {name: value for name, value in stored.items() if name == "stride_px"}
     blend = tmp_path / f"blend{suffix}"
-    report = embed_area("scalemae", output=blend, **asked, **place)
+    report = embed_area("scalemae", output=blend, seams="blend", **asked, **place)
     assert report.apart is not None
     assert report.apart_harmonised is None
     out = tmp_path / f"map{suffix}"

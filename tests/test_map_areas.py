@@ -386,7 +386,7 @@ def test_bad_areas_are_named(
         ({"spatial": [1, 2, 3, 4]}, ImageryError, "outside the imagery"),
         ({"layer": "a"}, SpecError, "without a file of polygons"),
         ({"dtype": "float64"}, UnknownNameError, "float64"),
-        ({"seams": "blur"}, UnknownNameError, "unknown seams 'blur', expected one of harmonise"),
+        ({"seams": "blur"}, UnknownNameError, "unknown seams 'blur', expected one of blend"),
         ({"overlap_px": 20}, SpecError, "overlap_px=20, expected a multiple of the patch size 16"),
         ({"tile_size": 100}, SpecError, "tile_size=100, expected a multiple of the patch size 16"),
         ({"stride_px": 5}, SpecError, "stride_px=5, expected one of 2, 4, 8, 16"),

@@ -163,5 +163,5 @@ def test_the_file_is_small_and_says_how_it_was_made() -> None:
     sources = {source["path"]: source["split"] for source in training["data"]["sources"]}
     assert sources["eurosat_subset_4000.tar.xz"] == "train"
     card = (SHIPPED[TINY] / "MODEL_CARD.md").read_text()
-    for said in (training["tiles_sha256"], "Apache-2.0", str(training["step"])):
+    for said in (training["tiles_sha256"], "Apache-2.0", f"{training['step']:,} steps"):
         assert said in card
