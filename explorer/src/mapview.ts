@@ -175,13 +175,12 @@ export class MapView {
       1.5,
       Math.min(7, 2 + Math.log2((64 * this.#ground.closest) / resolution)),
     );
-    const toPixel = (x: number, y: number): Point => apply(view, x, y);
     drawPoints(
       context2d(this.#points),
       points,
       side.colours as Uint32Array,
       side.order,
-      toPixel,
+      view,
       radius * ratio,
     );
     context.setTransform(1, 0, 0, 1, 0, 0);
