@@ -103,6 +103,30 @@ def settled(page: Any) -> None:
     page.evaluate("rsEmbedExplorer.settled()")
 
 
+def linked(page: Any, *parts: str) -> None:
+    """Wait until the address says what the page shows, among it ``parts``."""
+    page.evaluate(
+        """async parts => {
+            const done = () => location.hash === rsEmbedExplorer.link
+                && parts.every(part => location.hash.includes(part));
+            while (!done()) await new Promise(next => setTimeout(next, 20));
+        }""",
+        list(parts),
+    )
+    settled(page)
+
+
+def go_to(page: Any, hash_: str) -> None:
+    page.evaluate(
+        """hash => new Promise(done => {
+            addEventListener("hashchange", () => setTimeout(done), { once: true });
+            location.hash = hash;
+        })""",
+        hash_,
+    )
+    settled(page)
+
+
 def values(page: Any, name: str = "similarity") -> Any:
     found = page.evaluate(f"Array.from(rsEmbedExplorer.{name} ?? [], v => v ?? NaN)")
     return np.array(found, float)
@@ -185,11 +209,7 @@ def test_scores_are_those_of_numpy(opened: Callable[..., Any], site: Site, kerne
     )
     for name, (like, unlike) in SEARCHES.items():
         sides = [" ".join(map(str, side)) for side in (like, unlike)]
-        page.evaluate(
-            "h => { location.hash = h }", f"view=similarity&like={sides[0]}&unlike={sides[1]}"
-        )
-        page.evaluate("new Promise(done => setTimeout(done, 50))")
-        settled(page)
+        go_to(page, f"view=similarity&like={sides[0]}&unlike={sides[1]}")
         expected = expected_scores(site.units[0], like, unlike)
         np.testing.assert_allclose(values(page), expected, atol=1e-4, err_msg=name)
         if name == "one":
@@ -325,7 +345,7 @@ def test_classes_are_the_same_each_time_and_can_be_named(
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     assert (np.argmax(units @ means.T, axis=1) == first).mean() > 0.97
     page.locator("#class-list input").nth(1).fill('"wet", <b>&')
-    page.evaluate("new Promise(done => setTimeout(done, 300))")
+    linked(page, "name=")
     page.locator("#labels label").nth(1).click()
     labels = geopandas.read_parquet(downloaded(page, "save-parquet", tmp_path))
     names = ["class 1", '"wet", <b>&', "class 3", "class 4"]
@@ -349,9 +369,8 @@ def test_a_permalink_restores_the_picture(opened: Callable[..., Any], two: Site)
     set_slider(page, "k", 30)
     page.evaluate("document.activeElement.blur()")
     page.mouse.move(5, 690)
-    page.evaluate("new Promise(done => setTimeout(done, 700))")
+    linked(page, "at=", "top=30")
     again = opened(page.url)
-    again.evaluate("new Promise(done => setTimeout(done, 300))")
     canvas = "document.querySelector('#map canvas').toDataURL()"
     assert page.evaluate(canvas) == again.evaluate(canvas)
     np.testing.assert_array_equal(values(page), values(again))
@@ -473,8 +492,8 @@ def test_a_base_map_is_the_only_other_host(browser: Any, url: str, root: Path, s
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{url}/with-base-map/")
     page.evaluate("rsEmbedExplorer.ready")
-    page.evaluate("new Promise(done => setTimeout(done, 300))")
-    assert any(request.startswith(f"http://localhost:{port}/") for request in asked)
+    while not any(request.startswith(f"http://localhost:{port}/") for request in asked):
+        page.wait_for_timeout(20)
     assert page.locator("#attribution").text_content() == "© <b>us</b>"
     blocked = page.evaluate(
         "new Promise(done => { addEventListener('securitypolicyviolation', () => done(true));"

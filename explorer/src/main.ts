@@ -126,6 +126,10 @@ const readable = {
   get kernel() {
     return explorer?.kernel;
   },
+  /** The hash of what is shown, which the address has a moment later. */
+  get link() {
+    return explorer ? toHash(explorer.store.state) : null;
+  },
   get similarity() {
     return explorer?.results.scores[explorer.layer] ?? null;
   },

@@ -22,6 +22,7 @@ API = {
     "classes": ("Classes and clusters", "rs_embed", "fit_classifier Classifier cluster_map"),
     "plots": ("Plots", "rs_embed.plotting", """
         pca similarity clusters change histogram coverage save"""),
+    "explorer": ("Explorer", "rs_embed", "explore Explorer"),
     "imagery": ("Sources of imagery", "rs_embed", """
         StacProvider EarthEngineProvider LocalProvider Patience open_cache PatchCache"""),
     "models": ("Models and installation", "rs_embed", """
