@@ -28,6 +28,7 @@ from scenes import SAMPLE
 
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.maps.blending import Seams, strips
+from rs_embed.maps.harmonising import differences
 from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.window_tokens import window_tokens
 
@@ -66,27 +67,11 @@ def mapped(args: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32
     return np.concatenate(list(parts))
 
 
-def apart(windows: Windows) -> float:
-    """Return the distance between windows' tokens of the same cells; NaN without overlap."""
-    between, within = [], []
-    for tile, tokens in windows.items():
-        if tokens is None:
-            continue
-        (own,) = tokens[0]  # h w D, of the only pass
-        within.append(distances(own[:, :-1], own[:, 1:]))
-        for other, others in windows.items():
-            shared = tile.columns.stop - other.columns.start
-            beside = other.rows == tile.rows and tile.columns.start < other.columns.start
-            if beside and shared > 0 and others is not None:
-                between.append(distances(own[:, -shared:], others[0][0][:, :shared]))
-    return float(np.nanmean(np.concatenate(between)) / np.nanmean(np.concatenate(within)))
-
-
-def distances(tokens: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the cosine distances of ``(h, w, D)`` tokens, one row."""
-    first, second = (t.reshape(-1, t.shape[-1]).astype(np.float64) for t in (tokens, others))
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.asarray(1 - np.einsum("nd,nd->n", first, second) / lengths)
+def apart(args: AreaTask, windows: Windows) -> float:
+    """Return the distance between windows' tokens of the same cells, as maps state it."""
+    dimensions = next(t.shape[-1] for t in windows.values() if t is not None)
+    found = differences(args.layout, partial(map, windows.__getitem__), dimensions).apart
+    return float("nan") if found is None else found
 
 
 def main() -> None:
@@ -112,7 +97,7 @@ def main() -> None:
             cost = statistics.median(seconds for _, seconds in runs)
             bare = bare or cost
             for seams in SEAMS if share else SEAMS[-1:]:
-                drift = f"{apart(runs[0][0]):.2f}" if share else ""
+                drift = f"{apart(args, runs[0][0]):.2f}" if share else ""
                 metric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
                 rows.append(
                     [

@@ -42,7 +42,7 @@ export type Range = [number, number];
 // Values that the range is taken from.
 const SAMPLE = 16_384;
 
-/** Return the range that shows most of the values: the lowest 2 % and the highest 0.1 % are cut. */
+/** Return the range that shows most of the values: the lowest 2 % are cut. */
 export function rangeOf(values: Float32Array): Range {
   const step = Math.max(1, Math.floor(values.length / SAMPLE));
   const some = new Float32Array(Math.ceil(values.length / step));
@@ -52,7 +52,9 @@ export function rangeOf(values: Float32Array): Range {
   }
   const sorted = some.subarray(0, known).sort();
   const low = sorted[Math.floor(known * 0.02)] ?? 0;
-  const high = sorted[Math.min(known - 1, Math.floor(known * 0.999))] ?? 1;
+  // The highest of all: what is rare is what people look for.
+  let high = Number.NEGATIVE_INFINITY;
+  for (const value of values) if (value > high) high = value;
   return high > low ? [low, high] : [low, low + 1e-6];
 }
 

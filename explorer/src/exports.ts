@@ -57,7 +57,7 @@ export function rasterOf(explorer: Explorer): ArrayBuffer | string {
 
 /** Return the clicks, or all vectors with their class, as labelled places. */
 export function labelsOf(explorer: Explorer, kind: "clicks" | "classes"): Labels | null {
-  const { state, results, ground, layer, places } = explorer;
+  const { state, results, ground, layer, places, site } = explorer;
   const clicks: [Click, string][] = [];
   if (kind === "clicks") {
     for (const click of state.positives) clicks.push([click, "positive"]);
@@ -73,6 +73,7 @@ export function labelsOf(explorer: Explorer, kind: "clicks" | "classes"): Labels
     ids: places && clicks.map(([{ index }]) => places.id[index]),
     lon: points.map(([lon]) => lon),
     lat: points.map(([, lat]) => lat),
+    layer: site.layers.length > 1 ? clicks.map(([click]) => site.layers[click.layer].name) : null,
     label: clicks.map(([, label]) => label),
   };
 }

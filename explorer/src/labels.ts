@@ -7,6 +7,8 @@ export interface Labels {
   ids: unknown[] | null;
   lon: (number | null)[];
   lat: (number | null)[];
+  /** Names of the layers that were clicked, where there are two. */
+  layer: string[] | null;
   label: string[];
 }
 
@@ -16,12 +18,13 @@ const plain = (value: unknown): string =>
 const quoted = (value: string): string =>
   /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
 
-export function csvOf({ ids, lon, lat, label }: Labels): string {
+export function csvOf({ ids, lon, lat, layer, label }: Labels): string {
+  const head = [...(ids ? ["id"] : ["lon", "lat"]), ...(layer ? ["layer"] : []), "label"];
   const lines = label.map((text, i) => {
     const place = ids ? [plain(ids[i])] : [String(lon[i]), String(lat[i])];
-    return [...place, text].map(quoted).join(",");
+    return [...place, ...(layer ? [layer[i]] : []), text].map(quoted).join(",");
   });
-  return `${[ids ? "id,label" : "lon,lat,label", ...lines].join("\r\n")}\r\n`;
+  return `${[head.join(","), ...lines].join("\r\n")}\r\n`;
 }
 
 /** A point as well-known binary, or null. */
@@ -36,7 +39,7 @@ function wkb(lon: number | null, lat: number | null): Uint8Array | null {
 }
 
 /** GeoParquet 1.1: longitude and latitude are its CRS where none is stated. */
-export function geoparquetOf({ ids, lon, lat, label }: Labels): ArrayBuffer {
+export function geoparquetOf({ ids, lon, lat, layer, label }: Labels): ArrayBuffer {
   const numbers = ids?.every((id) => Number.isSafeInteger(id));
   const id = ids && {
     name: "id",
@@ -51,6 +54,7 @@ export function geoparquetOf({ ids, lon, lat, label }: Labels): ArrayBuffer {
   return parquetWriteBuffer({
     columnData: [
       ...(id ? [id] : []),
+      ...(layer ? [{ name: "layer", data: layer, type: "STRING" as const }] : []),
       { name: "label", data: label, type: "STRING" },
       { name: "geometry", data: lon.map((x, i) => wkb(x, lat[i])), type: "BYTE_ARRAY" },
     ],

@@ -203,7 +203,7 @@ export class Panels {
   }
 
   #chosen(): void {
-    const { state, ground, store, places, loaded } = this.#explorer;
+    const { state, ground, store, places, loaded, site } = this.#explorer;
     const signed = [
       ...state.positives.map((click) => ({ click, sign: "+", key: "positives" as const })),
       ...state.negatives.map((click) => ({ click, sign: "−", key: "negatives" as const })),
@@ -211,7 +211,8 @@ export class Panels {
     byId("hint").hidden = signed.length > 0;
     byId("chosen").replaceChildren(
       ...signed.map(({ click, sign, key }) => {
-        const name = loaded ? ground.name(click.layer, click.index) : "…";
+        const place = loaded ? ground.name(click.layer, click.index) : "…";
+        const name = site.layers.length > 1 ? `${place}, ${site.layers[click.layer].name}` : place;
         const remove = element(
           "button",
           { title: "Take away", ariaLabel: `Take away ${name}` },

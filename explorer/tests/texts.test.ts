@@ -68,8 +68,11 @@ test("what is wrong in a permalink is left out", () => {
 });
 
 test("CSV quotes what needs it", () => {
-  const labels = { ids: ['a"b', 7, "=1,\n"], lon: [], lat: [], label: ["x", "y", "z"] };
+  const label = ["x", "y", "z"];
+  const labels = { ids: ['a"b', 7, "=1,\n"], lon: [], lat: [], layer: null, label };
   assert.equal(csvOf(labels), 'id,label\r\n"a""b",x\r\n7,y\r\n"=1,\n",z\r\n');
+  const dates = { ids: null, lon: [1, 2], lat: [3, 4], layer: ["June", "May"], label: ["x", "y"] };
+  assert.equal(csvOf(dates), "lon,lat,layer,label\r\n1,3,June,x\r\n2,4,May,y\r\n");
 });
 
 test("explore.json that is no site is refused", () => {

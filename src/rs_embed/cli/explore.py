@@ -44,7 +44,7 @@ def explore(
         ),
     ] = None,
     attribution: Annotated[
-        str | None, result_option(help="Whom to name for the tiles, as they ask for.")
+        str | None, result_option(help="Whom the page credits for the map tiles.")
     ] = None,
     serve: Annotated[
         bool, result_option("--serve", help="Show the page in a browser, until Ctrl-C.")

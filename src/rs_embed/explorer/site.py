@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,9 @@ def check_site(target: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ExportError(
-            f"{target} is a finished page already; choose another name, or replace it with "
-            "overwrite=True (--overwrite)"
+            f"{target} is a finished page already; look at it with: python -m http.server "
+            f"--bind 127.0.0.1 -d {shlex.quote(str(target))}; or choose another name, or replace "
+            "it with overwrite=True (--overwrite)"
         )
 
 

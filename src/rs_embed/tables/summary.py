@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -110,6 +111,12 @@ def check_card(path: Path) -> None:
 def read_card(path: Path) -> dict[str, Any]:
     """Return the metadata in the model card of a table; `ExportError` if there are none."""
     card = card_path(path)
+    if path.exists() and not card.exists():
+        raise ExportError(
+            f"got {path} without {card.name} beside it, expected a table of {WRITER} with its "
+            "model card; embed places with: rs-embed batch "
+            f"{shlex.quote(str(path))} -o vectors.parquet"
+        )
     try:
         front, _, _ = read_document(card).decode().partition("\n---\n")
         return dict(json.loads(front.removeprefix(_FRONT)))
