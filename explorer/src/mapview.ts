@@ -162,6 +162,15 @@ export class MapView {
       }
       context.restore();
     });
+    if (divide < width) {
+      for (const [line, colour] of [
+        [4, "rgb(0 0 0 / 50%)"],
+        [2, "#fff"],
+      ] as const) {
+        context.fillStyle = colour;
+        context.fillRect(divide - (line * ratio) / 2, 0, line * ratio, height);
+      }
+    }
     this.#drawMarks(context, view, ratio, divide);
     return canvas;
   }
