@@ -75,7 +75,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
-    """Open pages; afterwards there was no error in them, and no request to another host."""
+    """Open pages; check at the end that none had an error or asked another host."""
     errors: list[str] = []
     requests: list[str] = []
     context = browser.new_context(viewport={"width": 900, "height": 500}, accept_downloads=True)

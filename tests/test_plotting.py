@@ -70,7 +70,7 @@ def array(values: NDArray[np.float32], crs: str = "EPSG:32633", **meta: Any) -> 
 
 
 def table(count: int = 30, crs: str | None = "EPSG:32633", **meta: Any) -> EmbeddingTable:
-    """Return places in a row, the last of which failed; each states its GSD."""
+    """Return places in a row, each with its GSD; the last one has failed."""
     rows = np.random.default_rng(0).normal(1, 1, (count, DEPTH)).astype(np.float32)
     rows[-1] = np.nan
     each = [

@@ -52,7 +52,7 @@ def class_map(
 
 
 def as_classes(placed: PlacedMap, codes: NDArray[np.uint8]) -> xr.DataArray:
-    """Return codes ``(y, x)`` in the place of a map, 255 where there is no class."""
+    """Return codes ``(y, x)`` in the place of a map; 255 stands for no class."""
     array: xr.DataArray = placed.array.isel(d=0, drop=True).copy(data=codes).rename("class")
     array.attrs, array.encoding = {}, {}
     stated: xr.DataArray = array.rio.write_nodata(CLASS_NODATA)

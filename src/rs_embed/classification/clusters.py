@@ -54,7 +54,7 @@ def cluster_map(
     Returns
     -------
     xarray.DataArray
-        ``(y, x)`` uint8: 0 is the largest cluster, 255 where there is no token.
+        ``(y, x)`` uint8: 0 is the largest cluster, 255 stands for no token.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class Date:
     meta: Mapping[str, Any]
 
     def tokens(self, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Return ``(rows, columns, d)`` of a block, NaN where there is no token."""
+        """Return ``(rows, columns, d)`` of a block; NaN stands for no token."""
         values = self.placed.array.isel(y=rows, x=columns).values
         valid = valid_mask(values, self.placed.nodata)
         tokens: NDArray[np.float32] = np.where(valid, values, np.nan).transpose(1, 2, 0)

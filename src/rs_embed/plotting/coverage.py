@@ -55,7 +55,7 @@ def coverage(source: Any, *, ax: Axes | None = None) -> Figure:
     if isinstance(source, str | os.PathLike) and Path(source).suffix == ".partial":
         partial = path_of(source)
         if not partial.is_file():
-            raise ExportError(f"cannot read {partial}: there is no such file")
+            raise ExportError(f"cannot read {partial}: no such file; check the path")
         if Path(partial.stem).suffix in (".zarr", ".tif", ".tiff"):
             return _of_windows(partial, ax)
         return _drawn(ax, _kept_places(partial), _PLACES)
