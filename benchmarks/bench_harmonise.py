@@ -2,7 +2,7 @@
 
     python benchmarks/bench_harmonise.py --scenes ../shared/data/s2/chesapeake_l1c_10m.tif ...
         ../shared/data/s2/33tw_202308/S2A_33TWM_20230815_0_L2A ... [--screens 0.05 0.2] [--variants]
-        [--side 1024] [--weights scalemae-tiny]
+        [--side 1024] [--weights scalemae-tiny] [--tile-size 256]
 
 For each scene, and for blended and harmonised tokens:
 
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--variants", action="store_true")
     parser.add_argument("--side", type=int, default=1024, help="pixels of each scene")
     parser.add_argument("--weights", default="scalemae-tiny")
+    parser.add_argument("--tile-size", type=int, default=256, help="side of the windows, pixels")
     options = parser.parse_args()
     warnings.simplefilter("ignore", RsEmbedWarning)
     warnings.filterwarnings("ignore", "Mean of empty slice")
@@ -185,10 +186,13 @@ def main() -> None:
     for path in options.scenes:
         scene = opened(path, options.side)
         side = max(scene.pixels.shape[-2:])
-        mapped = Mapped(scene.pixels, options.weights)
+        mapped = Mapped(scene.pixels, options.weights, options.tile_size)
         patch = mapped.layout.patch_size
         half = mapped.layout.tile_size // 2
-        others = {by: Mapped(scene.pixels[:, by:, by:], options.weights) for by in (SHIFT_PX, half)}
+        others = {
+            by: Mapped(scene.pixels[:, by:, by:], options.weights, options.tile_size)
+            for by in (SHIFT_PX, half)
+        }
         whole = Mapped(scene.pixels, options.weights, tile_size=-(-side // patch) * patch)
         seen = whole.map(whole.windows)
         labels = scene.labels(seen.shape[0], seen.shape[1], patch)

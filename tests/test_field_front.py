@@ -619,6 +619,8 @@ NOT_DEFAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "gsd": ({"gsd": "meters"}, "config.json: unknown gsd 'meters'"),
     "negative gsd": ({"gsd": -1}, "config.json: got gsd=-1, expected more than 0"),
     "size": ({"image_size": "big"}, "config.json: got image_size='big'"),
+    "windows": ({"map_tile_size": 448.0}, "config.json: got map_tile_size=448.0, expected a whole"),
+    "windows, no multiple": ({"map_tile_size": 450}, "map_tile_size=450, expected a multiple of"),
     "no multiple": ({"image_size": 65}, "config.json: image_size=65, expected a multiple"),
     "two sizes": ({"image_size": 64, "img_size": 224}, "image_size=64 and img_size=224"),
 }

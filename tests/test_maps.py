@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from rs_embed import (
     TemporalWarning,
     embed_area,
     get_embedding,
+    load_model,
     open_map,
     sample_points,
     zonal_mean,
@@ -134,6 +136,42 @@ def test_discarded_rims_give_the_grid_that_tiles_give(
     np.testing.assert_allclose(found.values, grid.data.values, atol=1e-5)
     np.testing.assert_array_equal(found.x, grid.data.x)
     np.testing.assert_array_equal(found.y, grid.data.y)
+
+
+# Sides of an area, what is stated, and the windows of weights that state image_size 64 and
+# map_tile_size 96.
+WINDOWS: dict[str, tuple[tuple[int, int], dict[str, Any], int]] = {
+    "as large": ((96, 112), {}, 96),
+    "smaller on a side": ((80, 112), {}, 64),
+    "an input size is stated": ((96, 112), {"image_size": 48}, 48),
+    "windows are stated": ((96, 112), {"tile_size": 32}, 32),
+}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_of_the_weights(
+    checkpoint: Path, write_scene: Callable[..., Path], tmp_path: Path, name: str, kept: bool
+) -> None:
+    shape, stated, expected = WINDOWS[name]
+    config = json.loads((checkpoint / "config.json").read_text())
+    sizes = {"image_size": 64, "map_tile_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    (tmp_path / "model.safetensors").symlink_to(checkpoint / "model.safetensors")
+    options = {"weights": str(tmp_path)} | {k: v for k, v in stated.items() if k == "image_size"}
+    request: dict[str, Any] = {
+        "imagery": write_scene(textured(*shape)),
+        "output": tmp_path / "map.zarr",
+        "acquired": "2022-06-01",
+        **{k: v for k, v in stated.items() if k == "tile_size"},
+    }
+    if kept:
+        load_model("scalemae", **options).embed_area(**request)
+    else:
+        embed_area("scalemae", **request, **options)
+    tiles = json.loads(open_map(tmp_path / "map.zarr").attrs["meta"])["tiles"]
+    assert tiles["size"] == expected
+    assert tiles["overlap_px"] == 16 * math.ceil(expected / 64)
 
 
 def test_blending_is_the_mean_weighted_by_depth(
@@ -391,7 +429,7 @@ def test_each_window_is_told_the_metres_of_its_own_latitude(
     np.testing.assert_allclose(told, expected, rtol=1e-3)
 
 
-def test_the_default_leaves_no_seams_and_no_overlap_leaves_them(tmp_path: Path) -> None:
+def test_the_default_hides_seams_and_windows_without_overlap_show_them(tmp_path: Path) -> None:
     sample = Path(sys.modules["rs_embed"].__file__ or "").parent / "data" / "sample_s2.tif"
     whole: Any = rioxarray.open_rasterio(sample)
     part = whole[:, :480, :480].load()
@@ -403,7 +441,7 @@ def test_the_default_leaves_no_seams_and_no_overlap_leaves_them(tmp_path: Path) 
     }
     for name, settings in cases.items():
         given: dict[str, Any] = {
-            "imagery": part, "variant": "tiny", "display": "visual", **settings,
+            "imagery": part, "variant": "tiny", "tile_size": 256, **settings,
         }  # fmt: skip
         out = tmp_path / f"{name}.zarr"
         embed_area("scalemae", output=out, **given)

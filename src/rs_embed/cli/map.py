@@ -49,7 +49,7 @@ def map_area(
     layer: Annotated[str | None, place_option(help="Layer of that file.")] = None,
     model: Model = "scalemae",
     tile_size: Annotated[
-        int | None, prep_option(help="Side of a window, px.", show_default="image size")
+        int | None, prep_option(help="Side of a window, px.", show_default="what suits the weights")
     ] = None,
     overlap_px: Annotated[
         int | None,

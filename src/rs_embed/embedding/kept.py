@@ -39,6 +39,7 @@ class KeptPlan:
         vars(self).update({name: getattr(plan, name) for name in decided})
         self.notes = getattr(plan, "notes", ())
         self.slots = getattr(plan, "slots", 1)
+        self.map_tile_size = getattr(plan, "map_tile_size", None)
         self.image_size = self._encoder.image_size
         self.patch_size = self._encoder.patch_size
         self.sizes_known = True

@@ -92,8 +92,9 @@ def embed_area(
     temporal, sensor, fetch, scale_m, backend, cache
         As for `get_embedding`.
     tile_size : int, optional
-        Side of a window, pixels, a multiple of the patch size; the model's ``image_size`` if not
-        given.
+        Side of a window, pixels, a multiple of the patch size. If not given: the ``map_tile_size``
+        of the weights' ``config.json``, if they have one, the area is as large on both sides, and
+        no ``image_size`` is stated; else the model's ``image_size``.
     overlap_px : int, optional
         Least overlap of neighbouring windows, pixels, a multiple of the patch size; a quarter of
         the window if not given.

@@ -214,14 +214,19 @@ def settle_area(
     source.check_source(task.description.inputs)
     # Weights that must be downloaded to know their sizes are.
     sizes = task.sizes() if task.plan.sizes_known else task.plan.load()
-    tile = sizes.image_size if tile_size is None else tile_size
     patch = sizes.patch_size
-    default_overlap = whole_patches(round(tile * DEFAULT_OVERLAP), patch) * patch
     requested, within, cut = _pixels(source, polygons, task.description.inputs)
+    if tile_size is None:
+        tile_size = sizes.image_size
+        # Windows of the weights' own size, but none that would see beyond the area.
+        larger: int | None = getattr(task.plan, "map_tile_size", None)
+        if larger is not None and min(requested.shape) >= larger:
+            tile_size = larger
+    default_overlap = whole_patches(round(tile_size * DEFAULT_OVERLAP), patch) * patch
     layout = layout_of(
         requested,
         within=within,
-        tile_size=tile,
+        tile_size=tile_size,
         overlap_px=default_overlap if overlap_px is None else overlap_px,
         patch_size=patch,
         stride_px=patch if stride_px is None else stride_px,

@@ -282,8 +282,9 @@ class Preparation(Protocol):
 class Plan(Protocol):
     """A model with its options settled and checked, not loaded yet. Picklable.
 
-    It may have ``notes``, a tuple of text: warnings about its options; and ``slots``, how many
-    threads may call `Encoder.encode` at the same time, if that is faster.
+    It may have ``notes``, a tuple of text: warnings about its options; ``slots``, how many threads
+    may call `Encoder.encode` at the same time, if that is faster; and ``map_tile_size``, the side
+    of the windows of maps, pixels, where it differs from ``image_size``.
     """
 
     @property

@@ -14,6 +14,8 @@ from rs_embed.models.scalemae.config import NetworkConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 _NAME = re.compile(r"\w[\w. -]*")
+# Decides how the checkpoint is used, not what is learnt.
+_OF_USERS = ("image_size", "map_tile_size")
 # What else is in run.folder.
 _RESERVED = (
     "pictures",
@@ -232,6 +234,8 @@ class PretrainConfig:
     image_size : int or None
         Side to which users of the checkpoint resize images; None for the largest of
         ``views.sides``.
+    map_tile_size : int or None
+        Side of the windows of maps; None for ``image_size``.
     """
 
     name: str
@@ -246,6 +250,7 @@ class PretrainConfig:
     colour: ColourConfig = field(default_factory=ColourConfig)
     initial: str | None = None
     image_size: int | None = None
+    map_tile_size: int | None = None
 
     def __post_init__(self) -> None:
         fitting = _NAME.fullmatch(self.name) is not None and self.name not in _RESERVED
@@ -265,9 +270,10 @@ class PretrainConfig:
                 0 < hidden < (side // patch) ** 2, "views.mask_ratio", self.views.mask_ratio,
                 f"to leave some of the {(side // patch) ** 2} patches of {side} px, and not all",
             )  # fmt: skip
-        size = self.image_size
-        fitting = size is None or (size > 0 and size % patch == 0)
-        _check(fitting, "image_size", size, f"a multiple of {patch}, or none")
+        for name in _OF_USERS:
+            size = getattr(self, name)
+            fitting = size is None or (size > 0 and size % patch == 0)
+            _check(fitting, name, size, f"a multiple of {patch}, or none")
         part = self.optimiser.batch_size // self.optimiser.accumulate
         _check(
             not self.paired or part >= 2, "optimiser.accumulate", self.optimiser.accumulate,
@@ -296,7 +302,9 @@ class PretrainConfig:
         """Return what a resumed run must share with the one that it resumes."""
         stated = self.to_json()
         stated["run"] = {"seed": self.run.seed}
-        del stated["optimiser"]["steps"], stated["initial"], stated["image_size"]
+        for name in ("initial", *_OF_USERS):
+            del stated[name]
+        del stated["optimiser"]["steps"]
         # The tiles of the sources are compared by their hash, wherever the files are.
         stated["data"]["sources"] = [{"repeat": one.repeat} for one in self.data.sources]
         return cast(dict[str, Any], json.loads(json.dumps(stated)))

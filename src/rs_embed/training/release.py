@@ -30,12 +30,16 @@ def write_checkpoint(
         If the folder cannot be written, or the disk is full.
     """
     run = config.to_json()
-    del run["run"], run["network"], run["initial"], run["image_size"]
+    for name in ("run", "network", "initial", "image_size", "map_tile_size"):
+        del run[name]
     for source in run["data"]["sources"]:
         source["path"] = Path(source["path"]).name
     least, most = trained_input_res(config, tiles)
+    sizes = {"image_size": config.image_size or max(config.views.sides)}
+    if config.map_tile_size is not None:
+        sizes["map_tile_size"] = config.map_tile_size
     stated = config.network.to_json() | {
-        "image_size": config.image_size or max(config.views.sides),
+        **sizes,
         "display": "visual",  # reflectance as in the pictures of the training
         "trained_input_res": [least, most],
         "training": run

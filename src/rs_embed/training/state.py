@@ -108,8 +108,8 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
     if differing:
         raise CheckpointError(
             f"{path} belongs to another run: {'; '.join(differing[:_LISTED])}. Undo the change, or "
-            "choose another run.folder; only optimiser.steps, initial, image_size and, except for "
-            "its seed, [run] may differ"
+            "choose another run.folder; only optimiser.steps, initial, image_size, map_tile_size "
+            "and, except for its seed, [run] may differ"
         )
 
 

@@ -60,6 +60,7 @@ _LARGEST = {
     "mlp_ratio": 64,
     "img_size": 4096,
     "image_size": 4096,
+    "map_tile_size": 4096,
 }
 VARIANTS = {
     "large": NetworkConfig(),
@@ -121,6 +122,23 @@ def stated_image_size(stated: Mapping[str, Any], source: str) -> int | None:
             "expected one of them"
         )
     return next(iter(sizes), None)
+
+
+def stated_map_tile_size(stated: Mapping[str, Any], source: str) -> int | None:
+    """Return the ``map_tile_size`` of a ``config.json``, the windows of maps; None if not stated.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a multiple of the patch size.
+    """
+    size = _size(stated, "map_tile_size", 0, source)
+    patch = network_config(stated, source).patch_size
+    if size % patch:
+        raise CheckpointError(
+            f"{source}: got map_tile_size={size}, expected a multiple of the patch size {patch}"
+        )
+    return size or None
 
 
 def stated_display(stated: Mapping[str, Any], source: str) -> Display | None:

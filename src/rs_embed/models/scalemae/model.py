@@ -25,6 +25,7 @@ from rs_embed.models.scalemae.config import (
     stated_gsd,
     stated_image_size,
     stated_input_res,
+    stated_map_tile_size,
 )
 from rs_embed.models.scalemae.description import DESCRIPTION, PUBLISHED, RANDOM_INIT, TINY
 from rs_embed.models.stored_weights import StoredWeights
@@ -130,6 +131,11 @@ class ScaleMaePlan:
         return self._settle(self._on_disk())[1]
 
     @property
+    def map_tile_size(self) -> int | None:
+        """Side of the windows of maps, if the weights state one and nobody an input size."""
+        return None if self.stated_size is not None else self._own[3]
+
+    @property
     def patch_size(self) -> int:
         """Side of a token's footprint, as far as it is known without a download."""
         return self._settle(self._on_disk())[0].patch_size
@@ -223,8 +229,8 @@ class ScaleMaePlan:
         return _decided(self.stated_gsd, self._own[1], DEFAULT_GSD)
 
     @property
-    def _own(self) -> tuple[Display | None, float | str | None, int | None]:
-        """Display, GSD and image size that the weights state; remembered once they are on disk."""
+    def _own(self) -> tuple[Display | None, float | str | None, int | None, int | None]:
+        """Display, GSD and sizes that the weights state; remembered once they are on disk."""
         own = self.__dict__.get("_remembered")
         if own is None:
             found = self._on_disk()
@@ -233,6 +239,7 @@ class ScaleMaePlan:
                 stated_display(config, source),
                 stated_gsd(config, source),
                 stated_image_size(config, source),
+                stated_map_tile_size(config, source),
             )
             if found is not None:
                 self.__dict__["_remembered"] = own
