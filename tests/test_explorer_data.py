@@ -327,7 +327,7 @@ def test_many_places_and_some_that_failed(tmp_path: Path) -> None:
     with pytest.warns(rs_embed.RsEmbedWarning) as given:
         page = explore(table, output=tmp_path / "site")
     messages = [str(one.message) for one in given]
-    assert any("1 places have no embedding" in text for text in messages)
+    assert any("have no embedding: 1 of 100000" in text for text in messages)
     assert any("no pictures of places" in text for text in messages)
     places = json.loads((page.path / page.about["places"]).read_text())
     assert len(places["id"]) == page.about["layers"][0]["count"] == 99_999

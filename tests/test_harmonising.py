@@ -157,7 +157,7 @@ def test_raw_tokens_come_back(
     assert report.apart is not None
     assert report.apart_harmonised is not None
     assert report.apart_harmonised < report.apart
-    assert f"{report.apart_harmonised:.2g} harmonised" in str(report)
+    assert f"{report.apart_harmonised:.2f} harmonised" in str(report)
     plain, opened = open_map(blend), open_map(out)
     tiles = json.loads(opened.attrs["meta"])["tiles"]
     assert (tiles["apart"], tiles["apart_harmonised"]) == (report.apart, report.apart_harmonised)

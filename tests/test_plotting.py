@@ -210,6 +210,23 @@ def test_histograms_are_those_of_numpy(of: Any, expected: Any) -> None:
     assert values.sum() == pytest.approx(1)
 
 
+def test_one_value_is_said_and_grey_is_explained() -> None:
+    figure = plotting.histogram(array(tokens(), gsd_m_range=[10, 10]), of="gsd")
+    assert texts(figure) == ["map: all are 10"]
+    assert "no embedding" in texts(plotting.clusters(table(), k=3))
+    assert "no token" in texts(plotting.pca(array(tokens())))
+    bar = plotting.similarity(table(), like_id="p1").axes[0].child_axes[0]
+    assert bar.get_ylabel() == "cosine similarity, from the mean (grey: no embedding)"
+
+
+def test_titles_break_between_their_parts() -> None:
+    weights = "a-checkpoint-of-our-own-with-a-long-name"
+    figure = plotting.pca(array(tokens(), weights=weights, temporal={"start": "1", "end": "2"}))
+    lines = figure.axes[0].get_title().split("\n")
+    assert len(lines) == 2
+    assert lines[1] == f"scalemae, {weights}"
+
+
 def test_coverage_of_tables_maps_and_unfinished_runs(tmp_path: Path) -> None:
     assert texts(plotting.coverage(table())) == [
         "embedded: 1", "embedded, a part is nodata: 28", "failed: 1",
@@ -286,6 +303,7 @@ REFUSALS: dict[str, tuple[Call, type[RsEmbedError], str]] = {
     "id of a map": (lambda: plotting.similarity(array(tokens()), like_id="a"), SpecError, "a map"),
     "unknown id": (lambda: plotting.similarity(table(), like_id="q"), UnknownNameError, "'q'"),
     "unknown file": (lambda: plotting.pca("a.jpg"), UnknownNameError, "file type of a map, grid"),
+    "no picture of ours": (lambda: plotting.pca("a.txt"), UnknownNameError, r"\.zarr$"),
     "missing run": (lambda: plotting.coverage("a.zarr.partial"), ExportError, "no such file"),
     "unknown histogram": (
         lambda: plotting.histogram(table(), of="gds"), UnknownNameError, "mean 'gsd'",  # type: ignore[arg-type]

@@ -148,7 +148,10 @@ def names_meant(got: object, known: Iterable[str]) -> list[str]:
     names, text = list(known), str(got).casefold()
     ours = (ours for ours, others in _OTHER_NAMES.items() if text in others.split())
     near = [name for one in ours for name in (one, f"{one}s") if name in names]
-    return near or difflib.get_close_matches(str(got), names, n=3, cutoff=0.5)
+    # The point that file types share says nothing.
+    bare = {name.lstrip("."): name for name in names}
+    likely = difflib.get_close_matches(str(got).lstrip("."), bare, n=3, cutoff=0.5)
+    return near or [bare[name] for name in likely]
 
 
 def did_you_mean(got: object, known: Iterable[str]) -> str:

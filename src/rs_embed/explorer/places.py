@@ -57,9 +57,10 @@ class PlaceLayer:
     def notes(self) -> list[Note]:
         """Return a warning if places are left out or have no position."""
         missing, lost = len(self.table.ids) - len(self.rows), int(np.isnan(self.lon).sum())
+        total = len(self.table.ids)
         messages = (
-            (missing, f"{missing} places have no embedding and are not on the page"),
-            (lost, f"{lost} places have no geometry: they are searched, but not on the map"),
+            (missing, f"places left out, since they have no embedding: {missing} of {total}"),
+            (lost, f"places that are searched, but have no geometry to show: {lost} of {total}"),
         )
         return [Note(message, CoverageWarning) for count, message in messages if count]
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 CHANGES = Formats("a change", Format(name="GeoTIFF", suffixes=(".tif", ".tiff"), media_type=_COG))
+# A cosine distance that rounding of equal tokens stays below.
+_SAME = 1e-6
 _NAMES = ("first date", "second date", "reference")
 # Distances of the storage of tokens are noticed from this share of the median distance.
 _STORAGE = 0.1
@@ -189,7 +191,8 @@ def change(
     ------
     SpecError
         If one of them is not a grid or map, does not state how it was made, or was made otherwise
-        than the first; if they have other cells, no token in common, or too few for the quantile.
+        than the first; if they have other cells, no token in common, or too few for the quantile;
+        if the reference is one of the two dates.
     ExportError
         If a file cannot be read.
 
@@ -291,7 +294,14 @@ def _level(noise: NDArray[np.float64], quantile: float) -> float:
 
 
 def _of_reference(noise: NDArray[np.float64], other: NDArray[np.float64]) -> list[Note]:
-    """Return a warning if the reference is nearer to the second date than to the first."""
+    """Return a warning if the reference is nearer to the second date; refuse one of both dates."""
+    for date, distances in (("first", noise), ("second", other)):
+        known = distances[np.isfinite(distances)]
+        if known.size and known.max() < _SAME:
+            raise SpecError(
+                f"got a reference with the tokens of the {date} date, expected a third date on "
+                "which the ground was as on the first; without one leave it out"
+            )
     both = np.isfinite(noise) & np.isfinite(other)
     if not both.any() or np.median(noise[both]) <= np.median(other[both]):
         return []

@@ -177,9 +177,9 @@ class MapReport:
             f"{f'; peak memory {_size(memory)}' if memory else ''}",
         ]
         if self.apart is not None:
-            after = f", {self.apart_harmonised:.2g} harmonised" if self.apart_harmonised else ""
+            after = f", {self.apart_harmonised:.2f} harmonised" if self.apart_harmonised else ""
             lines.append(
-                f"where windows overlap, their tokens differ {self.apart:.2g} times as much as "
+                f"where windows overlap, their tokens differ {self.apart:.2f} times as much as "
                 f"neighbours in one window{after}"
             )
         if error is not None:

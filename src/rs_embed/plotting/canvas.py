@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NODATA = "0.82"
+# Characters of a line of a title.
+_TITLE = 60
 _SIDE_IN, _MARGINS_IN = 4.6, (2.6, 1.2)
 # Of the same figure the same bytes: no date, no version, no random names.
 _METADATA: dict[str, dict[str, None]] = {
@@ -101,8 +103,7 @@ def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
     ax.set_xlabel(f"{ax.get_xlabel()} ({':'.join(code) if code else plain(crs.name, 40)})")
     # Pixels of the projection are square, degrees as on the ground in the middle.
     ax.set_aspect(1 / np.cos(np.radians((bottom + top) / 2)) if crs.is_geographic else "equal")
-    lines = textwrap.wrap(plain(title), 60, max_lines=3)
-    ax.set_title("\n".join(lines), fontsize="small", parse_math=False)
+    ax.set_title("\n".join(_lines(title)), fontsize="small", parse_math=False)
     ground = Orientation.of(grid)
     if ground is None:
         return
@@ -121,6 +122,16 @@ def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
             "N", (0.88 + tip[0], 0.88 + tip[1]), (0.88 - tip[0], 0.88 - tip[1]), "axes fraction",
             arrowprops={"arrowstyle": "->"}, ha="center", va="center",
         )  # fmt: skip
+
+
+def _lines(title: str) -> list[str]:
+    """Return at most three lines of a title, broken between its parts if these fit."""
+    lines = [""]
+    for part in plain(title).split(" | "):
+        joined = f"{lines[-1]} | {part}" if lines[-1] else part
+        lines[-1:] = [joined] if len(joined) <= _TITLE else [lines[-1], part]
+    wrapped = [piece for line in filter(None, lines) for piece in textwrap.wrap(line, _TITLE)]
+    return wrapped if len(wrapped) <= 3 else textwrap.wrap(" | ".join(lines), _TITLE, max_lines=3)
 
 
 def colour_bar(ax: Axes, drawn: Any, label: str, **how: Any) -> None:

@@ -62,7 +62,8 @@ def histogram(*sources: Any, of: Of = "cosine", ax: Axes | None = None) -> Figur
     for name, values, style in curves:
         shares = np.histogram(values, edges)[0] / len(values)
         colour = MUTED[[one.name for one in drawn].index(name[0]) % len(MUTED)]
-        label = plain(": ".join(filter(None, name)), 60)
+        all_are = f"all are {values[0]:.4g}" if np.ptp(values) == 0 else ""
+        label = plain(": ".join(filter(None, (*name, all_are))), 80)
         own.stairs(shares, edges, label=label, color=colour, linestyle=style, linewidth=1.5)
     what = {"gsd": "places", "validity": "places or cells", "cosine": "pairs"}[of]
     own.set(xlabel=_LABELS[of], ylabel=f"share of the {what} in each bin")

@@ -82,8 +82,13 @@ def pca(*sources: Any, ax: Axes | Sequence[Axes] | None = None) -> Figure:
         (colour, f"component {number} ({share:.0%} of the variance)")
         for colour, share, number in shares
     ]
-    legend(axes[-1], [*entries, *[(NODATA, "no token")] * missing])
+    legend(axes[-1], [*entries, *[(NODATA, _without(drawn))] * missing])
     return figure
+
+
+def _without(drawn: Sequence[Subject]) -> str:
+    """Return what cells or places in grey have not."""
+    return "no token" if isinstance(drawn[0], MapSubject) else "no embedding"
 
 
 def _as_grid(tokens: NDArray[Any]) -> NDArray[Any]:
@@ -137,7 +142,8 @@ def similarity(
     figure, (own,) = canvas(ax, 1, shape=shape)
     drawn = one.draw(own, values, cmap="viridis")
     label = f"cosine similarity{', from the mean' if centred else ''}"
-    colour_bar(own, drawn, label)
+    grey = f" (grey: {_without([one])})" if np.isnan(values).any() else ""
+    colour_bar(own, drawn, label + grey)
     if point is not None and isinstance(one, MapSubject):
         x, y = transformer("EPSG:4326", known_crs(one.grid.crs)).transform(*point)
         own.plot(x, y, "+", color="red", markersize=12, markeredgewidth=2)
@@ -196,7 +202,7 @@ def clusters(*sources: Any, k: int = 6, ax: Axes | Sequence[Axes] | None = None)
         (colour, f"cluster {number + 1}: {counts[number] / total:.1%}")
         for number, colour in enumerate(MUTED[:k])
     ]
-    legend(axes[-1], [*entries, *[(NODATA, "no token")] * bool(counts[CLASS_NODATA])])
+    legend(axes[-1], [*entries, *[(NODATA, _without(drawn))] * bool(counts[CLASS_NODATA])])
     return figure
 
 
@@ -271,5 +277,6 @@ def change(
     for own, layer, name in zip(axes, layers, names, strict=False):
         one = MapSubject(name, placed, {key: found.meta[key] for key in ("model", "weights")})
         drawn = one.draw(own, layer, cmap="cividis", vmin=low, vmax=high)
-    colour_bar(axes[-1], drawn, "cosine distance, 0 to 2", extend="both")
+    grey = " (grey: no token)" if np.isnan(distance.values).any() else ""
+    colour_bar(axes[-1], drawn, f"cosine distance, 0 to 2{grey}", extend="both")
     return figure

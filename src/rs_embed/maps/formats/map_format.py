@@ -131,9 +131,16 @@ def decoded_map(
     return stated.rename("embedding")
 
 
-def not_a_map(path: Path | str, reason: str, opener: str | None = None) -> ExportError:
-    """Return the error for a file that is not a map; ``opener`` reads it nevertheless."""
+def not_a_map(
+    path: Path | str, reason: str, opener: str | None = None, options: str = ""
+) -> ExportError:
+    """Return the error for a file that is not a map.
+
+    ``opener`` reads it nevertheless, and ``rs-embed map`` with ``options`` makes a map of it.
+    """
     other = "" if opener is None else f"; other files open with {opener}"
+    if options:
+        other = f" (rs-embed map {options} makes one of it){other}"
     return ExportError(
         f"cannot read {path}: {reason}, expected one that embed_area or rs-embed map wrote{other}"
     )
