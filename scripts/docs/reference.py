@@ -50,3 +50,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         content = "\n\n".join([f"# {title}", *blocks])
         files.append(File.generated(config, f"api/{page}.md", content=content))
     return files
+
+
+def on_page_content(html: str, **_: object) -> str:
+    """Leave signatures out of the search, whose results then begin with what a function does."""
+    signature = '<div class="doc-signature highlight"'
+    return html.replace(signature, f"{signature} data-search-exclude")
