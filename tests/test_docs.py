@@ -245,7 +245,7 @@ def test_every_key_of_a_recipe_is_documented() -> None:
         "colour": ColourConfig, "optimiser": OptimiserConfig, "run": RunConfig,
     }  # fmt: skip
     keys = {f"{name}.{one.name}" for name, kind in sections.items() for one in fields(kind)}
-    assert named == keys | {"name", "initial", "image_size"}
+    assert named == keys | {"name", "initial", "image_size", "map_tile_size"}
 
 
 def test_the_recipe_of_the_docs_can_be_read(tmp_path: Path) -> None:
