@@ -5,10 +5,11 @@
 
 The script computes the mean cosine distance of neighbouring tokens across the borders of windows
 (and across their outer edges), divided by that of neighbours within windows of the same map: 1
-means no visible seam. Blending hides borders, but windows still disagree: "apart" is the mean
-cosine distance between the tokens of two windows for the same cell, divided by that of neighbouring
-tokens of one window. Cost is the time of the windows divided by that without overlap, in the same
-run.
+means no visible seam. "ground" is that ratio on the same lines for one window that sees the whole
+scene (up to 1344 px), which has no borders: what the ground does there. Blending hides borders, but
+windows still disagree: "apart" is the mean cosine distance between the tokens of two windows for
+the same cell, divided by that of neighbouring tokens of one window. Cost is the time of the windows
+divided by that without overlap, in the same run.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.window_tokens import window_tokens
 
 GOAL = 1.10
+LARGEST_PX = 1344  # of a scene that one window sees
 SEAMS: tuple[Seams, ...] = ("blend", "discard")
 SHARES = (("0", 0.0), ("1/8", 1 / 8), ("1/4", 1 / 4), ("1/2", 1 / 2))
 Windows = dict[Any, "NDArray[np.float32] | None"]
@@ -74,6 +76,16 @@ def apart(args: AreaTask, windows: Windows) -> float:
     return float("nan") if found is None else found
 
 
+def of_one_window(scene: Path, weights: str) -> NDArray[np.float32] | None:
+    """Return the tokens of one window that sees the whole scene; None where it is too large."""
+    area = settle_area("scalemae", imagery=scene, weights=weights).layout
+    side = max(area.area.shape)
+    if side > LARGEST_PX:
+        return None
+    args = settled(scene, 0, -(-side // area.patch_size) * area.patch_size, weights)
+    return mapped(args, embedded(args)[0], "blend")
+
+
 def main() -> None:
     parser = arguments(__doc__, repeats=1)
     parser.add_argument(
@@ -90,7 +102,7 @@ def main() -> None:
     print(machine())
     rows, at_default = [], []
     for scene in options.scenes:
-        bare = 0.0
+        bare, whole = 0.0, of_one_window(scene, options.weights)
         for name, share in SHARES:
             args = settled(scene, share, options.tile_size, options.weights)
             runs = [embedded(args) for _ in range(options.repeats)]
@@ -99,17 +111,18 @@ def main() -> None:
             for seams in SEAMS if share else SEAMS[-1:]:
                 drift = f"{apart(args, runs[0][0]):.2f}" if share else ""
                 metric = seam_metric(mapped(args, runs[0][0], seams), args.layout)
+                ground = float("nan") if whole is None else seam_metric(whole, args.layout).ratio
                 rows.append(
                     [
                         scene.stem, name, seams, str(len(args.layout.tiles)),
                         f"{metric.borders:.4f}", f"{metric.edges:.4f}", f"{metric.interior:.4f}",
-                        f"{metric.ratio:.3f}", drift, f"{cost / bare:.2f}",
+                        f"{metric.ratio:.3f}", f"{ground:.3f}", drift, f"{cost / bare:.2f}",
                     ]
                 )  # fmt: skip
                 if name == "1/4" and seams == SEAMS[0]:
                     at_default.append(metric.ratio)
     head = ["scene", "overlap", "seams", "windows", "borders", "edges", "interior", "ratio",
-            "apart", "cost"]  # fmt: skip
+            "ground", "apart", "cost"]  # fmt: skip
     print(table(head, rows))
     greatest = max(at_default)
     print(
