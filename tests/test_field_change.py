@@ -315,7 +315,7 @@ REFUSED: list[tuple[str, str, Make, dict[str, Any], type[RsEmbedError], str]] = 
     ("no meta", "a tif", without_meta, {}, SpecError,
      "second date that do not state how they.*keep_attrs"),
     ("image", "a tif", lambda f, _: f["b"], {}, ExportError,
-     "not a map of rs_embed.*rs-embed map --imagery scene_.* -o map.tif makes one of it"),
+     "not a map of rs_embed.*rs-embed map --imagery .*scene_.* -o map.tif makes one of it"),
     ("no such file", "a tif", lambda f, _: "gone.tif", {}, ExportError, "no such file"),
     ("not a map", "a tif", lambda f, _: 3, {}, SpecError, "got a map of type int"),
     ("quantile", "a tif", form("tif"), {"quantile": 1}, SpecError, "got quantile=1, expected"),

@@ -200,9 +200,7 @@ def open_cog(path: Path) -> xr.DataArray:
     encoding = stored_encoding(meta)
     if META_TAG not in tags and not encoding:
         reason = f"it is an image without the tag {META_TAG}, so not a map of rs_embed"
-        raise not_a_map(
-            path, reason, "rioxarray.open_rasterio", f"--imagery {path.name} -o map.tif"
-        )
+        raise not_a_map(path, reason, "rioxarray.open_rasterio", f"--imagery {path} -o map.tif")
     if META_TAG in tags and encoding.get("dtype") == "int8":
         check_steps(bands)
     else:
