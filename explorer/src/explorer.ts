@@ -1,13 +1,12 @@
-/** The page at work: reads the site, asks the worker, and paints what the state says. */
+/** The page at work: asks the worker what the state needs, and has the answers painted. */
 
 import { Client } from "./client";
-import { packed } from "./colours";
 import { type Places, type Site, SiteError } from "./format";
-import { apply, GridGround, type Ground, TableGround } from "./ground";
-import { readImage, readInto, readPlaces } from "./loading";
-import { MapView, type Mark, type Picture, type Side } from "./mapview";
-import { colourLayer, Overlay } from "./overlay";
-import { ascending } from "./points";
+import { GridGround, type Ground, TableGround } from "./ground";
+import { readPlaces } from "./loading";
+import { MapView } from "./mapview";
+import { Painter } from "./painter";
+import { Pictures } from "./pictures";
 import { projectionOf } from "./projections";
 import { Results } from "./results";
 import type { State, Store, View } from "./state";
@@ -36,11 +35,8 @@ export class Explorer {
   pictureMs: number | null = null;
   workerMs: number | null = null;
   kernel = "";
-  images: (Picture | undefined)[] = [];
-  pcas: (Picture | undefined)[] = [];
-  #placeColours: Uint32Array | null = null;
-  readonly #overlays: Overlay[] = [];
-  readonly #dots: Uint32Array;
+  readonly pictures = new Pictures();
+  readonly #painter: Painter;
   readonly #client: Client;
   #searching: Promise<void> | null = null;
   #again = false;
@@ -62,7 +58,6 @@ export class Explorer {
     plain: boolean,
     readonly ground: Ground = groundOf(site, places),
   ) {
-    this.#dots = new Uint32Array(places?.id.length ?? 0);
     this.sprites = new SpriteSheets(site, base);
     const first = site.layers[0];
     const map = site.kind === "map";
@@ -79,6 +74,8 @@ export class Explorer {
     const target = document.getElementById("map") as HTMLElement;
     const tiles = site.base_map?.url ?? null;
     this.view = new MapView(target, projectionOf(site), ground, tiles, store.state.at);
+    const count = places?.id.length ?? 0;
+    this.#painter = new Painter(this.view, ground, this.pictures, this.results, count);
     store.listen((changed) => this.#react(changed));
     this.ready = this.#load(plain);
   }
@@ -115,7 +112,7 @@ export class Explorer {
 
   async #load(plain: boolean): Promise<void> {
     const { site, base } = this;
-    await this.#loadPictures();
+    await this.pictures.load(site, base, () => this.paint());
     this.paint();
     await this.#painted();
     this.pictureMs = performance.now();
@@ -134,31 +131,6 @@ export class Explorer {
     if (positives.length || negatives.length) await this.search();
     this.paint();
     this.reports.updated();
-  }
-
-  async #loadPictures(): Promise<void> {
-    const { site, base } = this;
-    if (site.pca_colours) {
-      const bytes = new Uint8Array(3 * site.layers[0].count);
-      await readInto(new URL(site.pca_colours, base), bytes);
-      this.#placeColours = Uint32Array.from({ length: bytes.length / 3 }, (_, i) =>
-        packed(bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2]),
-      );
-    }
-    for (const [i, { image, pca, grid }] of site.layers.entries()) {
-      if (image) {
-        const source = await readImage(new URL(image.file, base));
-        const [left, bottom, right, top] = image.bounds;
-        const [w, h] = [(right - left) / source.width, (bottom - top) / source.height];
-        this.images[i] = { source, transform: [w, 0, left, 0, h, top], smooth: true, opacity: 1 };
-        this.paint();
-      }
-      if (pca && grid) {
-        const source = await readImage(new URL(pca, base));
-        this.pcas[i] = { source, transform: grid.transform, smooth: false, opacity: 1 };
-        this.paint();
-      }
-    }
   }
 
   #react(changed: Changed): void {
@@ -253,73 +225,14 @@ export class Explorer {
     this.reports.updated();
   }
 
-  /** The picture below thumbnails: what the model saw, or the colours of the principal components. */
-  picture(layer: number): Picture | undefined {
-    return this.images[layer] ?? this.pcas[layer];
-  }
-
-  #side(layer: number): Side {
-    const { view, opacity } = this.state;
-    const pictures: Picture[] = [];
-    const image = this.images[layer];
-    const pca = this.pcas[layer];
-    if (image) pictures.push(image);
-    if (pca && (view === "pca" || !image)) pictures.push({ ...pca, opacity: image ? opacity : 1 });
-    if (this.ground instanceof GridGround) {
-      this.#overlays[layer] ??= new Overlay(this.ground.grid);
-      const overlay = this.#overlays[layer];
-      const cells = this.ground.cells(layer);
-      if (colourLayer(overlay.pixels, cells, this.state, this.results, layer)) {
-        overlay.show();
-        const { transform } = this.ground.grid;
-        pictures.push({ source: overlay.canvas, transform, smooth: false, opacity });
-      }
-      return { pictures, colours: null, order: null };
-    }
-    const colours = this.#dots;
-    if (!colourLayer(colours, null, this.state, this.results, layer)) {
-      colours.set(this.#placeColours ?? colours.fill(packed(80, 130, 200)));
-    }
-    const values = this.results.values(view, layer);
-    return { pictures, colours, order: values && ascending(values) };
-  }
-
   paint(): void {
-    const { swipe, positives, negatives, view } = this.state;
-    this.view.sides = this.swiping ? [this.#side(0), this.#side(1)] : [this.#side(this.layer)];
-    this.view.swipe = this.swiping ? swipe : null;
-    const mark =
-      (kind: Mark["kind"]) =>
-      (click: Click): Mark => ({
-        point: this.ground.point(click.layer, click.index),
-        kind,
-      });
-    const hits = view === "similarity" ? [...this.results.top] : [];
-    this.view.marks = this.#loaded
-      ? [
-          ...hits.map((index) => mark("hit")({ layer: this.layer, index })),
-          ...positives.map(mark("positive")),
-          ...negatives.map(mark("negative")),
-        ]
-      : [];
-    this.view.render();
+    const layers = this.swiping ? [0, 1] : [this.layer];
+    this.#painter.paint(this.state, layers, this.#loaded);
   }
 
   /** Put the cursor on a vector, or take it away. */
   setCursor(click: Click | null): void {
-    this.view.cursor = click && this.ground.point(click.layer, click.index);
-    this.view.cursorCorners = null;
-    if (click && this.ground instanceof GridGround) {
-      const [row, column] = this.ground.cell(click.layer, click.index);
-      const { transform } = this.ground.grid;
-      this.view.cursorCorners = [
-        [0, 0],
-        [1, 0],
-        [1, 1],
-        [0, 1],
-      ].map(([x, y]) => apply(transform, column + x, row + y));
-    }
-    this.view.render();
+    this.#painter.setCursor(click);
   }
 }
 

@@ -90,3 +90,5 @@ export function checkedSite(value: unknown): Site {
   }
   return site as Site;
 }
+
+export const thousands = (n: number): string => n.toLocaleString("en");

@@ -1,7 +1,7 @@
 /** Where vectors are: cells of a grid, or places of a table. */
 
 import { getPointResolution, type Projection, transform } from "ol/proj";
-import { type Affine, type Grid, type Places, type Site, SiteError } from "./format";
+import { type Affine, type Grid, type Places, SiteError } from "./format";
 
 export type Point = [number, number];
 export type Extent = [number, number, number, number];
@@ -189,5 +189,3 @@ export const shown = (value: unknown): string =>
     : value === null || value === undefined
       ? "–"
       : JSON.stringify(value);
-
-export const isMap = (site: Site): boolean => site.kind === "map";
