@@ -1,15 +1,15 @@
 /** The page at work: asks the worker what the state needs, and has the answers painted. */
 
+import { keptNames, type Named } from "./classnames";
 import { Client } from "./client";
 import { type Places, type Site, SiteError } from "./format";
 import { GridGround, type Ground, TableGround } from "./ground";
-import { readPlaces } from "./loading";
 import { MapView } from "./mapview";
 import { Painter } from "./painter";
 import { Pictures } from "./pictures";
 import { projectionOf } from "./projections";
 import { Results } from "./results";
-import type { State, Store, View } from "./state";
+import type { State, Store } from "./state";
 import { SpriteSheets } from "./thumbnails";
 import type { Click, TopRequest } from "./worker";
 
@@ -26,7 +26,6 @@ export interface Reports {
 export class Explorer {
   readonly results = new Results();
   readonly sprites: SpriteSheets;
-  readonly views: View[];
   readonly view: MapView;
   readonly ready: Promise<void>;
   /** Milliseconds from the last change of the clicks to the map that shows their result. */
@@ -39,17 +38,14 @@ export class Explorer {
   readonly #painter: Painter;
   readonly #client: Client;
   #searching: Promise<void> | null = null;
+  /** Groupings that the worker has not answered. */
+  #grouping = 0;
+  /** Classes from before them. */
+  #named: Named | null = null;
   #again = false;
   #loaded = false;
 
-  static async open(site: Site, base: URL, store: Store, reports: Reports, plain: boolean) {
-    const { places } = site;
-    if (site.kind === "table" && !places) throw new SiteError("explore.json names no places.json.");
-    const read = places ? await readPlaces(new URL(places, base), site.layers[0].count) : null;
-    return new Explorer(site, base, store, reports, read, plain);
-  }
-
-  private constructor(
+  constructor(
     readonly site: Site,
     readonly base: URL,
     readonly store: Store,
@@ -59,17 +55,6 @@ export class Explorer {
     readonly ground: Ground = groundOf(site, places),
   ) {
     this.sprites = new SpriteSheets(site, base);
-    const first = site.layers[0];
-    const map = site.kind === "map";
-    const has: [View, boolean][] = [
-      ["image", map && first.image !== null],
-      ["pca", !map || first.pca !== null],
-      ["similarity", true],
-      ["classes", true],
-      ["change", map && site.layers.length > 1],
-    ];
-    this.views = has.filter(([, there]) => there).map(([name]) => name);
-    if (!this.views.includes(store.state.view)) store.set({ view: this.views[0] });
     this.#client = new Client(new URL("worker.js", base), (share) => reports.progress(share));
     const target = document.getElementById("map") as HTMLElement;
     const tiles = site.base_map?.url ?? null;
@@ -201,6 +186,12 @@ export class Explorer {
     return new Promise((done) => this.view.map.once("postrender", () => done()));
   }
 
+  /** Say something after what a search says. */
+  async notice(text: string): Promise<void> {
+    await this.#searching;
+    this.reports.status(text);
+  }
+
   async #top(): Promise<void> {
     if (!this.results.scores[this.layer]) return;
     this.results.top = await this.#client.call("top", this.topRequest);
@@ -208,12 +199,35 @@ export class Explorer {
     this.reports.updated();
   }
 
+  /** The class of each vector of each layer, unless there are none or they are being made. */
+  get classes(): Uint8Array[] | null {
+    return this.#grouping ? null : this.results.classes;
+  }
+
+  /** Make so many classes; they keep names where these can be told. */
+  regroup(classes: number): void {
+    const { state } = this;
+    const names = classes === state.classes ? state.names : [];
+    if (this.classes) {
+      this.#named = { classes: this.classes, count: state.classes, names: state.names };
+    }
+    this.store.set({ classes, names, view: "classes" });
+  }
+
   async group(): Promise<void> {
     const k = this.state.classes;
     this.reports.status(`Grouping into ${k} classes.`);
-    const classes = await this.#client.call("classes", { k });
+    this.#grouping++;
+    const classes = await this.#client.call("classes", { k }).finally(() => {
+      this.#grouping--;
+    });
     if (k !== this.state.classes) return;
+    const named = this.#named;
+    this.#named = null;
     this.results.classes = classes;
+    if (named && !this.state.names.length) {
+      this.store.set({ names: keptNames(named, classes, k) });
+    }
     this.reports.status(`Grouped into ${k} classes.`);
     this.paint();
     this.reports.updated();

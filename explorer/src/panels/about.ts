@@ -18,7 +18,8 @@ export function describe(site: Site): void {
       : [["Variance kept", `${(100 * kept).toFixed(1)} %`] as [string, string]]),
     ...(site.gsd_m === null ? [] : [["GSD", `${site.gsd_m} m`] as [string, string]]),
     ["CRS", epsgOf(site.crs) ? site.crs : (site.proj4 ?? site.crs)],
-    ["Made with", site.made_with],
+    ...(site.embedded_with ? [["Embedded with", site.embedded_with] as [string, string]] : []),
+    ["Page made with", site.made_with],
   ]);
   const { base_map } = site;
   byId("attribution").hidden = !base_map;

@@ -22,22 +22,32 @@ export class ClassPanel {
 
   /** Make as many classes as the slider says, and show them. */
   group(): void {
-    const { store } = this.#explorer;
-    const classes = this.#number.valueAsNumber;
-    const names = classes === store.state.classes ? store.state.names : [];
-    store.set({ classes, names, view: "classes" });
+    this.#explorer.regroup(this.#number.valueAsNumber);
   }
 
   update(): void {
-    const { state, results, loaded } = this.#explorer;
+    const { state, classes, loaded } = this.#explorer;
     byId<HTMLButtonElement>("group").disabled = !loaded;
     const number = state.classes || this.#number.valueAsNumber;
     setSlider("classes", number, String(number));
-    const { classes } = results;
-    if (classes === this.#counted || !classes) return;
+    byId("class-list").inert = !classes;
+    if (!classes) return;
+    if (classes === this.#counted) {
+      this.#names();
+      return;
+    }
     this.#counted = classes;
     const counts = countsOf(classes, state.classes);
     byId("class-list").replaceChildren(...counts.map((_, c) => this.#row(c, counts)));
+  }
+
+  /** Show the names as they are, but for one that is being written. */
+  #names(): void {
+    byId("class-list")
+      .querySelectorAll("input")
+      .forEach((input, c) => {
+        if (input !== document.activeElement) input.value = this.#explorer.state.names[c] ?? "";
+      });
   }
 
   #row(c: number, counts: number[]): HTMLElement {

@@ -2,7 +2,14 @@
 
 import { byId, save } from "../dom";
 import type { Explorer } from "../explorer";
-import { areasOf, labelsOf, rasterOf, shownValues } from "../exports";
+import {
+  areasOf,
+  areasProblem,
+  labelsOf,
+  labelsProblem,
+  rasterOf,
+  rasterProblem,
+} from "../exports";
 import { csvOf, geoparquetOf } from "../labels";
 
 export class DownloadPanel {
@@ -10,15 +17,14 @@ export class DownloadPanel {
 
   constructor(explorer: Explorer) {
     this.#explorer = explorer;
-    const stem = explorer.site.title.replace(/[^\p{L}\p{N}-]+/gu, "-").slice(0, 60) || "explorer";
+    const stem = plain(explorer.site.title) || "explorer";
     byId("save-geojson").addEventListener("click", () => {
       const areas = areasOf(explorer);
       if (areas) save(`${stem}-areas.geojson`, JSON.stringify(areas), "application/geo+json");
     });
     byId("save-geotiff").addEventListener("click", () => {
       const raster = rasterOf(explorer);
-      if (typeof raster === "string") explorer.reports.status(raster);
-      else save(`${stem}-${explorer.state.view}.tif`, raster, "image/tiff");
+      if (raster) save(`${stem}-${this.#shown}.tif`, raster, "image/tiff");
     });
     for (const input of document.querySelectorAll<HTMLInputElement>("input[name=labels]")) {
       input.addEventListener("change", () => this.update());
@@ -34,23 +40,42 @@ export class DownloadPanel {
     });
   }
 
+  /** The view, and where there are two layers, which of them. */
+  get #shown(): string {
+    const { site, state, layer } = this.#explorer;
+    const one = site.layers.length > 1 && state.view !== "change";
+    return one ? `${state.view}-${plain(site.layers[layer].name)}` : state.view;
+  }
+
   get #labels(): "clicks" | "classes" {
     const input = document.querySelector<HTMLInputElement>("input[name=labels]:checked");
     return input?.value === "classes" ? "classes" : "clicks";
   }
 
   update(): void {
-    const { state, results, site, loaded } = this.#explorer;
-    const values = shownValues(this.#explorer);
-    const enable = (id: string, on: boolean): void => {
-      byId<HTMLButtonElement>(id).disabled = !on;
-    };
-    byId("areas-hint").hidden = state.threshold !== null;
-    enable("save-geojson", values !== null && state.threshold !== null);
-    enable("save-geotiff", values !== null && site.kind === "map");
-    const clicked = state.positives.length + state.negatives.length > 0;
-    const labelled = loaded && (this.#labels === "clicks" ? clicked : results.classes !== null);
-    enable("save-csv", labelled);
-    enable("save-parquet", labelled);
+    const explorer = this.#explorer;
+    const labels = labelsProblem(explorer, this.#labels);
+    byId("save-geotiff").textContent =
+      explorer.state.view === "classes" ? "Classes, GeoTIFF" : "Values, GeoTIFF";
+    offer("files-hint", {
+      "save-geojson": areasProblem(explorer),
+      "save-geotiff": rasterProblem(explorer),
+    });
+    offer("labels-hint", { "save-csv": labels, "save-parquet": labels });
   }
+}
+
+/** Return a part of the name of a file. */
+const plain = (text: string): string => text.replace(/[^\p{L}\p{N}-]+/gu, "-").slice(0, 60);
+
+/** Switch buttons on, or off where there is a problem; and say which. */
+function offer(hint: string, problems: Record<string, string | null>): void {
+  for (const [id, problem] of Object.entries(problems)) {
+    const button = byId<HTMLButtonElement>(id);
+    button.disabled = problem !== null;
+    button.title = problem ?? "";
+  }
+  const texts = new Set(Object.values(problems).filter((problem) => problem !== null));
+  byId(hint).textContent = [...texts].join(" ");
+  byId(hint).hidden = texts.size === 0;
 }

@@ -63,20 +63,17 @@ export class SearchPanel {
           { title: "Take away", ariaLabel: `Take away ${name}` },
           "×",
         );
-        remove.onclick = () => store.set({ [key]: state[key].filter((other) => other !== click) });
+        remove.onclick = () => store.remove(click);
         const parts = [sign, this.#thumbnail(click), isolated(name), remove];
         return element("li", { className: key }, ...parts.filter((part) => part !== null));
       }),
     );
     const last = signed.length ? signed[0].click : null;
-    byId("attributes").hidden = !places || !last;
-    if (places && last) {
-      const columns = Object.entries(places.columns).map(([name, values]): [string, string] => [
-        name,
-        shown(values[last.index]),
-      ]);
-      definitions(byId("attributes"), columns);
-    }
+    const columns = Object.entries((last && places?.columns) ?? {});
+    byId("attributes").hidden = !columns.length;
+    if (!last) return;
+    const values = columns.map(([name, all]): [string, string] => [name, shown(all[last.index])]);
+    definitions(byId("attributes"), values);
   }
 
   #threshold(): void {

@@ -24,7 +24,7 @@ export class ViewPanel {
     choices(
       byId("views"),
       "view",
-      explorer.views.map((view) => [view, VIEW_NAMES[view]]),
+      store.views.map((view) => [view, VIEW_NAMES[view]]),
       (view) => {
         if (view === "classes" && !store.state.classes) return group();
         const scalar = view === "similarity" || view === "change";
