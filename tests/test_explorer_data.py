@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -42,7 +43,14 @@ from rs_embed import (
     similarity_map,
 )
 from rs_embed.cli import app
-from rs_embed.errors import ExportError, ImageryError, ImageryWarning, RsEmbedError, SpecError
+from rs_embed.errors import (
+    ExportError,
+    ImageryError,
+    ImageryWarning,
+    RsEmbedError,
+    RsEmbedWarning,
+    SpecError,
+)
 from rs_embed.explorer import vectors
 from rs_embed.explorer.crs import browser_crs
 from rs_embed.explorer.vectors import check_size
@@ -243,6 +251,16 @@ def test_two_dates_share_a_mean_and_a_contrast(made: dict[str, Any], tmp_path: P
     assert second[..., :3].mean() > first[..., :3].mean() + 3  # brighter, as on the ground
 
 
+def test_another_version_is_stated(made: dict[str, Any], tmp_path: Path) -> None:
+    older = later_with(made, rs_embed_version="0.0.1")
+    page = explore(older, output=tmp_path / "one")
+    assert page.about["embedded_with"] == "rs-embed 0.0.1"
+    assert page.about["made_with"] == f"rs-embed {rs_embed.__version__}"
+    with pytest.warns(RsEmbedWarning, match=r"second map was made with version='0\.0\.1'"):
+        page = explore(made["zarr"], older, output=tmp_path / "two")
+    assert page.about["embedded_with"] == f"rs-embed {rs_embed.__version__} and 0.0.1"
+
+
 def test_fewer_dimensions_keep_what_they_say(made: dict[str, Any], tmp_path: Path) -> None:
     page = explore(made["zarr"], output=tmp_path / "site", pca=8)
     tokens = tokens_in(made["zarr"])[0]
@@ -335,24 +353,37 @@ def test_many_places_and_some_that_failed(tmp_path: Path) -> None:
     assert places["columns"]["value"][5] == 6
 
 
+BESSEL = "+proj=tmerc +lon_0=9 +x_0=3500000 +ellps=bessel +towgs84=598,73,418 +units=m"
+
+
 @pytest.mark.parametrize(
     ("code", "x", "y"),
     [("EPSG:27700", 530e3, 180e3), ("EPSG:32618", 444e3, 4173e3), ("EPSG:31467", 3.5e6, 5.4e6),
-     ("EPSG:3857", 1e6, 6e6), ("EPSG:4326", 9.0, 50.0)],
+     ("EPSG:3857", 1e6, 6e6), ("EPSG:4326", 9.0, 50.0), ("ESRI:54009", 1e6, 5e6),
+     (f"{BESSEL} +type=crs", 3.5e6, 5.4e6)],
 )  # fmt: skip
 def test_browsers_know_where_a_grid_is(code: str, x: float, y: float) -> None:
     step = 80 if x > 100 else 0.001
     grid = Grid(CRS(code), rasterio.Affine(step, 0, x, 0, -step, y), (100, 100))
     stated = browser_crs(grid)
     assert stated["crs"] == code
+    assert (stated["wkt"] is None) == code.startswith("EPSG:")
+    ours = [CRS(text) for text in (stated["proj4"], stated["wkt"]) if text]
     at = [Transformer.from_crs(crs, 4326, always_xy=True).transform(x, y)
-          for crs in (CRS(stated["proj4"]), CRS(code))]  # fmt: skip
-    assert Geod(ellps="WGS84").inv(*at[0], *at[1])[2] < 0.5
+          for crs in (CRS(code), *ours)]  # fmt: skip
+    assert all(Geod(ellps="WGS84").inv(*at[0], *other)[2] < 0.5 for other in at[1:])
 
 
-def _other_weights(made: dict[str, Any]) -> Any:
+def test_a_crs_that_a_geotiff_cannot_cite_has_no_wkt() -> None:
+    rotated_pole = CRS("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39 +lon_0=18")
+    grid = Grid(rotated_pole, rasterio.Affine(0.1, 0, 0, 0, -0.1, 5), (9, 9))
+    assert browser_crs(grid)["wkt"] is None
+
+
+def later_with(made: dict[str, Any], **values: Any) -> Any:
+    """Return the later map as if it were made otherwise."""
     found = open_map(made["later"])
-    meta = json.loads(found.attrs["meta"]) | {"weights_sha256": "0" * 64}
+    meta = json.loads(found.attrs["meta"]) | values
     return found.assign_attrs(meta=json.dumps(meta))
 
 
@@ -387,7 +418,14 @@ REFUSED: dict[str, tuple[Call, type[RsEmbedError], str]] = {
                                   **GRID),), {}), SpecError, "without CRS",
     ),
     "another grid": (lambda m: ((m["zarr"], _elsewhere(m)), {}), SpecError, "expected the cells"),
-    "other weights": (lambda m: ((m["zarr"], _other_weights(m)), {}), SpecError, "weights_sha256="),
+    "other weights": (
+        lambda m: ((m["zarr"], later_with(m, weights_sha256="0" * 64)), {}), SpecError,
+        "weights_sha256=",
+    ),
+    "random weights": (
+        lambda m: ((m["zarr"], later_with(m, weights_sha256=None, weights_seed="0")), {}),
+        SpecError, "weights_seed='0', expected weights_sha256=.*again with the weights",
+    ),
     "another CRS": (
         lambda m: ((m["zarr"], open_map(m["later"]).rio.write_crs(32619)), {}), SpecError,
         "EPSG:32619",
@@ -396,6 +434,9 @@ REFUSED: dict[str, tuple[Call, type[RsEmbedError], str]] = {
     "a table and a map": (lambda m: ((m["table"], m["zarr"]), {}), SpecError, "beside other"),
     "two tables": (lambda m: ((m["table"], m["table"]), {}), SpecError, "beside other"),
     "mixed models": (lambda m: ((_mixed(m),), {}), SpecError, "several values of model"),
+    "mixed models and nothing shared": (
+        lambda m: ((replace(_mixed(m), meta={}),), {}), SpecError, "several values of model",
+    ),
     "too many components": (
         lambda m: ((random_table(5, 16),), {"pca": 6}), SpecError, "at most 5 components",
     ),

@@ -18,6 +18,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from pyproj import CRS, Transformer
 from rasterio.features import shapes
 from shapely.geometry import shape as shape_of
 from shapely.ops import unary_union
@@ -25,12 +26,14 @@ from sklearn.linear_model import LogisticRegression
 
 from rs_embed import (
     SAMPLE_PLACE,
+    Grid,
     PointBuffer,
     explore,
     fit_classifier,
     get_embedding,
     nearest,
 )
+from rs_embed.explorer.crs import browser_crs
 from tests.explorer_sites import TRANSFORM, Site, map_site, table_site, units
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -138,9 +141,15 @@ def click(page: Any, index: int, layer: int = 0, **options: Any) -> None:
     settled(page)
 
 
+def view_of(page: Any) -> str:
+    return str(page.locator("input[name=view]:checked").input_value())
+
+
 def set_slider(page: Any, name: str, value: float) -> None:
     page.locator(f"#{name}").evaluate(
-        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input'));"
+        " input.dispatchEvent(new Event('change')); }",
+        value,
     )
     settled(page)
 
@@ -235,11 +244,22 @@ def test_a_site_of_explore(opened: Callable[..., Any], root: Path) -> None:
 
 def test_a_click_searches_and_shift_and_control_add(opened: Callable[..., Any], site: Site) -> None:
     page = opened("map/")
+    readout, (x, y) = page.locator("#readout"), page.evaluate("rsEmbedExplorer.pixelOf(0, 100)")
+    row, column = divmod(int(site.cells[0][100]), site.shape[1])
+    page.locator("#map").hover(position={"x": x, "y": y})
+    sync_api.expect(readout).to_have_text(f"row {row}, column {column}")
     click(page, 100)
+    sync_api.expect(readout).to_have_text(f"row {row}, column {column}1.000")
+    page.locator("#title").hover()
+    sync_api.expect(readout).to_be_hidden()
     np.testing.assert_allclose(values(page), site.units[0] @ site.units[0][100], atol=1e-6)
+    set_slider(page, "threshold", 0.5)
     click(page, 250)  # a new search
     np.testing.assert_allclose(values(page), site.units[0] @ site.units[0][250], atol=1e-6)
+    assert "threshold" not in page.evaluate("rsEmbedExplorer.link")
+    set_slider(page, "threshold", 0.2)
     click(page, 100, modifiers=["Control"])
+    assert "threshold=0.2" in page.evaluate("rsEmbedExplorer.link")
     click(page, 30, modifiers=["Shift"])
     np.testing.assert_allclose(
         values(page), expected_scores(site.units[0], [250, 100], [30]), atol=1e-4
@@ -250,12 +270,18 @@ def test_a_click_searches_and_shift_and_control_add(opened: Callable[..., Any], 
     np.testing.assert_allclose(
         values(page), expected_scores(site.units[0], [250, 100], []), atol=1e-4
     )
+    for _ in range(2):
+        page.locator("#chosen li button").first.click()
+    settled(page)
+    assert view_of(page) == "image"
+    assert len(values(page)) == 0
 
 
 def test_hits_are_those_of_nearest_and_some_cells_apart(
     opened: Callable[..., Any], site: Site, table: Site, places: dict[str, Any]
 ) -> None:
-    for address, of in (("map/#apart=0&", site), ("table/#", table)):
+    searches = (("map/#apart=0&like=100&", site), ("table/#like=place+100&", table))
+    for address, of in searches:
         rows = of.vectors[0].astype(np.float32)
         rows[3] = rows[3] if rows[3].any() else np.nan  # zeros have no direction
         frame = geopandas.GeoDataFrame(index=range(len(rows)))
@@ -263,7 +289,7 @@ def test_hits_are_those_of_nearest_and_some_cells_apart(
         hits = nearest(
             SimpleNamespace(ids=ids, embeddings=rows, frame=frame), "100", k=30, centred=False
         )
-        page = opened(f"{address}view=similarity&like=100&top=30")
+        page = opened(f"{address}view=similarity&top=30")
         assert page.evaluate("rsEmbedExplorer.top") == [int(i) for i in hits["id"]]
         page.locator("#hits button").nth(2).click()
         page.close()
@@ -279,20 +305,33 @@ def test_hits_are_those_of_nearest_and_some_cells_apart(
 
 
 ROTATED = (30.0, 20.0, 500_000.0, 20.0, -30.0, 5_400_000.0)
+NO_CODE = "+proj=laea +lat_0=48 +lon_0=15 +x_0=500000 +y_0=5400000 +ellps=GRS80"
 
 
-@pytest.mark.parametrize("transform", [TRANSFORM, ROTATED], ids=["north up", "rotated"])
+@pytest.mark.parametrize(
+    ("transform", "code"),
+    [(TRANSFORM, "EPSG:32633"), (ROTATED, NO_CODE)],
+    ids=["north up", "rotated, without a code of EPSG"],
+)
 def test_downloads_of_a_map_open_elsewhere(
-    opened: Callable[..., Any], root: Path, tmp_path: Path, transform: tuple[float, ...]
+    opened: Callable[..., Any],
+    root: Path,
+    tmp_path: Path,
+    transform: tuple[float, ...],
+    code: str,
 ) -> None:
     folder = root / f"downloads {transform[1]:.0f}"
-    site = map_site(folder, transform=transform, title="Über/Inn <1>")
+    crs: dict[str, Any] = browser_crs(Grid(CRS(code), rasterio.Affine(*transform), (18, 26)))
+    site = map_site(folder, transform=transform, title="Über/Inn <1>", **crs)
     page = opened(f"{folder.name}/#view=similarity&like=100 101&unlike=30&threshold=0.15")
     similarity = values(page)
     full = np.full(site.shape, np.nan)
     full.flat[site.cells[0]] = similarity
     with rasterio.open(downloaded(page, "save-geotiff", tmp_path)) as raster:
-        assert (raster.crs, raster.dtypes) == (rasterio.CRS.from_epsg(32633), ("float32",))
+        assert raster.dtypes == ("float32",)
+        assert raster.crs.to_epsg() == CRS(code).to_epsg()
+        there = Transformer.from_crs(CRS(raster.crs.to_wkt()), code, always_xy=True)
+        np.testing.assert_allclose(there.transform(5e5, 5.4e6), (5e5, 5.4e6), atol=1e-3)
         assert tuple(raster.transform)[:6] == transform
         assert np.isnan(raster.nodata)
         np.testing.assert_array_equal(raster.read(1), full.astype(np.float32))
@@ -307,7 +346,7 @@ def test_downloads_of_a_map_open_elsewhere(
     mask = (full >= 0.15).astype(np.uint8)
     parts = shapes(mask, mask=mask > 0, connectivity=4, transform=affine)
     right = [shape_of(geometry) for geometry, _ in parts]
-    ours = areas.to_crs("EPSG:32633")
+    ours = areas.to_crs(code)
     assert len(ours) == len(right)
     assert areas["cells"].sum() == mask.sum()
     assert unary_union(right).symmetric_difference(ours.union_all()).area < 1e-3 * 1600
@@ -318,7 +357,7 @@ def test_downloads_of_a_map_open_elsewhere(
     assert labels.crs == "OGC:CRS84"
     assert [row["label"] for row in rows] == list(labels["label"])
     assert list(labels["label"]) == ["positive", "positive", "negative"]
-    columns, lines_ = ~affine @ np.array(labels.to_crs("EPSG:32633").get_coordinates()).T
+    columns, lines_ = ~affine @ np.array(labels.to_crs(code).get_coordinates()).T
     at = np.floor(lines_).astype(int) * site.shape[1] + np.floor(columns).astype(int)
     assert list(at) == list(site.cells[0][[100, 101, 30]])
     np.testing.assert_allclose([float(row["lon"]) for row in rows], labels.geometry.x)
@@ -330,6 +369,9 @@ def test_classes_are_the_same_each_time_and_can_be_named(
     opened: Callable[..., Any], site: Site, tmp_path: Path
 ) -> None:
     page = opened("map/")
+    tif = page.locator("#save-geotiff")
+    assert "group what is alike" in tif.get_attribute("title")
+    assert tif.get_attribute("title") in page.locator("#files-hint").inner_text()
     set_slider(page, "classes", 4)
     page.click("#group")
     settled(page)
@@ -350,10 +392,33 @@ def test_classes_are_the_same_each_time_and_can_be_named(
     labels = geopandas.read_parquet(downloaded(page, "save-parquet", tmp_path))
     names = ["class 1", '"wet", <b>&', "class 3", "class 4"]
     assert list(labels["label"]) == [names[c] for c in first]
+    with rasterio.open(downloaded(page, "save-geotiff", tmp_path)) as raster:
+        assert (raster.dtypes, raster.nodata) == (("uint8",), 255)
+        full = np.full(site.shape, 255)
+        full.flat[site.cells[0]] = np.array(first) + 1
+        np.testing.assert_array_equal(raster.read(1), full)
+        tags, colours = raster.tags(1), raster.colormap(1)
+    assert tags == {f"CLASS_{c + 1}": name for c, name in enumerate(names)}
+    swatch = page.locator("#class-list i").nth(2).evaluate("i => getComputedStyle(i).background")
+    assert f"rgb{colours[3][:3]}" in swatch
     again = opened(page.url)
     assert page.url.split("#")[1]
     assert again.evaluate("Array.from(rsEmbedExplorer.classes[0])") == first
-    assert again.locator("#class-list input").nth(1).input_value() == '"wet", <b>&'
+    inputs = again.locator("#class-list input")
+    assert inputs.nth(1).input_value() == '"wet", <b>&'
+    inputs.nth(0).fill("a")
+    inputs.nth(3).fill("d")
+    set_slider(again, "classes", 6)
+    found = np.array(again.evaluate("Array.from(rsEmbedExplorer.classes[0])"))
+    shared = np.zeros((4, 6), int)
+    np.add.at(shared, (first, found), 1)
+    given, kept = ["a", '"wet", <b>&', "", "d"], []
+    for c in range(6):
+        old = int(shared[:, c].argmax())
+        kept.append(given[old] if shared[old].argmax() == c else "")
+    assert [box.input_value() for box in inputs.all()] == kept
+    assert {"a", '"wet", <b>&', "d"} == {*kept} - {""}
+    linked(again, "classes=6", "name=a")
 
 
 def test_a_permalink_restores_the_picture(opened: Callable[..., Any], two: Site) -> None:
@@ -378,12 +443,15 @@ def test_a_permalink_restores_the_picture(opened: Callable[..., Any], two: Site)
     assert page.evaluate(panel) == again.evaluate(panel)
 
 
-def test_two_layers_share_a_search_and_have_a_change(opened: Callable[..., Any], two: Site) -> None:
+def test_two_layers_share_a_search_and_have_a_change(
+    opened: Callable[..., Any], two: Site, tmp_path: Path
+) -> None:
     page = opened("deep/er/two/#view=similarity&layer=1&like=40@1")
     np.testing.assert_allclose(values(page), two.units[1] @ two.units[1][40], atol=1e-6)
     page.locator("#layers label").first.click()  # the same place, compared with the other date
     settled(page)
     np.testing.assert_allclose(values(page), two.units[0] @ two.units[1][40], atol=1e-6)
+    assert downloaded(page, "save-geotiff", tmp_path).stem == "Example-similarity-2021-06-17"
     page.locator("#views label", has_text="Change").click()
     settled(page)
     other = {int(cell): row for cell, row in zip(two.cells[1], two.units[1], strict=True)}
@@ -416,6 +484,7 @@ def test_the_keyboard_alone_is_enough(opened: Callable[..., Any], site: Site) ->
     page.keyboard.press("Escape")
     settled(page)
     assert len(values(page)) == 0
+    assert view_of(page) == "image"
     page.keyboard.press("?")
     assert page.locator("#help-text").is_visible()
     page.keyboard.press("Escape")
@@ -448,6 +517,11 @@ def test_a_table_shows_its_places_and_markup_is_text(
     ]  # fmt: skip
     page.keyboard.press("ArrowRight")
     assert "place" in page.locator("#status").inner_text()
+    linked(page, "unlike=place+7")
+    go_to(page, "view=similarity&like=place+9&like=gone&like=12&unlike=place+3")
+    sync_api.expect(page.locator("#status")).to_contain_text("2 places that this table lacks: gone")
+    assert page.locator("#chosen bdi").all_text_contents() == ["place 9", "place 3"]
+    np.testing.assert_allclose(values(page), expected_scores(table.units[0], [9], [3]), atol=1e-4)
 
 
 def _truncated(site: Site) -> None:

@@ -1,16 +1,15 @@
-/** The page at work: reads the site, asks the worker, and paints what the state says. */
+/** The page at work: asks the worker what the state needs, and has the answers painted. */
 
+import { keptNames, type Named } from "./classnames";
 import { Client } from "./client";
-import { packed } from "./colours";
 import { type Places, type Site, SiteError } from "./format";
-import { apply, GridGround, type Ground, TableGround } from "./ground";
-import { readImage, readInto, readPlaces } from "./loading";
-import { MapView, type Mark, type Picture, type Side } from "./mapview";
-import { colourLayer, Overlay } from "./overlay";
-import { ascending } from "./points";
+import { GridGround, type Ground, TableGround } from "./ground";
+import { MapView } from "./mapview";
+import { Painter } from "./painter";
+import { Pictures } from "./pictures";
 import { projectionOf } from "./projections";
 import { Results } from "./results";
-import type { State, Store, View } from "./state";
+import type { State, Store } from "./state";
 import { SpriteSheets } from "./thumbnails";
 import type { Click, TopRequest } from "./worker";
 
@@ -27,7 +26,6 @@ export interface Reports {
 export class Explorer {
   readonly results = new Results();
   readonly sprites: SpriteSheets;
-  readonly views: View[];
   readonly view: MapView;
   readonly ready: Promise<void>;
   /** Milliseconds from the last change of the clicks to the map that shows their result. */
@@ -36,24 +34,18 @@ export class Explorer {
   pictureMs: number | null = null;
   workerMs: number | null = null;
   kernel = "";
-  images: (Picture | undefined)[] = [];
-  pcas: (Picture | undefined)[] = [];
-  #placeColours: Uint32Array | null = null;
-  readonly #overlays: Overlay[] = [];
-  readonly #dots: Uint32Array;
+  readonly pictures = new Pictures();
+  readonly #painter: Painter;
   readonly #client: Client;
   #searching: Promise<void> | null = null;
+  /** Groupings that the worker has not answered. */
+  #grouping = 0;
+  /** Classes from before them. */
+  #named: Named | null = null;
   #again = false;
   #loaded = false;
 
-  static async open(site: Site, base: URL, store: Store, reports: Reports, plain: boolean) {
-    const { places } = site;
-    if (site.kind === "table" && !places) throw new SiteError("explore.json names no places.json.");
-    const read = places ? await readPlaces(new URL(places, base), site.layers[0].count) : null;
-    return new Explorer(site, base, store, reports, read, plain);
-  }
-
-  private constructor(
+  constructor(
     readonly site: Site,
     readonly base: URL,
     readonly store: Store,
@@ -62,23 +54,13 @@ export class Explorer {
     plain: boolean,
     readonly ground: Ground = groundOf(site, places),
   ) {
-    this.#dots = new Uint32Array(places?.id.length ?? 0);
     this.sprites = new SpriteSheets(site, base);
-    const first = site.layers[0];
-    const map = site.kind === "map";
-    const has: [View, boolean][] = [
-      ["image", map && first.image !== null],
-      ["pca", !map || first.pca !== null],
-      ["similarity", true],
-      ["classes", true],
-      ["change", map && site.layers.length > 1],
-    ];
-    this.views = has.filter(([, there]) => there).map(([name]) => name);
-    if (!this.views.includes(store.state.view)) store.set({ view: this.views[0] });
     this.#client = new Client(new URL("worker.js", base), (share) => reports.progress(share));
     const target = document.getElementById("map") as HTMLElement;
     const tiles = site.base_map?.url ?? null;
     this.view = new MapView(target, projectionOf(site), ground, tiles, store.state.at);
+    const count = places?.id.length ?? 0;
+    this.#painter = new Painter(this.view, ground, this.pictures, this.results, count);
     store.listen((changed) => this.#react(changed));
     this.ready = this.#load(plain);
   }
@@ -115,7 +97,7 @@ export class Explorer {
 
   async #load(plain: boolean): Promise<void> {
     const { site, base } = this;
-    await this.#loadPictures();
+    await this.pictures.load(site, base, () => this.paint());
     this.paint();
     await this.#painted();
     this.pictureMs = performance.now();
@@ -134,31 +116,6 @@ export class Explorer {
     if (positives.length || negatives.length) await this.search();
     this.paint();
     this.reports.updated();
-  }
-
-  async #loadPictures(): Promise<void> {
-    const { site, base } = this;
-    if (site.pca_colours) {
-      const bytes = new Uint8Array(3 * site.layers[0].count);
-      await readInto(new URL(site.pca_colours, base), bytes);
-      this.#placeColours = Uint32Array.from({ length: bytes.length / 3 }, (_, i) =>
-        packed(bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2]),
-      );
-    }
-    for (const [i, { image, pca, grid }] of site.layers.entries()) {
-      if (image) {
-        const source = await readImage(new URL(image.file, base));
-        const [left, bottom, right, top] = image.bounds;
-        const [w, h] = [(right - left) / source.width, (bottom - top) / source.height];
-        this.images[i] = { source, transform: [w, 0, left, 0, h, top], smooth: true, opacity: 1 };
-        this.paint();
-      }
-      if (pca && grid) {
-        const source = await readImage(new URL(pca, base));
-        this.pcas[i] = { source, transform: grid.transform, smooth: false, opacity: 1 };
-        this.paint();
-      }
-    }
   }
 
   #react(changed: Changed): void {
@@ -229,6 +186,12 @@ export class Explorer {
     return new Promise((done) => this.view.map.once("postrender", () => done()));
   }
 
+  /** Say something after what a search says. */
+  async notice(text: string): Promise<void> {
+    await this.#searching;
+    this.reports.status(text);
+  }
+
   async #top(): Promise<void> {
     if (!this.results.scores[this.layer]) return;
     this.results.top = await this.#client.call("top", this.topRequest);
@@ -236,12 +199,35 @@ export class Explorer {
     this.reports.updated();
   }
 
+  /** The class of each vector of each layer, unless there are none or they are being made. */
+  get classes(): Uint8Array[] | null {
+    return this.#grouping ? null : this.results.classes;
+  }
+
+  /** Make so many classes; they keep names where these can be told. */
+  regroup(classes: number): void {
+    const { state } = this;
+    const names = classes === state.classes ? state.names : [];
+    if (this.classes) {
+      this.#named = { classes: this.classes, count: state.classes, names: state.names };
+    }
+    this.store.set({ classes, names, view: "classes" });
+  }
+
   async group(): Promise<void> {
     const k = this.state.classes;
     this.reports.status(`Grouping into ${k} classes.`);
-    const classes = await this.#client.call("classes", { k });
+    this.#grouping++;
+    const classes = await this.#client.call("classes", { k }).finally(() => {
+      this.#grouping--;
+    });
     if (k !== this.state.classes) return;
+    const named = this.#named;
+    this.#named = null;
     this.results.classes = classes;
+    if (named && !this.state.names.length) {
+      this.store.set({ names: keptNames(named, classes, k) });
+    }
     this.reports.status(`Grouped into ${k} classes.`);
     this.paint();
     this.reports.updated();
@@ -253,73 +239,14 @@ export class Explorer {
     this.reports.updated();
   }
 
-  /** The picture below thumbnails: what the model saw, or the colours of the principal components. */
-  picture(layer: number): Picture | undefined {
-    return this.images[layer] ?? this.pcas[layer];
-  }
-
-  #side(layer: number): Side {
-    const { view, opacity } = this.state;
-    const pictures: Picture[] = [];
-    const image = this.images[layer];
-    const pca = this.pcas[layer];
-    if (image) pictures.push(image);
-    if (pca && (view === "pca" || !image)) pictures.push({ ...pca, opacity: image ? opacity : 1 });
-    if (this.ground instanceof GridGround) {
-      this.#overlays[layer] ??= new Overlay(this.ground.grid);
-      const overlay = this.#overlays[layer];
-      const cells = this.ground.cells(layer);
-      if (colourLayer(overlay.pixels, cells, this.state, this.results, layer)) {
-        overlay.show();
-        const { transform } = this.ground.grid;
-        pictures.push({ source: overlay.canvas, transform, smooth: false, opacity });
-      }
-      return { pictures, colours: null, order: null };
-    }
-    const colours = this.#dots;
-    if (!colourLayer(colours, null, this.state, this.results, layer)) {
-      colours.set(this.#placeColours ?? colours.fill(packed(80, 130, 200)));
-    }
-    const values = this.results.values(view, layer);
-    return { pictures, colours, order: values && ascending(values) };
-  }
-
   paint(): void {
-    const { swipe, positives, negatives, view } = this.state;
-    this.view.sides = this.swiping ? [this.#side(0), this.#side(1)] : [this.#side(this.layer)];
-    this.view.swipe = this.swiping ? swipe : null;
-    const mark =
-      (kind: Mark["kind"]) =>
-      (click: Click): Mark => ({
-        point: this.ground.point(click.layer, click.index),
-        kind,
-      });
-    const hits = view === "similarity" ? [...this.results.top] : [];
-    this.view.marks = this.#loaded
-      ? [
-          ...hits.map((index) => mark("hit")({ layer: this.layer, index })),
-          ...positives.map(mark("positive")),
-          ...negatives.map(mark("negative")),
-        ]
-      : [];
-    this.view.render();
+    const layers = this.swiping ? [0, 1] : [this.layer];
+    this.#painter.paint(this.state, layers, this.#loaded);
   }
 
   /** Put the cursor on a vector, or take it away. */
   setCursor(click: Click | null): void {
-    this.view.cursor = click && this.ground.point(click.layer, click.index);
-    this.view.cursorCorners = null;
-    if (click && this.ground instanceof GridGround) {
-      const [row, column] = this.ground.cell(click.layer, click.index);
-      const { transform } = this.ground.grid;
-      this.view.cursorCorners = [
-        [0, 0],
-        [1, 0],
-        [1, 1],
-        [0, 1],
-      ].map(([x, y]) => apply(transform, column + x, row + y));
-    }
-    this.view.render();
+    this.#painter.setCursor(click);
   }
 }
 

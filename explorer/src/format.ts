@@ -32,6 +32,8 @@ export interface Site {
   kind: "map" | "table";
   title: string;
   made_with: string;
+  /** What the embeddings were made with, where that is known. */
+  embedded_with?: string | null;
   model: string;
   weights: string;
   output: "tokens" | "vectors";
@@ -40,6 +42,8 @@ export interface Site {
   pca_variance: number | null;
   crs: string;
   proj4: string | null;
+  /** WKT 1 of a CRS without a code of EPSG, where that says the same. */
+  wkt?: string | null;
   base_map: { url: string; attribution: string } | null;
   layers: Layer[];
   places: string | null;
@@ -90,3 +94,9 @@ export function checkedSite(value: unknown): Site {
   }
   return site as Site;
 }
+
+/** Any JSON value as text. */
+export const textOf = (value: unknown): string =>
+  typeof value === "string" ? value : JSON.stringify(value);
+
+export const thousands = (n: number): string => n.toLocaleString("en");

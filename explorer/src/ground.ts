@@ -1,7 +1,7 @@
 /** Where vectors are: cells of a grid, or places of a table. */
 
 import { getPointResolution, type Projection, transform } from "ol/proj";
-import { type Affine, type Grid, type Places, type Site, SiteError } from "./format";
+import { type Affine, type Grid, type Places, SiteError, textOf } from "./format";
 
 export type Point = [number, number];
 export type Extent = [number, number, number, number];
@@ -182,12 +182,6 @@ export class TableGround implements Ground {
   }
 }
 
-/** Any JSON value as text. */
+/** Any JSON value as text for people. */
 export const shown = (value: unknown): string =>
-  typeof value === "string"
-    ? value
-    : value === null || value === undefined
-      ? "–"
-      : JSON.stringify(value);
-
-export const isMap = (site: Site): boolean => site.kind === "map";
+  value === null || value === undefined ? "–" : textOf(value);

@@ -1,6 +1,7 @@
 /** Labelled places as CSV and GeoParquet, for fit_classifier and for GIS. */
 
 import { parquetWriteBuffer } from "hyparquet-writer";
+import { textOf } from "./format";
 
 export interface Labels {
   /** Ids of a table's places, or null for cells of a map. */
@@ -12,8 +13,7 @@ export interface Labels {
   label: string[];
 }
 
-const plain = (value: unknown): string =>
-  typeof value === "string" ? value : value === null ? "" : JSON.stringify(value);
+const plain = (value: unknown): string => (value === null ? "" : textOf(value));
 
 const quoted = (value: string): string =>
   /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;

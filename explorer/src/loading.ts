@@ -61,8 +61,14 @@ export async function readSite(base: URL): Promise<Site> {
   return checkedSite(await readJson(new URL("explore.json", base)));
 }
 
-export async function readPlaces(url: URL, count: number): Promise<Places> {
-  const places = (await readJson(url)) as Places;
+/** Return the places of a table, or null for a map. */
+export async function readPlaces(site: Site, base: URL): Promise<Places | null> {
+  if (!site.places) {
+    if (site.kind === "map") return null;
+    throw new SiteError("explore.json names no places.json.");
+  }
+  const { count } = site.layers[0];
+  const places = (await readJson(new URL(site.places, base))) as Places;
   for (const column of [
     places.id,
     places.lon,

@@ -3,14 +3,17 @@
 import { byId } from "./dom";
 import { Explorer, type Reports } from "./explorer";
 import { SiteError } from "./format";
-import { readSite } from "./loading";
+import { readPlaces, readSite } from "./loading";
 import { Panels } from "./panels";
-import { fromHash, toHash } from "./permalink";
+import { fromHash, idsOf, toHash, unknownIds } from "./permalink";
 import { Pointing } from "./pointing";
-import { Store } from "./state";
+import { Readout } from "./readout";
+import { Store, viewsOf } from "./state";
 import "./explorer.css";
 
 let panels: Panels | undefined;
+let readout: Readout | undefined;
+let link = (): string => "";
 let fading = 0;
 
 const reports: Reports = {
@@ -35,6 +38,7 @@ const reports: Reports = {
   },
   updated() {
     panels?.update();
+    readout?.update();
   },
 };
 
@@ -76,29 +80,45 @@ function wireHeader(): void {
   };
 }
 
+/** Say which places of a link are not in the table. */
+async function missing(explorer: Explorer, unknown: string[]): Promise<void> {
+  if (!unknown.length) return;
+  const some = unknown.slice(0, 3).join(", ") + (unknown.length > 3 ? ", …" : "");
+  const what = unknown.length > 1 ? `${unknown.length} places` : "a place";
+  await explorer.notice(`The link has ${what} that this table lacks: ${some}.`);
+}
+
 async function start(): Promise<Explorer> {
   wireHeader();
   const base = new URL(".", document.baseURI);
   const site = await readSite(base);
   allowImagesOf(site.base_map?.url);
   const counts = site.layers.map(({ count }) => count);
-  const store = new Store(fromHash(location.hash, counts));
+  const places = await readPlaces(site, base);
+  const ids = idsOf(places);
+  const store = new Store(fromHash(location.hash, counts, ids), viewsOf(site));
+  link = () => toHash(store.state, ids);
   const plain = new URLSearchParams(location.search).get("kernel") === "js";
-  const explorer = await Explorer.open(site, base, store, reports, plain);
-  const pointing = new Pointing(explorer);
+  const explorer = new Explorer(site, base, store, reports, places, plain);
+  readout = new Readout(explorer);
+  const pointing = new Pointing(explorer, readout);
   panels = new Panels(explorer, (click) => pointing.go(click));
   panels.update();
   let later = 0;
   store.listen(() => {
     clearTimeout(later);
-    later = window.setTimeout(() => history.replaceState(null, "", toHash(store.state)), 150);
+    later = window.setTimeout(() => history.replaceState(null, "", link()), 150);
   });
   addEventListener("hashchange", () => {
-    const state = fromHash(location.hash, counts);
-    store.set(state);
+    const hash = location.hash;
+    const state = fromHash(hash, counts, ids);
+    store.replace(state);
     if (state.at) explorer.view.look(state.at);
+    void missing(explorer, unknownIds(hash, ids));
   });
+  const unknown = unknownIds(location.hash, ids);
   await explorer.ready;
+  await missing(explorer, unknown);
   return explorer;
 }
 
@@ -128,7 +148,7 @@ const readable = {
   },
   /** The hash of what is shown, which the address has a moment later. */
   get link() {
-    return explorer ? toHash(explorer.store.state) : null;
+    return explorer ? link() : null;
   },
   get similarity() {
     return explorer?.results.scores[explorer.layer] ?? null;

@@ -4,6 +4,8 @@ import type { MapBrowserEvent } from "ol";
 import { byId } from "./dom";
 import type { Explorer } from "./explorer";
 import type { Point } from "./ground";
+import { readingOf } from "./reading";
+import type { Readout } from "./readout";
 import type { Click } from "./worker";
 
 type Sign = "new" | "positive" | "negative";
@@ -20,13 +22,12 @@ export class Pointing {
   readonly #explorer: Explorer;
   #cursor: Click | null = null;
 
-  constructor(explorer: Explorer) {
+  constructor(explorer: Explorer, readout: Readout) {
     this.#explorer = explorer;
     const { map } = explorer.view;
     map.on("click", (event) => this.#click(event));
-    map.on("pointermove", (event) => {
-      if (!event.dragging) this.#hover(event);
-    });
+    map.on("pointermove", (event) => readout.show(event.dragging ? null : this.#at(event)));
+    byId("map").addEventListener("pointerleave", () => readout.show(null));
     map.on("moveend", () => explorer.store.set({ at: explorer.view.at }));
     const target = byId("map");
     target.addEventListener("keydown", (event) => this.#key(event));
@@ -80,31 +81,11 @@ export class Pointing {
     this.#explorer.reports.status(`Searching from ${name}.`);
   }
 
-  #hover(event: MapBrowserEvent): void {
-    const click = this.#at(event);
-    byId("map").title = click ? this.#say(click) : "";
-  }
-
-  #say(click: Click): string {
-    const { ground, results, state, layer } = this.#explorer;
-    const values =
-      click.layer === layer || state.swipe !== null
-        ? results.values(state.view, click.layer)
-        : null;
-    const classes = state.view === "classes" ? results.classes?.[click.layer] : null;
-    const value = values?.[click.index];
-    const name = ground.name(click.layer, click.index);
-    if (classes) {
-      const c = classes[click.index];
-      return `${name}: ${state.names[c] || `class ${c + 1}`}`;
-    }
-    return value === undefined ? name : `${name}: ${value.toFixed(3)}`;
-  }
-
   #place(click: Click): void {
     this.#cursor = click;
     this.#explorer.setCursor(click);
-    this.#explorer.reports.status(this.#say(click));
+    const [name, value] = readingOf(this.#explorer, click);
+    this.#explorer.reports.status(value ? `${name}: ${value}` : name);
   }
 
   /** Begin in the middle of the map where nothing was clicked yet. */
@@ -147,7 +128,7 @@ export class Pointing {
     else if (key === "-") view.zoom(-1);
     else if (key === "0") view.whole();
     else if (key === "Escape") {
-      store.set({ positives: [], negatives: [], threshold: null });
+      store.clear();
       this.#explorer.setCursor(null);
       this.#explorer.reports.status("The search is cleared.");
     } else return;

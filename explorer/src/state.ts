@@ -1,5 +1,6 @@
 /** What the person has chosen: everything that the permalink holds. */
 
+import type { Site } from "./format";
 import type { Click } from "./worker";
 
 export type View = "image" | "pca" | "similarity" | "classes" | "change";
@@ -37,14 +38,43 @@ export const INITIAL: State = {
   at: null,
 };
 
+/** Return the views that a site has. */
+export function viewsOf(site: Site): View[] {
+  const first = site.layers[0];
+  const map = site.kind === "map";
+  const has: [View, boolean][] = [
+    ["image", map && first.image !== null],
+    ["pca", !map || first.pca !== null],
+    ["similarity", true],
+    ["classes", true],
+    ["change", map && site.layers.length > 1],
+  ];
+  return has.filter(([, there]) => there).map(([name]) => name);
+}
+
 type Listener = (changed: Set<keyof State>) => void;
 
 export class Store {
   #state: State;
+  /** The view from before the search. */
+  #before: View | null = null;
   readonly #listeners: Listener[] = [];
 
-  constructor(state: State) {
-    this.#state = state;
+  /** `views` are those of the site. */
+  constructor(
+    state: State,
+    readonly views: View[],
+  ) {
+    this.#state = this.#valid(state);
+  }
+
+  #valid(state: State): State {
+    return this.views.includes(state.view) ? state : { ...state, view: this.views[0] };
+  }
+
+  /** Take over the state of a link. */
+  replace(state: State): void {
+    this.set(this.#valid(state));
   }
 
   get state(): Readonly<State> {
@@ -65,7 +95,10 @@ export class Store {
     for (const listener of this.#listeners) listener(changed);
   }
 
-  /** Add a click, or take it away where it was made before; alone, it begins a new search. */
+  /**
+   * Add a click, or take it away where it was made before. A new search has clicks and a threshold
+   * of its own.
+   */
   click(click: Click, sign: "new" | "positive" | "negative"): void {
     const same = (other: Click): boolean =>
       other.layer === click.layer && other.index === click.index;
@@ -75,6 +108,36 @@ export class Store {
     const positives = others(this.#state.positives);
     const negatives = others(this.#state.negatives);
     if (sign === "new" || !had) (sign === "negative" ? negatives : positives).push(click);
-    this.set({ positives, negatives, view: "similarity" });
+    if (!positives.length && !negatives.length) {
+      this.clear();
+      return;
+    }
+    if (this.#state.view !== "similarity") this.#before = this.#state.view;
+    this.set({
+      positives,
+      negatives,
+      view: "similarity",
+      ...(sign === "new" ? { threshold: null } : {}),
+    });
+  }
+
+  /** Take a click away. */
+  remove(click: Click): void {
+    const others = (clicks: Click[]): Click[] => clicks.filter((other) => other !== click);
+    const positives = others(this.#state.positives);
+    const negatives = others(this.#state.negatives);
+    if (!positives.length && !negatives.length) this.clear();
+    else this.set({ positives, negatives });
+  }
+
+  /** End the search, and go back to the view from before it. */
+  clear(): void {
+    const { view } = this.#state;
+    this.set({
+      positives: [],
+      negatives: [],
+      threshold: null,
+      view: view === "similarity" ? (this.#before ?? this.views[0]) : view,
+    });
   }
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { keptNames } from "../src/classnames";
 import { makeKernel, padded } from "../src/kernel";
 import module from "../src/kernel.wat";
 import { classesOf } from "../src/kmeans";
@@ -62,6 +63,26 @@ test("the best are those of a sort, whatever the values", () => {
     assert.deepEqual([...best(scores, 50, new Set(order.slice(0, 3)))], order.slice(3, 53));
   }
   assert.deepEqual([...best(Float32Array.of(0.2, 0.4), 10)], [1, 0]);
+});
+
+test("classes keep names where most vectors agree, in both directions", () => {
+  const old = {
+    classes: [Uint8Array.of(0, 0, 0, 0, 1, 1, 1), Uint8Array.of(2, 2, 2)],
+    count: 3,
+    names: ["a", "b"],
+  };
+  const names = (...parts: number[][]) =>
+    keptNames(
+      old,
+      parts.map((part) => Uint8Array.from(part)),
+      4,
+    );
+  // Class 0 is split in 1 and 3, class 1 is 0 now, and the third has no name.
+  assert.deepEqual(names([1, 1, 1, 3, 0, 0, 0], [2, 2, 2]), ["b", "a", "", ""]);
+  // Most of 0 is in 1, but so is all of 1: of the two, only the larger share counts.
+  assert.deepEqual(names([1, 1, 1, 1, 1, 1, 1], [2, 2, 2]), ["", "a", "", ""]);
+  assert.deepEqual(names([2, 2, 2, 2, 2, 2, 2], [2, 2, 2])[2], "a");
+  assert.deepEqual(keptNames({ ...old, names: [] }, old.classes, 3), []);
 });
 
 test("k-means finds directions that are far apart", () => {

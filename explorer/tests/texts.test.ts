@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkedSite } from "../src/format";
 import { csvOf } from "../src/labels";
-import { fromHash, toHash } from "../src/permalink";
+import { fromHash, idsOf, toHash, unknownIds } from "../src/permalink";
 import { polygonsOf, type Ring } from "../src/polygons";
-import { INITIAL, type State } from "../src/state";
+import { INITIAL, type State, Store } from "../src/state";
 
 const area = (ring: Ring): number =>
   ring.reduce((sum, [x, y], i) => {
@@ -65,6 +65,64 @@ test("a permalink holds the whole state", () => {
 test("what is wrong in a permalink is left out", () => {
   const hash = "#view=x&layer=9&swipe=2&like=5 100 -1 1.5 x&top=1e9&classes=99&at=1 2&name=a";
   assert.deepEqual(fromHash(hash, [100]), { ...INITIAL, positives: [{ layer: 0, index: 5 }] });
+});
+
+const tableOf = (id: unknown[]) => ({ id, lon: [], lat: [], columns: {} });
+
+test("a permalink of a table holds ids", () => {
+  const [a, b, c] = ["a b@1", "水&#+%", 7];
+  const state: State = {
+    ...INITIAL,
+    positives: [0, 2].map((index) => ({ layer: 0, index })),
+    negatives: [{ layer: 0, index: 1 }],
+  };
+  const hash = toHash(state, idsOf(tableOf([a, b, c])));
+  const again = idsOf(tableOf(["new", c, b, a]));
+  assert.deepEqual(fromHash(hash, [4], again), {
+    ...state,
+    positives: [3, 1].map((index) => ({ layer: 0, index })),
+    negatives: [{ layer: 0, index: 2 }],
+  });
+  assert.deepEqual(unknownIds(hash, again), []);
+  const less = idsOf(tableOf([b]));
+  assert.deepEqual(fromHash(hash, [1], less).positives, []);
+  assert.deepEqual(unknownIds(hash, less), [a, "7"]);
+});
+
+test("ids that do not tell places apart are not in a permalink", () => {
+  for (const id of [
+    ["a", "a"],
+    [7, "7"],
+    [null, "x"],
+    ["", "x"],
+  ]) {
+    assert.equal(idsOf(tableOf(id)), null);
+  }
+  assert.equal(idsOf(null), null);
+  assert.deepEqual(unknownIds("#like=5 6", null), []);
+});
+
+test("a new search has no threshold, and its end brings the view back", () => {
+  const store = new Store({ ...INITIAL, view: "pca" }, ["image", "pca", "similarity"]);
+  const at = (index: number) => ({ layer: 0, index });
+  const look = () => [store.state.view, store.state.threshold];
+  store.click(at(1), "new");
+  store.set({ threshold: 0.5 });
+  store.click(at(2), "negative");
+  assert.deepEqual(look(), ["similarity", 0.5]);
+  store.click(at(3), "new");
+  assert.deepEqual(look(), ["similarity", null]);
+  store.clear();
+  assert.deepEqual(look(), ["pca", null]);
+  store.click(at(4), "positive");
+  store.set({ view: "image" });
+  store.clear();
+  assert.deepEqual(look(), ["image", null]);
+  const linked = new Store({ ...INITIAL, view: "change" }, ["pca", "similarity"]);
+  assert.equal(linked.state.view, "pca");
+  linked.replace({ ...INITIAL, view: "similarity", positives: [at(1)] });
+  linked.remove(linked.state.positives[0]);
+  assert.equal(linked.state.view, "pca");
 });
 
 test("CSV quotes what needs it", () => {

@@ -54,8 +54,15 @@ def check_made_alike(
                 f"got a {names[0]} made with {key}={mine!r}, expected {theirs!r} as in the "
                 f"{names[1]}, since others cannot be compared; {fix}"
             )
-    if "weights_sha256" in meta.keys() & other.keys():
+    mine, theirs = _stated_weights(meta), _stated_weights(other)
+    if mine.keys() & theirs.keys():
         return []
+    if mine and theirs:
+        raise SpecError(
+            f"got a {names[0]} made with {_described(mine)}, expected {_described(theirs)} as in "
+            f"the {names[1]}: vectors of random and of trained weights cannot be compared; embed "
+            f"the {names[0]} again with the weights of the {names[1]}"
+        )
     both = " and ".join(names)
     message = f"it is not known whether {both} were made with the same weights"
     return [Note(message, RsEmbedWarning)]
@@ -86,6 +93,15 @@ def check_same_place(
             )
             notes.append(Note(message, kinds[what]))
     return notes
+
+
+def _stated_weights(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digest of the weights, or the seed of random ones, if it is stated."""
+    return {key: meta[key] for key in ("weights_sha256", "weights_seed") if meta.get(key)}
+
+
+def _described(weights: Mapping[str, Any]) -> str:
+    return " and ".join(f"{key}={value!r}" for key, value in weights.items())
 
 
 def _bands(meta: Mapping[str, Any]) -> list[str]:

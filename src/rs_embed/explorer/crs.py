@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
 _WGS84 = "EPSG:4326"
+# The first is what ArcGIS cites; it has no shift of the datum. GDAL reads both, up to a length.
+_FILE_WKTS = ("WKT1_ESRI", "WKT1_GDAL")
+_MOST_WKT = 2_000
+_NEAR_DEG = 1e-6
 
 
-def browser_crs(grid: Grid) -> dict[str, str]:
-    """Return ``crs``, its code or WKT, and ``proj4``, a PROJ string.
+def browser_crs(grid: Grid) -> dict[str, str | None]:
+    """Return ``crs``, its code or definition, ``proj4``, a PROJ string, and ``wkt``.
 
     The string has the shift of the datum at the centre of the grid (``+towgs84``): without it a
-    CRS of a national datum is drawn up to some hundred metres away.
+    CRS of a national datum is drawn up to some hundred metres away. ``wkt`` is for the GeoTIFFs
+    that the page writes, where the CRS has no code of EPSG.
     """
     crs = known_crs(grid.crs)
     with warnings.catch_warnings():
@@ -30,7 +35,34 @@ def browser_crs(grid: Grid) -> dict[str, str]:
     shift = _shift(crs, grid)
     if "+towgs84" not in text and np.abs(shift).max() > 0.05:
         text = f"{text} +towgs84={','.join(f'{value:.3f}' for value in shift)}"
-    return {"crs": crs.to_string(), "proj4": text}
+    code = crs.to_string()
+    wkt = None if code.removeprefix("EPSG:").isdigit() else _file_wkt(crs, grid)
+    return {"crs": code, "proj4": text, "wkt": wkt}
+
+
+def _file_wkt(crs: CRS, grid: Grid) -> str | None:
+    """Return WKT 1 that a GeoTIFF can cite, if it places the grid within a decimetre."""
+    from pyproj.exceptions import CRSError
+
+    for version in _FILE_WKTS:
+        try:
+            text = crs.to_wkt(version)
+        except CRSError:
+            continue
+        if len(text) <= _MOST_WKT and "|" not in text and _same_places(crs, text, grid):
+            return text
+    return None
+
+
+def _same_places(crs: CRS, other: str, grid: Grid) -> bool:
+    """Return whether two CRS place the corners of a grid within a decimetre."""
+    height, width = grid.shape
+    for corner in ((0, 0), (width, 0), (0, height), (width, height)):
+        x, y = grid.transform @ corner
+        here, there = (transformer(one, _WGS84).transform(x, y) for one in (crs, other))
+        if not np.abs(np.subtract(here, there)).max() < _NEAR_DEG:  # infinity is far, too
+            return False
+    return True
 
 
 def _shift(crs: CRS, grid: Grid) -> NDArray[np.float64]:

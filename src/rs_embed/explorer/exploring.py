@@ -189,7 +189,7 @@ def _of_table(table: Any, imagery: Any, pca: int | None) -> Callable[[Path], dic
     return lambda folder: {
         "kind": "table", "output": "vectors", "crs": "EPSG:4326",
         "proj4": "+proj=longlat +datum=WGS84 +no_defs",
-        **_made(meta, basis), **places.write(folder, basis, thumbnails),
+        **_made([meta], basis), **places.write(folder, basis, thumbnails),
     }  # fmt: skip
 
 
@@ -217,20 +217,24 @@ def _of_maps(
             {**layer.write(folder, number, basis), "image": shown[number]}
             for number, layer in enumerate(layers)
         ]
-        made = _made(layers[0].date.meta, basis)
+        made = _made([layer.date.meta for layer in layers], basis)
         crs = browser_crs(layers[0].grid)
         return {"kind": "map", "output": "tokens", **crs, **made, "layers": written}
 
     return write
 
 
-def _made(meta: Mapping[str, Any], basis: Basis) -> dict[str, Any]:
-    """Return how the vectors were made."""
+def _made(metas: Sequence[Mapping[str, Any]], basis: Basis) -> dict[str, Any]:
+    """Return how the vectors of one or two layers were made; they are checked to be alike."""
+    meta = metas[0]
+    stated = (one.get("rs_embed_version") for one in metas)
+    versions = dict.fromkeys(str(version) for version in stated if version)
     kept = (meta.get("encoding") or {}).get("explained_variance")
     shares = [share for share in (kept, basis.kept) if share is not None]
     gsds = [meta[key] for key in ("gsd_m", "input_res_m") if key in meta]
     return {
         **{key: str(meta.get(key) or "unknown") for key in ("model", "weights")},
+        "embedded_with": f"rs-embed {' and '.join(versions)}" if versions else None,
         "gsd_m": gsds[0] if gsds else None,
         "dimensions": basis.dimensions,
         "pca_variance": math.prod(shares) if shares else None,

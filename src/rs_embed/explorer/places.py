@@ -14,6 +14,7 @@ from rs_embed.errors import CoverageWarning, Note, SpecError, some
 from rs_embed.explorer.site import write_json
 from rs_embed.explorer.thumbnails import save_thumbnails, thumbnails_of
 from rs_embed.explorer.vectors import ROWS, Basis
+from rs_embed.tables.columns import common_meta
 from rs_embed.tables.nearest import degrees
 from rs_embed.tables.picture import meta_of, result_name
 
@@ -44,15 +45,16 @@ class PlaceLayer:
     def meta(self) -> dict[str, Any]:
         """Return how all embeddings were made; `SpecError` if some were made otherwise."""
         row = int(self.rows[0])
-        meta, shared = meta_of(self.table, row), getattr(self.table, "meta", None) or {}
-        mixed = [key for key in VECTOR_KEYS if shared and key in meta and key not in shared]
+        meta, shared = meta_of(self.table, row), getattr(self.table, "meta", None)
+        shared = shared or common_meta(meta_of(self.table, int(row)) for row in self.rows)
+        mixed = [key for key in VECTOR_KEYS if key in meta and key not in shared]
         if mixed:
             raise SpecError(
                 f"got a table whose embeddings were made with several values of {some(mixed)}, "
                 f"expected one: the place {self.table.ids[row]!r} has {mixed[0]}="
                 f"{meta[mixed[0]]!r}; explore those that were made alike"
             )
-        return shared or meta
+        return shared
 
     def notes(self) -> list[Note]:
         """Return a warning if places are left out or have no position."""
