@@ -1,6 +1,7 @@
 """Time and memory of harmonising a whole Sentinel-2 tile: 10 980 x 10 980 px.
 
     python benchmarks/bench_harmonise_size.py [--side 10980] [--dimensions 192 1024]
+        [--tile-size 224]
 
 The windows hold noise and one vector each, so that only what harmonising adds is measured: reading
 the overlaps ("overlaps"), the solution, and the peak memory of the process minus that of the case
@@ -26,16 +27,20 @@ from rs_embed.geo.tiling import Tile
 from rs_embed.maps.harmonising import differences
 from rs_embed.maps.layout import layout_of
 
-TILE_PX, OVERLAP_PX = 224, 56
 PATCH_PX = {192: 8, 1024: 16}
 
 
-def case(side: int, dimensions: int, patch: int) -> dict[str, float]:
+def case(side: int, dimensions: int, patch: int, tile_size: int) -> dict[str, float]:
     """Return what the overlaps and the solution took."""
     grid = Grid(CRS.from_epsg(32633), Affine(10, 0, 400_000, 0, -10, 5_200_000), (side, side))
-    overlap = OVERLAP_PX // patch * patch
+    overlap = tile_size // 4 // patch * patch
     layout = layout_of(
-        grid, within=None, tile_size=TILE_PX, overlap_px=overlap, patch_size=patch, stride_px=patch
+        grid,
+        within=None,
+        tile_size=tile_size,
+        overlap_px=overlap,
+        patch_size=patch,
+        stride_px=patch,
     )
     generator = np.random.default_rng(0)
     shape = (1, 1, *layout.tile_patches, dimensions)
@@ -57,12 +62,15 @@ def main() -> None:
     parser = arguments(__doc__, repeats=1)
     parser.add_argument("--side", type=positive, default=10_980)
     parser.add_argument("--dimensions", type=int, choices=[*PATCH_PX], nargs="+", default=PATCH_PX)
+    parser.add_argument("--tile-size", type=positive, default=224)
     options = parser.parse_args()
     print(machine())
     rows, least_gb = [], 0.0
     for side, dimensions in [(400, 1), *((options.side, each) for each in options.dimensions)]:
         patch = PATCH_PX.get(dimensions, 8)
-        done = run_python([__file__, "case", str(side), str(dimensions), str(patch)])
+        done = run_python(
+            [__file__, "case", *map(str, (side, dimensions, patch, options.tile_size))]
+        )
         found = json.loads(done.output)
         least_gb = least_gb or done.peak_gb
         rows.append(
@@ -76,6 +84,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["case"]:
-        print(json.dumps(case(*map(int, sys.argv[2:5]))))
+        print(json.dumps(case(*map(int, sys.argv[2:6]))))
     else:
         main()
