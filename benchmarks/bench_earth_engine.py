@@ -38,7 +38,7 @@ from measure import Disturbance, arguments, goal, in_turns, machine, positive, t
 
 from rs_embed import Raster, TemporalSpec
 from rs_embed.geo.grid import Grid
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.providers.earth_engine.provider import EarthEngineProvider
 from rs_embed.testing.providers import NORTH, SENSOR
 

@@ -35,7 +35,7 @@ from rs_embed import CoverageWarning, PointBuffer, Raster, TemporalSpec, iter_em
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import Sight, Task, settle
 from rs_embed.geo.grid import Grid
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.providers.base import Cost, Provider
 from rs_embed.providers.sample import CENTRE, HALF_SIDE_M, SampleProvider
 from rs_embed.settings import Settings

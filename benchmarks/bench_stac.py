@@ -71,7 +71,7 @@ def fetch_here(url: str, places: int, scenes: int, workers: int) -> dict[str, fl
     import numpy as np
 
     from rs_embed.geo.grid import Grid
-    from rs_embed.pipeline import ordered
+    from rs_embed.parallel.pipeline import ordered
     from rs_embed.providers.stac.provider import StacProvider
     from rs_embed.testing.providers import JUNE, NORTH, SENSOR, STEPS
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from rs_embed import get_embeddings_batch
-from rs_embed.cores import cores
 from rs_embed.errors import SettingsError
 from rs_embed.models.scalemae.encoder import NativeEncoder, images_per_pass
 from rs_embed.models.side_by_side import side_by_side, usable_threads
+from rs_embed.parallel.cores import cores
 from rs_embed.registry import find_model
 from rs_embed.settings import Settings
 

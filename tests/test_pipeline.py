@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rs_embed.pipeline import apart, grouped, in_order, ordered
+from rs_embed.parallel.pipeline import apart, grouped, in_order, ordered
 from tests.threads import at_work
 
 BEFORE: set[threading.Thread] = set()
@@ -194,7 +194,7 @@ def test_work_that_hangs_keeps_its_thread_only() -> None:
 
 LEFT_IDLE = """
 import os, sys
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 made = lambda: list(ordered(range(9), abs, workers=4, ahead=4))
 made()
 if sys.argv[1] == "fork" and not os.fork():

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rs_embed.cores import cores
 from rs_embed.embedding.encoding import (
     Capacity,
     GsdImage,
@@ -23,7 +22,8 @@ from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.source import Source
 from rs_embed.embedding.task import Sight, Sizes, Task
 from rs_embed.errors import ModelError, RsEmbedError, give_warnings
-from rs_embed.pipeline import grouped, in_order, ordered
+from rs_embed.parallel.cores import cores
+from rs_embed.parallel.pipeline import grouped, in_order, ordered
 from rs_embed.progress import Bar
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from rs_embed.cores import cores
 from rs_embed.embedding.quicklook import NODATA_GREY, contrast
 from rs_embed.errors import ImageryWarning, Note, RsEmbedError
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.cores import cores
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.tables.picture import image_of_place, is_chip
 
 if TYPE_CHECKING:

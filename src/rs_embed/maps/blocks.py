@@ -14,7 +14,7 @@ import numpy as np
 from rs_embed.errors import ImageryError, NoImageryError, Note, RsEmbedError
 from rs_embed.geo.raster import Raster
 from rs_embed.geo.windows import common_window
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 
 if TYPE_CHECKING:
     from rs_embed.embedding.source import Acquired

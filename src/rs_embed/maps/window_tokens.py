@@ -29,7 +29,7 @@ from rs_embed.embedding.task import gsd_for_model
 from rs_embed.errors import ImageryWarning, ModelError, Note, RsEmbedError
 from rs_embed.geo.grid import gsd_m
 from rs_embed.maps.blocks import WindowPixels, read_windows
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from rs_embed.cores import cores
+from rs_embed.parallel.cores import cores
 from rs_embed.settings import stated_threads
 
 Part = TypeVar("Part")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rs_embed.errors import ImageryError, ProviderError
-from rs_embed.pipeline import apart
+from rs_embed.parallel.pipeline import apart
 from rs_embed.specs import check_positive, check_whole
 
 Result = TypeVar("Result")

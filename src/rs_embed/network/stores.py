@@ -10,7 +10,7 @@ from typing import Any
 
 from rs_embed.addresses import shown_path
 from rs_embed.errors import ExportError, MissingDependencyError, RsEmbedError
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.printable import excerpt
 
 # ``file:`` and ``zip:`` URLs are paths on this disk, see `rs_embed.addresses`.

@@ -13,9 +13,9 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import IO, Any
 
-from rs_embed.cores import cores
 from rs_embed.errors import EngineError, give_warnings
 from rs_embed.models.devices import card_number
+from rs_embed.parallel.cores import cores
 from rs_embed.runs.shards import Shard
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import received, send

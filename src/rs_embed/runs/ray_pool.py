@@ -21,8 +21,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rs_embed._optional import require
-from rs_embed.cores import cores
 from rs_embed.errors import EngineError, Note, give_warnings
+from rs_embed.parallel.cores import cores
 from rs_embed.runs.processes import python_path
 from rs_embed.runs.supervision import Lost
 from rs_embed.runs.worker import notes_of, sendable, stream_for_ever, warnings_kept

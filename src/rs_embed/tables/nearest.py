@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.addresses import path_of
-from rs_embed.cores import cores
 from rs_embed.embedding.comparing import check_made_alike
 from rs_embed.embedding.result import Embedding
 from rs_embed.embedding.similarity import cosines, directions
@@ -31,6 +30,7 @@ from rs_embed.errors import (
 from rs_embed.files.formats import PICTURES, Format, Formats
 from rs_embed.files.writing import written
 from rs_embed.geo.grid import MAX_LONGITUDE
+from rs_embed.parallel.cores import cores
 from rs_embed.tables.export import load_export
 
 if TYPE_CHECKING:

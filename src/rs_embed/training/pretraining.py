@@ -35,7 +35,7 @@ from rs_embed.models.scalemae.config import network_config
 from rs_embed.models.scalemae.description import DESCRIPTION
 from rs_embed.models.scalemae.network import ScaleMae
 from rs_embed.models.weights import obtain_weights
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.progress import Bar
 from rs_embed.training.colour import altered
 from rs_embed.training.config import ColourConfig, PretrainConfig, hidden_patches, learning_rate

@@ -19,7 +19,7 @@ from rs_embed.geo.grid import Grid
 from rs_embed.geo.raster import Raster
 from rs_embed.network.answers import why_unreachable
 from rs_embed.network.retrying import Patience, is_transient
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.providers.base import Cost
 from rs_embed.providers.earth_engine.failures import too_much
 from rs_embed.providers.earth_engine.known_collections import COLLECTIONS, UNHARMONISED, Collection

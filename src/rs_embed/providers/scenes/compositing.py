@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.errors import ProviderError, UnknownNameError
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.specs import COMPOSITES, Composite
 
 if TYPE_CHECKING:

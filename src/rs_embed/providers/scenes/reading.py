@@ -28,7 +28,7 @@ from rs_embed.files.rasters import (
 from rs_embed.geo.bands import canonical_band
 from rs_embed.geo.grid import Grid, gsd_m, pixels_per_pixel
 from rs_embed.geo.raster import Raster
-from rs_embed.pipeline import apart, ordered
+from rs_embed.parallel.pipeline import apart, ordered
 from rs_embed.providers.scenes.compositing import DIGITAL_NUMBERS, Layer, composite
 from rs_embed.providers.scenes.products import MASKED_CLASSES
 from rs_embed.providers.scenes.scene import BandAt, Scene

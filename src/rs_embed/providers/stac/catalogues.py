@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from rs_embed.addresses import linked_path, local_path, shown_path
 from rs_embed.errors import ProviderError
-from rs_embed.pipeline import ordered
+from rs_embed.parallel.pipeline import ordered
 from rs_embed.providers.scenes.items import malformed, parsed_items
 from rs_embed.providers.scenes.scene import Box, asset_path
 from rs_embed.providers.stac.web import PageInsteadError, asking, read_json

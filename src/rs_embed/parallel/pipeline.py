@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from rs_embed.threads import begin
+from rs_embed.parallel.threads import begin
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,0 +1,1 @@
+"""Several things at a time: threads, bounded stages, and how many cores there are."""
