@@ -247,6 +247,8 @@ def _npz(path: Path, names: Iterable[str], writer: str) -> dict[str, Any]:
         if size > max(_UNPACKED_BYTES, _UNPACKED_TIMES * path.stat().st_size):
             raise ValueError(f"it unpacks to {size:,} bytes, far more than such a file holds")
         with np.load(path, allow_pickle=False) as content:
+            if writer == _MANY and META_KEY in content:
+                raise ValueError("it holds one vector, without a place on the ground")
             return {name: content[name] for name in names}
     except (OSError, zipfile.BadZipFile, zlib.error, *UNREADABLE) as exc:
         raise unreadable(path, exc, writer) from exc

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rs_embed.addresses import check_regular
+from rs_embed.errors import ExportError
 from rs_embed.files.formats import UNREADABLE, unreadable
 from rs_embed.files.writing import written
 from rs_embed.tables.columns import TableContent, covering, require, stored_vectors
@@ -56,9 +57,18 @@ def emb_of(path: Path) -> dict[str, Any]:
     try:
         check_regular(path)
         metadata = require("pyarrow.parquet").read_schema(path).metadata or {}
-        return dict(json.loads(metadata[EMB_KEY.encode()]))
+        emb = metadata.get(EMB_KEY.encode())
+        found = None if emb is None else dict(json.loads(emb))
     except (OSError, *UNREADABLE) as exc:
         raise unreadable(path, exc, WRITER) from exc
+    if found is None or b"geo" not in metadata:
+        lost = "how its embeddings were made" if found is None else "where its geometry is"
+        raise ExportError(
+            f"cannot read {path}: it does not state {lost}, expected a file of {WRITER} as that "
+            "wrote it; pandas and geopandas leave this out when they save it again. Add columns, "
+            "such as labels, to the places before the run, or in Python to load_export(path).frame"
+        )
+    return found
 
 
 def read_parquet(path: Path) -> tuple[NDArray[np.float32], GeoDataFrame, dict[str, Any]]:
