@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -395,12 +396,12 @@ def test_classes_are_the_same_each_time_and_can_be_named(
     with rasterio.open(downloaded(page, "save-geotiff", tmp_path)) as raster:
         assert (raster.dtypes, raster.nodata) == (("uint8",), 255)
         full = np.full(site.shape, 255)
-        full.flat[site.cells[0]] = np.array(first) + 1
+        full.flat[site.cells[0]] = np.array(first)
         np.testing.assert_array_equal(raster.read(1), full)
         tags, colours = raster.tags(1), raster.colormap(1)
-    assert tags == {f"CLASS_{c + 1}": name for c, name in enumerate(names)}
+    assert json.loads(tags["classes"]) == names
     swatch = page.locator("#class-list i").nth(2).evaluate("i => getComputedStyle(i).background")
-    assert f"rgb{colours[3][:3]}" in swatch
+    assert f"rgb{colours[2][:3]}" in swatch
     again = opened(page.url)
     assert page.url.split("#")[1]
     assert again.evaluate("Array.from(rsEmbedExplorer.classes[0])") == first
@@ -429,6 +430,8 @@ def test_a_permalink_restores_the_picture(opened: Callable[..., Any], two: Site)
     page.check("#swipe-on")
     settled(page)
     set_slider(page, "swipe", 0.3)
+    name = page.locator("#swipe-names bdi").first.inner_text()
+    assert page.locator("#swipe-note").inner_text().endswith(f"is of {name}.")
     set_slider(page, "opacity", 0.6)
     set_slider(page, "threshold", 0.1)
     set_slider(page, "k", 30)
@@ -481,10 +484,20 @@ def test_the_keyboard_alone_is_enough(opened: Callable[..., Any], site: Site) ->
     np.testing.assert_allclose(
         values(page), expected_scores(site.units[0], [own], [own - 1]), atol=1e-4
     )
+    page.keyboard.press("p")  # the other sign
+    settled(page)
+    np.testing.assert_allclose(
+        values(page), expected_scores(site.units[0], [own, own - 1], []), atol=1e-4
+    )
+    page.focus("#threshold")
     page.keyboard.press("Escape")
     settled(page)
     assert len(values(page)) == 0
     assert view_of(page) == "image"
+    assert page.locator("#status").inner_text() == "The search is cleared."
+    go_to(page, f"like={own} 999999")
+    sync_api.expect(page.locator("#status")).to_contain_text("a place that is not here: 999999")
+    page.focus("#map")
     page.keyboard.press("?")
     assert page.locator("#help-text").is_visible()
     page.keyboard.press("Escape")
@@ -519,7 +532,7 @@ def test_a_table_shows_its_places_and_markup_is_text(
     assert "place" in page.locator("#status").inner_text()
     linked(page, "unlike=place+7")
     go_to(page, "view=similarity&like=place+9&like=gone&like=12&unlike=place+3")
-    sync_api.expect(page.locator("#status")).to_contain_text("2 places that this table lacks: gone")
+    sync_api.expect(page.locator("#status")).to_contain_text("2 places that are not here: gone")
     assert page.locator("#chosen bdi").all_text_contents() == ["place 9", "place 3"]
     np.testing.assert_allclose(values(page), expected_scores(table.units[0], [9], [3]), atol=1e-4)
 

@@ -161,6 +161,7 @@ export class Explorer {
   async #searchOnce(): Promise<void> {
     const { positives, negatives } = this.state;
     if (!positives.length && !negatives.length) {
+      if (this.results.scores.length) this.reports.status("The search is cleared.");
       this.results.setScores([], false, new Int32Array(0));
     } else {
       const layers = this.swiping ? [0, 1] : [this.layer];

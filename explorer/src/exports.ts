@@ -51,7 +51,8 @@ export function areasOf(explorer: Explorer): object | null {
 export function areasProblem(explorer: Explorer): string | null {
   const known = shownValues(explorer) && explorer.state.threshold !== null;
   const what = explorer.site.kind === "map" ? "Areas are" : "GeoJSON has";
-  return known ? null : `${what} what the threshold shows: search, then set one.`;
+  const how = shownValues(explorer) ? "set one" : "search, then set one";
+  return known ? null : `${what} what the threshold shows: ${how}.`;
 }
 
 /** Return why there is no GeoTIFF to save, or null. */
@@ -79,18 +80,13 @@ export function rasterOf(explorer: Explorer): ArrayBuffer | null {
   const fileCrs = { crs, degrees: ground.projection.getUnits() === "degrees" };
   const classes = shownClasses(explorer);
   if (classes) {
-    const numbers = placed(
-      new Uint8Array(size).fill(NO_CLASS),
-      classes.map((c) => c + 1),
-    );
+    const names = Array.from({ length: state.classes }, (_, c) => className(state.names, c));
+    // Numbers from 0 and the tag `classes`, as in the files of `predict_map` and `cluster_map`.
     const band = {
-      values: numbers,
+      values: placed(new Uint8Array(size).fill(NO_CLASS), classes),
       nodata: String(NO_CLASS),
-      names: Array.from({ length: state.classes }, (_, c): [string, string] => [
-        `CLASS_${c + 1}`,
-        className(state.names, c),
-      ]),
-      colours: [0, ...CLASS_COLOURS.slice(0, state.classes)],
+      tags: [["classes", JSON.stringify(names)]] as [string, string][],
+      colours: [...CLASS_COLOURS.slice(0, state.classes)],
     };
     return geotiff(band, ground.grid, fileCrs);
   }

@@ -6,8 +6,8 @@ export interface Band {
   /** Row by row. */
   values: Float32Array | Uint8Array;
   nodata: string;
-  /** Names of values, as metadata of the band. */
-  names?: [string, string][];
+  /** Metadata of the band. */
+  tags?: [string, string][];
   /** Colours of the values 0, 1, … of a band of bytes, as 0xAABBGGRR. */
   colours?: number[];
 }
@@ -46,10 +46,10 @@ function geoKeys({ crs, degrees }: FileCrs): Tag[] {
   ];
 }
 
-/** Return names as GDAL keeps metadata. */
-function metadata(names: [string, string][]): string {
+/** Return tags as GDAL keeps metadata. */
+function metadata(tags: [string, string][]): string {
   const escaped = (value: string): string => value.replace(/[&<>"]/g, (ch) => ENTITIES[ch]);
-  const items = names.map(([key, value]) => {
+  const items = tags.map(([key, value]) => {
     const line = value.replace(/\p{Cc}/gu, " ");
     // GDAL escapes values twice, and reads them so.
     return `<Item name="${escaped(key)}" sample="0">${escaped(escaped(line))}</Item>`;
@@ -65,7 +65,7 @@ function palette(colours: number[]): number[] {
 
 /** Return the bytes of a file. */
 export function geotiff(band: Band, grid: Grid, crs: FileCrs): ArrayBuffer {
-  const { values, nodata, names = [], colours } = band;
+  const { values, nodata, tags: ofBand = [], colours } = band;
   const [a, b, c, d, e, f] = grid.transform;
   const float = values instanceof Float32Array;
   const strip: Tag = [273, LONG, [0]];
@@ -83,7 +83,7 @@ export function geotiff(band: Band, grid: Grid, crs: FileCrs): ArrayBuffer {
     [339, SHORT, [float ? 3 : 1]],
     [34264, DOUBLE, [a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1]],
     ...geoKeys(crs),
-    ...(names.length ? [[42112, ASCII, text(metadata(names))] as Tag] : []),
+    ...(ofBand.length ? [[42112, ASCII, text(metadata(ofBand))] as Tag] : []),
     [42113, ASCII, text(nodata)],
   ];
   const directory = 8;

@@ -5,7 +5,7 @@ import { Explorer, type Reports } from "./explorer";
 import { SiteError } from "./format";
 import { readPlaces, readSite } from "./loading";
 import { Panels } from "./panels";
-import { fromHash, idsOf, toHash, unknownIds } from "./permalink";
+import { fromHash, idsOf, toHash, unknownClicks } from "./permalink";
 import { Pointing } from "./pointing";
 import { Readout } from "./readout";
 import { Store, viewsOf } from "./state";
@@ -80,12 +80,14 @@ function wireHeader(): void {
   };
 }
 
-/** Say which places of a link are not in the table. */
+/** Say which places of a link are not here. */
 async function missing(explorer: Explorer, unknown: string[]): Promise<void> {
   if (!unknown.length) return;
   const some = unknown.slice(0, 3).join(", ") + (unknown.length > 3 ? ", …" : "");
   const what = unknown.length > 1 ? `${unknown.length} places` : "a place";
-  await explorer.notice(`The link has ${what} that this table lacks: ${some}.`);
+  await explorer.notice(
+    `The link has ${what} that ${unknown.length > 1 ? "are" : "is"} not here: ${some}.`,
+  );
 }
 
 async function start(): Promise<Explorer> {
@@ -114,9 +116,9 @@ async function start(): Promise<Explorer> {
     const state = fromHash(hash, counts, ids);
     store.replace(state);
     if (state.at) explorer.view.look(state.at);
-    void missing(explorer, unknownIds(hash, ids));
+    void missing(explorer, unknownClicks(hash, counts, ids));
   });
-  const unknown = unknownIds(location.hash, ids);
+  const unknown = unknownClicks(location.hash, counts, ids);
   await explorer.ready;
   await missing(explorer, unknown);
   return explorer;

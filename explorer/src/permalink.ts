@@ -59,9 +59,7 @@ export function fromHash(text: string, counts: number[], ids: Ids | null = null)
     const all = ids
       ? hash.getAll(key).map((id) => ({ index: ids.rows.get(id) ?? -1, layer: 0 }))
       : numbered(hash.get(key) ?? "");
-    return all
-      .filter(({ index, layer }) => Number.isInteger(index) && index >= 0 && index < counts[layer])
-      .slice(0, MOST_CLICKS);
+    return all.filter((click) => isHere(click, counts)).slice(0, MOST_CLICKS);
   };
   const view = VIEWS.find((name) => name === hash.get("view")) ?? INITIAL.view;
   const classes = Math.round(number("classes", 2, 12) ?? 0);
@@ -86,11 +84,15 @@ export function fromHash(text: string, counts: number[], ids: Ids | null = null)
   };
 }
 
-/** Return the ids of a link that are not among those of the table. */
-export function unknownIds(text: string, ids: Ids | null): string[] {
+/** Return the clicks of a link, as they are written, of places that are not here. */
+export function unknownClicks(text: string, counts: number[], ids: Ids | null): string[] {
   const hash = paramsOf(text);
-  const stated = ids ? [...hash.getAll("like"), ...hash.getAll("unlike")] : [];
-  return stated.filter((id) => !ids?.rows.has(id));
+  const stated = ["like", "unlike"].flatMap((key) =>
+    ids ? hash.getAll(key) : hash.getAll(key).flatMap((part) => part.split(" ").filter(Boolean)),
+  );
+  const here = (one: string): boolean =>
+    ids ? ids.rows.has(one) : numbered(one).every((click) => isHere(click, counts));
+  return stated.filter((one) => !here(one));
 }
 
 const paramsOf = (text: string): URLSearchParams => new URLSearchParams(text.replace(/^#/, ""));
@@ -102,3 +104,6 @@ const numbered = (text: string): Click[] =>
     .filter((part) => part !== "")
     .map((part) => part.split("@").map(Number))
     .map(([index, layer = 0]) => ({ index, layer }));
+
+const isHere = ({ index, layer }: Click, counts: number[]): boolean =>
+  Number.isInteger(index) && index >= 0 && index < counts[layer];

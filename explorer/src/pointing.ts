@@ -32,6 +32,7 @@ export class Pointing {
     const target = byId("map");
     target.addEventListener("keydown", (event) => this.#key(event));
     target.addEventListener("blur", () => explorer.setCursor(null));
+    addEventListener("keydown", (event) => this.#escape(event));
     byId("zoom-in").onclick = () => explorer.view.zoom(1);
     byId("zoom-out").onclick = () => explorer.view.zoom(-1);
     byId("zoom-all").onclick = () => explorer.view.whole();
@@ -77,6 +78,8 @@ export class Pointing {
     const mode = document.querySelector<HTMLInputElement>("input[name=mode]:checked")?.value;
     this.#explorer.store.click(click, sign ?? (mode as Sign));
     this.#cursor = click;
+    const { positives, negatives } = this.#explorer.state;
+    if (!positives.length && !negatives.length) return;
     const name = this.#explorer.ground.name(click.layer, click.index);
     this.#explorer.reports.status(`Searching from ${name}.`);
   }
@@ -99,7 +102,7 @@ export class Pointing {
   }
 
   #key(event: KeyboardEvent): void {
-    const { ground, view, store } = this.#explorer;
+    const { ground, view } = this.#explorer;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (event.altKey || ((event.ctrlKey || event.metaKey) && key !== "Enter")) return;
     const arrow = ARROWS[key];
@@ -127,11 +130,15 @@ export class Pointing {
     } else if (key === "+" || key === "=") view.zoom(1);
     else if (key === "-") view.zoom(-1);
     else if (key === "0") view.whole();
-    else if (key === "Escape") {
-      store.clear();
-      this.#explorer.setCursor(null);
-      this.#explorer.reports.status("The search is cleared.");
-    } else return;
+    else return;
     event.preventDefault();
+  }
+
+  /** Clear the search, wherever the focus is, but not while a name is written or help is open. */
+  #escape(event: KeyboardEvent): void {
+    const writing = event.target instanceof HTMLInputElement && event.target.type === "text";
+    if (event.key !== "Escape" || writing || document.querySelector("dialog[open]")) return;
+    this.#explorer.store.clear();
+    this.#explorer.setCursor(null);
   }
 }

@@ -96,13 +96,14 @@ export class Store {
   }
 
   /**
-   * Add a click, or take it away where it was made before. A new search has clicks and a threshold
-   * of its own.
+   * Add a click, change its sign, or take it away where it was made before with this one. A new
+   * search has clicks and a threshold of its own.
    */
   click(click: Click, sign: "new" | "positive" | "negative"): void {
     const same = (other: Click): boolean =>
       other.layer === click.layer && other.index === click.index;
-    const had = [...this.#state.positives, ...this.#state.negatives].some(same);
+    const list = sign === "negative" ? this.#state.negatives : this.#state.positives;
+    const had = list.some(same);
     const others = (clicks: Click[]): Click[] =>
       sign === "new" ? [] : clicks.filter((c) => !same(c));
     const positives = others(this.#state.positives);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { checkedSite } from "../src/format";
 import { csvOf } from "../src/labels";
-import { fromHash, idsOf, toHash, unknownIds } from "../src/permalink";
+import { fromHash, idsOf, toHash, unknownClicks } from "../src/permalink";
 import { polygonsOf, type Ring } from "../src/polygons";
 import { INITIAL, type State, Store } from "../src/state";
 
@@ -83,10 +83,10 @@ test("a permalink of a table holds ids", () => {
     positives: [3, 1].map((index) => ({ layer: 0, index })),
     negatives: [{ layer: 0, index: 2 }],
   });
-  assert.deepEqual(unknownIds(hash, again), []);
+  assert.deepEqual(unknownClicks(hash, [4], again), []);
   const less = idsOf(tableOf([b]));
   assert.deepEqual(fromHash(hash, [1], less).positives, []);
-  assert.deepEqual(unknownIds(hash, less), [a, "7"]);
+  assert.deepEqual(unknownClicks(hash, [1], less), [a, "7"]);
 });
 
 test("ids that do not tell places apart are not in a permalink", () => {
@@ -99,7 +99,7 @@ test("ids that do not tell places apart are not in a permalink", () => {
     assert.equal(idsOf(tableOf(id)), null);
   }
   assert.equal(idsOf(null), null);
-  assert.deepEqual(unknownIds("#like=5 6", null), []);
+  assert.deepEqual(unknownClicks("#like=5 6&unlike=7@1 99@1 x", [7, 8], null), ["99@1", "x"]);
 });
 
 test("a new search has no threshold, and its end brings the view back", () => {

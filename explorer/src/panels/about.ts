@@ -16,7 +16,14 @@ export function describe(site: Site): void {
     ...(kept === null
       ? []
       : [["Variance kept", `${(100 * kept).toFixed(1)} %`] as [string, string]]),
-    ...(site.gsd_m === null ? [] : [["GSD", `${site.gsd_m} m`] as [string, string]]),
+    ...(site.gsd_m === null
+      ? []
+      : [
+          [site.kind === "table" ? "GSD of the input" : "GSD", `${site.gsd_m} m`] as [
+            string,
+            string,
+          ],
+        ]),
     ["CRS", epsgOf(site.crs) ? site.crs : (site.proj4 ?? site.crs)],
     ...(site.embedded_with ? [["Embedded with", site.embedded_with] as [string, string]] : []),
     ["Page made with", site.made_with],

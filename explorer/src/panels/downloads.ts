@@ -55,6 +55,8 @@ export class DownloadPanel {
   update(): void {
     const explorer = this.#explorer;
     const labels = labelsProblem(explorer, this.#labels);
+    const places = explorer.site.kind === "table";
+    byId("save-geojson").textContent = places ? "Places, GeoJSON" : "Areas, GeoJSON";
     byId("save-geotiff").textContent =
       explorer.state.view === "classes" ? "Classes, GeoTIFF" : "Values, GeoTIFF";
     offer("files-hint", {

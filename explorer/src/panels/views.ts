@@ -62,6 +62,9 @@ export class ViewPanel {
         names[i].textContent = name;
       });
     }
+    byId("swipe-note").hidden = !swiping;
+    byId("swipe-note").textContent = `Below, and in downloads, all is of ${site.layers[0].name}.`;
+    byId<HTMLInputElement>("opacity").disabled = state.view === "image";
     setSlider("opacity", state.opacity, `${Math.round(100 * state.opacity)} %`);
     this.#legend();
   }
