@@ -12,6 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,16 +37,10 @@ if TYPE_CHECKING:  # the process that only hands tests to others imports neither
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # These files begin first, so that at the end of a run no process waits for another one.
 LONGEST = [
-    "ray",
-    "map_resume",
-    "workers",
-    "docs",
-    "training",
-    "field_change",
-    "stac",
-    "cli",
-    "maps",
-]
+    "ray", "map_resume", "docs", "workers", "field_change", "explorer_page", "hub", "field_front",
+    "docs_site", "cli", "training", "stac", "maps", "explorer_data", "field_ends", "map_formats",
+    "field_classify", "batches", "earth_engine", "local", "cli_batch",
+]  # fmt: skip
 SMALL = NetworkConfig(embed_dim=48, depth=2, num_heads=3, patch_size=16, mlp_ratio=2.0)
 
 
@@ -93,6 +88,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line("| tried | came out |\n| --- | --- |")
     for text, outcome in sorted(rows):
         terminalreporter.write_line(f"| {text} | {outcome} |")
+
+
+def needs(*packages: str, reason: str) -> pytest.MarkDecorator:
+    """Skip tests where a package is missing; it is not imported, which every process would do."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} missing: {reason}")
 
 
 @pytest.fixture

@@ -29,10 +29,11 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 MODULES = [
-    "geopandas", "hypothesis", "numpy", "pyarrow.dataset", "pyarrow.parquet", "pydantic",
-    "pystac", "pytest", "rasterio", "rasterio.shutil", "rio_cogeo", "rioxarray",
-    "safetensors.torch", "shapely", "sklearn.decomposition", "torch", "typer.testing", "zarr",
-    "rs_embed.cli", "rs_embed.embedding.loop", "rs_embed.evaluation", "rs_embed.maps.area",
+    "fsspec.implementations.local", "geopandas", "hypothesis", "markdown_it", "numpy",
+    "PIL.PngImagePlugin", "pyarrow.dataset", "pyarrow.parquet", "pydantic", "pystac", "pytest",
+    "rasterio", "rasterio.shutil", "rio_cogeo", "rioxarray", "safetensors.torch", "shapely",
+    "sklearn.decomposition", "torch", "torch._dynamo", "typer.testing", "zarr", "rs_embed.cli",
+    "rs_embed.embedding.loop", "rs_embed.evaluation", "rs_embed.maps.area",
     "rs_embed.maps.formats.writing", "rs_embed.models.scalemae.model", "rs_embed.providers.local",
     "rs_embed.providers.sample", "rs_embed.runs.worker", "rs_embed.tables.batch",
     "rs_embed.training.pretraining",

@@ -5,6 +5,7 @@ Everything is imported once, then each attempt runs in a fork of its own.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -213,6 +214,7 @@ def main() -> None:
     else:
         request["spatial"] = BBox(*bbox)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()  # forks share what is imported
     ended = {"random": killed_at_random, "steps": ended_at_each_step}[what]
     files, windows = whole(request)
     report = ended(request, *map(json.loads, more))  # type: ignore[operator]

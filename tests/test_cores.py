@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rs_embed.models.side_by_side import side_by_side, usable_threads
 from rs_embed.parallel.cores import cores
 from rs_embed.registry import find_model
 from rs_embed.settings import Settings
+from tests.conftest import SMALL, small_network
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -68,17 +70,10 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _encoder() -> NativeEncoder:
-    options = {"weights": "scalemae-tiny"}
-    plan = find_model("scalemae").plan(options, device="cpu", settings=Settings.from_environ())
-    encoder = plan.load()
-    assert isinstance(encoder, NativeEncoder)
-    return encoder
-
-
 @pytest.mark.parametrize(("side", "count"), [(64, 20), (64, 3), (224, 3), (320, 1)])
 def test_tokens_do_not_depend_on_threads(two_threads: None, side: int, count: int) -> None:
-    encoder = _encoder()
+    network = small_network(replace(SMALL, patch_size=8))
+    encoder = NativeEncoder(network, side, True, False, None, dict)
     pixels = np.random.default_rng(0).normal(size=(count, 3, side, side)).astype(np.float32)
     gsds = [float(2 + number) for number in range(count)]
     together = encoder.encode(pixels, gsds)
@@ -169,9 +164,17 @@ def test_interrupted_passes_end_before_the_process_does(tmp_path: Path) -> None:
         "import _thread, threading, torch\n"
         "from rs_embed.models.side_by_side import side_by_side\n"
         "torch.set_num_threads(2)\n"
-        "threading.Timer(0.2, _thread.interrupt_main).start()\n"
-        "a = torch.ones(1500, 1500)\n"
-        "side_by_side(lambda _: [a @ a for _ in range(8)], range(40))\n"
+        "both_begun = threading.Barrier(3, timeout=60)\n"
+        "def interrupt():\n"
+        "    both_begun.wait()\n"
+        "    _thread.interrupt_main()\n"
+        "threading.Thread(target=interrupt).start()\n"
+        "a = torch.ones(1000, 1000)\n"
+        "def work(number):\n"
+        "    if number < 2:\n"
+        "        both_begun.wait()\n"
+        "    return [a @ a for _ in range(8)]\n"
+        "side_by_side(work, range(40))\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(

@@ -352,7 +352,10 @@ def test_secrets_of_addresses_are_neither_written_nor_shown(
 
 
 @pytest.mark.parametrize("how", ["forgotten", "closed", "an error of the consumer", "Ctrl-C"])
-def test_an_abandoned_iterator_ends_its_threads(how: str, tmp_path: Path) -> None:
+def test_an_abandoned_iterator_ends_its_threads(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RS_EMBED_SCALEMAE_BATCH_SIZE", "2")
     before = at_work()
 
     def consume() -> None:

@@ -24,11 +24,9 @@ from rs_embed.models.scalemae.config import NetworkConfig
 from rs_embed.models.scalemae.encoder import NativeEncoder
 from rs_embed.models.scalemae.model import MODEL
 from rs_embed.settings import Settings
-from tests.conftest import SMALL, python_environment, small_network
+from tests.conftest import SMALL, needs, python_environment, small_network
 
-for name in ("onnx", "onnxruntime"):
-    pytest.importorskip(name, reason=f"the extra onnx is not installed ({name})")
-
+pytestmark = needs("onnx", "onnxruntime", reason="the extra onnx is not installed")
 SAME = 1e-5
 
 

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from numpy.typing import NDArray
 
-from rs_embed import SpecError, embed_area, open_map
+from rs_embed import MapReport, SpecError, embed_area, open_map
 from rs_embed.maps.formats.opening import restored
 from rs_embed.maps.harmonising import differences
 from rs_embed.maps.layout import Layout
@@ -141,24 +141,47 @@ def test_parts_that_do_not_touch_are_solved_apart(checkpoint: Path, scene: Path)
     np.testing.assert_allclose(whole[there], alone[there], atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def finished_maps() -> dict[tuple[str, str], MapReport]:
+    """Maps of the scene that several tests read, by file type and request."""
+    return {}
+
+
+@pytest.fixture
+def mapped(
+    finished_maps: dict[tuple[str, str], MapReport], checkpoint: Path, scene: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., MapReport]:  # fmt: skip
+    """Return a function that makes a map of the scene, or returns the one made before."""
+
+    def make(suffix: str, **request: Any) -> MapReport:
+        key = suffix, repr(sorted(request.items()))
+        if key not in finished_maps:
+            output = tmp_path_factory.mktemp("maps") / f"map{suffix}"
+            finished_maps[key] = embed_area(
+                "scalemae", imagery=scene, weights=str(checkpoint), image_size=64, output=output,
+                **request,
+            )  # fmt: skip
+        return finished_maps[key]
+
+    return make
+
+
 @pytest.mark.parametrize("stored", [{}, {"stride_px": 8}, {"pca": 4}, {"dtype": "int8"}], ids=str)
 @pytest.mark.parametrize("suffix", [".zarr", ".tif"])
 def test_raw_tokens_come_back(
-    checkpoint: Path, scene: Path, tmp_path: Path, suffix: str, stored: dict[str, Any]
+    mapped: Callable[..., MapReport], suffix: str, stored: dict[str, Any]
 ) -> None:
-    asked: dict[str, Any] = {"imagery": scene, "weights": str(checkpoint), "image_size": 64}
     place = {name: value for name, value in stored.items() if name == "stride_px"}
-    blend = tmp_path / f"blend{suffix}"
-    report = embed_area("scalemae", output=blend, seams="blend", **asked, **place)
-    assert report.apart is not None
-    assert report.apart_harmonised is None
-    out = tmp_path / f"map{suffix}"
-    report = embed_area("scalemae", output=out, seams="harmonise", **asked, **stored)
+    blend = mapped(suffix, seams="blend", **place)
+    assert blend.apart is not None
+    assert blend.apart_harmonised is None
+    report = mapped(suffix, seams="harmonise", **stored)
     assert report.apart is not None
     assert report.apart_harmonised is not None
     assert report.apart_harmonised < report.apart
     assert f"{report.apart_harmonised:.2f} harmonised" in str(report)
-    plain, opened = open_map(blend), open_map(out)
+    plain, opened = open_map(blend.path), open_map(report.path)
     tiles = json.loads(opened.attrs["meta"])["tiles"]
     assert (tiles["apart"], tiles["apart_harmonised"]) == (report.apart, report.apart_harmonised)
     if not stored or place:
@@ -170,8 +193,7 @@ def test_raw_tokens_come_back(
         )
     else:
         whole = restored(opened) if "pca" in stored else opened
-        added = embed_area("scalemae", output=tmp_path / "whole.zarr", seams="harmonise", **asked)
-        moved = open_map(added.path) - plain
+        moved = open_map(mapped(".zarr", seams="harmonise").path) - plain
         xr.testing.assert_allclose(
             restored(opened, raw=True), (whole - moved).transpose("d", "y", "x"), atol=1e-4
         )

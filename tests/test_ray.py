@@ -8,6 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from rs_embed.errors import EngineError, MissingDependencyError
 from rs_embed.runs.engines import Engine
 from rs_embed.runs.ray_pool import RayPool, check_address
+from tests.conftest import needs
 from tests.engine_cases import (
     LAST,
     SITUATIONS,
@@ -26,13 +28,13 @@ from tests.engine_cases import (
     engines,
 )
 
-ray = pytest.importorskip("ray", reason="needs the extra ray")
 ENGINE = {"engine": "ray", "workers": 1}
 # With these the file takes minutes: `make test-ray`.
 LONG = pytest.mark.long
 LONG_ONES = ("a model is killed once", "a place crashes reads", "a place crashes models",
              "a read raises what does not pickle")  # fmt: skip
 pytestmark = [
+    needs("ray", reason="needs the extra ray"),
     pytest.mark.filterwarnings("ignore::rs_embed.errors.RsEmbedWarning"),
     pytest.mark.filterwarnings("ignore:.*:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -44,6 +46,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     """What is compared, and Ray as a caller has initialised it."""
     with engines(tmp_path_factory.mktemp("engines")) as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        ray = import_module("ray")
         with tempfile.TemporaryDirectory(prefix="rs_test_", dir="/tmp") as folder:
             ray.init(
                 address="local", num_cpus=3, include_dashboard=False, log_to_driver=False,
