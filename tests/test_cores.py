@@ -20,8 +20,6 @@ from rs_embed.errors import SettingsError
 from rs_embed.models.scalemae.encoder import NativeEncoder, images_per_pass
 from rs_embed.models.side_by_side import side_by_side, usable_threads
 from rs_embed.parallel.cores import cores
-from rs_embed.registry import find_model
-from rs_embed.settings import Settings
 from tests.conftest import SMALL, small_network
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

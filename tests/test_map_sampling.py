@@ -271,6 +271,8 @@ SHAPES = {
         area((4, 4), (8.5, 4), (8.5, 6.3), (4, 6))
     ),
     "two parts": MultiPolygon([area((0, 0), (1.5, 0), (0, 1.5)), area((9, 8), (10, 6), (11, 8))]),
+    "a spike of less than a millionth of a cell": area((0, -1), (1, 0), (1e-7, 1), (0, 2)),
+    "less than a millionth of a cell": area((1, 1), (1 + 1e-7, 1), (1 + 1e-7, 2), (1, 2)),
     "beyond the map": area((10, 5), (20, 5), (20, 15), (10, 14)),
 }
 

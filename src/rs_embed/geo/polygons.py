@@ -180,7 +180,8 @@ class Polygons:
         """Return the geometries in columns (x) and rows (y, downward) of a grid.
 
         A cell is a square of side 1, the first one from (0, 0) to (1, 1). Vertices that miss an
-        edge between cells by less than a millionth of a cell are put on it.
+        edge between cells by less than a millionth of a cell are put on it. A part that collapses
+        to a line by that is left out; if all of a polygon does, it stays as it is.
 
         Raises
         ------
@@ -190,12 +191,21 @@ class Polygons:
         crs, to_cell = _crs_of(grid), ~grid.transform
 
         def placed(at: NDArray[np.float64]) -> NDArray[np.float64]:
-            cells = np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
+            return np.stack(to_cell @ (at[:, 0], at[:, 1]), axis=1)
+
+        def snapped(cells: NDArray[np.float64]) -> NDArray[np.float64]:
             lines = np.round(cells)
             return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
 
-        transform = require_shapely().transform
-        return tuple(transform(g, placed) for g in self.to_crs(crs).geometries)
+        shapely = require_shapely()
+        found = []
+        for geometry in self.to_crs(crs).geometries:
+            exact = shapely.transform(geometry, placed)
+            shape = shapely.transform(exact, snapped)
+            if not shape.is_valid:
+                shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
+            found.append(shape if shape.area else exact)
+        return tuple(found)
 
     def meets(self, grid: Grid) -> bool:
         """Return whether a polygon shares area with the rectangle of a grid.
