@@ -167,12 +167,18 @@ def test_interrupted_passes_end_before_the_process_does(tmp_path: Path) -> None:
         "    both_begun.wait()\n"
         "    _thread.interrupt_main()\n"
         "threading.Thread(target=interrupt).start()\n"
-        "a = torch.ones(1000, 1000)\n"
+        "a, running = torch.ones(1000, 1000), set()\n"
         "def work(number):\n"
+        "    running.add(number)\n"
         "    if number < 2:\n"
         "        both_begun.wait()\n"
-        "    return [a @ a for _ in range(8)]\n"
-        "side_by_side(work, range(40))\n"
+        "    made = [a @ a for _ in range(8)]\n"
+        "    running.remove(number)\n"
+        "    return made\n"
+        "try:\n"
+        "    side_by_side(work, range(40))\n"
+        "finally:\n"
+        "    print('running:', len(running))\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
@@ -180,3 +186,4 @@ def test_interrupted_passes_end_before_the_process_does(tmp_path: Path) -> None:
     )
     assert done.returncode in (130, -2), done.stderr
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert done.stdout == "running: 0\n"
