@@ -29,13 +29,13 @@ from scenes import SAMPLE
 
 from rs_embed.errors import RsEmbedWarning
 from rs_embed.maps.blending import Seams, strips
-from rs_embed.maps.harmonising import differences
+from rs_embed.maps.harmonising import DEFAULT_SCREEN, differences, shifted
 from rs_embed.maps.request import AreaTask, settle_area
 from rs_embed.maps.window_tokens import window_tokens
 
 GOAL = 1.10
 LARGEST_PX = 1344  # of a scene that one window sees
-SEAMS: tuple[Seams, ...] = ("blend", "discard")
+SEAMS: tuple[Seams, ...] = ("harmonise", "blend", "discard")
 SHARES = (("0", 0.0), ("1/8", 1 / 8), ("1/4", 1 / 4), ("1/2", 1 / 2))
 Windows = dict[Any, "NDArray[np.float32] | None"]
 
@@ -65,8 +65,11 @@ def embedded(args: AreaTask) -> tuple[Windows, float]:
 
 def mapped(args: AreaTask, windows: Windows, seams: Seams) -> NDArray[np.float32]:
     dimensions = next(t.shape[-1] for t in windows.values() if t is not None)
-    parts = strips(args.layout, partial(map, windows.__getitem__), dimensions, seams, 64)
-    return np.concatenate(list(parts))
+    given: Any = partial(map, windows.__getitem__)
+    if seams == "harmonise":
+        offsets = differences(args.layout, given, dimensions).offsets(DEFAULT_SCREEN)
+        given = shifted(args.layout, given, offsets)
+    return np.concatenate(list(strips(args.layout, given, dimensions, seams, 64)))
 
 
 def apart(args: AreaTask, windows: Windows) -> float:

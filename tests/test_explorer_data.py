@@ -404,6 +404,20 @@ def _text(made: dict[str, Any], name: str) -> Path:
     return path
 
 
+def _saved_again(made: dict[str, Any], *, geometry: bool) -> Path:
+    """Return a table that other software has read and written."""
+    path = made["table"].with_name("again.parquet")
+    frame = geopandas.read_parquet(made["table"])
+    (frame if geometry else pd.DataFrame(frame.drop(columns="geometry"))).to_parquet(path)
+    return path
+
+
+def _vector(made: dict[str, Any]) -> Path:
+    path = made["table"].with_name("vector.npz")
+    made["embedding"].__class__(np.ones(4, np.float32), {}).save(path)
+    return path
+
+
 Call = Callable[[dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 # What is explored, and the error.
 REFUSED: dict[str, tuple[Call, type[RsEmbedError], str]] = {
@@ -412,6 +426,14 @@ REFUSED: dict[str, tuple[Call, type[RsEmbedError], str]] = {
     "a vector": (
         lambda m: ((m["embedding"].__class__(np.ones(4, np.float32), {}),), {}), SpecError,
         "pooled embedding of shape",
+    ),
+    "a file of one vector": (lambda m: ((_vector(m),), {}), ExportError, "holds one vector"),
+    "saved by geopandas": (
+        lambda m: ((_saved_again(m, geometry=True),), {}), ExportError,
+        "does not state how its embeddings were made.*to the places before the run",
+    ),
+    "saved by pandas": (
+        lambda m: ((_saved_again(m, geometry=False),), {}), ExportError, "does not state how",
     ),
     "no grid": (
         lambda m: ((get_embedding("scalemae", input_chw=np.full((3, 64, 64), 900), scale_m=10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 # Page -> title, package, public names.
 API = {
@@ -50,6 +51,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         content = "\n\n".join([f"# {title}", *blocks])
         files.append(File.generated(config, f"api/{page}.md", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Let the search show the pages that people wrote before those of the reference."""
+    if page.file.src_uri.startswith("api/"):
+        page.meta["search"] = {"boost": 0.3}
+    return markdown
 
 
 def on_page_content(html: str, **_: object) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NODATA = "0.82"
+# The scale bar is below the numbers of the axis, beside its name.
+_BAR_PT = -20
 # Characters of a line of a title.
 _TITLE = 60
 _SIDE_IN, _MARGINS_IN = 4.6, (2.6, 1.2)
@@ -82,7 +84,9 @@ def canvas(
 
 def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
     """Set up axes whose data are coordinates of a grid, with its extent, scale bar and title."""
+    from matplotlib.font_manager import FontProperties
     from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.transforms import ScaledTranslation
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     left, bottom, right, top = grid.bounds
@@ -100,7 +104,8 @@ def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
             FuncFormatter(lambda lon, _: f"{lon - 360 * round(lon / 360):.10g}")
         )
     code = crs.to_authority()
-    ax.set_xlabel(f"{ax.get_xlabel()} ({':'.join(code) if code else plain(crs.name, 40)})")
+    shown = ":".join(code) if code else plain(crs.name, 40)
+    ax.set_xlabel(f"{ax.get_xlabel()} ({shown})", loc="left")  # on the right is the scale bar
     # Pixels of the projection are square, degrees as on the ground in the middle.
     ax.set_aspect(1 / np.cos(np.radians((bottom + top) / 2)) if crs.is_geographic else "equal")
     ax.set_title("\n".join(_lines(title)), fontsize="small", parse_math=False)
@@ -110,11 +115,15 @@ def on_the_ground(ax: Axes, grid: Grid, title: str) -> None:
     metres_per_unit = ground.cell_m / abs(grid.transform.a)
     metres, label = scale_length((right - left) * metres_per_unit / 4)
     length = metres / metres_per_unit
+    # Below the axes, where it hides nothing.
+    below = ax.transAxes + ScaledTranslation(0, _BAR_PT / 72, ax.figure.dpi_scale_trans)
     ax.add_artist(
         AnchoredSizeBar(
-            ax.transData, length, label, "lower right", size_vertical=(top - bottom) / 150, pad=0.4
+            ax.transData, length, label, "upper right", size_vertical=(top - bottom) / 150,
+            frameon=False, pad=0, borderpad=0, bbox_to_anchor=(1, 0), bbox_transform=below,
+            fontproperties=FontProperties(size="small"),
         )
-    )
+    )  # fmt: skip
     if abs(ground.north_deg) > NORTH_UP_DEG:
         turn = np.radians(ground.north_deg)
         tip = 0.08 * np.sin(turn), 0.08 * np.cos(turn)
