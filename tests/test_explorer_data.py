@@ -406,14 +406,14 @@ def _text(made: dict[str, Any], name: str) -> Path:
 
 def _saved_again(made: dict[str, Any], *, geometry: bool) -> Path:
     """Return a table that other software has read and written."""
-    path = made["table"].with_name("again.parquet")
+    path: Path = made["table"].with_name("again.parquet")
     frame = geopandas.read_parquet(made["table"])
     (frame if geometry else pd.DataFrame(frame.drop(columns="geometry"))).to_parquet(path)
     return path
 
 
 def _vector(made: dict[str, Any]) -> Path:
-    path = made["table"].with_name("vector.npz")
+    path: Path = made["table"].with_name("vector.npz")
     made["embedding"].__class__(np.ones(4, np.float32), {}).save(path)
     return path
 
