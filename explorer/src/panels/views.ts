@@ -63,7 +63,8 @@ export class ViewPanel {
       });
     }
     byId("swipe-note").hidden = !swiping;
-    byId("swipe-note").textContent = `Below, and in downloads, all is of ${site.layers[0].name}.`;
+    byId("swipe-note").textContent =
+      `The list, the values below and downloads are of ${site.layers[0].name}.`;
     byId<HTMLInputElement>("opacity").disabled = state.view === "image";
     setSlider("opacity", state.opacity, `${Math.round(100 * state.opacity)} %`);
     this.#legend();
