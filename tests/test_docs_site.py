@@ -45,13 +45,6 @@ def test_nothing_comes_from_other_servers(config: Any) -> None:
         assert (ROOT / "docs" / path).is_file()
 
 
-def test_the_search_shows_what_a_function_does_before_its_signature() -> None:
-    made = '<div class="doc-signature highlight"><pre>f(a)</pre></div><p>Embed.</p>'
-    assert reference.on_page_content(made, page=None).startswith(
-        '<div class="doc-signature highlight" data-search-exclude><pre>'
-    )
-
-
 def test_every_public_name_is_in_the_reference() -> None:
     named = [(package, name) for _, package, names in reference.API.values()
              for name in names.split()]  # fmt: skip

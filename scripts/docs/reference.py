@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -60,7 +61,13 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     return markdown
 
 
-def on_page_content(html: str, **_: object) -> str:
+def on_page_content(html: str, page: Page, **_: object) -> str:
     """Leave signatures out of the search, whose results then begin with what a function does."""
+    if not page.file.src_uri.startswith("api/"):
+        return html
     signature = '<div class="doc-signature highlight"'
+    if signature not in html:
+        raise PluginError(
+            f"{page.file.src_uri} has no {signature}: mkdocstrings names them otherwise"
+        )
     return html.replace(signature, f"{signature} data-search-exclude")

@@ -198,14 +198,11 @@ class Polygons:
             return np.where(np.abs(cells - lines) <= LATTICE_TOLERANCE, lines, cells)
 
         shapely = require_shapely()
-        found = []
-        for geometry in self.to_crs(crs).geometries:
-            exact = shapely.transform(geometry, placed)
-            shape = shapely.transform(exact, snapped)
-            if not shape.is_valid:
-                shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-            found.append(shape if shape.area else exact)
-        return tuple(found)
+        exact = shapely.transform(np.array(self.to_crs(crs).geometries, dtype=object), placed)
+        shapes = shapely.transform(exact, snapped)
+        bad = ~shapely.is_valid(shapes)
+        shapes[bad] = shapely.make_valid(shapes[bad], method="structure", keep_collapsed=False)
+        return tuple(np.where(shapely.area(shapes) > 0, shapes, exact))
 
     def meets(self, grid: Grid) -> bool:
         """Return whether a polygon shares area with the rectangle of a grid.

@@ -15,7 +15,7 @@ from rs_embed.models.scalemae.config import NetworkConfig
 PRECISIONS = ("auto", "float32", "bfloat16")
 _NAME = re.compile(r"\w[\w. -]*")
 # Decides how the checkpoint is used, not what is learnt.
-_OF_USERS = ("image_size", "map_tile_size")
+OF_USERS = ("image_size", "map_tile_size")
 # What else is in run.folder.
 _RESERVED = (
     "pictures",
@@ -270,7 +270,7 @@ class PretrainConfig:
                 0 < hidden < (side // patch) ** 2, "views.mask_ratio", self.views.mask_ratio,
                 f"to leave some of the {(side // patch) ** 2} patches of {side} px, and not all",
             )  # fmt: skip
-        for name in _OF_USERS:
+        for name in OF_USERS:
             size = getattr(self, name)
             fitting = size is None or (size > 0 and size % patch == 0)
             _check(fitting, name, size, f"a multiple of {patch}, or none")
@@ -302,7 +302,7 @@ class PretrainConfig:
         """Return what a resumed run must share with the one that it resumes."""
         stated = self.to_json()
         stated["run"] = {"seed": self.run.seed}
-        for name in ("initial", *_OF_USERS):
+        for name in ("initial", *OF_USERS):
             del stated[name]
         del stated["optimiser"]["steps"]
         # The tiles of the sources are compared by their hash, wherever the files are.

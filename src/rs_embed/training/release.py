@@ -13,7 +13,7 @@ from torch import nn
 from rs_embed._version import __version__
 from rs_embed.errors import ExportError
 from rs_embed.files.writing import written
-from rs_embed.training.config import PretrainConfig
+from rs_embed.training.config import OF_USERS, PretrainConfig
 from rs_embed.training.packing import Tiles
 
 
@@ -30,7 +30,7 @@ def write_checkpoint(
         If the folder cannot be written, or the disk is full.
     """
     run = config.to_json()
-    for name in ("run", "network", "initial", "image_size", "map_tile_size"):
+    for name in ("run", "network", "initial", *OF_USERS):
         del run[name]
     for source in run["data"]["sources"]:
         source["path"] = Path(source["path"]).name
